@@ -1,0 +1,16 @@
+"""Errors that a user can mend: one sentence that names the thing, what was expected and what to do."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake outside the code (a file, a flag, a space, a checkpoint); shown without a traceback."""
+
+
+def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:
+    """The error for a name that is not one of `known`: the nearest one first, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return UserError(f"unknown {kind} {name!r}: {hint}Known: {', '.join(names)}.")

@@ -1,0 +1,38 @@
+"""`Machine`: where and how a trial runs. Nothing here is part of the question that is asked."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Device, numerics and folders of a training run.
+
+    Args:
+        device: a torch device name.
+        threads: CPU threads of this trial: intra-op threads and input threads share them.
+        precision: type of the matrix products; weights, losses and scores stay float32.
+        compile: run the model through `torch.compile`.
+        deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
+        cache_dir: where decoded data lies; None: decode on the fly.
+        device_cache: keep the whole decoded training set on the device and augment there (CUDA).
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    precision: Precision = "float32"
+    compile: bool = False
+    deterministic: bool = False
+    data_root: Path | None = None
+    cache_dir: Path | None = None
+    device_cache: bool = False
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch wants it."""
+        return torch.device(self.device)
