@@ -1,0 +1,132 @@
+"""What a trial leaves behind: its facts and one report per epoch, as plain values that JSON can hold."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from segstrat.store import Store
+
+RECORDS = "records.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitScore:
+    """Scores of one task on one split after one epoch.
+
+    `miou` follows the VOC protocol (void pixels count nowhere); `miou_thesis` counts predictions on void
+    pixels into the union, as the thesis code does, so that its tables can be compared like with like.
+    Classes that neither occur nor are predicted have IoU None and are left out of the mean.
+    """
+
+    split: Literal["train", "val"]
+    task: str
+    loss: float
+    miou: float
+    miou_thesis: float
+    pixel_accuracy: float
+    class_accuracy: float
+    iou: tuple[float | None, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochReport:
+    """State of a trial after `epoch` of its `epochs`.
+
+    Args:
+        status: `completed` with the last epoch, `diverged` once a loss is not finite.
+        learning_rate: of the new part, at the last step of the epoch.
+        seconds: wall time of the epoch, validation included.
+        images_per_second: training images over the time spent in training.
+        data_wait: share of the training time that was spent waiting for input.
+        message: why the trial diverged.
+    """
+
+    epoch: int
+    epochs: int
+    status: Literal["running", "completed", "diverged"]
+    scores: tuple[SplitScore, ...]
+    learning_rate: float
+    seconds: float
+    images_per_second: float
+    data_wait: float
+    message: str = ""
+
+    def value(self, task: str, split: str, score: str) -> float | None:
+        """One score, or None if that split was not scored in this epoch."""
+        for entry in self.scores:
+            if entry.task == task and entry.split == split:
+                return float(getattr(entry, score))
+        return None
+
+    def metrics(self) -> dict[str, float]:
+        """The scores under flat names: `semseg_val_miou`, `parts_train_loss`, …."""
+        names = ("loss", "miou", "miou_thesis", "pixel_accuracy", "class_accuracy")
+        return {f"{s.task}_{s.split}_{name}": float(getattr(s, name)) for s in self.scores for name in names}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; not-a-number becomes None, which JSON has a word for."""
+        return _without_nan(dataclasses.asdict(self))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EpochReport":
+        """The inverse of `to_dict`."""
+        scores = tuple(
+            SplitScore(
+                **{
+                    key: tuple(value) if key == "iou" else (math.nan if value is None else value)
+                    for key, value in score.items()
+                }
+            )
+            for score in values["scores"]
+        )
+        return cls(**{**values, "scores": scores})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialFacts:
+    """What was really built and used, so that no knob is inert unnoticed.
+
+    Args:
+        realised_weight_decay: the value in the optimizer's parameter groups.
+        dropout_modules: dropout layers in the built model.
+        init_digest: of all parameters before pre-trained weights; equal for paired arms of one seed.
+        weights_digest: SHA-256 of the pre-trained weights' file, empty without one.
+    """
+
+    num_parameters: int
+    realised_weight_decay: float
+    dropout_modules: int
+    init_digest: str
+    weights_digest: str
+    data_digest: str
+    train_images: int
+    val_images: int
+    device: str
+    precision: str
+
+
+def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:
+    """Writes the trial's facts and all its reports so far, whole or not at all."""
+    content = {"facts": dataclasses.asdict(facts), "reports": [report.to_dict() for report in reports]}
+    store.write(RECORDS, json.dumps(content).encode())
+
+
+def read_records(store: Store) -> tuple[dict[str, Any], list[EpochReport]]:
+    """Facts and reports of a trial; both empty where it has not finished an epoch."""
+    if not store.exists(RECORDS):
+        return {}, []
+    content = json.loads(store.read(RECORDS))
+    return content["facts"], [EpochReport.from_dict(report) for report in content["reports"]]
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return value

@@ -1,0 +1,380 @@
+"""The training loop: plain functions, and `train()`, a generator of one report per epoch.
+
+Tensor names carry their shape: B images, C channels or classes, H × W pixels.
+"""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from segstrat.checkpoint import load_checkpoint, save_checkpoint
+from segstrat.config import TrialConfig
+from segstrat.data import DataProtocol, build_protocol
+from segstrat.data.loader import Batch, EvalLoader, TrainLoader, normalize
+from segstrat.losses import pixel_losses
+from segstrat.machine import Machine
+from segstrat.metrics import ConfusionMatrix
+from segstrat.models import build_model
+from segstrat.models.weights import load_pretrained
+from segstrat.optim import COMMON, AsynchronousUpdate, SummedUpdate, make_parts
+from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
+from segstrat.store import Store
+from segstrat.tasks import Task
+
+Update = SummedUpdate | AsynchronousUpdate
+
+
+def train(
+    config: TrialConfig,
+    *,
+    machine: Machine | None = None,
+    protocol: DataProtocol | None = None,
+    store: Store | None = None,
+    checkpoint_every: int = 1,
+) -> Iterator[EpochReport]:
+    """Trains one configuration and yields a report after every epoch.
+
+    With a `store`, the state is saved there before each report, and a later call with the same config goes
+    on after the newest good checkpoint: on the CPU it ends bit-identical to a run that was never cut off,
+    because every random draw is a function of (seed, epoch, index).
+
+    Args:
+        protocol: the data, if it is built already; else it is built from `config.data`.
+        store: folder of this trial.
+        checkpoint_every: epochs between checkpoints; the last epoch is always saved.
+
+    Raises:
+        UserError: for data, weights or a model that do not fit the config, before the first epoch.
+    """
+    machine = machine or Machine()
+    torch.set_num_threads(machine.threads)
+    if machine.deterministic:
+        torch.use_deterministic_algorithms(True)
+    protocol = protocol or build_protocol(
+        config.data,
+        machine.data_root,
+        tasks=config.tasks,
+        label_fraction=config.label_fraction,
+        seed=config.seed,
+        cache_dir=machine.cache_dir,
+    )
+    trial = _Trial.build(config, machine, protocol)
+    reports = trial.resume(store)
+    for epoch in range(len(reports), config.epochs):
+        if reports and reports[-1].status == "diverged":
+            return
+        report = _run_epoch(trial, epoch)
+        reports.append(report)
+        if store is not None:
+            last = report.status != "running"
+            if last or (epoch + 1) % checkpoint_every == 0:
+                trial.save(store, reports)
+            write_records(store, trial.facts, reports)
+        yield report
+
+
+@dataclass
+class _Trial:
+    """What one training run holds between epochs."""
+
+    config: TrialConfig
+    machine: Machine
+    tasks: dict[str, Task]
+    model: nn.Module
+    update: Update
+    train_loader: TrainLoader
+    val_loader: EvalLoader
+    facts: TrialFacts
+
+    @classmethod
+    def build(cls, config: TrialConfig, machine: Machine, protocol: DataProtocol) -> "_Trial":
+        tasks = {name: protocol.tasks[name] for name in config.tasks}
+        device = machine.torch_device
+        model = build_model(config, tasks)
+        init_digest = state_digest(model)
+        weights_digest = load_pretrained(model, config) if config.pretrained else ""
+        model.to(device, memory_format=torch.channels_last)
+        train_loader = TrainLoader(
+            protocol.train,
+            tasks=tasks,
+            crop_size=config.crop_size,
+            batch_size=config.batch_size * config.accumulation_steps,
+            augmentation=config.augmentation,
+            seed=config.seed,
+            threads=machine.threads,
+        )
+        val_loader = EvalLoader(
+            protocol.val, tasks=tasks, batch_size=config.batch_size, threads=machine.threads
+        )
+        parts = make_parts(model, config, images_per_part(protocol.train, tasks))
+        update: Update = (
+            AsynchronousUpdate(parts)
+            if config.asynchronous
+            else SummedUpdate(parts, total_steps=len(train_loader) * config.epochs)
+        )
+        if machine.compile:
+            model.compile()
+        facts = TrialFacts(
+            num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+            realised_weight_decay=parts[0].optimizer.param_groups[0]["weight_decay"],
+            dropout_modules=sum(isinstance(m, nn.Dropout | nn.Dropout2d) for m in model.modules()),
+            init_digest=init_digest,
+            weights_digest=weights_digest,
+            data_digest=protocol.digest,
+            train_images=len(protocol.train),
+            val_images=len(protocol.val),
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            precision=machine.precision,
+        )
+        return cls(config, machine, tasks, model, update, train_loader, val_loader, facts)
+
+    def resume(self, store: Store | None) -> list[EpochReport]:
+        state = load_checkpoint(store) if store is not None else None
+        if state is None:
+            return []
+        self.model.load_state_dict(state["model"])
+        self.update.load_state_dict(state["update"])
+        return [EpochReport.from_dict(report) for report in state["reports"]]
+
+    def save(self, store: Store, reports: list[EpochReport]) -> None:
+        task = self.config.tasks[0]
+        scored = [(report.value(task, "val", "miou"), report.epoch) for report in reports]
+        best = max((pair for pair in scored if pair[0] is not None), default=None)
+        state = {
+            "config": self.config.to_dict(),
+            "tasks": {name: list(each.classes) for name, each in self.tasks.items()},
+            "model": self.model.state_dict(),
+            "update": self.update.state_dict(),
+            "facts": dataclasses.asdict(self.facts),
+            "reports": [report.to_dict() for report in reports],
+        }
+        save_checkpoint(store, reports[-1].epoch, state, best_epoch=best[1] if best else None)
+
+
+def _run_epoch(trial: _Trial, epoch: int) -> EpochReport:
+    config = trial.config
+    start = time.perf_counter()
+    # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in a checkpoint.
+    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{config.seed}/{epoch}".encode()).digest()[:8]) >> 1)
+    tally = train_one_epoch(
+        trial.model, trial.train_loader, trial.update, trial.tasks, config, trial.machine, epoch
+    )
+    scores = tally.scores("train")
+    images = len(trial.train_loader.dataset)
+    training_seconds = time.perf_counter() - start
+    last = epoch + 1 == config.epochs
+    status, message = ("completed", "") if last else ("running", "")
+    if (step := tally.first_bad_step()) is not None:
+        status, message = "diverged", f"the loss was not finite at step {step} of epoch {epoch + 1}"
+    elif last or (epoch + 1) % config.validate_every == 0:
+        scores += evaluate(trial.model, trial.val_loader, trial.tasks, trial.machine).scores("val")
+    head = trial.update.parts[-1]
+    return EpochReport(
+        epoch=epoch + 1,
+        epochs=config.epochs,
+        status=status,  # type: ignore[arg-type]
+        scores=scores,
+        learning_rate=head.optimizer.param_groups[0]["lr"],
+        seconds=time.perf_counter() - start,
+        images_per_second=images / training_seconds,
+        data_wait=trial.train_loader.wait_seconds / training_seconds,
+        message=message,
+    )
+
+
+def train_one_epoch(
+    model: nn.Module,
+    loader: TrainLoader,
+    update: Update,
+    tasks: Mapping[str, Task],
+    config: TrialConfig,
+    machine: Machine,
+    epoch: int,
+) -> "Tally":
+    """One pass over the training images.
+
+    Returns:
+        losses and confusion matrices of the augmented crops, as seen during training.
+    """
+    model.train()
+    tally = Tally.empty(tasks, machine.torch_device)
+    for step, batch in enumerate(loader.epoch(epoch)):
+        labels = _to_device(batch.labels, machine)
+        scale = _loss_scale(labels, tasks, asynchronous=config.asynchronous)
+        loss_sum = torch.zeros((), device=machine.torch_device)
+        images = batch.images.to(machine.torch_device, non_blocking=True)
+        # Accumulation: the batch is the whole effective batch, taken in pieces; dividing every piece by the
+        # whole batch's valid pixels makes the gradient that of the large batch.
+        for start in range(0, len(batch.ids), config.batch_size):
+            piece = slice(start, start + config.batch_size)
+            loss = _forward(model, images[piece], batch, piece, labels, scale, tasks, config, machine, tally)
+            loss.backward()
+            loss_sum += loss.detach()
+        tally.note_finite(loss_sum, step)
+        update.after_backward(images_in(batch))
+    return tally
+
+
+def _forward(
+    model: nn.Module,
+    images_BCHW: torch.Tensor,
+    batch: Batch,
+    piece: slice,
+    labels: Mapping[str, torch.Tensor],
+    scale: Mapping[str, torch.Tensor],
+    tasks: Mapping[str, Task],
+    config: TrialConfig,
+    machine: Machine,
+    tally: "Tally",
+) -> torch.Tensor:
+    """Loss of one piece of a batch; each head sees only the images that are labelled for its task."""
+    stop = min(piece.stop, len(batch.ids))
+    rows = {}
+    for name in tasks:
+        inside = [row for row in batch.indices[name] if piece.start <= row < stop]
+        if inside:
+            rows[name] = torch.tensor(inside, device=images_BCHW.device)
+    with _autocast(machine):
+        logits = model(
+            normalize(images_BCHW),
+            tasks=list(rows),
+            indices={name: index - piece.start for name, index in rows.items()},
+        )
+    total = torch.zeros((), device=images_BCHW.device)
+    for name, index in rows.items():
+        target_BHW = labels[name][index]
+        ignore = tasks[name].ignore_index
+        losses_BHW = pixel_losses(logits[name], target_BHW, ignore, label_smoothing=config.label_smoothing)
+        total = total + (losses_BHW.flatten(1).sum(1) * scale[name][index]).sum()
+        with torch.no_grad():
+            plain_BHW = (
+                pixel_losses(logits[name], target_BHW, ignore) if config.label_smoothing else losses_BHW
+            )
+            tally.add(name, logits[name], target_BHW, plain_BHW)
+    return total
+
+
+def _loss_scale(
+    labels: Mapping[str, torch.Tensor], tasks: Mapping[str, Task], *, asynchronous: bool
+) -> dict[str, torch.Tensor]:
+    """Weight (B,) of each image's summed pixel losses.
+
+    Summed updates: one over the valid pixels of the whole batch. Asynchronous: one over the image's own
+    valid pixels, because its updates average over images.
+    """
+    scale = {}
+    for name, target_BHW in labels.items():
+        valid_B = (target_BHW != tasks[name].ignore_index).flatten(1).sum(1)
+        count = valid_B if asynchronous else valid_B.sum().expand_as(valid_B)
+        scale[name] = 1.0 / count.clamp(min=1).float()
+    return scale
+
+
+@torch.inference_mode()
+def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], machine: Machine) -> "Tally":
+    """Scores every labelled pixel of every image once, at native resolution."""
+    model.eval()
+    tally = Tally.empty(tasks, machine.torch_device)
+    for batch in loader:
+        images = batch.images.to(machine.torch_device, non_blocking=True)
+        labels = _to_device(batch.labels, machine)
+        present = [name for name in tasks if len(batch.indices[name]) > 0]
+        rows = {name: torch.as_tensor(batch.indices[name], device=images.device) for name in present}
+        with _autocast(machine):
+            logits = model(normalize(images), tasks=present, indices=rows)
+        for name in present:
+            target_BHW = labels[name][rows[name]]
+            losses_BHW = pixel_losses(logits[name], target_BHW, tasks[name].ignore_index)
+            tally.add(name, logits[name], target_BHW, losses_BHW)
+    return tally
+
+
+@dataclass
+class Tally:
+    """Losses and confusion matrices of a pass, kept on the device and read once at its end."""
+
+    matrices: dict[str, ConfusionMatrix]
+    loss_sums: dict[str, torch.Tensor]
+    bad_step: torch.Tensor
+    classes: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def empty(cls, tasks: Mapping[str, Task], device: torch.device) -> "Tally":
+        """A tally of nothing yet."""
+        return cls(
+            {name: ConfusionMatrix(t.num_classes, t.ignore_index).to(device) for name, t in tasks.items()},
+            {name: torch.zeros((), dtype=torch.float64, device=device) for name in tasks},
+            torch.full((), -1, dtype=torch.int64, device=device),
+        )
+
+    def add(
+        self, task: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor, losses_BHW: torch.Tensor
+    ) -> None:
+        """Adds the predictions and pixel losses (0 at ignored pixels) of some images."""
+        self.loss_sums[task] += losses_BHW.detach().sum(dtype=torch.float64)
+        self.matrices[task].update(logits_BCHW.detach(), target_BHW)
+
+    def note_finite(self, loss: torch.Tensor, step: int) -> None:
+        """Remembers the first step whose loss is not finite, without waiting for the device."""
+        bad = ~torch.isfinite(loss) & (self.bad_step < 0)
+        self.bad_step = torch.where(bad, torch.full_like(self.bad_step, step), self.bad_step)
+
+    def first_bad_step(self) -> int | None:
+        """The first step whose loss was not finite."""
+        step = int(self.bad_step)
+        return None if step < 0 else step
+
+    def scores(self, split: str) -> tuple[SplitScore, ...]:
+        """The scores of every task; the losses are means over all valid pixels."""
+        scores = []
+        for task, matrix in self.matrices.items():
+            result = matrix.compute()
+            loss = float(self.loss_sums[task]) / max(matrix.valid_pixels(), 1)
+            scores.append(
+                SplitScore(
+                    split=split,  # type: ignore[arg-type]
+                    task=task,
+                    loss=loss,
+                    miou=float(result["miou"]),
+                    miou_thesis=float(result["miou_thesis"]),
+                    pixel_accuracy=float(result["pixel_accuracy"]),
+                    class_accuracy=float(result["class_accuracy"]),
+                    iou=tuple(None if iou != iou else float(iou) for iou in result["iou"]),
+                )
+            )
+        return tuple(scores)
+
+
+def images_in(batch: Batch) -> dict[str, int]:
+    """Images of a batch by part: of each task, and all of them under `common`."""
+    return {COMMON: len(batch.ids)} | {name: len(rows) for name, rows in batch.indices.items()}
+
+
+def images_per_part(dataset, tasks: Mapping[str, Task]) -> dict[str, int]:  # type: ignore[no-untyped-def]
+    """Training images by part: of each task, and all of them under `common`."""
+    labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
+    return {COMMON: len(labelled)} | {name: sum(name in names for names in labelled) for name in tasks}
+
+
+def state_digest(model: nn.Module) -> str:
+    """Digest of a model's parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _to_device(labels: Mapping[str, torch.Tensor], machine: Machine) -> dict[str, torch.Tensor]:
+    return {name: label.to(machine.torch_device, non_blocking=True) for name, label in labels.items()}
+
+
+def _autocast(machine: Machine) -> torch.autocast:
+    return torch.autocast(
+        machine.torch_device.type, dtype=torch.bfloat16, enabled=machine.precision == "bfloat16"
+    )
