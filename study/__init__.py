@@ -1,0 +1,1 @@
+"""The study: the Ray side, and the analysis of what it leaves behind."""
