@@ -1,0 +1,44 @@
+from pathlib import Path
+
+import torch
+
+from segstrat.checkpoint import load_checkpoint, save_checkpoint
+from segstrat.store import Store
+
+
+def save(store: Store, epoch: int, best: int | None = None) -> None:
+    save_checkpoint(store, epoch, {"epoch": epoch, "weight": torch.full((3,), float(epoch))}, best_epoch=best)
+
+
+def test_the_newest_is_loaded_and_the_two_last_and_the_best_are_kept(tmp_path: Path):
+    store = Store(tmp_path)
+    for epoch in range(1, 7):
+        save(store, epoch, best=2 if epoch >= 2 else None)
+    state = load_checkpoint(store)
+    assert state is not None
+    assert state["epoch"] == 6
+    assert torch.equal(state["weight"], torch.full((3,), 6.0))
+    kept = [name for name in store.names() if name.endswith(".pt")]
+    assert kept == ["checkpoint-000002.pt", "checkpoint-000005.pt", "checkpoint-000006.pt"]
+
+
+def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path):
+    store = Store(tmp_path)
+    save(store, 1)
+    save(store, 2)
+    torn = tmp_path / "checkpoint-000002.pt"
+    torn.write_bytes(torn.read_bytes()[:-100])
+    state = load_checkpoint(store)
+    assert state is not None
+    assert state["epoch"] == 1
+
+
+def test_a_checkpoint_without_its_digest_was_never_finished(tmp_path: Path):
+    store = Store(tmp_path)
+    save(store, 1)
+    (tmp_path / "checkpoint-000001.pt.sha256").unlink()
+    assert load_checkpoint(store) is None
+
+
+def test_an_empty_folder_has_none(tmp_path: Path):
+    assert load_checkpoint(Store(tmp_path)) is None

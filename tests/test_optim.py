@@ -1,0 +1,155 @@
+"""The update rules against hand-written loops over plain numbers."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from segstrat.config import TrialConfig
+from segstrat.optim import AsynchronousUpdate, SummedUpdate, make_parts, split_parameters
+
+LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
+
+
+class TinyModel(nn.Module):
+    """One scalar in the backbone and one in each head; the output is their product with the input."""
+
+    def __init__(self, tasks: tuple[str, ...] = ("semseg", "parts")):
+        super().__init__()
+        self.backbone = nn.Linear(1, 1, bias=False)
+        self.heads = nn.ModuleDict({task: nn.Linear(1, 1, bias=False) for task in tasks})
+        for i, parameter in enumerate(self.parameters()):
+            nn.init.constant_(parameter, 1.0 + 0.5 * i)
+
+    def forward(self, x: torch.Tensor, task: str) -> torch.Tensor:
+        return self.heads[task](self.backbone(x))
+
+
+def config(**fields) -> TrialConfig:
+    defaults = {"learning_rate": LR, "momentum": MOMENTUM, "weight_decay": DECAY, "epochs": 1}
+    return TrialConfig(**(defaults | fields))
+
+
+def hand_sgd(value: float, gradient: float, velocity: float | None, lr: float) -> tuple[float, float]:
+    gradient = gradient + DECAY * value
+    velocity = gradient if velocity is None else MOMENTUM * velocity + gradient
+    return value - lr * velocity, velocity
+
+
+def test_asynchronous_updates_equal_a_loop_over_scalars():
+    # A stream of (task, input) images in batches of three: the counters fill at different moments.
+    stream = (
+        [("semseg", 0.3), ("parts", -0.7), ("semseg", 1.1)] * 2 + [("parts", 0.4)] * 3 + [("semseg", 0.9)] * 3
+    )
+    batches = [stream[i : i + 3] for i in range(0, len(stream), 3)]
+    per_epoch = {"common": 12, "semseg": 7, "parts": 5}
+    settings = config(asynchronous=True, common_batch=5, head_batch=2)
+    model = TinyModel()
+    update = AsynchronousUpdate(make_parts(model, settings, per_epoch))
+    for batch in batches:
+        loss = torch.zeros(())
+        for task, x in batch:
+            loss = loss + 0.5 * (model(torch.tensor([[x]]), task) - 1.0).pow(2).sum()
+        loss.backward()
+        counts = {task: sum(name == task for name, _ in batch) for task in ("semseg", "parts")}
+        update.after_backward({"common": 3} | {task: n for task, n in counts.items() if n})
+
+    value = {"common": 1.0, "semseg": 1.5, "parts": 2.0}
+    gradient, velocity = dict.fromkeys(value, 0.0), dict.fromkeys(value)
+    counter, seen, steps = dict.fromkeys(value, 0), dict.fromkeys(value, 0), dict.fromkeys(value, 0)
+    full = {"common": 5, "semseg": 2, "parts": 2}
+    for batch in batches:
+        for task, x in batch:
+            error = value["common"] * value[task] * x - 1.0
+            gradient["common"] += error * value[task] * x
+            gradient[task] += error * value["common"] * x
+            for part in ("common", task):
+                counter[part] += 1
+        for part in value:
+            if counter[part] >= full[part]:
+                lr = LR * 0.5 * (1 + math.cos(math.pi * seen[part] / per_epoch[part]))
+                value[part], velocity[part] = hand_sgd(
+                    value[part], gradient[part] / counter[part], velocity[part], lr
+                )
+                seen[part] += counter[part]
+                gradient[part], counter[part], steps[part] = 0.0, 0, steps[part] + 1
+
+    assert {part.name: part.steps for part in update.parts} == steps
+    assert model.backbone.weight.item() == pytest.approx(value["common"], abs=1e-6)
+    for task, head in model.heads.items():
+        assert head.weight.item() == pytest.approx(value[task], abs=1e-6)
+
+
+def test_a_part_steps_only_when_its_counter_is_full_and_so_many_times_an_epoch():
+    model = TinyModel()
+    update = AsynchronousUpdate(
+        make_parts(model, config(asynchronous=True), {"common": 80, "semseg": 50, "parts": 30})
+    )
+    steps = []
+    for batch in range(8):
+        task = "parts" if batch in (2, 4, 6) else "semseg"
+        before = model.heads["parts"].weight.item()
+        model(torch.ones(1, 1), task).sum().backward()
+        assert (model.heads["parts"].weight.grad is None) == (task == "semseg")
+        update.after_backward({"common": 10, task: 10})
+        if task == "semseg":
+            assert model.heads["parts"].weight.item() == before, "weight decay reached an unused head"
+        steps.append({part.name: part.steps for part in update.parts})
+    assert steps[0] == {"common": 0, "semseg": 1, "parts": 0}
+    assert steps[-1] == {"common": 4, "semseg": 5, "parts": 3}
+
+
+def test_pending_gradients_survive_a_checkpoint():
+    def run(cut: bool) -> list[float]:
+        model = TinyModel()
+        counts = {"common": 6, "semseg": 6, "parts": 6}
+        settings = config(asynchronous=True, common_batch=2, head_batch=2)
+        update = AsynchronousUpdate(make_parts(model, settings, counts))
+        for step in range(6):
+            if cut and step == 3:
+                weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(update.state_dict())
+                model = TinyModel()
+                model.load_state_dict(weights)
+                update = AsynchronousUpdate(make_parts(model, settings, counts))
+                update.load_state_dict(state)
+            model(torch.full((1, 1), 0.1 * step), "semseg").sum().backward()
+            update.after_backward({"common": 1, "semseg": 1})
+        return [parameter.item() for parameter in model.parameters()]
+
+    assert run(cut=True) == run(cut=False)
+
+
+def test_a_summed_update_steps_every_part_at_the_cosine_of_the_step():
+    model = TinyModel(("semseg",))
+    update = SummedUpdate(make_parts(model, config(), {"common": 40, "semseg": 40}), total_steps=4)
+    rates = []
+    for _ in range(4):
+        model(torch.ones(1, 1), "semseg").sum().backward()
+        update.after_backward({"common": 10, "semseg": 10})
+        rates.append(update.parts[0].optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([LR, LR * 0.8535533906, LR * 0.5, LR * 0.1464466094])
+    assert [part.steps for part in update.parts] == [4, 4]
+
+
+@pytest.mark.parametrize(("pretrained", "factor"), [(False, 1.0), (True, 0.1)])
+def test_only_a_pre_trained_backbone_trains_at_a_tenth_of_the_rate(pretrained: bool, factor: float):
+    settings = config(pretrained=pretrained, weights="imagenet" if pretrained else None)
+    common, head = make_parts(TinyModel(("semseg",)), settings, {"common": 1, "semseg": 1})
+    assert common.initial_lr == pytest.approx(LR * factor)
+    assert head.initial_lr == LR
+
+
+def test_a_parameter_outside_every_part_raises():
+    model = TinyModel()
+    model.stray = nn.Parameter(torch.ones(1))
+    with pytest.raises(ValueError, match=r"in none: \['stray'\]"):
+        split_parameters(model)
+
+
+def test_a_parameter_in_two_parts_raises():
+    model = TinyModel()
+    model.heads["parts"].weight = model.heads["semseg"].weight
+    with pytest.raises(ValueError, match=r"in several parts: \['heads.semseg.weight'\]"):
+        split_parameters(model)
