@@ -1,0 +1,91 @@
+"""Decoders of label files: path -> (H, W) uint8 class indices, `VOID` where nothing is labelled.
+
+A decoder is a frozen value that says which labels may occur, so that a dataset pickles and its digest
+covers how labels are read.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from segstrat.data.dataset import VOID
+from segstrat.errors import UserError
+
+Decoder = Callable[[Path], np.ndarray]
+
+_INDEX_MODES = {"P", "L", "1"}
+
+
+@dataclass(frozen=True)
+class IndexPng:
+    """Palette or greyscale PNG whose pixel values are labels.
+
+    Args:
+        values: label value of each class, in class order.
+        ignore: values that are void.
+    """
+
+    values: tuple[int, ...]
+    ignore: tuple[int, ...] = (VOID,)
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Class indices of a file.
+
+        Raises:
+            UserError: if it is damaged, no index image, or holds a value that is no class.
+        """
+        with open_image(path) as image:
+            if image.mode not in _INDEX_MODES:
+                raise UserError(
+                    f"{path} is a {image.mode} picture, but labels are index PNGs (palette or greyscale, one "
+                    "class number per pixel); convert its colours to class numbers first"
+                )
+            labels = np.asarray(image, dtype=np.uint8)
+        return to_classes(labels, self.values, self.ignore, path)
+
+
+def to_classes(
+    labels_HW: np.ndarray, values: tuple[int, ...], ignore: tuple[int, ...], path: Path
+) -> np.ndarray:
+    """Class indices of label values: (H, W) uint8 -> (H, W) uint8.
+
+    Raises:
+        UserError: if a value is neither a class nor ignored; the file and the value are named.
+    """
+    present = np.flatnonzero(np.bincount(labels_HW.ravel(), minlength=256))
+    unknown = sorted(set(present.tolist()) - set(values) - set(ignore))
+    if unknown:
+        raise UserError(
+            f"{path} holds label {unknown[0]}, but the {len(values)} classes have the values "
+            f"{_ranges(values)} and void is {_ranges(ignore)}; mend the file or the list of classes"
+        )
+    if values == tuple(range(len(values))) and set(ignore) <= {VOID}:
+        return labels_HW
+    table = np.full(256, VOID, dtype=np.uint8)
+    table[list(values)] = np.arange(len(values))
+    return table[labels_HW]
+
+
+def open_image(path: Path) -> Image.Image:
+    """An image whose header is read.
+
+    Raises:
+        UserError: if the file is missing, unreadable or no image.
+    """
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError as error:
+        raise UserError(f"{path} is no image that can be read; fetch it again") from error
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be opened ({error.strerror or error}); check the data root"
+        ) from error
+
+
+def _ranges(values: tuple[int, ...]) -> str:
+    if len(values) > 2 and values == tuple(range(values[0], values[0] + len(values))):
+        return f"{values[0]}–{values[-1]}"
+    return ", ".join(map(str, values)) or "nothing"

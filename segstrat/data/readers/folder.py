@@ -1,0 +1,121 @@
+"""Any folder of images and index-PNG masks, described by a `dataset.toml` in it."""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segstrat.data.dataset import VOID
+from segstrat.data.files import Item, LabelFile, find_image, read_ids
+from segstrat.data.labels import IndexPng
+from segstrat.data.layout import existing_root
+from segstrat.errors import UserError
+from segstrat.tasks import Task
+
+_TOP = ("name", "root", "images", "splits", "tasks")
+_SPLITS = ("train", "val", "test")
+_TASK = ("labels", "classes", "values", "ignore")
+
+
+@dataclass(frozen=True)
+class FolderData:
+    """What a `dataset.toml` describes; every path is resolved against its folder."""
+
+    name: str
+    root: Path
+    images: Path
+    splits: dict[str, Path]
+    tasks: dict[str, Task]
+    labels: dict[str, tuple[Path, IndexPng]]
+
+    def items(self, split: str) -> list[Item]:
+        """Items of a split; each is labelled for every task that has a file of its id, and one at least."""
+        return [self._item(name) for name in read_ids(self.splits[split])]
+
+    def _item(self, name: str) -> Item:
+        files = {
+            task: LabelFile(where / f"{name}.png", decode) for task, (where, decode) in self.labels.items()
+        }
+        present = {task: file for task, file in files.items() if file.path.exists()}
+        # Without any, all stay: the first of them is then named as missing.
+        return Item(name, find_image(self.images, name), present or files)
+
+
+def read(root: Path | None) -> FolderData:
+    """Reads `dataset.toml` in the data root (docs/data.md shows one).
+
+    Raises:
+        UserError: if it is missing, is no TOML, or a key is missing, unknown or of another type.
+    """
+    path = existing_root(root, "protocol folder") / "dataset.toml"
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{path} is missing; it names images, splits and classes, see docs/data.md"
+        ) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); see docs/data.md") from error
+    _check_keys(content, _TOP, path, "")
+    base = path.parent / _get(content, "root", str, path, "", default=".")
+    splits = _get(content, "splits", dict, path, "")
+    _check_keys(splits, _SPLITS, path, "splits.")
+    tables = _get(content, "tasks", dict, path, "")
+    labels, tasks = {}, {}
+    for task, table in tables.items():
+        prefix = f"tasks.{task}."
+        if not isinstance(table, dict):
+            raise UserError(f"{path}: tasks.{task} must be a table with {', '.join(_TASK)}")
+        _check_keys(table, _TASK, path, prefix)
+        tasks[task], decode = _task(task, table, path, prefix)
+        labels[task] = (base / _get(table, "labels", str, path, prefix), decode)
+    if not tasks:
+        raise UserError(f"{path}: tasks is empty; add a table [tasks.semseg] with labels and classes")
+    return FolderData(
+        name=_get(content, "name", str, path, "", default=path.parent.name),
+        root=path.parent,
+        images=base / _get(content, "images", str, path, ""),
+        splits={
+            split: base / _get(splits, split, str, path, "splits.")
+            for split in _SPLITS
+            if split in splits or split != "test"
+        },
+        tasks=tasks,
+        labels=labels,
+    )
+
+
+def _task(name: str, table: Mapping[str, Any], path: Path, prefix: str) -> tuple[Task, IndexPng]:
+    classes = _get(table, "classes", list, path, prefix)
+    values = tuple(_get(table, "values", list, path, prefix, default=list(range(len(classes)))))
+    ignore = tuple(_get(table, "ignore", list, path, prefix, default=[VOID]))
+    if len(classes) < 2 or not all(isinstance(label, str) for label in classes):
+        raise UserError(f"{path}: {prefix}classes must be a list of at least two names")
+    if len(values) != len(classes):
+        raise UserError(
+            f"{path}: {prefix}values has {len(values)} entries for {len(classes)} classes; give one value a class"
+        )
+    if not all(type(value) is int and 0 <= value <= 255 for value in (*values, *ignore)):
+        raise UserError(f"{path}: {prefix}values and ignore must be whole numbers from 0 to 255")
+    if len(set(values) | set(ignore)) < len(values) + len(set(ignore)):
+        raise UserError(f"{path}: {prefix}values and ignore share a value; each label value means one thing")
+    return Task(name, classes), IndexPng(values, ignore)
+
+
+def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], path: Path, prefix: str) -> None:
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(f"{path}: unknown key {prefix}{key}; {hint}Known: {', '.join(known)}.")
+
+
+def _get(table: Mapping[str, Any], key: str, kind: type, path: Path, prefix: str, default: Any = None) -> Any:
+    value = table.get(key, default)
+    if not isinstance(value, kind):
+        expected = {str: "a text", dict: "a table", list: "a list"}[kind]
+        found = "it is missing" if value is None else f"found {value!r}"
+        raise UserError(f"{path}: {prefix}{key} must be {expected}, {found}; see docs/data.md")
+    return value
