@@ -1,0 +1,123 @@
+"""How figures look, and how they are saved: for print, and inline in a page that has a dark side."""
+
+import io
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+# Okabe & Ito's palette, told apart by all common kinds of colour vision; the page swaps each colour for a
+# CSS variable, so that the dark side can use lighter tones of the same hues.
+INK, MUTED, GRID, PAPER = "#1b1f24", "#59636e", "#d9dee3", "#ffffff"
+ORANGE, BLUE, GREEN, PURPLE, SKY, AMBER = "#d55e00", "#0072b2", "#00875f", "#b4558d", "#3a9bd5", "#b98500"
+CYCLE = (ORANGE, BLUE, GREEN, PURPLE, SKY, AMBER)
+CSS_NAMES = {
+    INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper",
+    ORANGE: "--c-orange", BLUE: "--c-blue", GREEN: "--c-green", PURPLE: "--c-purple", SKY: "--c-sky",
+    AMBER: "--c-amber",
+}  # fmt: skip
+
+_RC: dict[Any, Any] = {
+    "figure.constrained_layout.use": True,
+    "savefig.dpi": 200,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "font.family": ["DejaVu Sans"],
+    "font.size": 10.5,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9.5,
+    "ytick.labelsize": 9.5,
+    "legend.fontsize": 9.5,
+    "legend.frameon": False,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.edgecolor": GRID,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "hatch.color": MUTED,
+    "hatch.linewidth": 0.8,
+    "svg.fonttype": "none",
+    # The same table must give the same file.
+    "svg.hashsalt": "segstrat",
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw inside this."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: one or more panels that stand side by side where there is room.
+
+    Args:
+        name: file name without its ending.
+        title: what is to be seen, in a few words.
+        caption: how to read it, without the text around it.
+        panels: matplotlib figures, each of one panel.
+    """
+
+    name: str
+    title: str
+    caption: str
+    panels: tuple[Figure, ...]
+
+    def inline(self) -> list[str]:
+        """Each panel as SVG text for a page; colours are CSS variables, with the print colour behind."""
+        return [_for_page(_svg(panel), f"{self.name}-{index}") for index, panel in enumerate(self.panels)]
+
+    def files(self) -> dict[str, bytes]:
+        """Print-quality files by name: an SVG and a PNG of every panel."""
+        found = {}
+        for index, panel in enumerate(self.panels):
+            name = self.name if len(self.panels) == 1 else f"{self.name}-{'abcdefgh'[index]}"
+            found[f"{name}.svg"] = _svg(panel, fonttype="path")
+            found[f"{name}.png"] = _bytes(panel, "png")
+        return found
+
+
+def _svg(figure: Figure, fonttype: str = "none") -> bytes:
+    with mpl.rc_context(_RC | {"svg.fonttype": fonttype}):
+        return _bytes(figure, "svg", metadata={"Date": None, "Creator": None})
+
+
+def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _for_page(svg: bytes, prefix: str) -> str:
+    text = svg.decode()
+    text = text[text.index("<svg") :]
+    # Several drawings share one page: their ids must not meet.
+    text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for color, name in CSS_NAMES.items():
+        text = re.sub(color, f"var({name}, {color})", text, flags=re.IGNORECASE)
+    text = text.replace("font-family: 'DejaVu Sans'", "font-family: var(--sans, sans-serif)")
+    head, mark, rest = text.partition(">")
+    # The page decides the size; the viewBox keeps the proportions.
+    return re.sub(r' (width|height)="[^"]*"', "", head) + mark + rest

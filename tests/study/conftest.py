@@ -1,0 +1,137 @@
+"""Synthetic studies in the records' on-disk format: known effects, any status, no training."""
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from segstrat.config import TrialConfig
+
+ROLES = {"weight_decay": "treatment", "pretrained": "arm", "seed": "seed"}
+CLASSES = 4
+
+
+def trial(axes: dict[str, Any], val: float | list[float], train: float | None = None, **more: Any) -> dict:
+    """A trial whose validation mIoU follows `val` (a curve, or a value it rises to over four epochs)."""
+    curve = [val * share for share in (0.4, 0.7, 0.9, 1.0)] if isinstance(val, float) else list(val)
+    return {"axes": axes, "curve": curve, "train": train, **more}
+
+
+def report(epoch: int, epochs: int, scores: list[dict], status: str = "running") -> dict[str, Any]:
+    return {
+        "epoch": epoch, "epochs": epochs, "status": status, "scores": scores, "learning_rate": 0.01,
+        "seconds": 2.0, "images_per_second": 50.0, "data_wait": 0.1, "message": "",
+    }  # fmt: skip
+
+
+def score(split: str, task: str, miou: float | None) -> dict[str, Any]:
+    return {
+        "split": split, "task": task, "loss": None if miou is None else 1 - miou, "miou": miou,
+        "miou_thesis": None if miou is None else 0.9 * miou, "pixel_accuracy": miou, "class_accuracy": miou,
+        "iou": [miou] * (CLASSES - 1) + [None],
+    }  # fmt: skip
+
+
+def arm_of(axes: dict[str, Any], tasks: list[str], several_tasks: bool) -> str:
+    name = "pre-trained" if axes.get("pretrained") else "raw"
+    if not several_tasks:
+        return name
+    return f"{name}, {'joint' if len(tasks) > 1 else tasks[0]}"
+
+
+def training_value(entry: dict, value: float | None) -> float | None:
+    if value is None:
+        return None
+    return value + 0.1 if entry["train"] is None else entry["train"] * value / entry["curve"][-1]
+
+
+def write_trial(folder: Path, entry: dict, planned: dict) -> None:
+    folder.mkdir(parents=True)
+    epochs = planned["config"]["epochs"]
+    status = entry.get("status", "completed")
+    reports = []
+    for index, value in enumerate(entry["curve"]):
+        last = index + 1 == len(entry["curve"])
+        train = training_value(entry, value)
+        scores = [
+            score(split, task, train if split == "train" else value)
+            for task in planned["config"]["tasks"]
+            for split in ("train", "val")
+        ]
+        done = status if last and status in ("completed", "diverged") else "running"
+        reports.append(report(index + 1, epochs, scores, done))
+    facts = {
+        "num_parameters": 1000, "realised_weight_decay": planned["config"]["weight_decay"],
+        "dropout_modules": 0, "init_digest": "abc", "weights_digest": "", "data_digest": "d1g357",
+        "train_images": 120, "val_images": 60, "device": "cpu", "precision": "float32",
+    }  # fmt: skip
+    (folder / "records.json").write_text(json.dumps({"facts": facts, "reports": reports}))
+    if status != "unfinished":
+        outcome = {
+            "status": status, "stop_rung": entry.get("stop_rung"), "stop_epoch": entry.get("stop_epoch"),
+            "error": entry.get("error"), "seconds": 10.0, "attempts": 1,
+        }  # fmt: skip
+        (folder / "outcome.json").write_text(json.dumps(outcome))
+
+
+def write_study(
+    folder: Path, trials: Iterable[dict], *, roles: dict[str, str] | None = None, **manifest: Any
+) -> Path:
+    """Writes manifest, records and outcomes of `trials` (see `trial`) and returns the study's folder."""
+    entries = list(trials)
+    several = len({tuple(entry.get("tasks", ["semseg"])) for entry in entries}) > 1
+    planned = []
+    for order, entry in enumerate(entries):
+        tasks = list(entry.get("tasks", ["semseg"]))
+        fields = {key: value for key, value in entry["axes"].items() if key in TrialConfig.__annotations__}
+        weights = "w.pt" if fields.get("pretrained") else None
+        epochs = entry.get("epochs", max(len(entry["curve"]), 1))
+        config = TrialConfig.from_dict(
+            {"data": "figures", "epochs": epochs, "weights": weights} | fields | {"tasks": tasks}
+        )
+        planned.append(
+            {
+                "trial_id": config.digest(),
+                "order": order,
+                "axes": entry["axes"],
+                "arm": arm_of(entry["axes"], tasks, several),
+                "config": config.to_dict(),
+            }
+        )
+    content = {
+        "schema": 1, "study": folder.name, "space": "wd_grid", "space_source": "SPACE = {}",
+        "question": "Can weight decay stand in for pre-training?",
+        "command": f"python study/run.py --space wd_grid --name {folder.name}",
+        "created": "2026-01-02T03:04:05", "commit": "0123abc", "dirty": False,
+        "versions": {"torch": "2.11"}, "hardware": {"cpus": 2, "gpus": []},
+        "data": {"name": "figures", "digest": "d1g357", "synthetic": True, "train_images": 120,
+                 "val_images": 60, "root": ""},
+        "seeds": sorted({entry["axes"].get("seed", 0) for entry in entries}),
+        "roles": ROLES if roles is None else roles, "metric": "semseg_val_miou",
+        "scheduler": {"name": "none"}, "budget": 1.0, "weights": {"source": "", "digest": ""},
+        "parent": None, "trials": planned,
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps(content | manifest))
+    for entry, plan in zip(entries, planned, strict=True):
+        if entry.get("status") != "not started":
+            write_trial(folder / "trials" / plan["trial_id"], entry, plan)
+    return folder
+
+
+@pytest.fixture
+def study_writer(tmp_path: Path) -> Callable[..., Path]:
+    """`study_writer(trials, name="study", **manifest)` writes a study below the test's own folder."""
+
+    def write(trials: Iterable[dict], name: str = "study", **manifest: Any) -> Path:
+        return write_study(tmp_path / name, trials, **manifest)
+
+    return write
+
+
+@pytest.fixture
+def make_trial() -> Callable[..., dict]:
+    """The `trial` helper."""
+    return trial
