@@ -1,0 +1,292 @@
+"""What stands in the scenes: people with parts, and seven other kinds of object.
+
+Every kind is a function of (canvas, placement, rng) that paints its parts from back to front, in units of
+its own height with the origin in its middle. Tints and patterns lean towards the kind and vary about it, so
+that neither colour nor texture nor outline settles by itself what is seen.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from segstrat.data.figures.canvas import Canvas, Material, Placement, Region
+
+PARTS = ("background", "head", "torso", "upper arms", "lower arms", "upper legs", "lower legs")
+HEAD, TORSO, UPPER_ARM, LOWER_ARM, UPPER_LEG, LOWER_LEG = range(1, len(PARTS))
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Brush:
+    """Paints the parts of one object: a canvas, where the object stands, and its labels."""
+
+    canvas: Canvas
+    placement: Placement
+    instance: int
+    label: int
+
+    def limb(
+        self, points: list[tuple[float, float]], width: float, material: Material, part: int = 0
+    ) -> None:
+        """A chain of segments of that width."""
+        placed = self.placement.points(np.array(points, np.float64))
+        for start, end in itertools.pairwise(placed):
+            self._paint(self.canvas.capsule(start, end, self.placement.length(width / 2)), material, part)
+
+    def plate(self, points: list[tuple[float, float]], material: Material, part: int = 0) -> None:
+        """A convex polygon."""
+        self._paint(self.canvas.polygon(self.placement.points(np.array(points, np.float64))), material, part)
+
+    def disc(
+        self,
+        centre: tuple[float, float],
+        radii: tuple[float, float],
+        material: Material,
+        part: int = 0,
+        angle: float = 0.0,
+    ) -> None:
+        """An ellipse, turned by `angle` degrees in the object's own frame."""
+        placed = self.placement.points(np.array([centre], np.float64))[0]
+        turn = self.placement.angle + (-angle if self.placement.flip else angle)
+        lengths = (self.placement.length(radii[0]), self.placement.length(radii[1]))
+        self._paint(self.canvas.ellipse(placed, lengths, turn), material, part)
+
+    def _paint(self, region: Region, material: Material, part: int) -> None:
+        self.canvas.paint(region, material, instance=self.instance, label=self.label, part=part)
+
+
+def tinted(rng: Rng, colour: tuple[int, int, int], spread: int = 34) -> tuple[int, int, int]:
+    """A colour about `colour`: a common change of brightness and a smaller one of each channel."""
+    light = int(rng.integers(-spread, spread + 1))
+    red, green, blue = (value + light + int(rng.integers(-spread // 2, spread // 2 + 1)) for value in colour)
+    return red, green, blue
+
+
+def _ahead(start: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
+    """The point `length` away from `start`; 0° points down, positive angles to the right."""
+    turn = math.radians(angle)
+    return start[0] + length * math.sin(turn), start[1] + length * math.cos(turn)
+
+
+def draw_person(brush: Brush, rng: Rng) -> None:
+    """A person seen from the front or the side: standing, walking, sitting or reaching."""
+    skin = Material(
+        tinted(rng, ((205, 160, 130), (165, 115, 85), (110, 75, 60))[int(rng.integers(3))], 18), mottle=14
+    )
+    hair = Material(tinted(rng, ((50, 40, 35), (110, 75, 45), (175, 150, 95))[int(rng.integers(3))], 16))
+    shirt = _cloth(rng, ((190, 60, 70), (70, 90, 175), (200, 190, 190))[int(rng.integers(3))])
+    trousers = _cloth(rng, ((60, 65, 100), (95, 85, 75), (50, 50, 55))[int(rng.integers(3))])
+    sleeve = shirt if rng.random() < 0.75 else skin
+    cuff = shirt if rng.random() < 0.35 else skin
+    shin = trousers if rng.random() < 0.7 else skin
+
+    sits = rng.random() < 0.2
+    lean = float(rng.uniform(-12, 12))
+    hip = (0.0, 0.02)
+    neck = _ahead(hip, 180 - lean, 0.29)
+    head = _ahead(neck, 180 - lean + float(rng.uniform(-15, 15)), 0.1)
+    breadth = float(rng.uniform(0.14, 0.2))
+    shoulder_x, hip_x = breadth / 2, breadth / 3
+
+    def arm(side: int, shade: int) -> None:
+        shoulder = (neck[0] + side * shoulder_x, neck[1] + 0.03)
+        swing = (
+            float(rng.uniform(-20, 75)) * side if rng.random() < 0.75 else float(rng.uniform(75, 165)) * side
+        )
+        elbow = _ahead(shoulder, swing, 0.16)
+        hand = _ahead(elbow, swing + side * float(rng.uniform(-20, 100)), 0.16)
+        brush.limb([shoulder, elbow], 0.068, sleeve.shaded(shade), UPPER_ARM)
+        brush.limb([elbow, hand], 0.055, cuff.shaded(shade), LOWER_ARM)
+
+    def leg(side: int, shade: int) -> None:
+        top = (hip[0] + side * hip_x, hip[1] + 0.02)
+        swing = float(rng.uniform(55, 95)) if sits else float(rng.uniform(-12, 32)) * side
+        knee = _ahead(top, swing, 0.23)
+        foot = _ahead(knee, float(rng.uniform(-20, 10)) if sits else swing - float(rng.uniform(0, 35)), 0.23)
+        brush.limb([top, knee], 0.092, trousers.shaded(shade), UPPER_LEG)
+        brush.limb([knee, foot], 0.072, shin.shaded(shade), LOWER_LEG)
+
+    near = 1 if rng.random() < 0.5 else -1
+    arm(-near, -22)
+    leg(-near, -18)
+    leg(near, 0)
+    brush.limb([neck, _ahead(neck, 180 - lean, 0.05)], 0.06, skin, HEAD)
+    brush.plate(
+        [
+            (neck[0] - shoulder_x, neck[1]),
+            (neck[0] + shoulder_x, neck[1]),
+            (hip[0] + hip_x + 0.03, hip[1] + 0.05),
+            (hip[0] - hip_x - 0.03, hip[1] + 0.05),
+        ],
+        shirt,
+        TORSO,
+    )
+    brush.disc(head, (0.073, 0.09), hair, HEAD, angle=lean)
+    brush.disc((head[0], head[1] + 0.025), (0.058, 0.066), skin, HEAD, angle=lean)
+    arm(near, 0)
+
+
+def _cloth(rng: Rng, colour: tuple[int, int, int]) -> Material:
+    pattern = ("plain", "stripes", "checks")[int(rng.integers(3))]
+    return Material(
+        tinted(rng, colour),
+        pattern=pattern,
+        period=int(rng.integers(48, 112)),
+        angle=int(rng.integers(0, 180)),
+        contrast=int(rng.integers(14, 34)),
+        mottle=22,
+    )
+
+
+def draw_dog(brush: Brush, rng: Rng) -> None:
+    """A four-legged animal from the side, with spotted fur."""
+    fur = Material(
+        tinted(rng, (150, 110, 70)), pattern="spots", period=int(rng.integers(64, 112)),
+        angle=int(rng.integers(0, 180)), contrast=int(rng.integers(18, 36)), mottle=30,
+    )  # fmt: skip
+    dark = fur.shaded(-24)
+    back = float(rng.uniform(0.34, 0.46))
+    for x, shade in ((-back, dark), (back, dark), (-back + 0.1, fur), (back - 0.1, fur)):
+        knee = _ahead((x, 0.1), float(rng.uniform(-25, 25)), 0.2)
+        brush.limb([(x, 0.1), knee, _ahead(knee, float(rng.uniform(-20, 20)), 0.2)], 0.1, shade)
+    brush.limb([(-back, -0.02), _ahead((-back, -0.02), float(rng.uniform(-150, -70)), 0.3)], 0.07, fur)
+    brush.limb([(-back, 0.05), (back, 0.03)], float(rng.uniform(0.28, 0.36)), fur)
+    nose = float(rng.uniform(-10, 35))
+    brush.limb([(back, 0.0), (back + 0.14, -0.24)], 0.19, fur)
+    brush.disc((back + 0.17, -0.3), (0.17, 0.13), fur, angle=nose)
+    brush.limb([(back + 0.24, -0.28), _ahead((back + 0.24, -0.28), 90 - nose, 0.13)], 0.12, dark)
+    brush.limb([(back + 0.1, -0.36), (back + 0.05, -0.18)], 0.09, dark)
+
+
+def draw_bird(brush: Brush, rng: Rng) -> None:
+    """A bird, perched or flying, with finely barred plumage."""
+    plumage = Material(
+        tinted(rng, (90, 120, 150)), pattern="stripes", period=int(rng.integers(36, 60)),
+        angle=int(rng.integers(0, 180)), contrast=int(rng.integers(20, 38)),
+    )  # fmt: skip
+    wing = plumage.shaded(-30)
+    beak = Material(tinted(rng, (205, 150, 60), 16))
+    tilt = float(rng.uniform(-30, 10))
+    if rng.random() < 0.5:
+        spread = float(rng.uniform(0.45, 0.65))
+        brush.plate([(-0.1, 0.0), (0.16, 0.0), (-0.2, -spread)], wing)
+    else:
+        for x in (-0.04, 0.08):
+            brush.limb([(x, 0.2), (x + 0.02, 0.46)], 0.045, beak)
+    brush.plate([(-0.3, 0.02), (-0.3, 0.16), (-0.68, 0.26), (-0.66, 0.12)], wing)
+    brush.disc((0.0, 0.05), (0.38, 0.22), plumage, angle=tilt)
+    brush.disc((0.34, -0.16), (0.15, 0.15), plumage.shaded(18))
+    brush.plate([(0.45, -0.22), (0.45, -0.1), (0.68, -0.13)], beak)
+    brush.disc((-0.06, 0.05), (0.26, 0.11), wing, angle=tilt + 8)
+
+
+def draw_car(brush: Brush, rng: Rng) -> None:
+    """A car from the side: smooth paint, dark wheels and windows."""
+    paint = Material(
+        tinted(rng, ((185, 60, 55), (70, 100, 165), (170, 170, 170))[int(rng.integers(3))]), mottle=10
+    )
+    glass = Material(tinted(rng, (75, 90, 105), 14), mottle=12)
+    tyre, rim = Material((38, 36, 38), mottle=8), Material((150, 150, 150), mottle=8)
+    front, roof = float(rng.uniform(0.2, 0.5)), float(rng.uniform(-0.42, -0.3))
+    brush.plate([(-0.6, 0.0), (-0.42, roof), (front - 0.1, roof), (front + 0.15, 0.0)], paint.shaded(14))
+    brush.plate(
+        [(-0.48, -0.02), (-0.36, roof + 0.06), (front - 0.14, roof + 0.06), (front + 0.02, -0.02)], glass
+    )
+    brush.limb([(-0.12, -0.02), (-0.12, roof + 0.06)], 0.05, paint)
+    brush.plate([(-0.8, 0.02), (-0.72, -0.06), (0.7, -0.03), (0.8, 0.08), (0.8, 0.27), (-0.8, 0.27)], paint)
+    for x in (-0.45, 0.47):
+        brush.disc((x, 0.27), (0.17, 0.17), tyre)
+        brush.disc((x, 0.27), (0.08, 0.08), rim)
+
+
+def draw_boat(brush: Brush, rng: Rng) -> None:
+    """A sailing boat: planked hull, mast and one or two sails."""
+    hull = Material(
+        tinted(rng, (130, 80, 60)), pattern="stripes", period=int(rng.integers(56, 96)),
+        angle=90 + int(rng.integers(-8, 9)), contrast=int(rng.integers(16, 30)),
+    )  # fmt: skip
+    sail = Material(tinted(rng, (205, 200, 180), 24), mottle=16)
+    top, boom = float(rng.uniform(-0.62, -0.5)), float(rng.uniform(0.3, 0.5))
+    brush.limb([(0.0, top), (0.0, 0.24)], 0.04, Material((90, 70, 55)))
+    brush.plate([(0.03, top + 0.03), (0.03, 0.16), (boom, 0.16)], sail)
+    if rng.random() < 0.6:
+        brush.plate([(-0.03, top + 0.12), (-0.03, 0.16), (-0.34, 0.16)], sail.shaded(-20))
+    brush.plate([(-0.56, 0.2), (0.6, 0.2), (0.4, 0.46), (-0.4, 0.46)], hull)
+
+
+def draw_bottle(brush: Brush, rng: Rng) -> None:
+    """A bottle with a label: glass with one bright streak."""
+    glass = Material(
+        tinted(rng, ((55, 120, 75), (120, 75, 40), (120, 160, 165))[int(rng.integers(3))], 24), mottle=14
+    )
+    paper = Material(
+        tinted(rng, (200, 185, 140), 22), pattern="stripes", period=int(rng.integers(36, 64)), angle=90,
+        contrast=int(rng.integers(18, 34)),
+    )  # fmt: skip
+    half = float(rng.uniform(0.13, 0.2))
+    brush.plate([(-half, -0.12), (half, -0.12), (half, 0.48), (-half, 0.48)], glass)
+    brush.plate([(-half, -0.11), (half, -0.11), (0.06, -0.27), (-0.06, -0.27)], glass)
+    brush.limb([(0.0, -0.22), (0.0, -0.4)], 0.12, glass)
+    brush.limb([(0.0, -0.44), (0.0, -0.47)], 0.14, Material(tinted(rng, (150, 50, 45), 16)))
+    brush.plate([(-half, 0.05), (half, 0.05), (half, 0.32), (-half, 0.32)], paper)
+    brush.limb([(-half + 0.05, -0.06), (-half + 0.05, 0.44)], 0.04, glass.shaded(50))
+
+
+def draw_chair(brush: Brush, rng: Rng) -> None:
+    """A chair seen from the front side: legs, upholstered seat and back."""
+    wood = Material(tinted(rng, (120, 85, 50), 20), mottle=16)
+    fabric = Material(
+        tinted(rng, (120, 60, 110)), pattern="checks", period=int(rng.integers(56, 100)),
+        angle=int(rng.integers(0, 90)), contrast=int(rng.integers(18, 34)),
+    )  # fmt: skip
+    half, depth = float(rng.uniform(0.22, 0.3)), float(rng.uniform(0.08, 0.16))
+    for x, y in ((-half + depth, 0.3), (half + depth, 0.3), (-half, 0.48), (half, 0.48)):
+        brush.limb([(x, 0.1), (x, y)], 0.06, wood)
+    for x in (-half + depth, half + depth):
+        brush.limb([(x, 0.06), (x, -0.44)], 0.06, wood)
+    lower = float(rng.uniform(-0.2, -0.08))
+    brush.plate(
+        [(-half + depth, -0.44), (half + depth, -0.44), (half + depth, lower), (-half + depth, lower)], fabric
+    )
+    brush.plate([(-half, 0.14), (half, 0.14), (half + depth, 0.02), (-half + depth, 0.02)], fabric.shaded(16))
+    brush.limb([(-half, 0.14), (half, 0.14)], 0.06, wood)
+
+
+def draw_plant(brush: Brush, rng: Rng) -> None:
+    """A potted plant: a mottled crown of leaves on a stem."""
+    leaf = Material(tinted(rng, (70, 120, 55)), mottle=44)
+    clay = Material(tinted(rng, (165, 95, 65), 20), mottle=14)
+    brush.limb([(0.0, 0.3), (0.0, -0.05)], 0.07, Material(tinted(rng, (95, 75, 50), 14)))
+    for _ in range(int(rng.integers(6, 10))):
+        turn = float(rng.uniform(0, 360))
+        centre = _ahead((0.0, -0.14), turn, float(rng.uniform(0.08, 0.24)))
+        radii = (float(rng.uniform(0.12, 0.2)), float(rng.uniform(0.05, 0.11)))
+        brush.disc(centre, radii, leaf.shaded(int(rng.integers(-24, 25))), angle=90 - turn)
+    brush.plate([(-0.19, 0.22), (0.19, 0.22), (0.13, 0.49), (-0.13, 0.49)], clay)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of object: its class name, how it is drawn, and its usual height in pixels of a scene."""
+
+    name: str
+    draw: Callable[[Brush, Rng], None]
+    heights: tuple[int, int]
+    tilt: float
+
+
+KINDS = (
+    Kind("person", draw_person, (34, 76), 10),
+    Kind("dog", draw_dog, (22, 46), 10),
+    Kind("bird", draw_bird, (18, 40), 25),
+    Kind("car", draw_car, (24, 46), 6),
+    Kind("boat", draw_boat, (28, 58), 10),
+    Kind("bottle", draw_bottle, (30, 58), 14),
+    Kind("chair", draw_chair, (32, 60), 8),
+    Kind("plant", draw_plant, (30, 60), 8),
+)
+CLASSES = ("background", *(kind.name for kind in KINDS))
