@@ -1,0 +1,162 @@
+"""Confusion matrix of a segmentation, from which every score derives."""
+
+import math
+from typing import TypedDict
+
+import torch
+
+from segstrat.errors import UserError
+
+_CHUNK = 1 << 16  # pixels whose running maximum stays in a core's cache
+_LANES = 256  # copies of the histogram on an accelerator, so that atomic additions rarely meet
+
+
+class Scores(TypedDict):
+    """Shares in [0, 1]; NaN where no pixel defines one."""
+
+    miou: float
+    miou_thesis: float
+    pixel_accuracy: float
+    class_accuracy: float
+    iou: tuple[float, ...]
+
+
+class ConfusionMatrix:
+    """Counts of (label, prediction) pairs; lives on a device and is updated without waiting for it.
+
+    Args:
+        num_classes: at most 256.
+        ignore_index: label of void pixels. Their predictions are counted apart, in an overflow row.
+        device: of the counts; `update` takes tensors of the same device.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255, device: torch.device | str = "cpu") -> None:
+        if not 2 <= num_classes <= 256 or 0 <= ignore_index < num_classes:
+            raise ValueError(
+                f"num_classes={num_classes}, ignore_index={ignore_index}: expected 2 to 256 classes and an "
+                "ignore_index that is none of them"
+            )
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        # Rows: the classes, void pixels, and pixels whose label or prediction is no class at all.
+        self._bins = torch.zeros(num_classes + 2, num_classes, dtype=torch.int64, device=device)
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """(num_classes + 1, num_classes) int64: rows are labels, the last one void; columns predictions."""
+        return self._bins[:-1]
+
+    def to(self, device: torch.device | str) -> "ConfusionMatrix":
+        """Moves the counts; returns itself."""
+        self._bins = self._bins.to(device)
+        return self
+
+    def reset(self) -> None:
+        """Sets every count to zero."""
+        self._bins.zero_()
+
+    @torch.no_grad()
+    def update(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> None:
+        """Adds the pixels of a batch.
+
+        Args:
+            predictions: logits (B, C, H, W), or class labels of the target's shape.
+            target_BHW: labels, any integer type.
+
+        Raises:
+            ValueError: if the shapes do not fit each other or `num_classes`.
+        """
+        expected = (target_BHW.shape[0], self.num_classes, *target_BHW.shape[1:])
+        if predictions.ndim == target_BHW.ndim + 1 and predictions.shape == expected:
+            predictions = _argmax(predictions)
+        elif predictions.shape != target_BHW.shape:
+            raise ValueError(
+                f"predictions {tuple(predictions.shape)} for targets {tuple(target_BHW.shape)}: expected "
+                f"logits {expected} or labels of the targets' shape"
+            )
+        classes = self.num_classes
+        rows = target_BHW.to(torch.int32)
+        # The remainder sends every other label, negative or large, to the last row.
+        rows = torch.where(rows == self.ignore_index, classes, rows.clamp(-1, classes + 1) % (classes + 2))
+        columns = predictions.to(torch.int32)
+        known = (columns >= 0) & (columns < classes)
+        cells = torch.where(known, rows * classes + columns, (classes + 1) * classes)
+        self._bins += _histogram(cells.flatten(), self._bins.numel()).view_as(self._bins)
+
+    def merge(self, other: "ConfusionMatrix") -> None:
+        """Adds the counts of another matrix of the same classes."""
+        if (other.num_classes, other.ignore_index) != (self.num_classes, self.ignore_index):
+            raise ValueError("only confusion matrices of the same classes and ignore_index can be merged")
+        self._bins += other._bins.to(self._bins.device)
+
+    def compute(self) -> Scores:
+        """All scores; the one place that reads the device.
+
+        `iou` is that of VOC: intersection over union of the labelled pixels, per class, NaN for a class that
+        is neither labelled nor predicted there; `miou` is the mean of the others (thesis Eq. 5.1).
+        `miou_thesis` counts predictions on void pixels into the union, as the thesis code did.
+        `class_accuracy` is the mean recall of the labelled classes.
+
+        Raises:
+            UserError: if a label or a prediction was neither a class nor `ignore_index`.
+        """
+        bins = self._bins.cpu()
+        if invalid := int(bins[-1].sum()):
+            raise UserError(
+                f"{invalid} pixels have a label outside 0…{self.num_classes - 1} that is not the ignore "
+                f"value {self.ignore_index}; check the label files and the task's classes"
+            )
+        matrix, void = bins[:-2].double(), bins[-2].double()
+        hits, labelled, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
+        iou = hits / (labelled + predicted - hits)
+        return {
+            "miou": _mean(iou),
+            "miou_thesis": _mean(hits / (labelled + predicted + void - hits)),
+            "pixel_accuracy": float(hits.sum() / labelled.sum()),
+            "class_accuracy": _mean(hits / labelled),
+            "iou": tuple(iou.tolist()),
+        }
+
+
+def _mean(values: torch.Tensor) -> float:
+    """Mean of the values that are defined; NaN if none is."""
+    defined = values[~values.isnan()]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
+def _argmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
+    """Index (B, H, W) of the largest logit of each pixel, the first where several are equal."""
+    if logits_BCHW.device.type != "cpu":
+        return logits_BCHW.argmax(1)
+    batch, classes = logits_BCHW.shape[:2]
+    result = torch.empty(batch, *logits_BCHW.shape[2:], dtype=torch.uint8).view(batch, -1)
+    for scores, labels in zip(logits_BCHW, result, strict=True):
+        planes = scores.flatten(1)
+        for chunk, part in zip(planes.split(_CHUNK, 1), labels.split(_CHUNK), strict=True):
+            chunk = chunk.contiguous()
+            best = chunk[0].clone()
+            part.zero_()
+            larger = torch.empty(len(part), dtype=torch.bool)
+            marks = larger.view(torch.uint8)
+            for index in range(1, classes):
+                torch.gt(chunk[index], best, out=larger)
+                # Indices grow, so that a maximum writes the new one; several times faster than a mask.
+                torch.maximum(part, marks.mul_(index), out=part)
+                torch.maximum(best, chunk[index], out=best)
+    return result.view(batch, *logits_BCHW.shape[2:])
+
+
+def _histogram(cells: torch.Tensor, bins: int) -> torch.Tensor:
+    """Occurrences of 0 … bins − 1 among `cells` (1-D int32), as int64."""
+    if cells.device.type == "cpu":
+        return torch.bincount(cells, minlength=bins)
+    return _scattered_histogram(cells, bins)
+
+
+def _scattered_histogram(cells: torch.Tensor, bins: int) -> torch.Tensor:
+    """As `torch.bincount`, which on CUDA would wait for the device to learn the largest value."""
+    lanes = torch.arange(len(cells), device=cells.device) % _LANES
+    counts = torch.zeros(_LANES * bins, dtype=torch.int32, device=cells.device)
+    ones = torch.ones(1, dtype=torch.int32, device=cells.device).expand(len(cells))
+    counts.scatter_add_(0, lanes * bins + cells, ones)
+    return counts.view(_LANES, bins).sum(0, dtype=torch.int64)

@@ -1,0 +1,45 @@
+"""Fully convolutional head (Long et al. 2015, arXiv:1411.4038; thesis §4.2): FCN-32s, -16s and -8s."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from segstrat.models.backbone import Backbone
+from segstrat.models.initialize import ScoreLayer
+from segstrat.models.upsample import LearnableUpsample
+
+
+class FCNHead(nn.Module):
+    """Scores the coarsest map, adds the scores of finer ones on the way up, and upsamples to pixels.
+
+    Args:
+        backbone: gives the maps; at strides 32, 16 and 8 as far as they are used.
+        num_classes: of the task.
+        stride: of the finest map that is used: 32, 16 or 8.
+        dropout: probability in front of the coarsest score layer; 0 builds no dropout.
+    """
+
+    def __init__(self, backbone: Backbone, num_classes: int, stride: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        used = [index for index, value in enumerate(backbone.strides) if value >= stride]
+        self.levels = used[::-1]
+        strides = [backbone.strides[level] for level in self.levels]
+        centers = [backbone.centers[level] for level in self.levels]
+        self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
+        self.score = nn.ModuleList(ScoreLayer(backbone.channels[level], num_classes) for level in self.levels)
+        self.fuse = nn.ModuleList()
+        for index in range(1, len(self.levels)):
+            # Cells of the coarse map lie on cells of the finer one, or half way between them.
+            center = (centers[index - 1] - centers[index]) / strides[index]
+            kernel_size = 3 if center == int(center) else 4
+            self.fuse.append(LearnableUpsample(num_classes, 2, center, kernel_size))
+        self.upsample = LearnableUpsample(num_classes, strides[-1], centers[-1])
+
+    def forward(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
+        """Logits (B, num_classes, *size) from the backbone's maps."""
+        scores = self.score[0](self.dropout(features[self.levels[0]]))
+        for level, score, fuse in zip(self.levels[1:], self.score[1:], self.fuse, strict=True):
+            finer = score(features[level])
+            scores = finer + fuse(scores, tuple(finer.shape[-2:]))
+        return self.upsample(scores, size)

@@ -1,0 +1,72 @@
+"""`Segmenter`: one backbone, one head per task (thesis Fig. 4.4)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segstrat.errors import UserError, unknown_name
+from segstrat.models.backbone import Backbone
+
+
+class Segmenter(nn.Module):
+    """Maps images to the logits of each task.
+
+    Args:
+        backbone: shared by the tasks; with `weights` it is the pre-trained part of the model.
+        heads: task name to a module `(features, size) -> logits`; the new part.
+    """
+
+    def __init__(self, backbone: Backbone, heads: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.heads = nn.ModuleDict(heads)
+
+    def forward(
+        self,
+        images_BCHW: torch.Tensor,
+        tasks: Iterable[str] | None = None,
+        indices: Mapping[str, torch.Tensor | Sequence[int]] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Logits (B, classes, H, W) of each asked task, at the size of the images.
+
+        Batch norms of the backbone see the whole batch, those of a head only the images that it is given.
+
+        Args:
+            images_BCHW: normalized RGB images.
+            tasks: heads to compute; all by default. The others get no gradient, not even a zero one.
+            indices: positions in the batch of the images that each task is labelled for, 1-D. A head sees
+                just these, in their order; a task with none of them is left out of the result.
+
+        Raises:
+            UserError: for an unknown task, or images smaller than the network's stride.
+        """
+        height, width = images_BCHW.shape[-2:]
+        stride = self.backbone.strides[-1]
+        if min(height, width) < stride:
+            raise UserError(
+                f"an image of {height}×{width} pixels is smaller than the stride of {self.backbone.name}, "
+                f"{stride}; use images or crops of at least {stride}×{stride}"
+            )
+        features = self.backbone(self._padded(images_BCHW))
+        logits = {}
+        for name in self.heads if tasks is None else tasks:
+            if name not in self.heads:
+                raise unknown_name("task", name, self.heads)
+            chosen = features
+            if indices is not None:
+                positions = torch.as_tensor(indices.get(name, ()), dtype=torch.long)
+                if not len(positions):
+                    continue
+                positions = positions.to(images_BCHW.device)
+                chosen = [feature.index_select(0, positions) for feature in features]
+            logits[name] = self.heads[name](chosen, (height, width))
+        return logits
+
+    def _padded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Images with the mean colour right and below, as far as the backbone's smallest size."""
+        height, width = images_BCHW.shape[-2:]
+        below = max(0, self.backbone.min_size - height)
+        right = max(0, self.backbone.min_size - width)
+        return F.pad(images_BCHW, (0, right, 0, below)) if below or right else images_BCHW

@@ -1,0 +1,112 @@
+"""Upsampling of score maps to pixels, with every cell put where it lies in the image."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class LearnableUpsample(nn.Module):
+    """A transposed convolution between all pairs of channels, aligned with the image.
+
+    It is computed as a 2×2 convolution and a pixel shuffle: an output block of stride × stride pixels sees
+    just the 2×2 cells around it, each through its own quarter of the kernel. The map is that of
+    `conv_transpose2d` with the same weight, up to rounding. The border cells are repeated outwards, so that
+    scores do not fade towards the edge of the image.
+
+    Args:
+        channels: of both the input and the output.
+        stride: output pixels per cell.
+        center: output pixel on which the first cell is centred; by default cells tile the output. It is met
+            up to half a pixel, since the crop is whole.
+        kernel_size: 2·stride, or 2·stride − 1 for cells that are centred on a pixel.
+
+    Attributes:
+        weight: (channels, channels, kernel_size, kernel_size), in the order of `nn.ConvTranspose2d`; starts
+            as bilinear interpolation (Long et al. 2015, arXiv:1411.4038, §3.3), see `bilinear_kernel`.
+    """
+
+    def __init__(
+        self, channels: int, stride: int, center: float | None = None, kernel_size: int | None = None
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.kernel_size = kernel_size or 2 * stride
+        if self.kernel_size not in (2 * stride, 2 * stride - 1):
+            raise ValueError(f"kernel_size {kernel_size}: expected {2 * stride} or {2 * stride - 1}")
+        self.weight = nn.Parameter(torch.empty(channels, channels, self.kernel_size, self.kernel_size))
+        center = (stride - 1) / 2 if center is None else center
+        # Uncropped, the transposed convolution centres its first cell on pixel (kernel_size − 1) / 2.
+        self.crop = math.ceil((self.kernel_size - 1) / 2 - center)
+        if not 0 <= self.crop <= stride:
+            raise ValueError(f"center {center} is more than a cell away from the first pixel")
+
+    def forward(self, scores_BChw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Scores (B, C, *size) of pixels from those of cells; `size` is the region from pixel 0 on."""
+        stride = self.stride
+        # Where a whole block would be cropped away, the cells before the first need not be there.
+        before = 0 if self.crop == stride else 1
+        crop = self.crop % stride
+        cells = _extend(scores_BChw, before, _cells_for(size, crop, stride))
+        blocks = F.conv2d(cells, self._block_weight())
+        rows, columns = blocks.shape[-2:]
+        channels = self.weight.shape[1]
+        # (B, row, column, y in block, x in block, C) -> (B, C, H, W)
+        blocks = blocks.permute(0, 2, 3, 1).reshape(-1, rows, columns, stride, stride, channels)
+        pixels = blocks.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, rows * stride, columns * stride)
+        return pixels[..., crop : crop + size[0], crop : crop + size[1]]
+
+    def _block_weight(self) -> torch.Tensor:
+        """The kernel as (stride · stride · C_out, C_in, 2, 2)."""
+        stride = self.stride
+        weight: torch.Tensor = self.weight
+        inputs, outputs = weight.shape[:2]
+        missing = 2 * stride - self.kernel_size
+        if missing:
+            weight = F.pad(weight, (0, missing, 0, missing))
+        taps = weight.reshape(inputs, outputs, 2, stride, 2, stride).flip(2, 4)
+        return taps.permute(3, 5, 1, 0, 2, 4).reshape(stride * stride * outputs, inputs, 2, 2)
+
+    def extra_repr(self) -> str:
+        """Shown in `repr`."""
+        return (
+            f"{self.weight.shape[0]}, stride={self.stride}, kernel_size={self.kernel_size}, crop={self.crop}"
+        )
+
+
+def bilinear_kernel(channels: int, kernel_size: int) -> torch.Tensor:
+    """Weight (channels, channels, kernel_size, kernel_size) that interpolates each channel by itself."""
+    factor = (kernel_size + 1) // 2
+    center = factor - 1 if kernel_size % 2 else factor - 0.5
+    line = 1 - (torch.arange(kernel_size) - center).abs() / factor
+    return torch.eye(channels)[:, :, None, None] * torch.outer(line, line)
+
+
+def bilinear_upsample(
+    scores_BChw: torch.Tensor, size: tuple[int, int], stride: int, center: float
+) -> torch.Tensor:
+    """Fixed bilinear interpolation to (B, C, *size); `stride` and `center` as for `LearnableUpsample`."""
+    # `interpolate` centres its first cell on pixel (stride − 1) / 2; one more cell stands before that.
+    crop = stride + math.ceil((stride - 1) / 2 - center)
+    cells = _extend(scores_BChw, 1, _cells_for(size, crop, stride))
+    pixels = F.interpolate(cells, scale_factor=stride, mode="bilinear", align_corners=False)
+    return pixels[..., crop : crop + size[0], crop : crop + size[1]]
+
+
+def _cells_for(size: tuple[int, int], crop: int, stride: int) -> tuple[int, int]:
+    """Rows and columns of cells that surround `size` pixels, of which the first is pixel `crop`."""
+    return math.ceil((crop + size[0]) / stride) + 1, math.ceil((crop + size[1]) / stride) + 1
+
+
+def _extend(maps_BChw: torch.Tensor, before: int, total: tuple[int, int]) -> torch.Tensor:
+    """Repeats border cells outwards: `before` in front, the rest of `total` behind; cuts what is over."""
+    # Concatenation, as the gradient of replication padding is not deterministic on CUDA.
+    for axis, count in enumerate(total, start=2):
+        behind = count - before - maps_BChw.shape[axis]
+        first, last = maps_BChw.narrow(axis, 0, 1), maps_BChw.narrow(axis, maps_BChw.shape[axis] - 1, 1)
+        parts = [first] * before + [maps_BChw] + [last] * max(behind, 0)
+        if len(parts) > 1:
+            maps_BChw = torch.cat(parts, axis)
+        maps_BChw = maps_BChw.narrow(axis, 0, count)
+    return maps_BChw

@@ -1,0 +1,175 @@
+"""Pre-trained weights of a backbone: where they come from, what they must look like, and their digest."""
+
+import hashlib
+import pickle
+import urllib.error
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from torchvision.models import get_model_weights
+
+from segstrat.config import TrialConfig
+from segstrat.errors import UserError
+from segstrat.models.backbone import Backbone
+from segstrat.models.segmenter import Segmenter
+
+FORMAT = "segstrat backbone"
+SHOWN = 3  # names of wrong keys in an error message
+
+
+def save_backbone(path: Path | str, backbone: Backbone, about: Mapping[str, Any] | None = None) -> str:
+    """Writes a backbone's weights in the project's format, which `load_backbone_weights` reads.
+
+    Args:
+        path: file to write (`.pth`).
+        backbone: its parameters, batch-norm statistics, name and width are stored.
+        about: plain values to store beside them, such as the recipe and its scores.
+
+    Returns:
+        SHA-256 of the file, hex.
+    """
+    content = {
+        "format": FORMAT,
+        "backbone": backbone.name,
+        "width": backbone.width,
+        "about": dict(about or {}),
+        "state_dict": {name: value.detach().cpu() for name, value in backbone.state_dict().items()},
+    }
+    torch.save(content, path)
+    return _sha256(Path(path))
+
+
+def load_pretrained(model: Segmenter, config: TrialConfig) -> str:
+    """Loads `config.weights` into the model's backbone; see `load_backbone_weights`."""
+    if config.weights is None:
+        raise UserError("pretrained: no weights are given; set `weights` to imagenet or to a file")
+    return load_backbone_weights(model.backbone, config.weights)
+
+
+def load_backbone_weights(backbone: Backbone, source: str) -> str:
+    """Loads pre-trained weights into a backbone, all of them or none.
+
+    Args:
+        backbone: changed in place.
+        source: `imagenet` (torchvision's IMAGENET1K_V1, through torch hub's cache), or a file: weights that
+            `save_backbone` wrote, a torchvision state dict (`.pth`, `.safetensors`) whose classifier is left
+            out, or the SUNet authors' checkpoint.
+
+    Returns:
+        SHA-256 of the file, hex.
+
+    Raises:
+        UserError: if the file is missing, cannot be read without running code, holds non-finite values, or
+            does not fit the backbone.
+    """
+    path = _imagenet_file(backbone) if source == "imagenet" else Path(source).expanduser()
+    content = _read(path)
+    if content.get("format") == FORMAT:
+        _check_origin(backbone, content, path)
+    state = content.get("state_dict", content)
+    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no state dict (names with tensors); save `model.state_dict()`")
+    if state and all(name.startswith("module.") for name in state):
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+    state = backbone.translate(state)
+    _check_fit(backbone, state, path)
+    _check_finite(state, path)
+    backbone.load_state_dict(state, strict=False)
+    return _sha256(path)
+
+
+def _imagenet_file(backbone: Backbone) -> Path:
+    if backbone.name.startswith("sunet"):
+        raise UserError(
+            f"torchvision has no weights of {backbone.name}; give the path of its authors' checkpoint"
+        )
+    if backbone.width != 1:
+        raise UserError(
+            f"imagenet weights are those of width 1, not {backbone.width:g}; set width to 1 or pre-train it"
+        )
+    url = get_model_weights(backbone.name).IMAGENET1K_V1.url
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / url.rpartition("/")[2]
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        # torchvision's file names end in the first digits of their hash.
+        digits = path.stem.rpartition("-")[2]
+        try:
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)
+        except (urllib.error.URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"imagenet weights of {backbone.name} cannot be downloaded ({error}); put {path.name} into "
+                f"{folder}, or give its path"
+            ) from error
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"weights {path} is not a file; give the path of a .pth or .safetensors file")
+    try:
+        if path.suffix == ".safetensors":
+            content = safetensors.torch.load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"weights {path} are damaged or hold more than tensors and plain values, which is not run; save "
+            "only a state dict"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError, SafetensorError) as error:
+        raise UserError(f"weights {path} cannot be read, the file is damaged; fetch it again") from error
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{path} holds a {type(content).__name__}, not a state dict; save `model.state_dict()`"
+        )
+    return content
+
+
+def _check_origin(backbone: Backbone, content: Mapping[str, Any], path: Path) -> None:
+    for field, wanted in (("backbone", backbone.name), ("width", backbone.width)):
+        if content[field] != wanted:
+            raise UserError(
+                f"weights {path} are those of {field} {content[field]}, and the model has {field} {wanted}; "
+                "choose the same or other weights"
+            )
+
+
+def _check_fit(backbone: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
+    own = backbone.state_dict()
+    # Counters of old checkpoints are missing, and nothing reads them where momentum is fixed.
+    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
+    unknown = [name for name in state if name not in own]
+    misfits = [
+        f"{name} {tuple(state[name].shape)} for {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
+        for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", misfits))
+        if names
+    ]
+    if problems:
+        raise UserError(
+            f"weights {path} do not fit {backbone.name} at width {backbone.width:g}: {'; '.join(problems)}"
+        )
+
+
+def _check_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
+    broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise UserError(
+            f"weights {path} hold NaN or infinite values in {len(broken)} tensors "
+            f"({', '.join(broken[:SHOWN])}); use other weights"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
