@@ -12,13 +12,14 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
 import filelock
 import numpy as np
+from rich.console import Console
 
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
@@ -77,27 +78,20 @@ class RaggedArrays:
         try:
             entry = json.loads((self.folder / "entry.json").read_text())
             size = (self.folder / "pixels.u8").stat().st_size
-        except FileNotFoundError:
-            if self.folder.exists():
-                raise UserError(
-                    f"cache {self.folder} lacks files; delete that folder, and it is built again"
-                ) from None
-            return False
+        except FileNotFoundError as error:
+            if not self.folder.exists():
+                return False
+            raise self._unfit("lacks a file") from error
         except (OSError, ValueError) as error:
-            raise UserError(
-                f"cache {self.folder} cannot be read ({error}); delete that folder, and it is built again"
-            ) from error
+            raise self._unfit(f"cannot be read ({error})") from error
         if entry.get("format") != FORMAT:
-            raise UserError(
-                f"cache {self.folder} has format {entry.get('format')}, this version reads {FORMAT}; delete that "
-                "folder, and it is built again"
-            )
+            raise self._unfit(f"has format {entry.get('format')}, and this version reads format {FORMAT}")
         if entry["bytes"] != size:
-            raise UserError(
-                f"cache {self.folder} holds {size} bytes of {entry['bytes']}; delete that folder, and it is "
-                "built again"
-            )
+            raise self._unfit(f"holds {size} bytes instead of {entry['bytes']}")
         return True
+
+    def _unfit(self, problem: str) -> UserError:
+        return UserError(f"cache {self.folder} {problem}; delete that folder, and it is built again")
 
 
 class CachedDataset(Dataset):
@@ -125,8 +119,10 @@ class CachedDataset(Dataset):
         return Sample(self.ids[index], self._images[index], labels)
 
 
-def cached(dataset: FileDataset, cache_dir: Path, *, progress: bool = False) -> CachedDataset:
-    """The dataset out of the cache, which is built first where it is not whole.
+def cached(
+    datasets: Sequence[FileDataset], cache_dir: Path, *, progress: bool = False
+) -> list[CachedDataset]:
+    """The datasets out of the cache, which is filled first where a part is missing.
 
     Several processes and nodes may ask at once: one builds, the others wait. Where the file system has no
     locks, each builds its own and the first to finish wins.
@@ -135,31 +131,48 @@ def cached(dataset: FileDataset, cache_dir: Path, *, progress: bool = False) -> 
         UserError: if a file does not decode, the disk is too full, or the folder cannot be written.
     """
     top = cache_dir / "decoded"
-    parts = {
-        part: RaggedArrays(top / f"{part}-v{FORMAT}-{dataset.part_digest(part)}")
-        for part in ("image", *dataset.tasks)
-    }
-    for part, arrays in parts.items():
-        if arrays.is_whole():
-            continue
-        with _writing(arrays.folder), _only_builder(arrays.folder):
-            if not arrays.is_whole():
-                _build(dataset, part, arrays.folder, progress)
-    return CachedDataset(dataset, parts)
+    found = [
+        {part: RaggedArrays(top / f"{part}-v{FORMAT}-{digest}") for part, digest in dataset.parts.items()}
+        for dataset in datasets
+    ]
+
+    def missing() -> list[tuple[FileDataset, str, Path]]:
+        return [
+            (dataset, part, arrays.folder)
+            for dataset, parts in zip(datasets, found, strict=True)
+            for part, arrays in parts.items()
+            if not arrays.is_whole()
+        ]
+
+    if missing():
+        with _writing(top), _only_builder(top, progress):
+            _build(missing(), top, progress)
+    return [CachedDataset(dataset, parts) for dataset, parts in zip(datasets, found, strict=True)]
 
 
-def cache_bytes(dataset: FileDataset, part: str, *, progress: bool = False) -> int:
-    """Bytes that a part of a dataset takes when decoded, from the headers of its images."""
-    channels = 3 if part == "image" else 1
-    labelled = [i for i in range(len(dataset)) if part == "image" or part in dataset.tasks_of(i)]
-    sizes = tracked(parallel_map(dataset.image_size, labelled), len(labelled), f"size of {part}", progress)
-    return sum(height * width for height, width in sizes) * channels
+def decoded_bytes(dataset: FileDataset, parts: Collection[str]) -> int:
+    """Bytes that parts of a dataset take when decoded, from the headers of its images alone."""
+    sizes = parallel_map(dataset.image_size, range(len(dataset)))
+    return sum(
+        height * width * (3 * ("image" in parts) + len({*dataset.tasks_of(index)} & {*parts}))
+        for index, (height, width) in enumerate(sizes)
+    )
 
 
-def _build(dataset: FileDataset, part: str, folder: Path, progress: bool) -> None:
-    _remove_abandoned(folder)
-    _check_space(cache_bytes(dataset, part, progress=progress), folder)
+def _build(missing: Sequence[tuple[FileDataset, str, Path]], top: Path, progress: bool) -> None:
+    _remove_abandoned(top)
+    wanted: dict[FileDataset, set[str]] = {}
+    for dataset, part, _ in missing:
+        wanted.setdefault(dataset, set()).add(part)
+    needed = sum(decoded_bytes(dataset, parts) for dataset, parts in wanted.items())
+    _check_space(needed, top)
+    if progress and missing:
+        Console(stderr=True).print(f"Decoding once into {top}: {_gigabytes(needed)}.", highlight=False)
+    for dataset, part, folder in missing:
+        _build_part(dataset, part, folder, progress)
 
+
+def _build_part(dataset: FileDataset, part: str, folder: Path, progress: bool) -> None:
     def decode(index: int) -> np.ndarray:
         if part == "image":
             return dataset.image(index)
@@ -199,50 +212,54 @@ def _publish(partial: Path, folder: Path) -> None:
             raise
 
 
-def _check_space(needed: int, folder: Path) -> None:
-    free = shutil.disk_usage(folder.parent).free
+def _check_space(needed: int, top: Path) -> None:
+    free = shutil.disk_usage(top).free
     if needed * _MARGIN > free:
         raise UserError(
-            f"the decoded data needs {_gigabytes(needed)} in {folder.parent}, but {_gigabytes(free)} are free; "
-            "free some, choose another cache folder, or decode on the fly with --no-cache"
+            f"the decoded data needs {_gigabytes(needed)} in {top}, but {_gigabytes(free)} are free; "
+            "free some space, choose another cache folder, or decode on the fly with --no-cache"
         )
 
 
 def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(top: Path) -> Iterator[None]:
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        top.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         problem = "the disk is full" if error.errno == errno.ENOSPC else str(error.strerror or error)
         raise UserError(
-            f"cache folder {folder.parent} cannot be written: {problem}; free some space, choose another cache "
-            "folder, or decode on the fly with --no-cache"
+            f"cache folder {top} cannot be written: {problem}; free some space, choose another cache folder, "
+            "or decode on the fly with --no-cache"
         ) from error
 
 
 @contextmanager
-def _only_builder(folder: Path) -> Iterator[None]:
-    lock = filelock.FileLock(folder.with_name(f"{folder.name}.lock"))
+def _only_builder(top: Path, progress: bool) -> Iterator[None]:
+    lock = filelock.FileLock(top / "build.lock")
     try:
-        lock.acquire()
+        try:
+            lock.acquire(timeout=0.5)
+        except filelock.Timeout:
+            if progress:
+                Console(stderr=True).print(f"Another process is filling {top}; waiting for it.")
+            lock.acquire(poll_interval=0.5)
     except OSError as error:
+        # Some network file systems know no locks: then each process builds, and the first to finish wins.
         if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        yield
-        return
     try:
         yield
     finally:
         lock.release()
 
 
-def _remove_abandoned(folder: Path) -> None:
-    for partial in folder.parent.glob(f"{folder.name}.*.part"):
-        newest = max((path.stat().st_mtime for path in (partial, *partial.iterdir())), default=0.0)
+def _remove_abandoned(top: Path) -> None:
+    for partial in top.glob("*.part"):
+        newest = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
         if time.time() - newest > _ABANDONED_SECONDS:
             shutil.rmtree(partial, ignore_errors=True)

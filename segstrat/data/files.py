@@ -1,6 +1,6 @@
 """A dataset of image and label files, decoded when they are read."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from segstrat.data.dataset import Dataset, Sample, hash_strings
-from segstrat.data.labels import Decoder, open_image
+from segstrat.data.labels import Decoder, load_pixels, open_image
 from segstrat.errors import UserError
 
 READER_VERSION = 1
-"""Raised whenever a reader gives other pixels for the same files; old caches are then left alone."""
+"""Raised whenever a reader gives other pixels for the same files; older caches are then left alone."""
 
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG")
 
@@ -56,17 +56,14 @@ class FileDataset(Dataset):
         return Sample(self.ids[index], self.image(index), labels)
 
     def image(self, index: int) -> np.ndarray:
-        """The image, (H, W, 3) uint8 RGB, as it is stored: an orientation tag turns no label, so no image.
+        """The image, (H, W, 3) uint8 RGB, as stored: its labels know nothing of an orientation tag.
 
         Raises:
             UserError: if the file is missing, truncated or no image.
         """
         path = self.items[index].image
         with open_image(path) as image:
-            try:
-                return np.array(image.convert("RGB"))
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{path} is damaged ({error}); fetch it again") from error
+            return np.array(load_pixels(image, path).convert("RGB"))
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image, from the header of its file alone."""
@@ -77,14 +74,12 @@ class FileDataset(Dataset):
         """A label map, (H, W) uint8.
 
         Raises:
-            UserError: if the file is missing or damaged, a value is no class, or its size is not the image's.
+            UserError: if the file is missing or damaged, holds a value that is no class, or is not of its
+                image's size.
         """
         item = self.items[index]
         path = item.labels[task].path
-        try:
-            labels_HW = item.labels[task].decode(path)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{path} is damaged ({error}); fetch it again") from error
+        labels_HW = item.labels[task].decode(path)
         height, width = self.image_size(index)
         if labels_HW.shape != (height, width):
             raise UserError(
@@ -96,31 +91,36 @@ class FileDataset(Dataset):
     @cached_property
     def digest(self) -> str:
         """Digest of the images and of the labels of every task."""
-        return hash_strings([self.part_digest("image"), *map(self.part_digest, self.tasks)])
+        return hash_strings(self.parts.values())
 
-    def part_digest(self, part: str) -> str:
-        """Digest of one part of every item: `image`, or the labels of a task.
+    @cached_property
+    def parts(self) -> dict[str, str]:
+        """Digest of each part that is decoded on its own: `image`, and the labels of every task.
 
         Raises:
-            UserError: if a file is missing; the first is named, the others are counted.
+            UserError: if files are missing; the first is named, the others are counted.
         """
-        return hash_strings([f"reader {READER_VERSION}, {part}", *self._fingerprints(part)])
+        return {part: self._part_digest(part) for part in ("image", *self.tasks)}
 
-    def _fingerprints(self, part: str) -> Iterator[str]:
+    def _part_digest(self, part: str) -> str:
+        fingerprints = [f"reader {READER_VERSION}, {part}"]
+        missing = []
         for item in self.items:
             label = item.labels.get(part)
             path = item.image if part == "image" else label.path if label else None
-            if path is None:
-                yield f"{item.id} unlabelled"
-                continue
-            decode = label.decode if label else ""
             try:
-                yield f"{item.id} {path.stat().st_size} {decode}"
+                size = path.stat().st_size if path else None
             except OSError as error:
-                raise UserError(
-                    f"{path} cannot be read ({error.strerror}), but the list of ids names it; fetch the file or "
-                    "take the id off the list"
-                ) from error
+                missing.append(f"{path} ({error.strerror})")
+                continue
+            fingerprints.append(f"{item.id} {size} {label.decode if label else ''}")
+        if missing:
+            others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise UserError(
+                f"{missing[0]}{others}: listed among {len(self)} ids, but cannot be read; fetch the files "
+                "again, or take their ids off the split list"
+            )
+        return hash_strings(fingerprints)
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
             raise UserError(f"{path} line {number}: expected one image id, found {name!r}; keep the id alone")
         if name in seen:
             raise UserError(
-                f"{path} line {number}: id {name} stands there twice (line {seen[name]}); keep one"
+                f"{path} line {number}: id {name} is listed twice (first in line {seen[name]}); keep one"
             )
         seen[name] = number
     if not seen:
@@ -153,6 +153,6 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """The image file of an id, whatever its suffix; `<id>.jpg` where there is none, to be named as missing."""
+    """The image file of an id, whatever its suffix; `<id>.jpg`, to be named as missing, if there is none."""
     candidates = [folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
     return next((path for path in candidates if path.exists()), candidates[0])

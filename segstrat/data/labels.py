@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from scipy.io import loadmat
 
 from segstrat.data.dataset import VOID
 from segstrat.errors import UserError
@@ -43,8 +44,8 @@ class IndexPng:
                     f"{path} is a {image.mode} picture, but labels are index PNGs (palette or greyscale, one "
                     "class number per pixel); convert its colours to class numbers first"
                 )
-            labels = np.asarray(image, dtype=np.uint8)
-        return to_classes(labels, self.values, self.ignore, path)
+            labels_HW = np.array(load_pixels(image, path), dtype=np.uint8)
+        return to_classes(labels_HW, self.values, self.ignore, path)
 
 
 def to_classes(
@@ -82,6 +83,36 @@ def open_image(path: Path) -> Image.Image:
     except OSError as error:
         raise UserError(
             f"{path} cannot be opened ({error.strerror or error}); check the data root"
+        ) from error
+
+
+def load_pixels(image: Image.Image, path: Path) -> Image.Image:
+    """The same image with all its pixels decoded.
+
+    Raises:
+        UserError: if the file is cut off or damaged.
+    """
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}); fetch it again") from error
+    return image
+
+
+def load_matlab(path: Path, variable: str) -> np.ndarray:
+    """A variable of a MATLAB file.
+
+    Raises:
+        UserError: if the file is missing or damaged, or has no such variable.
+    """
+    if not path.exists():
+        raise UserError(f"{path} is missing; check the data root")
+    try:
+        return loadmat(path, variable_names=[variable])[variable]
+    # SciPy's reader lets errors of every kind through when a file is cut off or no MATLAB file at all.
+    except Exception as error:
+        raise UserError(
+            f"{path} is no whole MATLAB file with {variable} ({error}); fetch it again"
         ) from error
 
 

@@ -1,53 +1,47 @@
-"""Where a published data set lies under the data root: by the folders it is made of, not by its parents' names."""
+"""Where a published data set lies under the data root: found by what a folder holds, not by its name."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from segstrat.errors import UserError
 
-MARKERS = {
-    "VOC 2012": ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation/train.txt"),
-    "SBD": ("img", "cls", "train.txt", "val.txt"),
-    "LIP multi-person (CIHP)": ("Training/Images", "Training/Category_ids", "Validation/Images"),
-}
-"""What a folder holds that is the top of a data set."""
-
-_DEPTH = 3
-_CROWDED = 64
+_DEPTH = 2
 
 
-def find_layout(root: Path | None, name: str, prefer: str = "") -> Path:
-    """The folder under `root` that has the layout of a data set.
+def find_folder(
+    root: Path | None, name: str, fits: Callable[[Path], bool], expected: str, prefer: str = ""
+) -> Path:
+    """The folder that holds a data set: the data root itself, or one up to two levels below.
 
     Args:
-        root: the data root; the data set may be this folder itself or up to three levels below.
-        name: a key of `MARKERS`.
-        prefer: the folder's name that wins where several fit.
+        name: of the data set, for messages.
+        fits: whether a folder is the top of the data set.
+        expected: what such a folder holds, for messages.
+        prefer: name of the folder that wins where several fit.
 
     Raises:
-        UserError: if there is none, or several.
+        UserError: if none fits, or several do.
     """
     root = existing_root(root, name)
-    found = [folder for folder in _folders(root, _DEPTH) if has_layout(folder, name)]
-    preferred = [folder for folder in found if folder.name == prefer]
-    found = preferred or found
+    found = [folder for folder in _folders(root, _DEPTH) if fits(folder)]
+    found = [folder for folder in found if folder.name == prefer] or found
     if not found:
         raise UserError(
-            f"no {name} under {root}: expected a folder with {', '.join(MARKERS[name])}; "
-            "see docs/data.md, or fetch it with `python -m segstrat.data.download`"
+            f"no {name} in {root}: expected a folder with {expected}, at most {_DEPTH} levels below; "
+            "`python -m segstrat.data.download` fetches it or says how"
         )
     if len(found) > 1:
         raise UserError(
-            f"{name} is there {len(found)} times under {root} ({found[0]}, {found[1]}); point the data root "
-            "at one of them, or move the other away"
+            f"{name} is there {len(found)} times in {root} ({found[0]}, {found[1]}); point the data root at "
+            "one of them, or move the other away"
         )
     return found[0]
 
 
-def has_layout(folder: Path, name: str) -> bool:
-    """Whether the folder is the top of a data set of that name."""
-    return all((folder / part).exists() for part in MARKERS[name])
+def holds(*parts: str) -> Callable[[Path], bool]:
+    """A test of a folder: whether every one of these paths is in it."""
+    return lambda folder: all((folder / part).exists() for part in parts)
 
 
 def existing_root(root: Path | None, name: str) -> Path:
@@ -58,30 +52,24 @@ def existing_root(root: Path | None, name: str) -> Path:
     """
     if root is None:
         raise UserError(f"{name} needs a data root; give --data-root DIR or set SEGSTRAT_DATA")
-    root = Path(root)
-    try:
-        with os.scandir(root):
-            return root
-    except OSError as error:
-        raise UserError(
-            f"data root {root} cannot be read ({error.strerror}); give an existing folder"
-        ) from error
+    _subfolders(root)
+    return root
 
 
 def _folders(folder: Path, depth: int) -> Iterator[Path]:
     yield folder
-    if depth == 0:
-        return
+    if depth > 0:
+        for child in _subfolders(folder):
+            yield from _folders(child, depth - 1)
+
+
+def _subfolders(folder: Path) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
-            # Image folders hold thousands of files and no data set: a look at the first entries tells.
-            children = []
-            for count, entry in enumerate(entries):
-                if count >= _CROWDED and not children:
-                    break
-                if entry.is_dir() and not entry.name.startswith("."):
-                    children.append(Path(entry.path))
+            return sorted(
+                Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith(".")
+            )
     except OSError as error:
-        raise UserError(f"{folder} cannot be read ({error.strerror}); mend it or its permissions") from error
-    for child in sorted(children):
-        yield from _folders(child, depth - 1)
+        raise UserError(
+            f"folder {folder} cannot be read ({error.strerror}); give a data root that can"
+        ) from error

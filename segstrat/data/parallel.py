@@ -21,8 +21,8 @@ def parallel_map(
 ) -> Iterator[Out]:
     """`map` by threads: decoders release the interpreter lock.
 
-    Only a few results a thread are kept ahead of the consumer, so that slow writing does not fill the memory. An
-    exception of an item is raised when its turn comes, and nothing after it is started.
+    Only a few results a thread are kept ahead of the consumer, so that slow writing does not fill the
+    memory. An item's exception is raised when its turn comes, and nothing more is started then.
 
     Args:
         threads: number of workers; the number of cores if not given.

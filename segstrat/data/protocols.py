@@ -1,37 +1,19 @@
 """Data protocols: which images, labels and splits a study trains and validates on."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 
-from segstrat.data import boundaries, cache
+from segstrat.data import boundaries
+from segstrat.data.cache import cached
 from segstrat.data.dataset import Concat, Dataset, Subset, hash_strings, nested_indices
-from segstrat.data.files import FileDataset, Item
-from segstrat.data.layout import find_layout
+from segstrat.data.files import FileDataset
 from segstrat.data.palette import voc_palette
-from segstrat.data.readers import folder, person_part, voc
+from segstrat.data.sources import PROTOCOLS, Group
 from segstrat.errors import UserError, unknown_name
 from segstrat.tasks import Task
-
-Group = Sequence[Item]
-"""Items of one source; a split that joins sources has several groups."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Every item of a protocol, before tasks are chosen and training images are left out."""
-
-    train: Sequence[Group]
-    val: Sequence[Group]
-    test: Sequence[Group] = ()
-    tasks: Mapping[str, Task]
-    folders: Mapping[str, Path]
-    official: Mapping[str, int] = field(default_factory=dict)
-    name: str | None = None
-    synthetic: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -46,8 +28,8 @@ class DataProtocol:
         synthetic: whether the images were drawn by a program.
         digest: of everything that is read: files, sizes, reader version, chosen subset.
         sources: name of a published data set -> folder it was found in.
-        official: split -> number of images in the publication, where there is one.
-        complete: whether all training images of the source are in use.
+        official: split -> number of images in the publication, for the splits that are used whole.
+        parts: digests of all that is decoded, `<part>-<digest>` with part `image` or a task.
     """
 
     name: str
@@ -60,7 +42,7 @@ class DataProtocol:
     digest: str
     sources: dict[str, Path]
     official: dict[str, int]
-    complete: bool = True
+    parts: frozenset[str] = frozenset()
 
 
 def build_protocol(
@@ -78,14 +60,14 @@ def build_protocol(
 
     Args:
         name: one of `PROTOCOLS`.
-        root: the data root; `figures` needs none, and draws into its cache.
+        root: the data root; `figures` needs none.
         tasks: tasks to read, all of the source if not given; images labelled for none of them are left
-            out. `boundaries` is derived wherever `semseg` is labelled.
-        label_fraction: share of the training images, in (0, 1]: subsets of one seed are nested.
-        portion: share of the training images that the protocol itself has, the same for every seed (the
-            thesis's first series: half of D1).
+            out. `boundaries` can be asked for wherever `semseg` is labelled.
+        label_fraction: share of the training images, in (0, 1]; subsets of one seed are nested.
+        portion: share of the training images that the protocol itself has, the same for every seed; the
+            protocol's own if not given.
         seed: of the label fraction.
-        cache_dir: folder of decoded data, built if need be; None decodes at every read.
+        cache_dir: folder of decoded data, filled if need be; None decodes at every read.
         progress: draw progress bars on the console.
 
     Raises:
@@ -96,35 +78,38 @@ def build_protocol(
     cache_path = None if cache_dir is None else Path(cache_dir)
     source = PROTOCOLS[name](None if root is None else Path(root), cache_path)
     chosen = _choose_tasks(name, source.tasks, tasks)
-
-    def split(groups: Sequence[Group], label: str) -> Dataset:
-        parts = [FileDataset(_with_boundaries(group, chosen), tuple(chosen)) for group in groups]
-        datasets: list[Dataset] = [part for part in parts if len(part)]
-        if not datasets:
-            raise UserError(f"protocol {name}: no {label} image is labelled for {', '.join(chosen)}")
-        if cache_path is not None:
-            datasets = [cache.cached(part, cache_path, progress=progress) for part in parts if len(part)]
-        return datasets[0] if len(datasets) == 1 else Concat(datasets)
-
-    train, val = split(source.train, "training"), split(source.val, "validation")
-    test = split(source.test, "test") if source.test else None
-    everything = len(train)
-    if portion is not None:
-        train = Subset(train, nested_indices(train.ids, portion, seed=0))
-    if label_fraction != 1.0:
-        train = Subset(train, nested_indices(train.ids, label_fraction, seed))
+    splits = {
+        split: _file_datasets(groups, chosen, name, split)
+        for split, groups in (("train", source.train), ("val", source.val), ("test", source.test))
+        if groups
+    }
+    files = [part for split in splits.values() for part in split]
+    decoded: dict[FileDataset, Dataset] = {part: part for part in files}
+    if cache_path is not None:
+        # Test images are read once at most, so they are not worth the space.
+        kept = [part for split in ("train", "val") for part in splits[split]]
+        decoded |= zip(kept, cached(kept, cache_path, progress=progress), strict=True)
+    joined = {split: _join([decoded[part] for part in parts]) for split, parts in splits.items()}
+    train = everything = joined["train"]
+    for share, draw in ((portion or source.portion, 0), (label_fraction, seed)):
+        if share != 1.0:
+            train = Subset(train, nested_indices(train.ids, share, draw))
     return DataProtocol(
         name=source.name or name,
         train=train,
-        val=val,
-        test=test,
+        val=joined["val"],
+        test=joined.get("test"),
         tasks=chosen,
         palette=voc_palette(),
         synthetic=source.synthetic,
-        digest=hash_strings([train.digest, val.digest]),
+        digest=hash_strings([train.digest, joined["val"].digest]),
         sources=dict(source.folders),
-        official=dict(source.official),
-        complete=len(train) == everything,
+        official={
+            split: count
+            for split, count in source.official.items()
+            if split != "train" or train is everything
+        },
+        parts=frozenset(f"{part}-{key}" for each in files for part, key in each.parts.items()),
     )
 
 
@@ -140,64 +125,20 @@ def _choose_tasks(name: str, available: Mapping[str, Task], tasks: Sequence[str]
     return {task: offered[task] for task in tasks}
 
 
-def _with_boundaries(items: Group, tasks: Mapping[str, Task]) -> Group:
-    return [boundaries.derive(item) for item in items] if "boundaries" in tasks else items
-
-
-def _figures(root: Path | None, cache_dir: Path | None) -> Source:
-    # Drawing code loads only where it is needed.
-    from segstrat.data.figures import ensure_figures
-
-    where = ensure_figures(root or cache_dir or Path(platformdirs.user_cache_dir("segstrat")))
-
-    def co_labelled(split: str) -> Group:
-        items = voc.items(where, voc.ids(where, split))
-        return [
-            Item(
-                item.id,
-                item.image,
-                {**item.labels, "parts": person_part.label(where / "SegmentationPart", item.id)},
+def _file_datasets(
+    groups: Sequence[Group], tasks: Mapping[str, Task], name: str, split: str
+) -> list[FileDataset]:
+    if "boundaries" in tasks:
+        groups = [[boundaries.derive(item) for item in group] for group in groups]
+    datasets = [FileDataset(group, tuple(tasks)) for group in groups]
+    labelled = {task for dataset in datasets for item in dataset.items for task in item.labels}
+    for task in tasks:
+        if task not in labelled:
+            raise UserError(
+                f"protocol {name}: no image of {split} is labelled for {task}; leave the task out"
             )
-            for item in items
-        ]
-
-    return Source(
-        train=[co_labelled("train")],
-        val=[co_labelled("val")],
-        test=[co_labelled("test")],
-        tasks={"semseg": voc.SEMSEG, "parts": person_part.PARTS},
-        folders={"figures": where},
-        synthetic=True,
-    )
+    return [dataset for dataset in datasets if len(dataset)]
 
 
-def _voc(root: Path | None, _: Path | None) -> Source:
-    where = find_layout(root, "VOC 2012", prefer="VOC2012")
-    return Source(
-        train=[voc.items(where, voc.ids(where, "train"))],
-        val=[voc.items(where, voc.ids(where, "val"))],
-        tasks={"semseg": voc.SEMSEG},
-        folders={"VOC 2012": where},
-        official={"train": 1464, "val": 1449},
-    )
-
-
-def _folder(root: Path | None, _: Path | None) -> Source:
-    described = folder.read(root)
-    splits = {split: [described.items(split)] for split in described.splits}
-    return Source(
-        train=splits["train"],
-        val=splits["val"],
-        test=splits.get("test", ()),
-        tasks=described.tasks,
-        folders={described.name: described.root},
-        name=described.name,
-    )
-
-
-PROTOCOLS: dict[str, Callable[[Path | None, Path | None], Source]] = {
-    "figures": _figures,
-    "voc": _voc,
-    "folder": _folder,
-}
-"""Name -> function of (data root, cache directory) that finds the items."""
+def _join(datasets: Sequence[Dataset]) -> Dataset:
+    return datasets[0] if len(datasets) == 1 else Concat(datasets)

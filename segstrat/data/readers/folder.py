@@ -95,7 +95,7 @@ def _task(name: str, table: Mapping[str, Any], path: Path, prefix: str) -> tuple
         raise UserError(f"{path}: {prefix}classes must be a list of at least two names")
     if len(values) != len(classes):
         raise UserError(
-            f"{path}: {prefix}values has {len(values)} entries for {len(classes)} classes; give one value a class"
+            f"{path}: {prefix}values has {len(values)} entries for {len(classes)} classes; give one a class"
         )
     if not all(type(value) is int and 0 <= value <= 255 for value in (*values, *ignore)):
         raise UserError(f"{path}: {prefix}values and ignore must be whole numbers from 0 to 255")
@@ -115,7 +115,7 @@ def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], path: Path, pr
 def _get(table: Mapping[str, Any], key: str, kind: type, path: Path, prefix: str, default: Any = None) -> Any:
     value = table.get(key, default)
     if not isinstance(value, kind):
-        expected = {str: "a text", dict: "a table", list: "a list"}[kind]
+        expected = {"str": "a text", "dict": "a table", "list": "a list"}[kind.__name__]
         found = "it is missing" if value is None else f"found {value!r}"
         raise UserError(f"{path}: {prefix}{key} must be {expected}, {found}; see docs/data.md")
     return value

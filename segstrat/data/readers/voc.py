@@ -1,12 +1,14 @@
-"""PASCAL VOC 2012 segmentation (Everingham et al. 2010): JPEG images, palette PNG labels, split lists."""
+"""PASCAL VOC 2012 segmentation (Everingham et al. 2010): images, palette PNG labels, split lists."""
 
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import IndexPng
+from segstrat.data.layout import find_folder, holds
 from segstrat.tasks import Task
 
+NAME = "VOC 2012"
 SEMSEG = Task(
     "semseg",
     (
@@ -15,21 +17,30 @@ SEMSEG = Task(
         *("train", "tvmonitor"),
     ),
 )
-LABELS = IndexPng(values=tuple(range(SEMSEG.num_classes)))
+_LISTS = "ImageSets/Segmentation"
+
+
+def find(root: Path | None) -> Path:
+    """The folder with VOC 2012 under the data root, `VOCdevkit/VOC2012` in the official archive."""
+    fits = holds("JPEGImages", "SegmentationClass", f"{_LISTS}/train.txt")
+    return find_folder(
+        root, NAME, fits, f"JPEGImages/, SegmentationClass/ and {_LISTS}/train.txt", prefer="VOC2012"
+    )
 
 
 def ids(folder: Path, split: str) -> tuple[str, ...]:
-    """Ids of a segmentation split (`train`, `val`, `test`) of a `VOC2012` folder."""
-    return read_ids(folder / "ImageSets" / "Segmentation" / f"{split}.txt")
+    """Ids of a segmentation split, such as `train` and `val`."""
+    return read_ids(folder / _LISTS / f"{split}.txt")
 
 
-def items(folder: Path, names: Collection[str]) -> list[Item]:
-    """Items of a `VOC2012` folder with their `semseg` labels."""
+def items(folder: Path, names: Iterable[str], task: Task = SEMSEG) -> list[Item]:
+    """Items of a folder in VOC's layout with their `semseg` labels."""
+    decode = IndexPng(values=tuple(range(task.num_classes)))
     return [
         Item(
             name,
             find_image(folder / "JPEGImages", name),
-            {"semseg": LabelFile(folder / "SegmentationClass" / f"{name}.png", LABELS)},
+            {"semseg": LabelFile(folder / "SegmentationClass" / f"{name}.png", decode)},
         )
         for name in names
     ]
