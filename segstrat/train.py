@@ -6,7 +6,7 @@ Tensor names carry their shape: B images, C channels or classes, H × W pixels.
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +15,7 @@ from torch import nn
 from segstrat.checkpoint import load_checkpoint, save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
+from segstrat.data.dataset import Dataset, Subset, nested_indices
 from segstrat.data.loader import Batch, EvalLoader, TrainLoader, normalize
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
@@ -59,8 +60,6 @@ def train(
         config.data,
         machine.data_root,
         tasks=config.tasks,
-        label_fraction=config.label_fraction,
-        seed=config.seed,
         cache_dir=machine.cache_dir,
     )
     trial = _Trial.build(config, machine, protocol)
@@ -99,8 +98,9 @@ class _Trial:
         init_digest = state_digest(model)
         weights_digest = load_pretrained(model, config) if config.pretrained else ""
         model.to(device, memory_format=torch.channels_last)
+        train_set = training_set(protocol.train, config)
         train_loader = TrainLoader(
-            protocol.train,
+            train_set,
             tasks=tasks,
             crop_size=config.crop_size,
             batch_size=config.batch_size * config.accumulation_steps,
@@ -111,7 +111,7 @@ class _Trial:
         val_loader = EvalLoader(
             protocol.val, tasks=tasks, batch_size=config.batch_size, threads=machine.threads
         )
-        parts = make_parts(model, config, images_per_part(protocol.train, tasks))
+        parts = make_parts(model, config, images_per_part(train_set, tasks))
         update: Update = (
             AsynchronousUpdate(parts)
             if config.asynchronous
@@ -126,7 +126,7 @@ class _Trial:
             init_digest=init_digest,
             weights_digest=weights_digest,
             data_digest=protocol.digest,
-            train_images=len(protocol.train),
+            train_images=len(train_set),
             val_images=len(protocol.val),
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             precision=machine.precision,
@@ -334,7 +334,7 @@ class Tally:
         scores = []
         for task, matrix in self.matrices.items():
             result = matrix.compute()
-            loss = float(self.loss_sums[task]) / max(matrix.valid_pixels(), 1)
+            loss = float(self.loss_sums[task]) / max(int(matrix.counts[:-1].sum()), 1)
             scores.append(
                 SplitScore(
                     split=split,  # type: ignore[arg-type]
@@ -355,7 +355,18 @@ def images_in(batch: Batch) -> dict[str, int]:
     return {COMMON: len(batch.ids)} | {name: len(rows) for name, rows in batch.indices.items()}
 
 
-def images_per_part(dataset, tasks: Mapping[str, Task]) -> dict[str, int]:  # type: ignore[no-untyped-def]
+def training_set(dataset: Dataset, config: TrialConfig) -> Dataset:
+    """The training images that are labelled for one of the config's tasks; of these, its label fraction."""
+    wanted = set(config.tasks)
+    indices = [index for index in range(len(dataset)) if wanted.intersection(dataset.tasks_of(index))]
+    if len(indices) < len(dataset):
+        dataset = Subset(dataset, indices)
+    if config.label_fraction < 1.0:
+        dataset = Subset(dataset, nested_indices(dataset.ids, config.label_fraction, config.seed))
+    return dataset
+
+
+def images_per_part(dataset: Dataset, tasks: Iterable[str]) -> dict[str, int]:
     """Training images by part: of each task, and all of them under `common`."""
     labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
     return {COMMON: len(labelled)} | {name: sum(name in names for names in labelled) for name in tasks}
