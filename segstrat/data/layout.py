@@ -24,8 +24,7 @@ def find_folder(
         UserError: if none fits, or several do.
     """
     root = existing_root(root, name)
-    found = [folder for folder in _folders(root, _DEPTH) if fits(folder)]
-    found = [folder for folder in found if folder.name == prefer] or found
+    found = search(root, fits, prefer)
     if not found:
         raise UserError(
             f"no {name} in {root}: expected a folder with {expected}, at most {_DEPTH} levels below; "
@@ -37,6 +36,12 @@ def find_folder(
             "one of them, or move the other away"
         )
     return found[0]
+
+
+def search(root: Path, fits: Callable[[Path], bool], prefer: str = "") -> list[Path]:
+    """Every folder that fits: the data root itself, or up to two levels below; those named `prefer` win."""
+    found = [folder for folder in _folders(root, _DEPTH) if fits(folder)]
+    return [folder for folder in found if folder.name == prefer] or found
 
 
 def holds(*parts: str) -> Callable[[Path], bool]:

@@ -42,8 +42,8 @@ def parallel_map(
                 future.cancel()
 
 
-def tracked(results: Iterable[Out], total: int, title: str, show: bool) -> Iterator[Out]:
-    """The same results, with a progress bar on standard error if `show`."""
+def tracked(results: Iterable[Out], total: int | None, title: str, show: bool) -> Iterator[Out]:
+    """The same results, with a progress bar on standard error if `show`; no total, no estimate of the end."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar = Progress(*columns, console=Console(stderr=True)) if show else None
     with bar or nullcontext():

@@ -18,12 +18,15 @@ PARTS = Task(
 )
 LABELS = IndexPng(values=tuple(range(PARTS.num_classes)))
 _FOLDERS = {"train": "Training", "val": "Validation"}
+_PARTS = [f"{folder}/{kind}" for folder in _FOLDERS.values() for kind in ("Images", "Category_ids")]
+
+fits = holds(*_PARTS)
+"""Whether a folder has CIHP's layout."""
 
 
 def find(root: Path | None) -> Path:
     """The folder with CIHP under the data root, `instance-level_human_parsing` in the official archive."""
-    parts = [f"{folder}/{kind}" for folder in _FOLDERS.values() for kind in ("Images", "Category_ids")]
-    return find_folder(root, NAME, holds(*parts), ", ".join(parts))
+    return find_folder(root, NAME, fits, ", ".join(_PARTS))
 
 
 def ids(folder: Path, split: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class PersonPart:
 
     def ids(self, split: str) -> tuple[str, ...]:
         """Ids of `train` or `val`."""
-        return _ids(self.folder, split)
+        return ids(self.folder, split)
 
     def label(self, name: str) -> LabelFile:
         """The `parts` label of an image."""
@@ -53,39 +53,35 @@ def find(root: Path | None) -> PersonPart:
 
     Index PNGs are preferred where there are raw annotations too.
     """
-    folder = find_folder(
-        root,
-        NAME,
-        lambda folder: _labels(folder) is not None,
-        "train_id.txt and val_id.txt beside a folder of index PNGs (or of raw .mat annotations)",
-    )
-    labels = _labels(folder)
-    assert labels is not None
-    return PersonPart(folder, *labels)
+    expected = "train_id.txt and val_id.txt beside a folder of index PNGs (or of raw .mat annotations)"
+    folder = find_folder(root, NAME, fits, expected)
+    return PersonPart(folder, *_label_places(folder)[0])
 
 
-def _labels(folder: Path) -> tuple[Path, str] | None:
-    """Folder and suffix of the label files that the lists in `folder` speak of."""
-    if sbd.fits(folder) or not all(_list_file(folder, split) for split in ("train", "val")):
-        return None
-    first = _first_word(_list_file(folder, "train"))
-    places = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
-    found = [(place, suffix) for suffix in _DECODERS for place in places if _is_label(place, first, suffix)]
-    return found[0] if found else None
+def fits(folder: Path) -> bool:
+    """Whether a folder has the lists, and beside them label files of their first id."""
+    return not sbd.fits(folder) and bool(_label_places(folder))
 
 
-def _is_label(place: Path, name: str, suffix: str) -> bool:
-    return place.name != "JPEGImages" and (place / f"{name}{suffix}").exists()
+def ids(folder: Path, split: str) -> tuple[str, ...]:
+    """Ids of `train` or `val`."""
+    return read_ids(_list_file(folder, split) or folder / f"{split}.txt")
 
 
-def _first_word(path: Path | None) -> str:
-    words = path.read_text(encoding="utf-8", errors="replace").split(maxsplit=1) if path else []
-    return words[0] if words else ""
-
-
-def _ids(folder: Path, split: str) -> tuple[str, ...]:
-    path = _list_file(folder, split)
-    return read_ids(path or folder / f"{split}.txt")
+def _label_places(folder: Path) -> list[tuple[Path, str]]:
+    """Folders and suffixes of the label files that the lists speak of, index PNGs first."""
+    lists = [_list_file(folder, split) for split in ("train", "val")]
+    if lists[0] is None or lists[1] is None:
+        return []
+    # The lists of other data sets are looked at too, so nothing is asked of them here.
+    first = lists[0].read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0].strip()
+    places = [
+        folder,
+        *sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "JPEGImages"),
+    ]
+    return [
+        (place, suffix) for suffix in _DECODERS for place in places if (place / f"{first}{suffix}").exists()
+    ]
 
 
 def _list_file(folder: Path, split: str) -> Path | None:

@@ -14,7 +14,9 @@ from segstrat.data.readers.voc import SEMSEG
 from segstrat.errors import UserError
 
 NAME = "SBD"
+
 fits = holds("img", "cls", "train.txt", "val.txt")
+"""Whether a folder has SBD's layout."""
 
 
 @dataclass(frozen=True)

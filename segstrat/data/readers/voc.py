@@ -17,15 +17,17 @@ SEMSEG = Task(
         *("train", "tvmonitor"),
     ),
 )
+FOLDER = "VOC2012"
 _LISTS = "ImageSets/Segmentation"
+
+fits = holds("JPEGImages", "SegmentationClass", f"{_LISTS}/train.txt")
+"""Whether a folder has VOC's layout."""
 
 
 def find(root: Path | None) -> Path:
     """The folder with VOC 2012 under the data root, `VOCdevkit/VOC2012` in the official archive."""
-    fits = holds("JPEGImages", "SegmentationClass", f"{_LISTS}/train.txt")
-    return find_folder(
-        root, NAME, fits, f"JPEGImages/, SegmentationClass/ and {_LISTS}/train.txt", prefer="VOC2012"
-    )
+    expected = f"JPEGImages/, SegmentationClass/ and {_LISTS}/train.txt"
+    return find_folder(root, NAME, fits, expected, prefer=FOLDER)
 
 
 def ids(folder: Path, split: str) -> tuple[str, ...]:

@@ -1,0 +1,98 @@
+"""Fetches one large file: goes on where it stopped, and is only there once its digest is right."""
+
+import hashlib
+import shutil
+import urllib.error
+import urllib.request
+from contextlib import closing
+from http.client import HTTPException
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+from segstrat.errors import UserError
+
+_CHUNK = 1 << 20
+_TIMEOUT_SECONDS = 30
+_ROOM = 3
+"""Space wanted for each byte of an archive: the archive, what is in it, and some."""
+
+
+def fetch(url: str, target: Path, md5: str, *, progress: bool = False) -> None:
+    """Fetches `url` to `target`; a cut-off fetch is continued, a whole file with the right digest is kept.
+
+    Args:
+        md5: hex digest of the whole file.
+
+    Raises:
+        UserError: if the host cannot be reached or stops answering, the disk is too small, or the digest is
+            another one.
+    """
+    if target.exists() and _md5(target) == md5:
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.part")
+    try:
+        _continue(url, part, progress)
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        raise UserError(
+            f"{url} cannot be fetched ({getattr(error, 'reason', error)}); run the command again to go on, "
+            f"or fetch the file by other means and put it at {target}"
+        ) from error
+    digest = _md5(part)
+    if digest != md5:
+        part.unlink()
+        raise UserError(
+            f"{url} has the MD5 digest {digest} instead of {md5}; what was fetched is deleted, run the "
+            "command again or fetch the file from a mirror"
+        )
+    part.replace(target)
+
+
+def _continue(url: str, part: Path, progress: bool) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        # Nothing is left to send: the digest tells whether what is here is the file.
+        if error.code == 416:
+            return
+        raise
+    with closing(response):
+        # A server without ranges answers 200 and sends everything again.
+        resumed = getattr(response, "status", None) == 206
+        have = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length else None
+        if total:
+            _check_space(total * _ROOM - have, part)
+        with part.open("ab" if resumed else "wb") as file, _bar(part.stem, total, have, progress) as bar:
+            for chunk in iter(lambda: response.read(_CHUNK), b""):
+                file.write(chunk)
+                bar.advance(bar.task_ids[0], len(chunk))
+    size = part.stat().st_size
+    if total and size < total:
+        raise ConnectionError(f"the connection ended after {size:,} of {total:,} bytes")
+
+
+def _bar(name: str, total: int | None, have: int, show: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), disable=not show)
+    bar.add_task(name, total=total, completed=have)
+    return bar
+
+
+def _check_space(needed: int, part: Path) -> None:
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise UserError(
+            f"fetching and unpacking {part.stem} needs about {needed / 1e9:.1f} GB in {part.parent}, but "
+            f"{free / 1e9:.1f} GB are free; free some space or give another --root"
+        )
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
