@@ -97,7 +97,7 @@ class _Trial:
         model = build_model(config, tasks)
         init_digest = state_digest(model)
         weights_digest = load_pretrained(model, config) if config.pretrained else ""
-        model.to(device, memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last)
         train_set = training_set(protocol.train, config)
         train_loader = TrainLoader(
             train_set,
@@ -107,9 +107,10 @@ class _Trial:
             augmentation=config.augmentation,
             seed=config.seed,
             threads=machine.threads,
+            device=device,
         )
         val_loader = EvalLoader(
-            protocol.val, tasks=tasks, batch_size=config.batch_size, threads=machine.threads
+            protocol.val, tasks=tasks, batch_size=config.batch_size, threads=machine.threads, device=device
         )
         parts = make_parts(model, config, images_per_part(train_set, tasks))
         update: Update = (
@@ -204,15 +205,13 @@ def train_one_epoch(
     model.train()
     tally = Tally.empty(tasks, machine.torch_device)
     for step, batch in enumerate(loader.epoch(epoch)):
-        labels = _to_device(batch.labels, machine)
-        scale = _loss_scale(labels, tasks, asynchronous=config.asynchronous)
+        scale = _loss_scale(batch.labels, tasks, asynchronous=config.asynchronous)
         loss_sum = torch.zeros((), device=machine.torch_device)
-        images = batch.images.to(machine.torch_device, non_blocking=True)
         # Accumulation: the batch is the whole effective batch, taken in pieces; dividing every piece by the
         # whole batch's valid pixels makes the gradient that of the large batch.
         for start in range(0, len(batch.ids), config.batch_size):
             piece = slice(start, start + config.batch_size)
-            loss = _forward(model, images[piece], batch, piece, labels, scale, tasks, config, machine, tally)
+            loss = _forward(model, batch, piece, scale, tasks, config, machine, tally)
             loss.backward()
             loss_sum += loss.detach()
         tally.note_finite(loss_sum, step)
@@ -222,10 +221,8 @@ def train_one_epoch(
 
 def _forward(
     model: nn.Module,
-    images_BCHW: torch.Tensor,
     batch: Batch,
     piece: slice,
-    labels: Mapping[str, torch.Tensor],
     scale: Mapping[str, torch.Tensor],
     tasks: Mapping[str, Task],
     config: TrialConfig,
@@ -233,10 +230,10 @@ def _forward(
     tally: "Tally",
 ) -> torch.Tensor:
     """Loss of one piece of a batch; each head sees only the images that are labelled for its task."""
-    stop = min(piece.stop, len(batch.ids))
+    images_BCHW = batch.images[piece]
     rows = {}
     for name in tasks:
-        inside = [row for row in batch.indices[name] if piece.start <= row < stop]
+        inside = [row for row in batch.indices[name] if piece.start <= row < piece.stop]
         if inside:
             rows[name] = torch.tensor(inside, device=images_BCHW.device)
     with _autocast(machine):
@@ -247,7 +244,7 @@ def _forward(
         )
     total = torch.zeros((), device=images_BCHW.device)
     for name, index in rows.items():
-        target_BHW = labels[name][index]
+        target_BHW = batch.labels[name][index]
         ignore = tasks[name].ignore_index
         losses_BHW = pixel_losses(logits[name], target_BHW, ignore, label_smoothing=config.label_smoothing)
         total = total + (losses_BHW.flatten(1).sum(1) * scale[name][index]).sum()
@@ -281,14 +278,12 @@ def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], ma
     model.eval()
     tally = Tally.empty(tasks, machine.torch_device)
     for batch in loader:
-        images = batch.images.to(machine.torch_device, non_blocking=True)
-        labels = _to_device(batch.labels, machine)
-        present = [name for name in tasks if len(batch.indices[name]) > 0]
-        rows = {name: torch.as_tensor(batch.indices[name], device=images.device) for name in present}
+        present = [name for name in tasks if batch.indices[name]]
+        rows = {name: torch.tensor(batch.indices[name], device=batch.images.device) for name in present}
         with _autocast(machine):
-            logits = model(normalize(images), tasks=present, indices=rows)
+            logits = model(normalize(batch.images), tasks=present, indices=rows)
         for name in present:
-            target_BHW = labels[name][rows[name]]
+            target_BHW = batch.labels[name][rows[name]]
             losses_BHW = pixel_losses(logits[name], target_BHW, tasks[name].ignore_index)
             tally.add(name, logits[name], target_BHW, losses_BHW)
     return tally
@@ -379,10 +374,6 @@ def state_digest(model: nn.Module) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def _to_device(labels: Mapping[str, torch.Tensor], machine: Machine) -> dict[str, torch.Tensor]:
-    return {name: label.to(machine.torch_device, non_blocking=True) for name, label in labels.items()}
 
 
 def _autocast(machine: Machine) -> torch.autocast:

@@ -1,0 +1,242 @@
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from segstrat.config import TrialConfig
+from segstrat.errors import UserError
+from segstrat.machine import Machine
+from segstrat.metrics import ConfusionMatrix
+from segstrat.models import build_backbone
+from segstrat.models.weights import save_backbone
+from segstrat.optim import COMMON
+from segstrat.records import EpochReport, read_records
+from segstrat.store import Store
+from segstrat.train import images_per_part, train, training_set
+
+
+def config(**fields) -> TrialConfig:
+    """A run of seconds: an eighth of a ResNet-18, 32-pixel crops."""
+    defaults = {
+        "data": "figures",
+        "model": "fcn8s",
+        "width": 0.125,
+        "crop_size": 32,
+        "batch_size": 3,
+        "epochs": 3,
+        "learning_rate": 0.01,
+    }
+    return TrialConfig(**(defaults | fields))
+
+
+def science(reports: list[EpochReport]) -> list[dict]:
+    """Reports without their times."""
+    times = {"seconds", "images_per_second", "data_wait"}
+    return [{key: value for key, value in r.to_dict().items() if key not in times} for r in reports]
+
+
+def test_it_over_fits_four_images(tiny_protocol):
+    settings = config(
+        width=0.25, epochs=120, batch_size=4, crop_size=48, augmentation=0.0, learning_rate=0.05
+    )
+    *_, last = train(settings, protocol=tiny_protocol(train=4, val=1))
+    assert last.status == "completed"
+    assert last.value("semseg", "train", "miou") > 0.95
+
+
+def test_the_same_config_twice_gives_the_same_numbers(tiny_protocol):
+    settings = config(dropout=0.3, tasks=("semseg", "parts"))
+    first, second = (science(list(train(settings, protocol=tiny_protocol()))) for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"dropout": 0.3, "tasks": ("semseg", "parts")},
+        {"asynchronous": True, "common_batch": 5, "head_batch": 4, "tasks": ("semseg", "parts")},
+    ],
+    ids=["plain", "dropout and two tasks", "asynchronous with pending gradients"],
+)
+def test_a_killed_trial_ends_bit_identical(tiny_protocol, tmp_path: Path, fields: dict):
+    settings = config(**fields)
+    protocol = tiny_protocol(mixed=settings.asynchronous)
+    whole, cut = Store(tmp_path / "whole"), Store(tmp_path / "cut")
+    undisturbed = list(train(settings, protocol=protocol, store=whole))
+    # Abandoning the generator is what a kill leaves behind: files, and nothing else.
+    next(train(settings, protocol=protocol, store=cut))
+    torch.manual_seed(99)
+    rest = list(train(settings, protocol=protocol, store=cut))
+    assert science(rest) == science(undisturbed[1:])
+    assert science(read_records(cut)[1]) == science(undisturbed)
+    states = [
+        torch.load(tmp_path / name / "checkpoint-000003.pt", weights_only=True)["model"]
+        for name in ("whole", "cut")
+    ]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name]), name
+
+
+def test_a_finished_trial_is_not_trained_again(tiny_protocol, tmp_path: Path):
+    settings, store = config(epochs=1), Store(tmp_path)
+    assert len(list(train(settings, protocol=tiny_protocol(), store=store))) == 1
+    assert list(train(settings, protocol=tiny_protocol(), store=store)) == []
+
+
+def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tiny_protocol, tmp_path: Path):
+    settings, store = config(learning_rate=1e12, epochs=5), Store(tmp_path)
+    reports = list(train(settings, protocol=tiny_protocol(), store=store))
+    assert reports[-1].status == "diverged"
+    assert len(reports) < 5
+    assert "not finite at step" in reports[-1].message
+    assert list(train(settings, protocol=tiny_protocol(), store=store)) == []
+
+
+def test_reports_survive_their_file(tiny_protocol, tmp_path: Path):
+    store = Store(tmp_path)
+    reports = list(train(config(epochs=2), protocol=tiny_protocol(), store=store))
+    facts, read = read_records(store)
+    assert read == reports
+    assert facts["realised_weight_decay"] == 5e-4
+    assert facts["train_images"] == 6
+    assert reports[0].metrics()["semseg_val_miou"] == reports[0].value("semseg", "val", "miou")
+
+
+def test_validation_every_other_epoch_and_always_the_last(tiny_protocol):
+    reports = train(config(epochs=5, validate_every=2), protocol=tiny_protocol())
+    assert [r.value("semseg", "val", "miou") is not None for r in reports] == [False, True, False, True, True]
+
+
+def test_paired_arms_share_the_initialization_and_other_seeds_do_not(tiny_protocol, tmp_path: Path):
+    def digest(**fields) -> str:
+        store = Store(tmp_path / str(fields))
+        next(train(config(**fields), protocol=tiny_protocol(), store=store))
+        return read_records(store)[0]["init_digest"]
+
+    assert digest(weight_decay=0.1) == digest(weight_decay=0.0) != digest(seed=1)
+
+
+def test_accumulation_gives_the_gradient_of_the_large_batch(tiny_protocol):
+    # AlexNet has no batch norm; dropout is off, so that the pieces of a batch do not interact.
+    def weights(**fields) -> torch.Tensor:
+        settings = config(model="fcn32s", backbone="alexnet", width=0.125, crop_size=64, epochs=1, **fields)
+        captured = {}
+
+        def keep(module, *_):
+            captured["model"] = module
+
+        handle = torch.nn.modules.module.register_module_forward_hook(keep)
+        try:
+            list(train(settings, protocol=tiny_protocol()))
+        finally:
+            handle.remove()
+        return torch.cat([p.detach().flatten() for p in captured["model"].parameters()])
+
+    large = weights(batch_size=6)
+    small = weights(batch_size=2, accumulation_steps=3)
+    torch.testing.assert_close(small, large, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("tasks", [("semseg",), ("parts",), ("semseg", "parts")])
+def test_mixed_labels_train_each_head_on_its_own_images(tiny_protocol, tasks):
+    protocol = tiny_protocol(train=6, mixed=True)
+    settings = config(tasks=tasks, asynchronous=True, batch_size=2)
+    counts = images_per_part(training_set(protocol.train, settings), tasks)
+    assert counts == {COMMON: 3 * len(tasks)} | dict.fromkeys(tasks, 3)
+    *_, last = train(settings, protocol=protocol)
+    for task in tasks:
+        assert math.isfinite(last.value(task, "train", "loss"))
+        assert last.value(task, "val", "miou") > 0
+
+
+def test_training_matrices_count_every_valid_pixel_once(tiny_protocol, monkeypatch):
+    # Crops without scaling or rotation cover 32 × 32 pixels of each of the six images.
+    counted = []
+    monkeypatch.setattr(
+        ConfusionMatrix,
+        "update",
+        lambda self, logits, target, original=ConfusionMatrix.update: (
+            counted.append(int((target != 255).sum())),
+            original(self, logits, target),
+        )[1],
+    )
+    protocol = tiny_protocol(val=1)
+    next(train(config(augmentation=0.0, batch_size=2), protocol=protocol))
+    # The label maps have one void row on top, which a crop holds or not.
+    assert all(count % 32 == 0 and 2 * 31 * 32 <= count <= 2 * 32 * 32 for count in counted[:3])
+    assert counted[3] == 47 * 48
+
+
+def test_bfloat16_on_the_cpu_still_learns(tiny_protocol):
+    settings = config(epochs=20, batch_size=4, crop_size=48, augmentation=0.0, learning_rate=0.05)
+    *_, last = train(settings, protocol=tiny_protocol(train=4, val=1), machine=Machine(precision="bfloat16"))
+    assert last.value("semseg", "train", "miou") > 0.5
+
+
+# Every field of the config, a change of it, and what must stand beside it for the change to count.
+BASELINE = {"epochs": 1}
+ASYNCHRONOUS = {"asynchronous": True, "tasks": ("semseg", "parts"), "common_batch": 4, "head_batch": 4}
+CHANGES: dict[str, tuple[object, dict]] = {
+    "tasks": (("semseg", "parts"), {}),
+    "label_fraction": (0.5, {}),
+    "model": ("fcn16s", {}),
+    "backbone": ("resnet34", {}),
+    "width": (0.25, {}),
+    "output_stride": (8, {"model": "sunet64"}),
+    "pretrained": (True, {"weights": "a"}),
+    "weights": ("b", {"pretrained": True, "weights": "a"}),
+    "pretrained_lr_factor": (1.0, {"pretrained": True, "weights": "a"}),
+    "freeze_batch_norm": (True, {}),
+    "weight_decay": (0.1, {}),
+    "dropout": (0.5, {}),
+    "stochastic_depth": (0.5, {}),
+    "label_smoothing": (0.1, {"epochs": 2}),
+    "augmentation": (0.5, {}),
+    "crop_size": (40, {}),
+    "epochs": (2, {}),
+    "batch_size": (2, {}),
+    "accumulation_steps": (2, {}),
+    "learning_rate": (0.02, {}),
+    "momentum": (0.5, {}),
+    "asynchronous": (True, {"tasks": ("semseg", "parts")}),
+    "common_batch": (3, ASYNCHRONOUS),
+    "head_batch": (3, ASYNCHRONOUS),
+    "validate_every": (2, {"epochs": 2}),
+    "seed": (1, {}),
+}
+
+
+def test_every_field_of_the_config_is_varied_below():
+    assert {field.name for field in dataclasses.fields(TrialConfig)} == {*CHANGES, "data"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory) -> dict[str, str]:
+    """Files of two different pre-trained backbones, by a short name."""
+    files = {}
+    for seed, name in enumerate("ab"):
+        path = tmp_path_factory.mktemp("weights") / f"{name}.pth"
+        save_backbone(path, build_backbone("resnet18", width=0.125, seed=100 + seed))
+        files[name] = str(path)
+    return files
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_no_field_is_inert(tiny_protocol, weights: dict[str, str], name: str):
+    value, beside = CHANGES[name]
+
+    def result(**fields) -> list[dict]:
+        if "weights" in fields:
+            fields["weights"] = weights[fields["weights"]]
+        return science(list(train(config(**fields), protocol=tiny_protocol())))
+
+    assert result(**{**BASELINE, **beside, name: value}) != result(**{**BASELINE, **beside})
+
+
+@pytest.mark.parametrize("data", ["voc", "folder"])
+def test_data_chooses_the_protocol(data: str, tmp_path: Path):
+    with pytest.raises(UserError, match="VOC 2012" if data == "voc" else "dataset.toml"):
+        next(train(config(data=data), machine=Machine(data_root=tmp_path)))
