@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from segstrat.config import TrialConfig
+from segstrat.models.segmenter import Segmenter
 from segstrat.schedules import cosine
 
 COMMON = "common"
@@ -37,7 +38,7 @@ class Part:
     steps: int = 0
 
 
-def split_parameters(model: nn.Module) -> dict[str, list[nn.Parameter]]:
+def split_parameters(model: Segmenter) -> dict[str, list[nn.Parameter]]:
     """Trainable parameters by part: `common` (the backbone) and each head by its task.
 
     Raises:
@@ -61,7 +62,7 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 
 
 def make_parts(
-    model: nn.Module, config: TrialConfig, images_per_epoch: Mapping[str, int], *, fused: bool | None = None
+    model: Segmenter, config: TrialConfig, images_per_epoch: Mapping[str, int], *, fused: bool | None = None
 ) -> list[Part]:
     """One part with an SGD of its own for the backbone and for each head.
 

@@ -73,15 +73,7 @@ class EpochReport:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EpochReport":
         """The inverse of `to_dict`."""
-        scores = tuple(
-            SplitScore(
-                **{
-                    key: tuple(value) if key == "iou" else (math.nan if value is None else value)
-                    for key, value in score.items()
-                }
-            )
-            for score in values["scores"]
-        )
+        scores = tuple(_score(score) for score in values["scores"])
         return cls(**{**values, "scores": scores})
 
 
@@ -120,6 +112,11 @@ def read_records(store: Store) -> tuple[dict[str, Any], list[EpochReport]]:
         return {}, []
     content = json.loads(store.read(RECORDS))
     return content["facts"], [EpochReport.from_dict(report) for report in content["reports"]]
+
+
+def _score(values: Mapping[str, Any]) -> SplitScore:
+    numbers = {name: math.nan if value is None else value for name, value in values.items() if name != "iou"}
+    return SplitScore(**numbers, iou=tuple(values["iou"]))
 
 
 def _without_nan(value: Any) -> Any:

@@ -172,7 +172,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         name=name,
         question=module.QUESTION,
         doc=module.__doc__ or "",
-        source=Path(module.__file__).read_text(encoding="utf-8") if getattr(module, "__file__", None) else "",
+        source=Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else "",
         base=dict(module.BASE),
         on_figures=dict(getattr(module, "ON_FIGURES", {})),
         axes=axes,
