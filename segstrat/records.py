@@ -115,7 +115,9 @@ def read_records(store: Store) -> tuple[dict[str, Any], list[EpochReport]]:
 
 
 def _score(values: Mapping[str, Any]) -> SplitScore:
-    numbers = {name: math.nan if value is None else value for name, value in values.items() if name != "iou"}
+    numbers: dict[str, Any] = {
+        name: math.nan if value is None else value for name, value in values.items() if name != "iou"
+    }
     return SplitScore(**numbers, iou=tuple(values["iou"]))
 
 
