@@ -14,8 +14,12 @@ QUESTION = "Does weight decay close the gap between a raw and a pre-trained FCN-
 
 BASE = {"model": "fcn32s", "backbone": "resnet18", "tasks": ("semseg",)}
 
-# 80-pixel scenes need the finer map: at stride 32 the score map would be 3 × 3.
-ON_FIGURES = {"model": "fcn8s"}
+ON = {
+    # The first series of experiments uses half of D1 (E1, E2).
+    "d1": {"label_fraction": 0.5},
+    # 80-pixel scenes need the finer map: at stride 32 the score map would be 3 × 3.
+    "figures": {"model": "fcn8s"},
+}
 
 SPACE = {
     "pretrained": tune.grid_search([False, True]),

@@ -29,6 +29,7 @@ class Space:
 
     Args:
         axes: values of each axis, in the file's order.
+        on: data protocol -> fields that replace BASE there.
         roles: role of each axis, one of `ROLES`.
         sampled: axes that are drawn from a distribution, as Ray Tune domains.
         samples: points that are drawn from `sampled`, the same in every arm.
@@ -41,7 +42,7 @@ class Space:
     doc: str
     source: str
     base: dict[str, Any]
-    on_figures: dict[str, Any]
+    on: dict[str, dict[str, Any]]
     axes: dict[str, list[Any]]
     roles: dict[str, str]
     metric: str
@@ -174,7 +175,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         doc=module.__doc__ or "",
         source=Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else "",
         base=dict(module.BASE),
-        on_figures=dict(getattr(module, "ON_FIGURES", {})),
+        on=dict(getattr(module, "ON", {})),
         axes=axes,
         roles=dict(module.ROLES),
         metric=module.METRIC,
@@ -227,7 +228,7 @@ def make_config(
     """The config of one point of a space: BASE, then the recipe of the data and arm, then the axes."""
     if not 0 < budget < float("inf"):
         raise UserError(f"--budget {budget}: expected a number > 0; 1 is the space's own recipe")
-    fields = {**space.base, **(space.on_figures if data == "figures" else {})}
+    fields = space.base | space.on.get(data, {})
     fields |= {name: value for name, value in axes.items() if name != SCHEDULE}
     pretrained = bool(fields.get("pretrained", False))
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
