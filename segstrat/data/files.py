@@ -154,5 +154,5 @@ def read_ids(path: Path) -> tuple[str, ...]:
 
 def find_image(folder: Path, name: str) -> Path:
     """The image file of an id, whatever its suffix; `<id>.jpg`, to be named as missing, if there is none."""
-    candidates = [folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES]
-    return next((path for path in candidates if path.exists()), candidates[0])
+    candidates = (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
+    return next((path for path in candidates if path.exists()), folder / f"{name}{IMAGE_SUFFIXES[0]}")
