@@ -1,0 +1,166 @@
+"""The command line: which study, which data, which machine, resume. No flag changes the science."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, NoReturn
+
+from segstrat.errors import UserError
+
+AUTO = "auto"
+# What decides the trials. A resumed study takes them from its manifest unless they are given again.
+STUDY_FIELDS = ("space", "data", "weights", "seeds", "scheduler", "budget", "precision", "deterministic")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The flags of `study/run.py`, checked one by one; None where a flag was not given.
+
+    Args:
+        gpus_per_trial: a number, or `auto`.
+    """
+
+    space: str | None = None
+    list: bool = False
+    dry_run: bool = False
+    status: str | None = None
+    data: str | None = None
+    data_root: str | None = None
+    weights: str | None = None
+    seeds: tuple[int, ...] | None = None
+    gpus_per_trial: float | str | None = None
+    cpus_per_trial: int | None = None
+    max_concurrent: int | None = None
+    scheduler: str | None = None
+    budget: float | None = None
+    address: str | None = None
+    storage: str = "results"
+    name: str | None = None
+    resume: bool = False
+    accept_changes: bool = False
+    precision: str | None = None
+    deterministic: bool | None = None
+    no_cache: bool = False
+    dashboard: bool = False
+    verbose: bool = False
+
+    def study_fields(self) -> dict[str, Any]:
+        """What decides the trials, as plain values."""
+        values = {name: getattr(self, name) for name in STUDY_FIELDS}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def completed_by(self, recorded: dict[str, Any]) -> "Options":
+        """These options, with what was not given taken from a recorded `study_fields()`."""
+        missing = {name: value for name, value in recorded.items() if getattr(self, name) is None}
+        if "seeds" in missing and missing["seeds"] is not None:
+            missing["seeds"] = tuple(missing["seeds"])
+        return replace(self, **missing)
+
+
+class StrictParser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without the usage of twenty flags before it."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the message for `main` to print."""
+        raise UserError(f"{message}; see --help")
+
+    def parse_strictly(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """The flags' values; an unknown flag is answered with the nearest known one."""
+        namespace, unknown = self.parse_known_args(arguments)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            known = [name for action in self._actions for name in action.option_strings]
+            near = difflib.get_close_matches(flag, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see --help"
+            raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
+        return namespace
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options:
+    """Reads and checks the command line.
+
+    Raises:
+        UserError: for an unknown flag or a value that a flag cannot have.
+    """
+    namespace = make_parser().parse_strictly(arguments)
+    options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
+    if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", options.name):
+        raise UserError(
+            f"--name {options.name!r} cannot be a folder's name; use letters, digits, '.', '_', '+' and '-'"
+        )
+    if not (options.list or options.status or options.space or (options.resume and options.name)):
+        raise UserError("no study given: pass --space NAME (see --list), or --resume --name NAME")
+    if options.accept_changes and not options.resume:
+        raise UserError("--accept-changes goes with --resume; a new study has nothing to differ from")
+    return options
+
+
+def make_parser() -> "StrictParser":
+    """The command line; frozen, as scripts depend on it."""
+    parser = StrictParser(
+        prog="study/run.py",
+        description="Runs a search space on a data protocol under Ray Tune and writes results/<study>/.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument_group("which study").add_argument
+    add("--space", metavar="NAME", help="search space, a file in search_spaces/")
+    add("--list", action="store_true", help="list the spaces with their question and size")
+    add("--dry-run", action="store_true", help="show trials, budget and a data check; start nothing")
+    add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")
+    add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
+    add("--scheduler", choices=("asha", "none"), help="stop weak trials early, arm by arm (default: asha)")
+    add("--budget", type=_positive, metavar="F", help="factor on every trial's epochs (default: 1)")
+    add("--name", help="name of the study (default: SPACE-DATA)")
+    add("--resume", action="store_true", help="go on with a study that was interrupted")
+    add("--accept-changes", action="store_true", help="with --resume: although code, space or data changed")
+    add = parser.add_argument_group("which data").add_argument
+    add("--data", metavar="NAME", help="data protocol (default: figures, drawn by this project)")
+    add("--data-root", metavar="DIR", help="folder of the data sets (default: $SEGSTRAT_DATA)")
+    add("--weights", metavar="PATH|imagenet", help="weights of the pre-trained arm")
+    add("--no-cache", action="store_true", help="decode images on the fly instead of once")
+    add = parser.add_argument_group("which machine").add_argument
+    add("--gpus-per-trial", type=_gpus, metavar="F|auto", help="default: 1 where there are GPUs")
+    add("--cpus-per-trial", type=_count, metavar="N", help="default: an equal share of the cores")
+    add("--max-concurrent", type=_count, metavar="N", help="trials at the same time (default: what fits)")
+    add("--address", metavar="ADDR", help="join a running Ray cluster: HOST:PORT, or auto")
+    add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
+    add("--precision", choices=("float32", "bfloat16"), help="of the matrix products (default: float32)")
+    add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")
+    add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
+    add("--verbose", action="store_true", help="show Ray's own messages")
+    return parser
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 0,1,2") from None
+    return seeds
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def _gpus(text: str) -> float | str:
+    if text == AUTO:
+        return AUTO
+    value = 0.0 if text in ("0", "0.0") else _positive(text)
+    if value > 1 and value != int(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: above one GPU a trial takes a whole number of them")
+    return value

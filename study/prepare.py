@@ -1,0 +1,152 @@
+"""Everything that can be wrong before a trial starts: space, data, weights, storage, name."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from segstrat.errors import UserError
+from segstrat.store import Store
+from study.frame import MANIFEST
+from study.locations import cache_dir, data_root
+from study.manifest import read_study_manifest
+from study.options import Options
+from study.plan import PlannedTrial, Space, load_space, plan
+from study.rungs import HalvingRule
+
+DEFAULTS: dict[str, Any] = {
+    "data": "figures",
+    "scheduler": "asha",
+    "budget": 1.0,
+    "precision": "float32",
+    "deterministic": False,
+}
+TO_BE_MADE = "pre-trained by study/pretrain.py"
+
+
+def open_study(options: Options) -> tuple[Store, Options]:
+    """The study's folder and the options with everything filled in.
+
+    A new study takes defaults for what was not given, a resumed one what it was begun with.
+
+    Raises:
+        UserError: if the name is taken, if there is nothing to resume, or for storage that cannot be used.
+    """
+    name = options.name or f"{options.space}-{options.data or DEFAULTS['data']}"
+    study = Store(options.storage) / name
+    try:
+        exists = study.exists(MANIFEST)
+    except OSError as error:
+        raise UserError(f"--storage {options.storage} cannot be reached: {error}") from error
+    if options.resume:
+        options = options.completed_by(read_study_manifest(study)["options"])
+    elif exists:
+        raise UserError(
+            f"study {study.uri} exists already; go on with it by --resume, or give this one another --name"
+        )
+    return study, dataclasses.replace(options, name=name).completed_by(DEFAULTS)
+
+
+def plan_study(options: Options) -> tuple[Space, list[PlannedTrial], Options]:
+    """Loads the space and plans its trials.
+
+    Returns:
+        the options with the seeds that were chosen.
+    """
+    assert options.space is not None
+    assert options.data is not None
+    assert options.budget is not None
+    from segstrat.data import PROTOCOLS
+    from segstrat.errors import unknown_name
+
+    space = load_space(options.space)
+    if options.data not in PROTOCOLS:
+        raise unknown_name("data protocol", options.data, PROTOCOLS)
+    seeds = options.seeds if options.seeds is not None else space.seeds
+    weights = options.weights or (TO_BE_MADE if options.data == "figures" else None)
+    trials = plan(space, options.data, seeds=seeds, budget=options.budget, weights=weights)
+    return space, trials, dataclasses.replace(options, seeds=tuple(seeds))
+
+
+def halving_rule(options: Options) -> HalvingRule:
+    """The rule of `--scheduler`."""
+    return HalvingRule() if options.scheduler == "asha" else HalvingRule(fractions=())
+
+
+def check_data(options: Options, trials: Sequence[PlannedTrial], *, cache: bool) -> dict[str, Any]:
+    """Builds the data of all trials once, so that what is missing is missed here, and describes it.
+
+    Args:
+        cache: also decode the images into this node's cache.
+
+    Raises:
+        UserError: for data that is missing or incomplete, or that has not the labels of a task.
+    """
+    assert options.data is not None
+    from segstrat.data import build_protocol
+
+    tasks = list(dict.fromkeys(task for trial in trials for task in trial.config.tasks))
+    root = data_root(options.data_root)
+    protocol = build_protocol(
+        options.data, root, tasks=tasks, cache_dir=cache_dir() if cache else None, progress=cache
+    )
+    return {
+        "name": options.data,
+        "digest": protocol.digest,
+        "synthetic": protocol.synthetic,
+        "train_images": len(protocol.train),
+        "val_images": len(protocol.val),
+        "root": str(root) if root else "",
+    }
+
+
+def provide_weights(
+    options: Options, trials: Sequence[PlannedTrial]
+) -> tuple[list[PlannedTrial], dict[str, str]]:
+    """Gives every pre-trained trial the file of its backbone's weights, which are made if need be.
+
+    Returns:
+        the trials, and the weights' source and digest.
+
+    Raises:
+        UserError: if a file is missing.
+    """
+    pretrained = [trial for trial in trials if trial.config.pretrained]
+    if not pretrained or options.weights == "imagenet":
+        return list(trials), {"source": options.weights or "", "digest": ""}
+    if options.weights is not None:
+        path = Path(options.weights).expanduser().absolute()
+        if not path.is_file():
+            raise UserError(f"--weights {options.weights}: there is no such file")
+        files = {trial.trial_id: path for trial in pretrained}
+    else:
+        from study.pretrain import ensure_pretrained
+
+        made: dict[tuple, Path] = {}
+        for trial in pretrained:
+            config = trial.config
+            key = (config.backbone, config.width, config.output_stride)
+            if key not in made:
+                made[key] = ensure_pretrained(config, cache_dir())
+        files = {
+            trial.trial_id: made[trial.config.backbone, trial.config.width, trial.config.output_stride]
+            for trial in pretrained
+        }
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(set(files.values()))}
+    placed = [_with_weights(trial, files.get(trial.trial_id)) for trial in trials]
+    return placed, {"source": options.weights or "figures", "digest": " ".join(digests.values())}
+
+
+def share_weights(study: Store, trials: Sequence[PlannedTrial]) -> None:
+    """Copies the weights' files into the study, for nodes that do not see this machine's disk."""
+    for source in {trial.config.weights for trial in trials if trial.config.weights} - {"imagenet"}:
+        path = Path(source)
+        if not (study / "weights").exists(path.name):
+            (study / "weights").write(path.name, path.read_bytes())
+
+
+def _with_weights(trial: PlannedTrial, path: Path | None) -> PlannedTrial:
+    if path is None:
+        return trial
+    return dataclasses.replace(trial, config=dataclasses.replace(trial.config, weights=str(path)))

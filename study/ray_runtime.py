@@ -1,0 +1,152 @@
+"""Starts Ray on this machine or joins a cluster, quietly, and says what there is to run on."""
+
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segstrat.errors import UserError
+from study.resources import Node
+
+ROOT = Path(__file__).parents[1]
+# Tune keeps its own state there; trials write their data to the study's storage.
+OBJECT_STORE_BYTES = 80 << 20
+WORKER_ENVIRONMENT = {
+    # Trials must see relative paths as the user meant them, not from a scratch folder of Tune.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Without GPUs of its own a trial asks for the CPU; Ray need not hide the GPUs and warn about it.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+DRIVER_ENVIRONMENT = {
+    # Under `uv run` Ray would zip the working directory, data and results included, and let every worker
+    # build an environment from it: minutes, and a failure above 512 MiB. Workers on this machine share the
+    # driver's interpreter, and a cluster gets the three source folders below.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The study has a console, records and TensorBoard files of its own, and handles its own signals.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "300",
+}
+
+
+def prepare_environment() -> None:
+    """Sets what Ray reads when it is imported; call before the first `import ray`."""
+    for name, value in (WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT).items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(
+    *, address: str | None, dashboard: bool, verbose: bool, num_cpus: int | None = None
+) -> Iterator[list[Node]]:
+    """Ray, ready for trials, for the length of the block.
+
+    Without an address Ray is started on this machine and listens on the loopback interface alone.
+
+    Args:
+        address: `HOST:PORT` of a running cluster's head, or `auto` for one that runs on this machine.
+
+    Yields:
+        the nodes that are alive.
+
+    Raises:
+        UserError: if the cluster cannot be reached, or Ray does not start.
+    """
+    prepare_environment()
+    import ray
+
+    if address is not None:
+        check_address(address)
+        options = _joining(address)
+    else:
+        options = _starting(dashboard=dashboard, num_cpus=num_cpus)
+    options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
+    _init(options, retry=address is None)
+    try:
+        yield living_nodes()
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises a UserError for an address that cannot be joined, at once instead of after Ray's minute."""
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: the Ray client is not supported; run this command on the cluster with "
+            "`ray job submit`, see docs/cluster.md"
+        )
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address}: expected HOST:PORT of the cluster's head node, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: nothing answers there ({error}); start Ray on that node, or let this "
+            "machine reach it"
+        ) from error
+
+
+def living_nodes() -> list[Node]:
+    """The nodes of the cluster that Ray is connected to, those without CPUs left out."""
+    import ray
+
+    nodes = []
+    for node in ray.nodes():
+        resources = node["Resources"]
+        if node["Alive"] and resources.get("CPU", 0) >= 1:
+            cpus, gpus = int(resources["CPU"]), int(resources.get("GPU", 0))
+            nodes.append(Node(address=node["NodeManagerAddress"], cpus=cpus, gpus=gpus))
+    if not nodes:
+        raise UserError("the Ray cluster has no node with a CPU for trials; start one with `ray start`")
+    return sorted(nodes, key=lambda node: node.address)
+
+
+def _starting(*, dashboard: bool, num_cpus: int | None) -> dict[str, Any]:
+    return {
+        "address": "local",
+        "num_cpus": num_cpus,
+        "include_dashboard": dashboard,
+        "dashboard_host": "127.0.0.1",
+        "_node_ip_address": "127.0.0.1",
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+
+
+def _joining(address: str) -> dict[str, Any]:
+    # The code travels with the job; a driver that itself runs inside a job has it on the nodes already.
+    packages = [str(ROOT / name) for name in ("segstrat", "study", "search_spaces")]
+    environment = {"env_vars": WORKER_ENVIRONMENT, "py_modules": packages, "excludes": ["__pycache__"]}
+    return {"address": address, "runtime_env": environment}
+
+
+def _init(options: dict[str, Any], *, retry: bool) -> None:
+    import ray
+
+    try:
+        ray.init(**options)
+    except Exception as error:
+        if not retry:
+            raise UserError(f"Ray at {options['address']} cannot be joined: {_first_line(error)}") from error
+        # On a machine under load an agent may miss Ray's start-up deadline; once more usually does it.
+        ray.shutdown()
+        time.sleep(2)
+        try:
+            ray.init(**options)
+        except Exception as again:
+            raise UserError(
+                f"Ray does not start on this machine: {_first_line(again)}; --verbose shows its log"
+            ) from again
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,93 @@
+"""How many CPUs and GPUs a trial gets on the nodes at hand, and how many trials run at once."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from segstrat.errors import UserError
+from study.options import AUTO
+
+# Beyond this many input threads one trial's GPU is fed; see docs/benchmarks.md.
+MAX_DEFAULT_CPUS = 8
+# What `auto` grants each trial on a shared GPU.
+AUTO_GPU_MEMORY_GIB = 10
+AUTO_CPUS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One machine of the cluster; `gpu_memory_gib` is that of its smallest GPU, 0 where it is not known."""
+
+    address: str
+    cpus: int
+    gpus: int
+    gpu_memory_gib: float = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """What each trial gets, and how many trials fit at once."""
+
+    cpus: int
+    gpus: float
+    concurrent: int
+
+
+def share(
+    nodes: Sequence[Node],
+    *,
+    gpus_per_trial: float | str | None = None,
+    cpus_per_trial: int | None = None,
+    max_concurrent: int | None = None,
+) -> Share:
+    """Divides the nodes among trials.
+
+    One GPU per trial by default, none where there are none. `auto` puts several trials on a GPU as long as
+    each has `AUTO_GPU_MEMORY_GIB` of its memory and `AUTO_CPUS` cores. Without a GPU a trial takes one core.
+
+    Raises:
+        UserError: if no node can hold a trial; Ray would wait for ever.
+    """
+    most_gpus = max(node.gpus for node in nodes)
+    gpus = _gpus(nodes, gpus_per_trial)
+    if gpus > most_gpus:
+        have = f"the largest node has {most_gpus}" if most_gpus else "there is none here"
+        raise UserError(
+            f"--gpus-per-trial {gpus:g}: {have}, and a trial does not span nodes; ask for "
+            f"{'at most ' + str(most_gpus) if most_gpus else '0, or join a cluster with --address'}"
+        )
+    usable = [node for node in nodes if node.gpus >= math.ceil(gpus)] if gpus else list(nodes)
+    most_cpus = max(node.cpus for node in usable)
+    if cpus_per_trial is not None and cpus_per_trial > most_cpus:
+        raise UserError(
+            f"--cpus-per-trial {cpus_per_trial}: the largest node has {most_cpus}; ask for at most that"
+        )
+    cpus = cpus_per_trial or _default_cpus(usable, gpus)
+    fitting = sum(min(_by_gpus(node, gpus), node.cpus // cpus) for node in usable)
+    return Share(cpus=cpus, gpus=gpus, concurrent=min(fitting, max_concurrent or fitting))
+
+
+def _gpus(nodes: Sequence[Node], asked: float | str | None) -> float:
+    with_gpus = [node for node in nodes if node.gpus]
+    if asked is None:
+        return 1.0 if with_gpus else 0.0
+    if asked != AUTO:
+        return float(asked)
+    if not with_gpus:
+        return 0.0
+    by_cpus = min(node.cpus // node.gpus // AUTO_CPUS for node in with_gpus)
+    by_memory = min(int(node.gpu_memory_gib // AUTO_GPU_MEMORY_GIB) for node in with_gpus)
+    return 1.0 / max(1, min(by_cpus, by_memory))
+
+
+def _default_cpus(nodes: Sequence[Node], gpus: float) -> int:
+    if not gpus:
+        return 1
+    return max(1, min(MAX_DEFAULT_CPUS, *(node.cpus // _by_gpus(node, gpus) for node in nodes)))
+
+
+def _by_gpus(node: Node, gpus: float) -> int:
+    """Trials that a node's GPUs hold; a fraction is never spread over two GPUs."""
+    if not gpus:
+        return node.cpus
+    return node.gpus // int(gpus) if gpus >= 1 else node.gpus * int(1 / gpus + 1e-9)

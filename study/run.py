@@ -1,0 +1,58 @@
+"""Runs a study: a search space, on a data protocol, under Ray Tune.
+
+    python study/run.py --space wd_grid
+
+Exit codes: 0 all trials ended well; 1 some failed; 2 the command, data or storage is wrong (one sentence says
+what to do); 130 and 143 after Ctrl-C and SIGTERM.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __package__ in (None, ""):
+    # Run as a script: the project's folder, and not study/, is where modules are looked for.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from segstrat.errors import UserError
+from study.options import Options, parse
+from study.ray_runtime import prepare_environment
+from study.signals import Interrupted
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    prepare_environment()
+    try:
+        return dispatch(parse(arguments))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted before the study had begun", file=sys.stderr)
+        return 130
+    except Interrupted as interrupt:
+        return 128 + interrupt.signum
+
+
+def dispatch(options: Options) -> int:
+    """Does what the options ask for; what is not needed for it is not imported."""
+    if options.list:
+        from study.show import show_spaces
+
+        return show_spaces()
+    if options.status is not None:
+        from study.show import show_status
+
+        return show_status(options.status)
+    if options.dry_run:
+        from study.show import show_plan
+
+        return show_plan(options)
+    from study.session import run_study
+
+    return run_study(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,263 @@
+"""One run of a study, from its first check to its last file."""
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from segstrat.store import Store
+from study.console import StudyConsole
+from study.events import EventFiles
+from study.ledger import Ledger, rows_by_order
+from study.lock import study_lock
+from study.manifest import new_manifest, read_study_manifest, refuse_changes, write_manifest
+from study.options import Options
+from study.plan import PlannedTrial, Space
+from study.prepare import check_data, halving_rule, open_study, plan_study, provide_weights, share_weights
+from study.ray_runtime import ray_session
+from study.refresh import Refresher
+from study.resources import Node, Share, share
+from study.rungs import Rungs
+from study.search import PlannedSearch
+from study.signals import Interrupted, Interrupts
+from study.table import cells_table
+
+
+class GivenUp(BaseException):
+    """The first trials all failed alike. No `Exception`, so that it ends Tune's loop at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """A study that is ready to run, on a machine that is ready."""
+
+    study: Store
+    options: Options
+    space: Space
+    trials: Sequence[PlannedTrial]
+    manifest: dict[str, Any]
+    share: Share
+
+
+def run_study(options: Options) -> int:
+    """Runs or resumes a study and returns the exit code.
+
+    Raises:
+        UserError: for whatever can be seen to be wrong before a trial starts; then nothing has started.
+        Interrupted: after SIGINT or SIGTERM; what had finished is on disk.
+    """
+    console = Console(highlight=False)
+    study, options = open_study(options)
+    space, trials, options = plan_study(options)
+    with study_lock(study):
+        data = check_data(options, trials, cache=not options.no_cache)
+        trials, weights = provide_weights(options, trials)
+        console.print(Text("Starting Ray …", style="dim"))
+        with ray_session(
+            address=options.address, dashboard=options.dashboard, verbose=options.verbose
+        ) as nodes:
+            division = share(
+                nodes,
+                gpus_per_trial=options.gpus_per_trial,
+                cpus_per_trial=options.cpus_per_trial,
+                max_concurrent=options.max_concurrent,
+            )
+            manifest = _manifest(study, options, space, trials, data, weights, nodes)
+            write_manifest(study, manifest)
+            if options.address is not None:
+                share_weights(study, trials)
+            session = Session(
+                study=study, options=options, space=space, trials=trials, manifest=manifest, share=division
+            )
+            return _run(session, console)
+
+
+def _run(session: Session, console: Console) -> int:
+    rule = halving_rule(session.options)
+    refresher = Refresher(session.study, console)
+    events = EventFiles(session.study)
+    ledger = Ledger(
+        session.study,
+        Rungs(rule),
+        session.space.metric,
+        on_report=events.add,
+        on_final=lambda _: refresher.request(),
+    )
+    for trial in session.trials:
+        ledger.add(trial)
+    if session.options.resume:
+        ledger.recall(resume=True)
+    screen = StudyConsole(console, ledger, rule, session.share.concurrent)
+    _print_header(session, ledger, console)
+    try:
+        with Interrupts() as interrupts, screen:
+            _run_trials(session, ledger, screen, interrupts)
+    except Interrupted:
+        refresher.finish()
+        _print_interrupted(session, ledger, console)
+        raise
+    except GivenUp as failure:
+        console.print(Text(f"All trials fail alike, so the study was ended: {failure}", style="bold red"))
+        console.print(Text(f"When that is mended: {resume_command(session.options)}"))
+        return 1
+    finally:
+        events.close()
+    _print_end(session, ledger, refresher.finish(), console)
+    return 1 if any(row.state == "failed" for row in ledger.rows.values()) else 0
+
+
+def _run_trials(session: Session, ledger: Ledger, screen: StudyConsole, interrupts: Interrupts) -> None:
+    # Imported here, after the environment that Ray reads was set.
+    from study.tuning import run_trials
+
+    def on_tick() -> None:
+        interrupts.check()
+        if failure := ledger.common_failure():
+            raise GivenUp(failure)
+        screen.tick()
+
+    waiting = ledger.waiting()
+    if not waiting:
+        return
+    run_trials(
+        ledger,
+        PlannedSearch(waiting),
+        worker_settings(session),
+        max_concurrent=session.share.concurrent,
+        # An actor's name in the dashboard is fixed when it starts; there each trial gets its own.
+        reuse_actors=not (session.options.dashboard or session.options.address),
+        on_tick=on_tick,
+    )
+    screen.tick()
+
+
+def worker_settings(session: Session) -> dict[str, Any]:
+    """What every worker needs besides its trial, see `study.trainable.SegmentationTrial`."""
+    options = session.options
+    return {
+        "study": options.name,
+        "store": session.study.uri if not session.study.is_local else str(session.study.local_path),
+        "cpus": session.share.cpus,
+        "gpus": session.share.gpus,
+        "precision": options.precision,
+        "deterministic": options.deterministic,
+        "data_root": options.data_root,
+        "cache": not options.no_cache,
+        "checkpoint_every": 1,
+    }
+
+
+def resume_command(options: Options) -> str:
+    """The command that goes on with a study."""
+    storage = "" if options.storage == Options.storage else f" --storage {options.storage!r}"
+    return f"python study/run.py --resume --name {options.name}{storage}"
+
+
+def _manifest(
+    study: Store,
+    options: Options,
+    space: Space,
+    trials: Sequence[PlannedTrial],
+    data: dict[str, Any],
+    weights: dict[str, str],
+    nodes: Sequence[Node],
+) -> dict[str, Any]:
+    rule = halving_rule(options)
+    manifest = new_manifest(
+        {
+            "study": options.name,
+            "space": space.name,
+            "space_source": space.source,
+            "question": space.question,
+            "options": options.study_fields(),
+            "hardware": describe_hardware(nodes),
+            "data": data,
+            "seeds": list(options.seeds or ()),
+            "roles": space.roles,
+            "metric": space.metric,
+            "scheduler": {
+                "name": options.scheduler,
+                "reduction_factor": rule.reduction_factor,
+                "rung_fractions": list(rule.fractions),
+                "min_competitors": rule.min_competitors,
+            },
+            "budget": options.budget,
+            "weights": weights,
+            "trials": [trial.to_dict() for trial in trials],
+        }
+    )
+    if not options.resume:
+        return manifest
+    recorded = read_study_manifest(study)
+    if not options.accept_changes:
+        refuse_changes(study, recorded, manifest)
+    kept = {key: recorded[key] for key in ("created", "command", "parent")}
+    return manifest | kept
+
+
+def describe_hardware(nodes: Sequence[Node]) -> dict[str, Any]:
+    """The machines that a study runs on, for the manifest."""
+    return {
+        "platform": platform.platform(),
+        "nodes": [{"cpus": node.cpus, "gpus": node.gpus} for node in nodes],
+        "cpus": sum(node.cpus for node in nodes),
+        "gpus": sum(node.gpus for node in nodes),
+        "driver_cpus": os.cpu_count(),
+    }
+
+
+def _print_header(session: Session, ledger: Ledger, console: Console) -> None:
+    data, share_ = session.manifest["data"], session.share
+    kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
+    hardware = session.manifest["hardware"]
+    gpus = f", {hardware['gpus']} GPUs" if hardware["gpus"] else ", no GPU"
+    each = f"{share_.cpus} core{'s' * (share_.cpus > 1)}" + (f", {share_.gpus:g} GPU" if share_.gpus else "")
+    epochs = sum(trial.config.epochs for trial in session.trials)
+    waiting = ledger.waiting()
+    lines = [
+        f"{session.options.name}: {session.space.question}",
+        f"data      {data['name']} ({kind}): {data['train_images']} training, {data['val_images']} validation",
+        f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
+        f"{share_.concurrent} trials at once, {each} each",
+        f"trials    {len(session.trials)}, at most {epochs} epochs in all; "
+        + (
+            "weak ones are stopped early, each arm for itself"
+            if session.options.scheduler == "asha"
+            else "no early stopping"
+        ),
+        f"results   {session.study.uri}",
+    ]
+    if session.options.resume:
+        done = len(session.trials) - len(waiting)
+        lines.append(f"resuming  {done} trials are done, {len(waiting)} are to run")
+    for line in lines:
+        console.print(Text(line))
+    console.print()
+
+
+def _print_interrupted(session: Session, ledger: Ledger, console: Console) -> None:
+    open_trials = len(ledger.waiting()) + sum(
+        row.state in ("running", "retrying", "ended") for row in ledger.rows.values()
+    )
+    done = len(ledger.rows) - open_trials
+    console.print(Text(f"Interrupted: {done} trials are done and kept, {open_trials} are open."))
+    console.print(Text(f"Go on with: {resume_command(session.options)}"))
+
+
+def _print_end(session: Session, ledger: Ledger, sentence: str, console: Console) -> None:
+    rows = rows_by_order(ledger.rows.values())
+    console.print(cells_table(rows, session.space.metric))
+    for name, what in (
+        ("report.html", "the answer, one self-contained page"),
+        ("trials.parquet", "a row a trial (also .csv)"),
+        ("epochs.parquet", "trial × epoch × split × task (also .csv)"),
+        ("figures/", "SVG and PNG"),
+        ("tensorboard/", "curves while it ran: tensorboard --logdir"),
+    ):
+        console.print(Text(f"{session.study.uri}/{name}  {what}"))
+    if sentence:
+        console.print(Text(sentence, style="bold"))

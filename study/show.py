@@ -1,0 +1,107 @@
+"""What the command line shows without starting anything: spaces, a plan, the state of a study."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from segstrat.store import Store
+from study.ledger import FINAL, Ledger, rows_by_order
+from study.lock import is_locked
+from study.manifest import read_study_manifest
+from study.options import Options
+from study.plan import PlannedTrial, load_space, space_names
+from study.progress import in_words, seconds_left
+from study.rungs import HalvingRule, Rungs
+from study.table import trials_table, value_text, varied_axes
+
+
+def show_spaces() -> int:
+    """Prints every search space with its question and size."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("space", no_wrap=True)
+    table.add_column("trials a seed", justify="right")
+    table.add_column("question")
+    for name in space_names():
+        space = load_space(name)
+        table.add_row(name, str(space.size), space.question)
+    Console(highlight=False).print(table)
+    return 0
+
+
+def show_plan(options: Options) -> int:
+    """Prints the trials of a study, their budget and a check of the data, and starts nothing."""
+    # Data and plan pull in torch, which `--list` and `--status` do without.
+    from study.prepare import check_data, halving_rule, open_study, plan_study
+
+    console = Console(highlight=False)
+    study, options = open_study(options)
+    space, trials, options = plan_study(options)
+    data = check_data(options, trials, cache=False)
+    console.print(Text(f"{options.name}: {space.question}"))
+    console.print(_plan_table(trials))
+    rule = halving_rule(options)
+    epochs = sum(trial.config.epochs for trial in trials)
+    images = sum(trial.config.epochs * trial.config.label_fraction for trial in trials) * data["train_images"]
+    rungs = ", ".join(f"{fraction:.0%}" for fraction in rule.fractions)
+    console.print(Text(f"budget   {epochs} epochs, {images:,.0f} training images in all"))
+    console.print(Text(f"stopping {'at ' + rungs + ' of each budget, arm by arm' if rungs else 'none'}"))
+    kind = "synthetic, drawn by this project" if data["synthetic"] else data["root"]
+    console.print(
+        Text(
+            f"data     {data['name']} ({kind}): {data['train_images']} training and {data['val_images']} "
+            "validation images were found"
+        )
+    )
+    console.print(Text(f"results  {study.uri}"))
+    console.print(Text("Nothing was started."))
+    return 0
+
+
+def show_status(folder: str) -> int:
+    """Prints the table of a running or ended study from its files alone."""
+    study = Store(folder)
+    manifest = read_study_manifest(study)
+    scheduler = manifest["scheduler"]
+    rule = HalvingRule(
+        fractions=tuple(scheduler["rung_fractions"]),
+        reduction_factor=scheduler["reduction_factor"],
+        min_competitors=scheduler["min_competitors"],
+    )
+    ledger = Ledger(study, Rungs(rule), manifest["metric"])
+    for trial in manifest["trials"]:
+        ledger.add(PlannedTrial.from_dict(trial))
+    ledger.recall(resume=False)
+    running = is_locked(study)
+    for row in ledger.rows.values():
+        if row.state == "waiting" and row.reports and running:
+            row.state = "running"
+    rows = rows_by_order(ledger.rows.values())
+    done = sum(row.state in FINAL for row in rows)
+    console = Console(highlight=False)
+    console.print(Text(f"{manifest['study']}: {manifest['question']}"))
+    console.print(trials_table(rows, ledger.metric))
+    concurrent = max(1, sum(row.state == "running" for row in rows))
+    left = seconds_left(rows, rule, concurrent=concurrent) if running else None
+    outlook = f", about {in_words(left)} left" if left is not None else ""
+    state = "a driver is at work" if running else "no driver is at work"
+    if not running and done < len(rows):
+        outlook = f"; go on with: python study/run.py --resume --name {manifest['study']}"
+    console.print(Text(f"{done}/{len(rows)} trials done; {state}{outlook}"))
+    return 0
+
+
+def _plan_table(trials: list[PlannedTrial]) -> Table:
+    axes = varied_axes(trials)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title in ("trial", "arm", *(axis.replace("_", " ") for axis in axes), "epochs", "model"):
+        table.add_column(title, no_wrap=True)
+    for trial in trials:
+        table.add_row(
+            trial.trial_id,
+            trial.arm,
+            *(value_text(trial.axes.get(axis)) for axis in axes),
+            str(trial.config.epochs),
+            trial.config.model,
+        )
+    return table

@@ -1,0 +1,127 @@
+"""The only adapter between Ray Tune and the training: a planned trial in, epoch reports out."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from segstrat.config import TrialConfig
+from segstrat.errors import UserError
+from segstrat.records import EpochReport, read_records
+from segstrat.store import Store
+from study.locations import cache_dir, data_root
+from study.plan import PlannedTrial
+
+
+class SegmentationTrial(tune.Trainable):
+    """One Ray actor; runs the trial it is given and, where actors are reused, the next ones.
+
+    Its config holds `trial` (`PlannedTrial.to_dict()`) and what `study.session.worker_settings` gives. A
+    step is an epoch. Tune's own checkpoints are not used: `segstrat.train.train` goes on from its own, in the
+    study's store, whoever calls it again.
+    """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """CPUs and GPUs of the trial; given here, Tune needs no wrapper that would hide the class's name."""
+        bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
+        return tune.PlacementGroupFactory([{name: amount for name, amount in bundle.items() if amount}])
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Takes up a trial; nothing is loaded before its first step."""
+        self.trial = PlannedTrial.from_dict(config["trial"])
+        self.settings = config
+        self.study = Store(config["store"])
+        self.store = self.study / "trials" / self.trial.trial_id
+        self._reports: Iterator[EpochReport] | None = None
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Takes up the next trial in the same process, which saves the imports."""
+        self.cleanup()
+        self.setup(new_config)
+        return True
+
+    def step(self) -> dict[str, Any]:
+        """Trains one epoch.
+
+        Returns:
+            `reports`: of this epoch; after a (re)start, of all epochs so far, as an earlier worker may have
+            died between writing one and handing it over. `error`: what the user has to mend, or ''.
+        """
+        first = self._reports is None
+        try:
+            if self._reports is None:
+                self._reports = self.epoch_reports()
+            report = next(self._reports, None)
+        except UserError as error:
+            # Trying again would not help, so this is a result and no exception, which Tune would retry.
+            return {"reports": [], "error": str(error)}
+        reports = read_records(self.store)[1] if first or report is None else [report]
+        return {"reports": [each.to_dict() for each in reports], "error": ""}
+
+    def cleanup(self) -> None:
+        """Ends the training's generator, and with it its input threads."""
+        if self._reports is not None:
+            self._reports.close()  # type: ignore[attr-defined]
+            self._reports = None
+
+    def epoch_reports(self) -> Iterator[EpochReport]:
+        """The trial's reports from `segstrat.train.train`."""
+        # Imported by the worker alone: the driver need not wait for torch.
+        from segstrat.machine import Machine
+        from segstrat.train import train
+
+        machine = Machine(
+            device=self.device(),
+            threads=max(1, int(self.settings["cpus"])),
+            precision=self.settings["precision"],
+            deterministic=self.settings["deterministic"],
+            data_root=data_root(self.settings["data_root"]),
+            cache_dir=cache_dir() if self.settings["cache"] else None,
+        )
+        return train(
+            self.local_config(),
+            machine=machine,
+            store=self.store,
+            checkpoint_every=self.settings["checkpoint_every"],
+        )
+
+    def device(self) -> str:
+        """The torch device that Ray assigned.
+
+        Raises:
+            UserError: if it assigned a GPU that torch cannot see.
+        """
+        if not self.settings["gpus"]:
+            return "cpu"
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"Ray gave this trial a GPU of node {ray.util.get_node_ip_address()}, but torch sees none "
+                "there; install torch with CUDA on that node, or pass --gpus-per-trial 0"
+            )
+        # Ray hides the other GPUs, so the first one that is visible is ours.
+        return "cuda"
+
+    def local_config(self) -> TrialConfig:
+        """The trial's config with the path of its pre-trained weights on this node.
+
+        Weights that the driver made are in the study's store too, for nodes that do not share its disk.
+        """
+        config = self.trial.config
+        if config.weights in (None, "imagenet") or Path(config.weights).exists():
+            return config
+        name = Path(config.weights).name
+        if not (self.study / "weights").exists(name):
+            raise UserError(f"weights {config.weights} are not on node {ray.util.get_node_ip_address()}")
+        here = Store(cache_dir() / "weights")
+        here.write(name, (self.study / "weights").read(name))
+        return dataclasses.replace(config, weights=str(here.local_path / name))
+
+    def __repr__(self) -> str:
+        """The name in Ray's dashboard and logs."""
+        return self.trial.label

@@ -1,0 +1,57 @@
+"""Runs the trials of a study under Ray Tune, which starts, places, retries and ends their processes."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import tune
+
+from study.ledger import Ledger
+from study.scheduler import ArmFairASHA, LedgerCallback, SearchAdapter, trial_id_of
+from study.search import Search
+from study.trainable import SegmentationTrial
+
+
+def run_trials(
+    ledger: Ledger,
+    search: Search,
+    settings: Mapping[str, Any],
+    *,
+    max_concurrent: int,
+    max_retries: int = 2,
+    reuse_actors: bool = True,
+    on_tick: Callable[[], None] = lambda: None,
+    trial_class: type[SegmentationTrial] = SegmentationTrial,
+) -> None:
+    """Runs until the search has no more trials, all have ended, or `on_tick` raises.
+
+    Ray must be initialized.
+
+    Args:
+        settings: what every worker needs besides its trial, see `SegmentationTrial`.
+        max_retries: how often a trial whose process fails is taken up again from its last checkpoint.
+        reuse_actors: let a process run one trial after the other.
+    """
+    with tempfile.TemporaryDirectory(prefix="segstrat-tune-") as scratch:
+        # What Tune itself writes is thrown away: nothing is ever restored from it.
+        tuner = tune.Tuner(
+            trial_class,
+            tune_config=tune.TuneConfig(
+                search_alg=SearchAdapter(search, settings, ledger),
+                scheduler=ArmFairASHA(ledger),
+                num_samples=-1,
+                max_concurrent_trials=max_concurrent,
+                reuse_actors=reuse_actors,
+                trial_name_creator=trial_id_of,
+                trial_dirname_creator=trial_id_of,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=max_retries),
+                callbacks=[LedgerCallback(ledger, on_tick)],
+                verbose=0,
+            ),
+        )
+        tuner.fit()
