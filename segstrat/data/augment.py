@@ -18,6 +18,7 @@ from segstrat.data.dataset import VOID
 
 _STREAM = 2
 _MAX_DEGREES = 10.0
+_SUBPIXEL_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,20 @@ def place_image(image_HW3: np.ndarray, placement: Placement, out_SS3: np.ndarray
         image_HW3: uint8.
         out_SS3: uint8, contiguous: the crop, overwritten.
     """
-    size, crop_size = image_HW3.shape[:2], out_SS3.shape[0]
-    scale = min(placement.scaled_size[0] / size[0], placement.scaled_size[1] / size[1])
+    height, width = image_HW3.shape[:2]
+    crop_size = out_SS3.shape[0]
+    scale = min(placement.scaled_size[0] / height, placement.scaled_size[1] / width)
     if scale < 1:
         kernel = _low_pass(scale)
-        image_HW3 = cv2.sepFilter2D(image_HW3, -1, kernel, kernel)
+        smooth = _scratch.array("smooth", (height, width, 3))
+        image_HW3 = cv2.sepFilter2D(image_HW3, -1, kernel, kernel, dst=smooth)
     # OpenCV warps four channels about twice as fast as three, the conversions included.
-    crop_SS4 = _scratch.rgba(crop_size)
+    image_HW4 = _scratch.array("image", (height, width, 4))
+    crop_SS4 = _scratch.array("crop", (crop_size, crop_size, 4))
+    cv2.cvtColor(image_HW3, cv2.COLOR_RGB2RGBA, dst=image_HW4)
     cv2.warpAffine(
-        cv2.cvtColor(image_HW3, cv2.COLOR_RGB2RGBA),
-        placement.matrix(size, crop_size),
+        image_HW4,
+        placement.matrix((height, width), crop_size),
         (crop_size, crop_size),
         dst=crop_SS4,
         flags=cv2.INTER_LINEAR,
@@ -185,24 +190,27 @@ def _fill_uncovered(crop: np.ndarray, degrees: float, value: int) -> None:
     # fillConvexPoly also draws the outline, half a pixel on either side.
     near, far = crop.shape[0] / 2 + 0.5, 3 * crop.shape[0]
     strip = np.array([[near, -far], [far, -far], [far, far], [near, far]])
-    shift = 8
-    for side in range(4):
-        angle = math.radians(degrees + 90 * side)
-        cos, sin = math.cos(angle), math.sin(angle)
-        polygon = strip @ np.array([[cos, -sin], [sin, cos]]) + centre
-        cv2.fillConvexPoly(crop, np.round(polygon * 2**shift).astype(np.int32), value, shift=shift)
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    quarter_turn = np.array([[0, -1], [1, 0]])
+    strip = strip @ np.array([[cos, -sin], [sin, cos]])
+    for _ in range(4):
+        points = (strip + centre) * 2**_SUBPIXEL_BITS
+        cv2.fillConvexPoly(crop, points.round().astype(np.int32), value, shift=_SUBPIXEL_BITS)
+        strip = strip @ quarter_turn
 
 
 class _Scratch(threading.local):
-    """Buffers that a thread writes over and over, so that the pages stay mapped and warm."""
+    """Buffers that a thread writes over and over: fresh memory would be mapped page by page each time."""
 
     def __init__(self) -> None:
-        self._rgba = np.empty((0, 0, 4), np.uint8)
+        self._buffers: dict[str, np.ndarray] = {}
 
-    def rgba(self, crop_size: int) -> np.ndarray:
-        if self._rgba.shape[0] != crop_size:
-            self._rgba = np.empty((crop_size, crop_size, 4), np.uint8)
-        return self._rgba
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """An uninitialized uint8 array, valid until the thread asks for that name again."""
+        size = math.prod(shape)
+        if name not in self._buffers or self._buffers[name].size < size:
+            self._buffers[name] = np.empty(size, np.uint8)
+        return self._buffers[name][:size].reshape(shape)
 
 
 _scratch = _Scratch()
