@@ -26,6 +26,8 @@ class Backbone(nn.Module, ABC):
 
     classifier = "classifier."
     """How the names of the published network's classifier start."""
+    options: tuple[str, ...] = ()
+    """What its constructor takes beside name and width."""
 
     def __init__(
         self,

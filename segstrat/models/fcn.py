@@ -14,7 +14,7 @@ class FCNHead(nn.Module):
     """Scores the coarsest map, adds the scores of finer ones on the way up, and upsamples to pixels.
 
     Args:
-        backbone: gives the maps; at strides 32, 16 and 8 as far as they are used.
+        backbone: gives maps at strides 8, 16 and 32, or up to 16.
         num_classes: of the task.
         stride: of the finest map that is used: 32, 16 or 8.
         dropout: probability in front of the coarsest score layer; 0 builds no dropout.
@@ -22,12 +22,16 @@ class FCNHead(nn.Module):
 
     def __init__(self, backbone: Backbone, num_classes: int, stride: int, dropout: float = 0.0) -> None:
         super().__init__()
-        used = [index for index, value in enumerate(backbone.strides) if value >= stride]
-        self.levels = used[::-1]
-        strides = [backbone.strides[level] for level in self.levels]
-        centers = [backbone.centers[level] for level in self.levels]
+        maps = list(zip(backbone.strides, backbone.centers, backbone.channels, strict=True))
+        self.pool = None
+        if backbone.strides[-1] == 16:
+            # SqueezeNet ends at stride 16: one more pool of the kind that it has makes the coarsest map.
+            self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+            maps.append((32, backbone.centers[-1], backbone.channels[-1]))
+        self.levels = [level for level in reversed(range(len(maps))) if maps[level][0] >= stride]
+        strides, centers, channels = zip(*(maps[level] for level in self.levels), strict=True)
         self.dropout = nn.Dropout(dropout) if dropout > 0 else nn.Identity()
-        self.score = nn.ModuleList(ScoreLayer(backbone.channels[level], num_classes) for level in self.levels)
+        self.score = nn.ModuleList(ScoreLayer(count, num_classes) for count in channels)
         self.fuse = nn.ModuleList()
         for index in range(1, len(self.levels)):
             # Cells of the coarse map lie on cells of the finer one, or half way between them.
@@ -38,6 +42,8 @@ class FCNHead(nn.Module):
 
     def forward(self, features: Sequence[torch.Tensor], size: tuple[int, int]) -> torch.Tensor:
         """Logits (B, num_classes, *size) from the backbone's maps."""
+        if self.pool is not None:
+            features = [*features, self.pool(features[-1])]
         scores = self.score[0](self.dropout(features[self.levels[0]]))
         for level, score, fuse in zip(self.levels[1:], self.score[1:], self.fuse, strict=True):
             finer = score(features[level])

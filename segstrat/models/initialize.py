@@ -20,7 +20,7 @@ class ScoreLayer(nn.Conv2d):
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, seed: int, prefix: str) -> None:
+def initialize(module: nn.Module, seed: int, prefix: str = "") -> None:
     """Sets every parameter and batch-norm statistic of `module`.
 
     Convolutions and linear layers draw He normal values (He et al. 2015, arXiv:1502.01852, Eq. 10: variance
@@ -30,7 +30,7 @@ def initialize(module: nn.Module, seed: int, prefix: str) -> None:
     Args:
         module: changed in place.
         seed: of the trial.
-        prefix: name of the module in the whole model, such as `backbone`; part of each parameter's name.
+        prefix: name of the module in the whole model, such as `backbone`; it begins each parameter's name.
 
     Raises:
         TypeError: for a parameter of a module that has no rule here.

@@ -61,6 +61,7 @@ class ResNet(Backbone):
     """
 
     classifier = "fc."
+    options = ("stochastic_depth",)
 
     def __init__(self, name: str, width: float = 1.0, stochastic_depth: float = 0.0) -> None:
         block, counts = DEPTHS[name]

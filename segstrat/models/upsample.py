@@ -44,29 +44,31 @@ class LearnableUpsample(nn.Module):
 
     def forward(self, scores_BChw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Scores (B, C, *size) of pixels from those of cells; `size` is the region from pixel 0 on."""
-        stride = self.stride
+        stride, channels = self.stride, self.weight.shape[1]
         # Where a whole block would be cropped away, the cells before the first need not be there.
         before = 0 if self.crop == stride else 1
         crop = self.crop % stride
-        cells = _extend(scores_BChw, before, _cells_for(size, crop, stride))
-        blocks = F.conv2d(cells, self._block_weight())
-        rows, columns = blocks.shape[-2:]
-        channels = self.weight.shape[1]
-        # (B, row, column, y in block, x in block, C) -> (B, C, H, W)
-        blocks = blocks.permute(0, 2, 3, 1).reshape(-1, rows, columns, stride, stride, channels)
-        pixels = blocks.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, rows * stride, columns * stride)
+        total = _cells_for(size, crop, stride)
+        cells = _extend(scores_BChw, before, total)
+        rows, columns = total[0] - 1, total[1] - 1
+        # Block m meets cell m with the second half of the kernel, and cell m + 1 with the first.
+        taps = [cells[..., 1 - y : 1 - y + rows, 1 - x : 1 - x + columns] for y in (0, 1) for x in (0, 1)]
+        around = torch.stack(taps, dim=-1).permute(0, 2, 3, 1, 4).flatten(3)
+        blocks = around @ self._quarters()
+        # (B, row, column, C, y in block, x in block) -> (B, C, H, W)
+        blocks = blocks.unflatten(-1, (channels, stride, stride)).permute(0, 3, 1, 4, 2, 5)
+        pixels = blocks.reshape(-1, channels, rows * stride, columns * stride)
         return pixels[..., crop : crop + size[0], crop : crop + size[1]]
 
-    def _block_weight(self) -> torch.Tensor:
-        """The kernel as (stride · stride · C_out, C_in, 2, 2)."""
+    def _quarters(self) -> torch.Tensor:
+        """The kernel as a matrix (C_in · 4 quarters, C_out · stride · stride)."""
         stride = self.stride
         weight: torch.Tensor = self.weight
-        inputs, outputs = weight.shape[:2]
         missing = 2 * stride - self.kernel_size
         if missing:
             weight = F.pad(weight, (0, missing, 0, missing))
-        taps = weight.reshape(inputs, outputs, 2, stride, 2, stride).flip(2, 4)
-        return taps.permute(3, 5, 1, 0, 2, 4).reshape(stride * stride * outputs, inputs, 2, 2)
+        halves = weight.unflatten(3, (2, stride)).unflatten(2, (2, stride))
+        return halves.permute(0, 2, 4, 1, 3, 5).flatten(0, 2).flatten(1)
 
     def extra_repr(self) -> str:
         """Shown in `repr`."""
