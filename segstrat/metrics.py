@@ -1,6 +1,7 @@
 """Confusion matrix of a segmentation, from which every score derives."""
 
 import math
+from collections.abc import Callable
 from typing import TypedDict
 
 import torch
@@ -88,6 +89,10 @@ class ConfusionMatrix:
         if (other.num_classes, other.ignore_index) != (self.num_classes, self.ignore_index):
             raise ValueError("only confusion matrices of the same classes and ignore_index can be merged")
         self._bins += other._bins.to(self._bins.device)
+
+    def combine(self, summed: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Replaces the counts by what `summed` makes of them: their sum over several processes."""
+        self._bins = summed(self._bins)
 
     def compute(self) -> Scores:
         """All scores; the one place that reads the device.

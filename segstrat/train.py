@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from segstrat import distributed
 from segstrat.checkpoint import load_checkpoint, save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.dataset import Dataset, Subset, nested_indices
 from segstrat.data.loader import Batch, EvalLoader, TrainLoader, normalize
+from segstrat.errors import UserError
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
 from segstrat.metrics import ConfusionMatrix
@@ -46,7 +48,8 @@ def train(
 
     Args:
         protocol: the data, if it is built already; else it is built from `config.data`.
-        store: folder of this trial.
+        store: folder of this trial. Where several processes train one trial (`segstrat.distributed`), all
+            read it and the first one writes.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
 
     Raises:
@@ -69,7 +72,7 @@ def train(
             return
         report = _run_epoch(trial, epoch)
         reports.append(report)
-        if store is not None:
+        if store is not None and distributed.rank() == 0:
             last = report.status != "running"
             if last or (epoch + 1) % checkpoint_every == 0:
                 trial.save(store, reports)
@@ -92,13 +95,17 @@ class _Trial:
 
     @classmethod
     def build(cls, config: TrialConfig, machine: Machine, protocol: DataProtocol) -> "_Trial":
+        if config.asynchronous and distributed.world_size() > 1:
+            raise UserError("asynchronous updates run in one process; give the trial a single GPU")
         tasks = {name: protocol.tasks[name] for name in config.tasks}
         device = machine.torch_device
         model = build_model(config, tasks)
         init_digest = state_digest(model)
         weights_digest = load_pretrained(model, config) if config.pretrained else ""
         model.to(device).to(memory_format=torch.channels_last)
+        model = distributed.synchronize_batch_norm(model, device)
         train_set = training_set(protocol.train, config)
+        share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
         train_loader = TrainLoader(
             train_set,
             tasks=tasks,
@@ -108,9 +115,15 @@ class _Trial:
             seed=config.seed,
             threads=machine.threads,
             device=device,
+            **share,
         )
         val_loader = EvalLoader(
-            protocol.val, tasks=tasks, batch_size=config.batch_size, threads=machine.threads, device=device
+            protocol.val,
+            tasks=tasks,
+            batch_size=config.batch_size,
+            threads=machine.threads,
+            device=device,
+            **share,
         )
         parts = make_parts(model, config, images_per_part(train_set, tasks))
         update: Update = (
@@ -161,7 +174,8 @@ def _run_epoch(trial: _Trial, epoch: int) -> EpochReport:
     config = trial.config
     start = time.perf_counter()
     # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in a checkpoint.
-    torch.manual_seed(int.from_bytes(hashlib.sha256(f"{config.seed}/{epoch}".encode()).digest()[:8]) >> 1)
+    draws = f"{config.seed}/{epoch}/{distributed.rank()}"
+    torch.manual_seed(int.from_bytes(hashlib.sha256(draws.encode()).digest()[:8]) >> 1)
     tally = train_one_epoch(
         trial.model, trial.train_loader, trial.update, trial.tasks, config, trial.machine, epoch
     )
@@ -209,14 +223,19 @@ def train_one_epoch(
         loss_sum = torch.zeros((), device=machine.torch_device)
         # Accumulation: the batch is the whole effective batch, taken in pieces; dividing every piece by the
         # whole batch's valid pixels makes the gradient that of the large batch.
-        for start in range(0, len(batch.ids), config.batch_size):
-            piece = slice(start, start + config.batch_size)
+        size = config.batch_size // distributed.world_size()
+        for start in range(0, len(batch.ids), size):
+            piece = slice(start, start + size)
             loss = _forward(model, batch, piece, scale, tasks, config, machine, tally)
             loss.backward()
             loss_sum += loss.detach()
         tally.note_finite(loss_sum, step)
-        update.after_backward(images_in(batch))
-    return tally
+        images = distributed.summed_counts(images_in(batch), machine.torch_device)
+        for part in update.parts:
+            if images[part.name]:
+                distributed.sum_gradients(part.parameters)
+        update.after_backward(images)
+    return tally.over_all_processes()
 
 
 def _forward(
@@ -267,7 +286,7 @@ def _loss_scale(
     scale = {}
     for name, target_BHW in labels.items():
         valid_B = (target_BHW != tasks[name].ignore_index).flatten(1).sum(1)
-        count = valid_B if asynchronous else valid_B.sum().expand_as(valid_B)
+        count = valid_B if asynchronous else distributed.summed(valid_B.sum()).expand_as(valid_B)
         scale[name] = 1.0 / count.clamp(min=1).float()
     return scale
 
@@ -286,7 +305,7 @@ def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], ma
             target_BHW = batch.labels[name][rows[name]]
             losses_BHW = pixel_losses(logits[name], target_BHW, tasks[name].ignore_index)
             tally.add(name, logits[name], target_BHW, losses_BHW)
-    return tally
+    return tally.over_all_processes()
 
 
 @dataclass
@@ -318,6 +337,16 @@ class Tally:
         """Remembers the first step whose loss is not finite, without waiting for the device."""
         bad = ~torch.isfinite(loss) & (self.bad_step < 0)
         self.bad_step = torch.where(bad, torch.full_like(self.bad_step, step), self.bad_step)
+
+    def over_all_processes(self) -> "Tally":
+        """The tally of all processes that train this trial; itself in a single one."""
+        for name, matrix in self.matrices.items():
+            matrix.combine(distributed.summed)
+            self.loss_sums[name] = distributed.summed(self.loss_sums[name])
+        if distributed.world_size() > 1:
+            # Steps are counted from 0 and -1 means none: the largest is some process's bad step, if any.
+            torch.distributed.all_reduce(self.bad_step, op=torch.distributed.ReduceOp.MAX)
+        return self
 
     def first_bad_step(self) -> int | None:
         """The first step whose loss was not finite."""

@@ -1,0 +1,95 @@
+"""Two processes over gloo against one with the whole batch."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from segstrat.config import TrialConfig
+from segstrat.machine import Machine
+from segstrat.records import read_records
+from segstrat.store import Store
+from segstrat.train import train
+
+WORKER = """
+import json, sys
+from pathlib import Path
+import torch.distributed as dist
+from segstrat.config import TrialConfig
+from segstrat.machine import Machine
+from segstrat.store import Store
+from segstrat.train import train
+
+root, rank = Path(sys.argv[1]), int(sys.argv[2])
+dist.init_process_group("gloo", rank=rank, world_size=2)
+config = TrialConfig.from_dict(json.loads((root / "config.json").read_text()))
+reports = list(train(config, machine=Machine(data_root=root), store=Store(root / "trial")))
+(root / f"scores-{rank}.json").write_text(json.dumps([report.to_dict()["scores"] for report in reports]))
+dist.destroy_process_group()
+"""
+
+TOML = """
+name = "tiny"
+images = "images"
+[splits]
+train = "train.txt"
+val = "val.txt"
+[tasks.semseg]
+labels = "semseg"
+classes = ["a", "b", "c"]
+ignore = [255]
+[tasks.parts]
+labels = "parts"
+classes = ["a", "b", "c"]
+ignore = [255]
+"""
+
+
+def write_folder(root: Path, protocol) -> None:
+    """The protocol's samples as files of the `folder` protocol."""
+    (root / "dataset.toml").write_text(TOML)
+    for split in ("train", "val"):
+        dataset = getattr(protocol, split)
+        (root / f"{split}.txt").write_text("".join(f"{name}\n" for name in dataset.ids))
+        for index, name in enumerate(dataset.ids):
+            sample = dataset.read(index)
+            for folder, pixels in {"images": sample.image, **sample.labels}.items():
+                (root / folder).mkdir(exist_ok=True)
+                Image.fromarray(pixels).save(root / folder / f"{name}.png")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.parametrize("tasks", [("semseg",), ("semseg", "parts")])
+def test_two_processes_train_as_one_with_the_whole_batch(tiny_protocol, tmp_path: Path, tasks):
+    settings = TrialConfig(
+        data="folder", tasks=tasks, model="fcn8s", width=0.125, crop_size=32, batch_size=4, epochs=2
+    )
+    write_folder(tmp_path, tiny_protocol(train=8, val=3))
+    (tmp_path / "config.json").write_text(json.dumps(settings.to_dict()))
+    environment = os.environ | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": "1",
+    }
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment)
+        for rank in range(2)
+    ]
+    alone = list(train(settings, machine=Machine(data_root=tmp_path)))
+    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    scores = [json.loads((tmp_path / f"scores-{rank}.json").read_text()) for rank in range(2)]
+    assert scores[0] == scores[1], "the processes disagree on the scores of the whole set"
+    _, together = read_records(Store(tmp_path / "trial"))
+    for report, expected in zip(together, alone, strict=True):
+        for name, value in expected.metrics().items():
+            assert report.metrics()[name] == pytest.approx(value, rel=1e-3), name
