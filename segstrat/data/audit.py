@@ -139,9 +139,9 @@ def _shared_ids(splits: Mapping[str, Dataset]) -> list[str]:
         for right in names[position + 1 :]:
             shared = sorted(set(splits[left].ids) & set(splits[right].ids))
             if shared:
+                more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
                 found.append(
-                    f"{len(shared)} images are in {left} and in {right}, the first is {shared[0]}; take them "
-                    "off one of the lists"
+                    f"{left} and {right} share {shared[0]}{more}; take what they share off one of the lists"
                 )
     return found
 

@@ -78,7 +78,7 @@ class RaggedArrays:
         try:
             entry = json.loads((self.folder / "entry.json").read_text())
             size = (self.folder / "pixels.u8").stat().st_size
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             if not self.folder.exists():
                 return False
             raise self._unfit("lacks a file") from error

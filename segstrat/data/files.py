@@ -37,11 +37,11 @@ class Item:
 class FileDataset(Dataset):
     """Items decoded from their files at every read; only labels of `tasks` are touched.
 
-    Items that are labelled for none of the tasks are left out.
+    Items that are labelled for none of the tasks are left out, and so are tasks that no item has.
     """
 
     def __init__(self, items: Sequence[Item], tasks: Sequence[str]) -> None:
-        self.tasks = tuple(tasks)
+        self.tasks = tuple(task for task in tasks if any(task in item.labels for item in items))
         self.items = tuple(item for item in items if any(task in item.labels for task in self.tasks))
         self.ids = tuple(item.id for item in self.items)
 

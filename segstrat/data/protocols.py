@@ -131,7 +131,7 @@ def _file_datasets(
     if "boundaries" in tasks:
         groups = [[boundaries.derive(item) for item in group] for group in groups]
     datasets = [FileDataset(group, tuple(tasks)) for group in groups]
-    labelled = {task for dataset in datasets for item in dataset.items for task in item.labels}
+    labelled = {task for dataset in datasets for task in dataset.tasks}
     for task in tasks:
         if task not in labelled:
             raise UserError(
