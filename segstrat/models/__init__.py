@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -133,7 +134,11 @@ def assemble_backbone(
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
     kind = BACKBONES[name]
-    given = {"dropout": dropout, "stochastic_depth": stochastic_depth, "output_stride": output_stride}
+    given: dict[str, Any] = {
+        "dropout": dropout,
+        "stochastic_depth": stochastic_depth,
+        "output_stride": output_stride,
+    }
     for option, value in given.items():
         # Every head has dropout of its own, in front of its score layer.
         if value and option not in kind.options and option != "dropout":

@@ -194,14 +194,11 @@ class Down(nn.Module):
 
     def __init__(self, channels: int, spacing: int, dropout: float) -> None:
         super().__init__()
-        first = (
-            {"stride": 1, "padding": spacing, "dilation": spacing} if spacing else {"stride": 2, "padding": 1}
-        )
-        second = {"padding": 2 * spacing, "dilation": 2 * spacing} if spacing else {"padding": 1}
+        stride, first, second = (1, spacing, 2 * spacing) if spacing else (2, 1, 1)
         self.norm1 = _batch_norm(channels)
-        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, **first)
+        self.conv1 = nn.Conv2d(channels, channels, 3, stride, padding=first, dilation=first)
         self.norm2 = _batch_norm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, **second)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=second, dilation=second)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = _dropout(dropout)
 
@@ -216,12 +213,11 @@ class Up(nn.Module):
 
     def __init__(self, inputs: int, channels: int, spacing: int, dropout: float) -> None:
         super().__init__()
-        first = {"padding": 2 * spacing, "dilation": 2 * spacing} if spacing else {"stride": 2, "padding": 1}
-        second = {"padding": spacing, "dilation": spacing} if spacing else {"padding": 1}
+        stride, first, second = (1, 2 * spacing, spacing) if spacing else (2, 1, 1)
         self.norm1 = _batch_norm(inputs)
-        self.conv1 = nn.ConvTranspose2d(inputs, channels, kernel_size=3, **first)
+        self.conv1 = nn.ConvTranspose2d(inputs, channels, 3, stride, padding=first, dilation=first)
         self.norm2 = _batch_norm(channels)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, **second)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=second, dilation=second)
         self.relu = nn.ReLU(inplace=True)
         self.dropout = _dropout(dropout)
 

@@ -71,12 +71,7 @@ def load_backbone_weights(backbone: Backbone, source: str) -> str:
     content = _read(path)
     if content.get("format") == FORMAT:
         _check_origin(backbone, content, path)
-    state = content.get("state_dict", content)
-    if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict (names with tensors); save `model.state_dict()`")
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-    state = backbone.translate(state)
+    state = backbone.translate(_state_dict(content, path))
     _check_fit(backbone, state, path)
     _check_finite(state, path)
     backbone.load_state_dict(state, strict=False)
@@ -125,10 +120,18 @@ def _read(path: Path) -> dict[str, Any]:
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, SafetensorError) as error:
         raise UserError(f"weights {path} cannot be read, the file is damaged; fetch it again") from error
     if not isinstance(content, dict):
-        raise UserError(
-            f"{path} holds a {type(content).__name__}, not a state dict; save `model.state_dict()`"
-        )
+        kind = type(content).__name__
+        raise UserError(f"weights {path} hold a {kind}, not a state dict; save `model.state_dict()`")
     return content
+
+
+def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
+    state = content.get("state_dict", content)
+    tensors = isinstance(state, Mapping) and all(isinstance(each, torch.Tensor) for each in state.values())
+    if not tensors or not state:
+        raise UserError(f"weights {path} hold no state dict (names with tensors); save `model.state_dict()`")
+    # Models that were wrapped in DataParallel carry its name.
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
 
 
 def _check_origin(backbone: Backbone, content: Mapping[str, Any], path: Path) -> None:
