@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,6 +36,7 @@ class AuditReport:
     Args:
         full: whether every image was read, now or when the stamp was left.
         images: split -> number of images.
+        labelled: task -> split -> number of images that are labelled for it.
         errors: what no study may train on, a sentence each that names the file and the mend.
         warnings: what a user should know.
         pixels: task -> split -> labelled pixels of each class; empty in a quick audit.
@@ -43,6 +45,7 @@ class AuditReport:
     protocol: str
     full: bool
     images: dict[str, int]
+    labelled: dict[str, dict[str, int]]
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     pixels: dict[str, dict[str, list[int]]] = field(default_factory=dict)
@@ -87,6 +90,7 @@ def audit(
         protocol=protocol.name,
         full=full,
         images={split: len(dataset) for split, dataset in splits.items()},
+        labelled=_count_labelled(protocol, splits),
         errors=[*_shared_ids(splits), *(reading.error for reading in readings if reading.error)],
         warnings=_count_differences(protocol, splits),
         pixels=_count_pixels(readings, protocol, splits) if full else {},
@@ -156,6 +160,14 @@ def _same_images(readings: Sequence[_Reading]) -> list[str]:
                 f"{reading.id} of {reading.split} is pixel by pixel {other.id} of {other.split}; drop one"
             )
     return found
+
+
+def _count_labelled(protocol: DataProtocol, splits: Mapping[str, Dataset]) -> dict[str, dict[str, int]]:
+    counts = {
+        split: Counter(task for index in range(len(dataset)) for task in dataset.tasks_of(index))
+        for split, dataset in splits.items()
+    }
+    return {task: {split: counts[split][task] for split in splits} for task in protocol.tasks}
 
 
 def _count_differences(protocol: DataProtocol, splits: Mapping[str, Dataset]) -> list[str]:

@@ -34,10 +34,12 @@ def show(report: AuditReport, protocol: DataProtocol, rows: Sequence[Overlap], c
 
 
 def _splits_table(report: AuditReport, protocol: DataProtocol) -> Table:
-    table = Table("split", "images", "official")
+    tasks = list(report.labelled)
+    table = Table("split", "images", "official", *(f"labelled for {escape(task)}" for task in tasks))
     for split, count in report.images.items():
         official = protocol.official.get(split)
-        table.add_row(split, f"{count:,}", "–" if official is None else f"{official:,}")
+        labelled = [f"{report.labelled[task][split]:,}" for task in tasks]
+        table.add_row(split, f"{count:,}", "–" if official is None else f"{official:,}", *labelled)
     return table
 
 

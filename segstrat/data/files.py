@@ -130,7 +130,7 @@ def read_ids(path: Path) -> tuple[str, ...]:
         UserError: if the list is missing, empty, holds an id twice or more than an id in a line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"split list {path} cannot be read ({error}); it holds one image id a line"

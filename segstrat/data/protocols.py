@@ -89,9 +89,9 @@ def build_protocol(
         # Test images are read once at most, so they are not worth the space.
         kept = [part for split in ("train", "val") for part in splits[split]]
         decoded |= zip(kept, cached(kept, cache_path, progress=progress), strict=True)
-    joined = {split: _join([decoded[part] for part in parts]) for split, parts in splits.items()}
+    joined = {split: _join([decoded[part] for part in parts]) for split, parts in splits.items() if parts}
     train = everything = joined["train"]
-    for share, draw in ((portion or source.portion, 0), (label_fraction, seed)):
+    for share, draw in ((source.portion if portion is None else portion, 0), (label_fraction, seed)):
         if share != 1.0:
             train = Subset(train, nested_indices(train.ids, share, draw))
     return DataProtocol(
@@ -133,7 +133,8 @@ def _file_datasets(
     datasets = [FileDataset(group, tuple(tasks)) for group in groups]
     labelled = {task for dataset in datasets for task in dataset.tasks}
     for task in tasks:
-        if task not in labelled:
+        # Test images are only looked at where there are some.
+        if task not in labelled and split != "test":
             raise UserError(
                 f"protocol {name}: no image of {split} is labelled for {task}; leave the task out"
             )

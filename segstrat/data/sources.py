@@ -36,12 +36,12 @@ class Source:
     synthetic: bool = False
 
 
-def figures(root: Path | None, cache_dir: Path | None) -> Source:
-    """The embedded data, drawn on first use; in the data root if one is given, else in the cache."""
+def figures(_: Path | None, cache_dir: Path | None) -> Source:
+    """The embedded data, drawn into the cache on first use; a data root is only for reading."""
     # The drawing code is large, and only this protocol needs it.
     from segstrat.data.figures import CLASSES, PARTS, ensure_figures
 
-    where = ensure_figures(root or cache_dir)
+    where = ensure_figures(cache_dir)
     semseg, parts = Task("semseg", CLASSES), Task("parts", PARTS)
 
     def split(name: str) -> list[Group]:

@@ -161,6 +161,15 @@ def test_a_stamp_covers_the_tasks_that_were_audited(trees, tmp_path: Path) -> No
     assert not audit(build_protocol("d3", trees.root, tasks=["boundaries"]), cache_dir=tmp_path).full
 
 
+def test_images_are_counted_for_each_task(trees) -> None:
+    trees.voc(["v1", "v2"], ["v3"])
+    trees.sbd(["s1"], ["s2"])
+    trees.cihp(["c1"], ["c2", "c3"])
+    report = audit(build_protocol("d1+d2", trees.root))
+    assert report.images == {"train": 5, "val": 3}
+    assert report.labelled == {"semseg": {"train": 4, "val": 1}, "parts": {"train": 1, "val": 2}}
+
+
 def test_a_stamp_is_void_once_a_file_has_changed(voc_root: Path, tmp_path: Path) -> None:
     audit(build_protocol("voc", voc_root), full=True, cache_dir=tmp_path)
     damage(voc_root / VOC / "JPEGImages/t00.jpg")

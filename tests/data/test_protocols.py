@@ -147,6 +147,13 @@ def test_a_fraction_leaves_the_validation_images_and_changes_the_digest(trees) -
     assert half.parts == whole.parts
 
 
+def test_a_portion_or_fraction_out_of_range_is_refused(trees) -> None:
+    trees.voc(["v1"], ["v2"])
+    for shares in ({"portion": 0.0}, {"label_fraction": 1.2}):
+        with pytest.raises(UserError, match=r"must be in \(0, 1\]"):
+            build_protocol("voc", trees.root, **shares)
+
+
 def test_a_protocol_that_is_not_there_names_the_nearest() -> None:
     with pytest.raises(UserError, match="unknown data protocol 'figure': did you mean 'figures'"):
         build_protocol("figure")
@@ -178,8 +185,9 @@ def test_the_data_root_may_be_the_data_set_itself(trees) -> None:
     assert tuple(build_protocol("voc", trees.root / "VOCdevkit/VOC2012").val.ids) == ("v2",)
 
 
-def test_figures_have_both_labels_and_are_called_synthetic(tmp_path_factory: pytest.TempPathFactory) -> None:
-    protocol = build_protocol("figures")
+def test_figures_have_both_labels_and_are_called_synthetic(tmp_path: Path) -> None:
+    protocol = build_protocol("figures", tmp_path)
+    assert list(tmp_path.iterdir()) == []
     assert protocol.synthetic
     assert protocol.test is not None
     assert not set(protocol.train.ids) & set(protocol.val.ids)
@@ -221,6 +229,21 @@ def test_images_of_a_folder_may_be_labelled_for_some_tasks(toy_folder: Path, tre
     protocol = build_protocol("folder", toy_folder)
     assert [protocol.train.tasks_of(index) for index in range(2)] == [("semseg",), ("semseg", "parts")]
     assert tuple(build_protocol("folder", toy_folder, tasks=["parts"]).train.ids) == ("b",)
+
+
+def test_a_task_needs_training_and_validation_images_but_no_test_images(toy_folder: Path, trees) -> None:
+    parts = '[tasks.parts]\nlabels = "parts"\nclasses = ["background", "leg", "arm"]\n'
+    with_test = FOLDER_TOML.replace("[tasks", 'test = "test.txt"\n[tasks', 1)
+    (toy_folder / "dataset.toml").write_text(with_test + parts)
+    trees.list_ids("test.txt", ["a"])
+    trees.write("parts/b.png", trees.index_png(np.zeros((6, 8))))
+    with pytest.raises(UserError, match="no image of val is labelled for parts"):
+        build_protocol("folder", toy_folder, tasks=["parts"])
+    trees.write("parts/c.png", trees.index_png(np.zeros((6, 8))))
+    assert build_protocol("folder", toy_folder, tasks=["parts"]).test is None
+    test = build_protocol("folder", toy_folder).test
+    assert test is not None
+    assert test.ids == ("a",)
 
 
 @pytest.mark.parametrize(

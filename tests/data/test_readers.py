@@ -210,7 +210,7 @@ def test_a_digest_follows_sizes_ids_and_decoders_but_not_the_place(trees, tmp_pa
 
 
 def test_lists_may_have_blank_lines_and_foreign_line_ends(tmp_path: Path) -> None:
-    (tmp_path / "list.txt").write_bytes(b"a\r\nb\r\n\r\n c \n")
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbfa\r\nb\r\n\r\n c \n")
     assert read_ids(tmp_path / "list.txt") == ("a", "b", "c")
 
 
