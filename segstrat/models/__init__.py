@@ -140,7 +140,7 @@ def assemble_backbone(
         "output_stride": output_stride,
     }
     for option, value in given.items():
-        # Every head has dropout of its own, in front of its score layer.
+        # Where a backbone has no dropout, its head has.
         if value and option not in kind.options and option != "dropout":
             able = ", ".join(key for key, other in BACKBONES.items() if option in other.options)
             raise UserError(f"{option}={value}: {name} has none; leave it out or choose one of {able}")
