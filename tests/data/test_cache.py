@@ -235,7 +235,7 @@ def test_without_locks_the_first_builder_wins(
 
 
 WORKER = r"""
-import pickle, sys, time
+import pickle, sys, threading
 from pathlib import Path
 from segstrat.data.cache import cached
 from segstrat.data.files import FileDataset
@@ -246,7 +246,7 @@ def counted(self, index):
     sys.stdout.write(f"decode {index}\n")
     sys.stdout.flush()
     if mode == "hang" and index == 3:
-        time.sleep(600)
+        threading.Event().wait(60)
     return decode(self, index)
 FileDataset.image = counted
 dataset = cached([FileDataset(items, ("semseg", "parts"))], folder)[0]
