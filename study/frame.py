@@ -161,7 +161,7 @@ def _trial_row(
         "order": trial["order"],
         "arm": trial["arm"],
         "multi_task": len(config["tasks"]) > 1,
-        "status": outcome.get("status") or _status_of(last),
+        "status": outcome.get("status") or _status_of(last, manifest),
         "stop_rung": outcome.get("stop_rung"),
         "stop_epoch": outcome.get("stop_epoch"),
         "epochs_run": last.get("epoch", 0),
@@ -234,9 +234,15 @@ def _cut(reports: list[dict[str, Any]], stop_epoch: int | None) -> list[dict[str
     return [report for report in reports if stop_epoch is None or report["epoch"] <= stop_epoch]
 
 
-def _status_of(last_report: Mapping[str, Any]) -> str:
+def _status_of(last_report: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Status of a trial without an outcome.
+
+    Under a scheduler even a trial that ran to its end may yet turn out to have been stopped at a rung, so
+    it stays `unfinished` until the outcome is written.
+    """
     status = last_report.get("status")
-    return status if status in ("completed", "diverged") else "unfinished"
+    settled = (manifest.get("scheduler") or {}).get("name", "none") == "none"
+    return status if settled and status in ("completed", "diverged") else "unfinished"
 
 
 def _primary_task(manifest: Mapping[str, Any], trial: Mapping[str, Any]) -> str:

@@ -97,6 +97,7 @@ def check_data(options: Options, trials: Sequence[PlannedTrial], *, cache: bool)
         "synthetic": protocol.synthetic,
         "train_images": len(protocol.train),
         "val_images": len(protocol.val),
+        "classes": {name: list(task.classes) for name, task in protocol.tasks.items()},
         "root": str(root) if root else "",
     }
 

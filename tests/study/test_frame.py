@@ -45,6 +45,16 @@ def test_each_status_is_told_apart(mixed):
     assert list(trials["epochs_budget"]) == [4] * 6
 
 
+def test_without_an_outcome_a_scheduler_may_still_decide(study_writer, make_trial):
+    trials = [make_trial({"weight_decay": 0.0, "pretrained": False, "seed": 0}, 0.4)]
+    statuses = []
+    for name in ("none", "asha"):
+        folder = study_writer(trials, name=name, scheduler={"name": name})
+        next(folder.glob("trials/*/outcome.json")).unlink()
+        statuses.append(build_frames(folder)[0]["status"].item())
+    assert statuses == ["completed", "unfinished"]
+
+
 def test_best_epoch_is_the_one_with_the_best_validation_miou(mixed):
     trials, _ = build_frames(mixed)
     first = trials.iloc[0]
