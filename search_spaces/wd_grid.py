@@ -5,6 +5,7 @@ pre-trained}. Added: 5e-3, the value that §1.4 names, and 2e-2, because shrinka
 learning rate × weight decay over all steps and a short recipe needs more of it.
 
 Command: python study/run.py --space wd_grid
+The thesis's own data: --data d1-half --data-root DIR --weights imagenet (half of D1).
 Trials: 12 a seed. Cost: 12 × ½ minute on one CPU core (figures).
 """
 
@@ -15,8 +16,6 @@ QUESTION = "Does weight decay close the gap between a raw and a pre-trained FCN-
 BASE = {"model": "fcn32s", "backbone": "resnet18", "tasks": ("semseg",)}
 
 ON = {
-    # The first series of experiments uses half of D1 (E1, E2).
-    "d1": {"label_fraction": 0.5},
     # 80-pixel scenes need the finer map: at stride 32 the score map would be 3 × 3.
     "figures": {"model": "fcn8s"},
 }
