@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.frame import MANIFEST
@@ -85,12 +88,17 @@ def check_data(options: Options, trials: Sequence[PlannedTrial], *, cache: bool)
     """
     assert options.data is not None
     from segstrat.data import build_protocol
+    from segstrat.data.audit import audit
 
     tasks = list(dict.fromkeys(task for trial in trials for task in trial.config.tasks))
     root = data_root(options.data_root)
     protocol = build_protocol(
         options.data, root, tasks=tasks, cache_dir=cache_dir() if cache else None, progress=cache
     )
+    report = audit(protocol, cache_dir=cache_dir())
+    report.check()
+    for warning in report.warnings:
+        Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
     return {
         "name": options.data,
         "digest": protocol.digest,
@@ -99,6 +107,8 @@ def check_data(options: Options, trials: Sequence[PlannedTrial], *, cache: bool)
         "val_images": len(protocol.val),
         "classes": {name: list(task.classes) for name, task in protocol.tasks.items()},
         "root": str(root) if root else "",
+        "audit": "full" if report.full else "quick",
+        "warnings": report.warnings,
     }
 
 
