@@ -33,13 +33,13 @@ class Brush:
         self, points: list[tuple[float, float]], width: float, material: Material, part: int = 0
     ) -> None:
         """A chain of segments of that width."""
-        placed = self.placement.points(np.array(points, np.float64))
+        placed = self.placement.points(points)
         for start, end in itertools.pairwise(placed):
             self._paint(self.canvas.capsule(start, end, self.placement.length(width / 2)), material, part)
 
     def plate(self, points: list[tuple[float, float]], material: Material, part: int = 0) -> None:
         """A convex polygon."""
-        self._paint(self.canvas.polygon(self.placement.points(np.array(points, np.float64))), material, part)
+        self._paint(self.canvas.polygon(self.placement.points(points)), material, part)
 
     def disc(
         self,
@@ -50,7 +50,7 @@ class Brush:
         angle: float = 0.0,
     ) -> None:
         """An ellipse, turned by `angle` degrees in the object's own frame."""
-        placed = self.placement.points(np.array([centre], np.float64))[0]
+        placed = self.placement.points([centre])[0]
         turn = self.placement.angle + (-angle if self.placement.flip else angle)
         lengths = (self.placement.length(radii[0]), self.placement.length(radii[1]))
         self._paint(self.canvas.ellipse(placed, lengths, turn), material, part)
@@ -59,11 +59,31 @@ class Brush:
         self.canvas.paint(region, material, instance=self.instance, label=self.label, part=part)
 
 
-def tinted(rng: Rng, colour: tuple[int, int, int], spread: int = 34) -> tuple[int, int, int]:
+def tinted(rng: Rng, colour: tuple[int, int, int], spread: int = 44) -> tuple[int, int, int]:
     """A colour about `colour`: a common change of brightness and a smaller one of each channel."""
     light = int(rng.integers(-spread, spread + 1))
     red, green, blue = (value + light + int(rng.integers(-spread // 2, spread // 2 + 1)) for value in colour)
     return red, green, blue
+
+
+def one_of(rng: Rng, *colours: tuple[int, int, int]) -> tuple[int, int, int]:
+    """One of the colours, each equally likely."""
+    return colours[int(rng.integers(len(colours)))]
+
+
+def patterned(
+    rng: Rng,
+    colour: tuple[int, int, int],
+    pattern: str,
+    *,
+    periods: tuple[int, int],
+    contrasts: tuple[int, int],
+    angles: tuple[int, int] = (0, 180),
+    mottle: int = 20,
+) -> Material:
+    """A material whose pattern is drawn from ranges [low, high)."""
+    period, angle, contrast = (int(rng.integers(*bounds)) for bounds in (periods, angles, contrasts))
+    return Material(colour, pattern, period, angle, contrast, mottle)
 
 
 def _ahead(start: tuple[float, float], angle: float, length: float) -> tuple[float, float]:
@@ -74,12 +94,10 @@ def _ahead(start: tuple[float, float], angle: float, length: float) -> tuple[flo
 
 def draw_person(brush: Brush, rng: Rng) -> None:
     """A person seen from the front or the side: standing, walking, sitting or reaching."""
-    skin = Material(
-        tinted(rng, ((205, 160, 130), (165, 115, 85), (110, 75, 60))[int(rng.integers(3))], 18), mottle=14
-    )
-    hair = Material(tinted(rng, ((50, 40, 35), (110, 75, 45), (175, 150, 95))[int(rng.integers(3))], 16))
-    shirt = _cloth(rng, ((190, 60, 70), (70, 90, 175), (200, 190, 190))[int(rng.integers(3))])
-    trousers = _cloth(rng, ((60, 65, 100), (95, 85, 75), (50, 50, 55))[int(rng.integers(3))])
+    skin = Material(tinted(rng, one_of(rng, (205, 160, 130), (165, 115, 85), (110, 75, 60)), 18), mottle=14)
+    hair = Material(tinted(rng, one_of(rng, (50, 40, 35), (110, 75, 45), (175, 150, 95)), 16))
+    shirt = _cloth(rng, one_of(rng, (190, 60, 70), (70, 90, 175), (200, 190, 190)))
+    trousers = _cloth(rng, one_of(rng, (60, 65, 100), (95, 85, 75), (50, 50, 55)))
     sleeve = shirt if rng.random() < 0.75 else skin
     cuff = shirt if rng.random() < 0.35 else skin
     shin = trousers if rng.random() < 0.7 else skin
@@ -94,9 +112,8 @@ def draw_person(brush: Brush, rng: Rng) -> None:
 
     def arm(side: int, shade: int) -> None:
         shoulder = (neck[0] + side * shoulder_x, neck[1] + 0.03)
-        swing = (
-            float(rng.uniform(-20, 75)) * side if rng.random() < 0.75 else float(rng.uniform(75, 165)) * side
-        )
+        low, high = (-20, 75) if rng.random() < 0.75 else (75, 165)
+        swing = side * float(rng.uniform(low, high))
         elbow = _ahead(shoulder, swing, 0.16)
         hand = _ahead(elbow, swing + side * float(rng.uniform(-20, 100)), 0.16)
         brush.limb([shoulder, elbow], 0.068, sleeve.shaded(shade), UPPER_ARM)
@@ -132,22 +149,19 @@ def draw_person(brush: Brush, rng: Rng) -> None:
 
 def _cloth(rng: Rng, colour: tuple[int, int, int]) -> Material:
     pattern = ("plain", "stripes", "checks")[int(rng.integers(3))]
-    return Material(
-        tinted(rng, colour),
-        pattern=pattern,
-        period=int(rng.integers(48, 112)),
-        angle=int(rng.integers(0, 180)),
-        contrast=int(rng.integers(14, 34)),
-        mottle=22,
-    )
+    return patterned(rng, tinted(rng, colour), pattern, periods=(48, 112), contrasts=(14, 34), mottle=22)
 
 
 def draw_dog(brush: Brush, rng: Rng) -> None:
     """A four-legged animal from the side, with spotted fur."""
-    fur = Material(
-        tinted(rng, (150, 110, 70)), pattern="spots", period=int(rng.integers(64, 112)),
-        angle=int(rng.integers(0, 180)), contrast=int(rng.integers(18, 36)), mottle=30,
-    )  # fmt: skip
+    fur = patterned(
+        rng,
+        tinted(rng, one_of(rng, (150, 110, 70), (205, 190, 165), (75, 65, 62))),
+        "spots",
+        periods=(64, 112),
+        contrasts=(18, 36),
+        mottle=30,
+    )
     dark = fur.shaded(-24)
     back = float(rng.uniform(0.34, 0.46))
     for x, shade in ((-back, dark), (back, dark), (-back + 0.1, fur), (back - 0.1, fur)):
@@ -164,10 +178,13 @@ def draw_dog(brush: Brush, rng: Rng) -> None:
 
 def draw_bird(brush: Brush, rng: Rng) -> None:
     """A bird, perched or flying, with finely barred plumage."""
-    plumage = Material(
-        tinted(rng, (90, 120, 150)), pattern="stripes", period=int(rng.integers(36, 60)),
-        angle=int(rng.integers(0, 180)), contrast=int(rng.integers(20, 38)),
-    )  # fmt: skip
+    plumage = patterned(
+        rng,
+        tinted(rng, one_of(rng, (90, 120, 150), (160, 75, 60), (190, 165, 85))),
+        "stripes",
+        periods=(36, 60),
+        contrasts=(20, 38),
+    )
     wing = plumage.shaded(-30)
     beak = Material(tinted(rng, (205, 150, 60), 16))
     tilt = float(rng.uniform(-30, 10))
@@ -186,9 +203,7 @@ def draw_bird(brush: Brush, rng: Rng) -> None:
 
 def draw_car(brush: Brush, rng: Rng) -> None:
     """A car from the side: smooth paint, dark wheels and windows."""
-    paint = Material(
-        tinted(rng, ((185, 60, 55), (70, 100, 165), (170, 170, 170))[int(rng.integers(3))]), mottle=10
-    )
+    paint = Material(tinted(rng, one_of(rng, (185, 60, 55), (70, 100, 165), (170, 170, 170))), mottle=10)
     glass = Material(tinted(rng, (75, 90, 105), 14), mottle=12)
     tyre, rim = Material((38, 36, 38), mottle=8), Material((150, 150, 150), mottle=8)
     front, roof = float(rng.uniform(0.2, 0.5)), float(rng.uniform(-0.42, -0.3))
@@ -205,11 +220,15 @@ def draw_car(brush: Brush, rng: Rng) -> None:
 
 def draw_boat(brush: Brush, rng: Rng) -> None:
     """A sailing boat: planked hull, mast and one or two sails."""
-    hull = Material(
-        tinted(rng, (130, 80, 60)), pattern="stripes", period=int(rng.integers(56, 96)),
-        angle=90 + int(rng.integers(-8, 9)), contrast=int(rng.integers(16, 30)),
-    )  # fmt: skip
-    sail = Material(tinted(rng, (205, 200, 180), 24), mottle=16)
+    hull = patterned(
+        rng,
+        tinted(rng, one_of(rng, (130, 80, 60), (70, 95, 140), (175, 165, 150))),
+        "stripes",
+        periods=(56, 96),
+        contrasts=(16, 30),
+        angles=(82, 99),
+    )
+    sail = Material(tinted(rng, one_of(rng, (205, 200, 180), (195, 120, 75), (110, 150, 185)), 24), mottle=16)
     top, boom = float(rng.uniform(-0.62, -0.5)), float(rng.uniform(0.3, 0.5))
     brush.limb([(0.0, top), (0.0, 0.24)], 0.04, Material((90, 70, 55)))
     brush.plate([(0.03, top + 0.03), (0.03, 0.16), (boom, 0.16)], sail)
@@ -220,13 +239,15 @@ def draw_boat(brush: Brush, rng: Rng) -> None:
 
 def draw_bottle(brush: Brush, rng: Rng) -> None:
     """A bottle with a label: glass with one bright streak."""
-    glass = Material(
-        tinted(rng, ((55, 120, 75), (120, 75, 40), (120, 160, 165))[int(rng.integers(3))], 24), mottle=14
+    glass = Material(tinted(rng, one_of(rng, (55, 120, 75), (120, 75, 40), (120, 160, 165)), 24), mottle=14)
+    paper = patterned(
+        rng,
+        tinted(rng, (200, 185, 140), 22),
+        "stripes",
+        periods=(36, 64),
+        contrasts=(18, 34),
+        angles=(90, 91),
     )
-    paper = Material(
-        tinted(rng, (200, 185, 140), 22), pattern="stripes", period=int(rng.integers(36, 64)), angle=90,
-        contrast=int(rng.integers(18, 34)),
-    )  # fmt: skip
     half = float(rng.uniform(0.13, 0.2))
     brush.plate([(-half, -0.12), (half, -0.12), (half, 0.48), (-half, 0.48)], glass)
     brush.plate([(-half, -0.11), (half, -0.11), (0.06, -0.27), (-0.06, -0.27)], glass)
@@ -239,10 +260,14 @@ def draw_bottle(brush: Brush, rng: Rng) -> None:
 def draw_chair(brush: Brush, rng: Rng) -> None:
     """A chair seen from the front side: legs, upholstered seat and back."""
     wood = Material(tinted(rng, (120, 85, 50), 20), mottle=16)
-    fabric = Material(
-        tinted(rng, (120, 60, 110)), pattern="checks", period=int(rng.integers(56, 100)),
-        angle=int(rng.integers(0, 90)), contrast=int(rng.integers(18, 34)),
-    )  # fmt: skip
+    fabric = patterned(
+        rng,
+        tinted(rng, one_of(rng, (120, 60, 110), (70, 120, 90), (170, 130, 70))),
+        "checks",
+        periods=(56, 100),
+        contrasts=(18, 34),
+        angles=(0, 90),
+    )
     half, depth = float(rng.uniform(0.22, 0.3)), float(rng.uniform(0.08, 0.16))
     for x, y in ((-half + depth, 0.3), (half + depth, 0.3), (-half, 0.48), (half, 0.48)):
         brush.limb([(x, 0.1), (x, y)], 0.06, wood)
@@ -258,7 +283,7 @@ def draw_chair(brush: Brush, rng: Rng) -> None:
 
 def draw_plant(brush: Brush, rng: Rng) -> None:
     """A potted plant: a mottled crown of leaves on a stem."""
-    leaf = Material(tinted(rng, (70, 120, 55)), mottle=44)
+    leaf = Material(tinted(rng, one_of(rng, (70, 120, 55), (130, 135, 60), (150, 70, 65))), mottle=44)
     clay = Material(tinted(rng, (165, 95, 65), 20), mottle=14)
     brush.limb([(0.0, 0.3), (0.0, -0.05)], 0.07, Material(tinted(rng, (95, 75, 50), 14)))
     for _ in range(int(rng.integers(6, 10))):
@@ -280,13 +305,13 @@ class Kind:
 
 
 KINDS = (
-    Kind("person", draw_person, (34, 76), 10),
-    Kind("dog", draw_dog, (22, 46), 10),
-    Kind("bird", draw_bird, (18, 40), 25),
-    Kind("car", draw_car, (24, 46), 6),
-    Kind("boat", draw_boat, (28, 58), 10),
-    Kind("bottle", draw_bottle, (30, 58), 14),
-    Kind("chair", draw_chair, (32, 60), 8),
-    Kind("plant", draw_plant, (30, 60), 8),
+    Kind("person", draw_person, (46, 92), 10),
+    Kind("dog", draw_dog, (34, 60), 10),
+    Kind("bird", draw_bird, (30, 54), 25),
+    Kind("car", draw_car, (36, 58), 6),
+    Kind("boat", draw_boat, (40, 72), 10),
+    Kind("bottle", draw_bottle, (42, 76), 14),
+    Kind("chair", draw_chair, (44, 76), 8),
+    Kind("plant", draw_plant, (42, 76), 8),
 )
 CLASSES = ("background", *(kind.name for kind in KINDS))

@@ -37,7 +37,7 @@ def draw_scene(split: str, index: int) -> Scene:
     rng = np.random.default_rng([SEED, STREAMS[split], index])
     canvas = Canvas(IMAGE_SIZE, rng)
     _draw_background(canvas, rng)
-    count = int(rng.integers(2, 6))
+    count = int(rng.integers(2, 5))
     kinds = [0 if rng.random() < 0.9 else int(rng.integers(len(KINDS)))]
     kinds += [int(rng.integers(len(KINDS))) for _ in range(count - 1)]
     # The far ones are small, stand high in the picture and are painted first.
@@ -65,7 +65,7 @@ def draw_single(split: str, index: int) -> tuple[np.ndarray, int]:
     _draw_background(canvas, rng)
     low, high = KINDS[which].heights
     size = float(rng.uniform(low, high))
-    centre = (float(rng.uniform(0.3, 0.7)) * IMAGE_SIZE, float(rng.uniform(0.35, 0.65)) * IMAGE_SIZE)
+    centre = (float(rng.uniform(0.25, 0.75)) * IMAGE_SIZE, float(rng.uniform(0.3, 0.7)) * IMAGE_SIZE)
     _draw_object(canvas, rng, which, 1, size, centre)
     _draw_clutter(canvas, rng, int(rng.integers(0, 3)), 24)
     return _light(canvas, rng), which
@@ -83,7 +83,7 @@ def _draw_object(
 def _draw_background(canvas: Canvas, rng: Rng) -> None:
     """Wall or sky above, ground below, then clutter that belongs to no class."""
     for top in (0, int(rng.uniform(0.25, 0.75) * canvas.size)):
-        canvas.paint(canvas.everywhere(top), _background_material(rng))
+        canvas.paint(canvas.below(top), _background_material(rng))
     _draw_clutter(canvas, rng, int(rng.integers(6, 13)), 40)
 
 
@@ -123,7 +123,7 @@ def _light(canvas: Canvas, rng: Rng) -> np.ndarray:
     slope_x, slope_y = rng.integers(-60, 61, 2)
     place = np.arange(canvas.size, dtype=np.int64) * 2 - canvas.size
     fall = 256 + (slope_x * place[None, :] + slope_y * place[:, None]) // canvas.size
-    lit = canvas.image_HWC * fall[:, :, None] * colour // 65536
+    lit = canvas.image() * fall[:, :, None] * colour // 65536
     grain = int(rng.integers(24, 56))
     noise = rng.integers(-grain, grain + 1, (canvas.size, canvas.size, 3))
     return np.clip(lit + noise, 0, 255).astype(np.uint8)

@@ -6,21 +6,23 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import filelock
+import numpy as np
 import platformdirs
 from PIL import Image
 
 from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
+from segstrat.data.parallel import tracked
 from segstrat.errors import UserError
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}
-
-Progress = Callable[[int, int], None]
 
 
 def cache_root() -> Path:
@@ -37,15 +39,16 @@ def generator_digest() -> str:
     return hasher.hexdigest()[:8]
 
 
-def ensure_figures(cache_dir: Path | None = None, progress: Progress | None = None) -> Path:
-    """The folder of the embedded data; draws it if it is not there yet.
+def ensure_figures(cache_dir: Path | None = None, *, progress: bool = True) -> Path:
+    """The folder of the embedded data; draws it if it is not there yet, which takes half a minute.
 
     The data appears whole or not at all: it is written beside its place and renamed. Of several processes
-    that draw it at once, one wins and the others take its result.
+    that ask at once, one draws and the others wait; where the file system has no locks, each draws and the
+    first to finish wins.
 
     Args:
         cache_dir: parent of the folder; `cache_root()` if not given.
-        progress: called with (images drawn, images in all) as the drawing goes on.
+        progress: show a bar on standard error while it is drawn.
 
     Returns:
         A folder with `JPEGImages/`, `SegmentationClass/`, `SegmentationPart/`,
@@ -59,76 +62,92 @@ def ensure_figures(cache_dir: Path | None = None, progress: Progress | None = No
     root = parent / f"figures-{generator_digest()}"
     if root.is_dir():
         return root
-    part = parent / f"{root.name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        part.mkdir(parents=True)
-        _write_all(part, progress or (lambda _done, _total: None))
-        _rename(part, root)
+        parent.mkdir(parents=True, exist_ok=True)
+        with _alone(parent / f"{root.name}.lock"):
+            if not root.is_dir():
+                _draw(root, progress)
     except OSError as error:
-        reason = "the disk is full" if error.errno == errno.ENOSPC else str(error)
+        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise UserError(
-            f"the embedded data cannot be written to {parent} ({reason}); free about 100 MB there, "
-            "or set SEGSTRAT_CACHE to another folder"
+            f"the embedded data cannot be written to {parent} ({reason}); free 100 MB there, or set "
+            "SEGSTRAT_CACHE to another folder"
         ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return root
 
 
-def _rename(part: Path, root: Path) -> None:
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    lock = filelock.FileLock(path)
     try:
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _draw(root: Path, progress: bool) -> None:
+    part = root.with_name(f"{root.name}.{uuid.uuid4().hex[:8]}.part")
+    try:
+        _make_folders(part)
+        hasher = hashlib.sha256()
+        jobs = [(_write_scene, split, index) for split, count in SCENES.items() for index in range(count)]
+        jobs += [(_write_single, split, index) for split, count in SINGLES.items() for index in range(count)]
+        for write, split, index in tracked(jobs, len(jobs), "draw the embedded data (once)", progress):
+            for pixels in write(part, split, index):
+                hasher.update(pixels.tobytes())
+        for split, count in SCENES.items():
+            names = "".join(f"{_scene_name(split, index)}\n" for index in range(count))
+            (part / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(names, encoding="utf-8")
+        facts = {"digest": hasher.hexdigest(), "seed": SEED, "scenes": SCENES, "classification": SINGLES}
+        facts |= {"semseg": CLASSES, "parts": PARTS}
+        (part / "figures.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
         part.rename(root)
     except OSError:
-        # A folder is renamed onto a filled one by no system: another process was faster, with the same bits.
+        # A folder cannot be renamed onto a filled one: then another process was faster, with the same bits.
         if not root.is_dir():
             raise
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
-def _write_all(root: Path, progress: Progress) -> None:
+def _make_folders(root: Path) -> None:
     for name in ("JPEGImages", "SegmentationClass", "SegmentationPart", "ImageSets/Segmentation"):
         (root / name).mkdir(parents=True)
     for split in SINGLES:
         for kind in KINDS:
             (root / "Classification" / split / kind.name).mkdir(parents=True)
-    total = sum(SCENES.values()) + sum(SINGLES.values())
-    done = 0
-    hasher = hashlib.sha256()
-    for split, count in SCENES.items():
-        for index in range(count):
-            _write_scene(root, split, index, hasher)
-            progress(done := done + 1, total)
-        listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
-        listing.write_text("".join(f"{split}_{index:04d}\n" for index in range(count)), encoding="utf-8")
-    for split, count in SINGLES.items():
-        for index in range(count):
-            image_HWC, which = draw_single(split, index)
-            hasher.update(image_HWC.tobytes())
-            folder = root / "Classification" / split / KINDS[which].name
-            _save(Image.fromarray(image_HWC), folder / f"{index:05d}.png")
-            progress(done := done + 1, total)
-    facts = {
-        "digest": hasher.hexdigest(),
-        "seed": SEED,
-        "scenes": SCENES,
-        "classification": SINGLES,
-        "semseg": CLASSES,
-        "parts": PARTS,
-    }
-    (root / "figures.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def _write_scene(root: Path, split: str, index: int, hasher: "hashlib._Hash") -> None:
+def _scene_name(split: str, index: int) -> str:
+    return f"{split}_{index:04d}"
+
+
+def _write_scene(root: Path, split: str, index: int) -> list[np.ndarray]:
+    """Writes a scene and returns its arrays."""
     scene = draw_scene(split, index)
-    for array in (scene.image, scene.semseg, scene.parts):
-        hasher.update(array.tobytes())
-    name = f"{split}_{index:04d}.png"
+    name = f"{_scene_name(split, index)}.png"
     _save(Image.fromarray(scene.image), root / "JPEGImages" / name)
     semseg = Image.fromarray(scene.semseg)
     semseg.putpalette(voc_palette().tobytes())
     _save(semseg, root / "SegmentationClass" / name)
     _save(Image.fromarray(scene.parts), root / "SegmentationPart" / name)
+    return [scene.image, scene.semseg, scene.parts]
+
+
+def _write_single(root: Path, split: str, index: int) -> list[np.ndarray]:
+    """Writes a classification image and returns it."""
+    image_HWC, which = draw_single(split, index)
+    _save(
+        Image.fromarray(image_HWC), root / "Classification" / split / KINDS[which].name / f"{index:05d}.png"
+    )
+    return [image_HWC]
 
 
 def _save(image: Image.Image, path: Path) -> None:
-    # Noise does not compress: the fastest level is as small as the best.
+    # Noise does not compress: the fastest level is nearly as small as the best.
     image.save(path, compress_level=1)
