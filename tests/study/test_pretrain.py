@@ -9,6 +9,7 @@ from PIL import Image
 
 from segstrat.config import TrialConfig
 from segstrat.data.classification import ClassificationData, open_classification
+from segstrat.machine import Machine
 from segstrat.pretraining import Recipe
 from study import pretrain as stage
 
@@ -30,8 +31,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _tiny_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "RECIPES", {"figures": TINY, "folder": TINY})
+    monkeypatch.setattr(stage, "this_machine", lambda: Machine(threads=1))
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
