@@ -76,12 +76,12 @@ class ConfusionMatrix:
                 f"logits {expected} or labels of the targets' shape"
             )
         classes = self.num_classes
-        rows = target_BHW.to(torch.int32)
-        # The remainder sends every other label, negative or large, to the last row.
-        rows = torch.where(rows == self.ignore_index, classes, rows.clamp(-1, classes + 1) % (classes + 2))
-        columns = predictions.to(torch.int32)
+        void, invalid = classes, classes + 1
+        labels, columns = target_BHW.to(torch.int32), predictions.to(torch.int32)
+        rows = torch.where(labels == self.ignore_index, void, invalid)
+        rows = torch.where((labels >= 0) & (labels < classes), labels, rows)
         known = (columns >= 0) & (columns < classes)
-        cells = torch.where(known, rows * classes + columns, (classes + 1) * classes)
+        cells = torch.where(known, rows * classes + columns, invalid * classes)
         self._bins += _histogram(cells.flatten(), self._bins.numel()).view_as(self._bins)
 
     def merge(self, other: "ConfusionMatrix") -> None:
