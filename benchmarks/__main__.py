@@ -16,7 +16,7 @@ from rich.table import Table
 
 from benchmarks import hardware
 from benchmarks.peers import MissingPeerError
-from benchmarks.timing import Comparison
+from benchmarks.timing import Claim, Comparison
 
 BENCHMARKS = {
     "input": "training input on one core against torchvision v2, albumentations, kornia",
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"[yellow]{name} was left out: {missing}[/yellow]")
             continue
         for comparison in comparisons[name]:
-            console.print(table(comparison))
+            console.print(table(comparison, verdicts=not options.quick))
     record = {"quick": options.quick, "machine": facts, "results": _plain(comparisons)}
     path = options.json or Path(".benchmarks") / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _plain(comparisons: dict[str, list[Comparison]]) -> dict[str, list[dict]]:
     return {name: [each.to_dict() for each in several] for name, several in comparisons.items()}
 
 
-def table(comparison: Comparison) -> Table:
+def table(comparison: Comparison, *, verdicts: bool) -> Table:
     """Median times, and the median and quartiles of the rounds' ratios to the reference."""
     rounds = len(comparison.seconds[comparison.reference])
     result = Table(title=f"{comparison.title} ({rounds} rounds)", title_justify="left", min_width=60)
@@ -78,16 +78,16 @@ def table(comparison: Comparison) -> Table:
         ratio, low, high = comparison.ratio(comparison.reference, name)
         time_ms = f"{comparison.median(name) * 1e3:.3g}"
         result.add_row(name, time_ms, f"{ratio:.2f}", f"{low:.2f}–{high:.2f}")
-    lines = [_verdict(comparison, claim.faster, claim.slower, claim.at_least) for claim in comparison.claims]
+    lines = [_verdict(comparison, claim) for claim in comparison.claims if verdicts]
     result.caption = "\n".join(lines + comparison.notes)
     result.caption_justify = "left"
     return result
 
 
-def _verdict(comparison: Comparison, faster: str, slower: str, at_least: float) -> str:
-    ratio = comparison.ratio(faster, slower)[0]
-    word = "met" if ratio >= at_least else "missed"
-    return f"{faster} against {slower}: {ratio:.2f}×, wanted {at_least:g}×: {word}"
+def _verdict(comparison: Comparison, claim: Claim) -> str:
+    ratio = comparison.ratio(claim.faster, claim.slower)[0]
+    word = "met" if ratio >= claim.at_least else "missed"
+    return f"{claim.faster} against {claim.slower}: {ratio:.2f}×, wanted {claim.at_least:g}×: {word}"
 
 
 if __name__ == "__main__":

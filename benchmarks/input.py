@@ -20,11 +20,12 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from benchmarks.peers import MissingPeerError, peer
-from benchmarks.scenes import HEIGHT, scenes_folder
+from benchmarks.scenes import CLASSES, HEIGHT, scenes_folder
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
 from segstrat.data.loader import TrainLoader, normalize
+from segstrat.tasks import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 BATCH = 10
@@ -97,11 +98,9 @@ def loader_epoch(
     dataset: Dataset, crop_size: int, finish: Callable[[torch.Tensor], torch.Tensor] = lambda images: images
 ) -> Contestant:
     """An epoch of segstrat's loader."""
-    from segstrat.tasks import Task
-
     loader = TrainLoader(
         dataset,
-        tasks={"semseg": Task("semseg", 21)},
+        tasks={"semseg": Task("semseg", CLASSES)},
         crop_size=crop_size,
         batch_size=BATCH,
         augmentation=1.0,

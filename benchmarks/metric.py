@@ -4,10 +4,9 @@ import torch
 
 from benchmarks.input import one_core
 from benchmarks.peers import MissingPeerError, peer
+from benchmarks.recipe import CLASSES, VOID, plain_counts
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.metrics import ConfusionMatrix
-
-CLASSES, VOID = 21, 255
 
 
 def run(*, quick: bool) -> list[Comparison]:
@@ -21,7 +20,7 @@ def run(*, quick: bool) -> list[Comparison]:
         matrix = ConfusionMatrix(CLASSES, VOID)
         contestants: dict[str, Contestant] = {
             "segstrat": lambda: matrix.update(logits_BCHW, labels_BHW),
-            "argmax and bincount": lambda: reference_counts(logits_BCHW, labels_BHW),
+            "argmax and bincount": lambda: plain_counts(logits_BCHW, labels_BHW),
         }
         notes = []
         for name, make in (("torchmetrics", torchmetrics), ("segmentation_models_pytorch", smp)):
@@ -46,14 +45,6 @@ def run(*, quick: bool) -> list[Comparison]:
         ]
 
 
-def reference_counts(logits_BCHW: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
-    """Counts (classes, classes) of torchvision's reference recipe."""
-    target, prediction = target_BHW.flatten().long(), logits_BCHW.argmax(1).flatten()
-    inside = target < CLASSES
-    cells = CLASSES * target[inside] + prediction[inside]
-    return torch.bincount(cells, minlength=CLASSES**2).view(CLASSES, CLASSES)
-
-
 def check_counts(logits_BCHW: torch.Tensor, target_BHW: torch.Tensor) -> None:
     """Compares the counts with the reference's.
 
@@ -62,7 +53,7 @@ def check_counts(logits_BCHW: torch.Tensor, target_BHW: torch.Tensor) -> None:
     """
     matrix = ConfusionMatrix(CLASSES, VOID)
     matrix.update(logits_BCHW, target_BHW)
-    if not torch.equal(matrix.counts[:CLASSES], reference_counts(logits_BCHW, target_BHW)):
+    if not torch.equal(matrix.counts[:CLASSES], plain_counts(logits_BCHW, target_BHW)):
         raise AssertionError("segstrat's confusion matrix differs from argmax and bincount")
 
 

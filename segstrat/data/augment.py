@@ -39,6 +39,10 @@ class Placement:
     flip: bool
     degrees: float
 
+    def scale(self, size: tuple[int, int]) -> float:
+        """Pixels of the scaled image per pixel of the image, of (height, width) `size`, along a side."""
+        return min(self.scaled_size[0] / size[0], self.scaled_size[1] / size[1])
+
     def matrix(self, size: tuple[int, int], crop_size: int) -> np.ndarray:
         """Affine map (2, 3) from pixel centres (x, y) of the image to those of the crop.
 
@@ -102,9 +106,9 @@ def place_image(image_HW3: np.ndarray, placement: Placement, out_SS3: np.ndarray
     """
     height, width = image_HW3.shape[:2]
     crop_size = out_SS3.shape[0]
-    scale = min(placement.scaled_size[0] / height, placement.scaled_size[1] / width)
+    scale = placement.scale((height, width))
     if scale < 1:
-        kernel = _low_pass(scale)
+        kernel = low_pass(scale)
         smooth = _scratch.array("smooth", (height, width, 3))
         image_HW3 = cv2.sepFilter2D(image_HW3, -1, kernel, kernel, dst=smooth)
     # OpenCV warps four channels about twice as fast as three, the conversions included.
@@ -165,8 +169,8 @@ def mirrored_labels(classes: Sequence[str]) -> np.ndarray | None:
     return table if (table != np.arange(256)).any() else None
 
 
-def _low_pass(scale: float) -> np.ndarray:
-    """Smoothing kernel for shrinking by `scale` < 1.
+def low_pass(scale: float) -> np.ndarray:
+    """Smoothing kernel, float32 of odd length, for shrinking by `scale` < 1.
 
     The triangle of an antialiased bilinear resize is 1/scale times as wide as that of linear interpolation;
     the kernel has a variance that grows accordingly. The factor ¼ agrees best with the step-by-step

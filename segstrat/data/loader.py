@@ -14,7 +14,13 @@ import cv2
 import numpy as np
 import torch
 
-from segstrat.data.augment import draw_placement, mirrored_labels, place_image, place_label
+from segstrat.data.augment import (
+    Placement,
+    draw_placement,
+    mirrored_labels,
+    place_image,
+    place_label,
+)
 from segstrat.data.dataset import VOID, Dataset, Sample
 from segstrat.errors import UserError
 from segstrat.tasks import Task
@@ -78,6 +84,7 @@ class TrainLoader:
 
     Attributes:
         wait_seconds: how long the consumer waited for input in the current or last epoch.
+        mirrored: task -> what its labels are called in a mirror, see `segstrat.data.augment.mirrored_labels`.
     """
 
     def __init__(
@@ -115,7 +122,7 @@ class TrainLoader:
         self.rank = rank
         self.world_size = world_size
         self.wait_seconds = 0.0
-        self._mirrored = {name: mirrored_labels(task.classes) for name, task in tasks.items()}
+        self.mirrored = {name: mirrored_labels(task.classes) for name, task in tasks.items()}
 
     def __len__(self) -> int:
         """Batches of an epoch."""
@@ -129,6 +136,21 @@ class TrainLoader:
         starts = range(0, len(self) * self.batch_size, self.batch_size)
         return [shuffled[start : start + self.batch_size] for start in starts]
 
+    def share(self, epoch: int) -> list[np.ndarray]:
+        """Indices of the images of each batch that this process gets."""
+        return [indices[self.rank :: self.world_size] for indices in self.order(epoch)]
+
+    def placement(self, index: int, size: tuple[int, int], epoch: int) -> Placement:
+        """Where image `index`, of (height, width) `size`, lies in its crop in `epoch`."""
+        return draw_placement(
+            size,
+            crop_size=self.crop_size,
+            strength=self.augmentation,
+            seed=self.seed,
+            epoch=epoch,
+            index=index,
+        )
+
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch. On the CPU, a batch is overwritten after the next one is asked for.
 
@@ -138,7 +160,7 @@ class TrainLoader:
         # The pool is the parallelism: OpenCV's own threads on top would fight for the same cores.
         cv2.setNumThreads(1)
         self.wait_seconds = 0.0
-        batches = [indices[self.rank :: self.world_size] for indices in self.order(epoch)]
+        batches = self.share(epoch)
         buffers = [self._new_buffer() for _ in batches[:_BUFFERS]]
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="input")
 
@@ -156,7 +178,7 @@ class TrainLoader:
                 self.wait_seconds += time.perf_counter() - asked
                 images, labels = buffers[step % _BUFFERS].tensors(len(indices))
                 yield Batch(
-                    images, labels, _positions(self.tasks, labelled), [self.dataset.ids[i] for i in indices]
+                    images, labels, positions(self.tasks, labelled), [self.dataset.ids[i] for i in indices]
                 )
                 if step + _BUFFERS < len(batches):
                     ahead.append(start(step + _BUFFERS))
@@ -170,18 +192,11 @@ class TrainLoader:
     def _fill(self, buffer: "_Buffer", row: int, index: int, epoch: int) -> tuple[str, ...]:
         """Writes an image and its labels into a row of a buffer; returns the tasks it is labelled for."""
         sample = self.dataset.read(index)
-        placement = draw_placement(
-            sample.image.shape[:2],
-            crop_size=self.crop_size,
-            strength=self.augmentation,
-            seed=self.seed,
-            epoch=epoch,
-            index=index,
-        )
+        placement = self.placement(index, sample.image.shape[:2], epoch)
         place_image(sample.image, placement, buffer.images[row])
         for name, maps in buffer.labels.items():
             if name in sample.labels:
-                place_label(sample.labels[name], placement, maps[row], self._mirrored[name])
+                place_label(sample.labels[name], placement, maps[row], self.mirrored[name])
             else:
                 maps[row].fill(VOID)
         return tuple(sample.labels)
@@ -260,7 +275,7 @@ class EvalLoader:
         return Batch(
             images.to(self.device).permute(0, 3, 1, 2),
             {name: maps.to(self.device) for name, maps in labels.items()},
-            _positions(self.tasks, [tuple(sample.labels) for sample in samples]),
+            positions(self.tasks, [tuple(sample.labels) for sample in samples]),
             [sample.id for sample in samples],
         )
 
@@ -305,6 +320,6 @@ class _Buffer:
         return images, labels
 
 
-def _positions(tasks: Iterable[str], labelled: list[tuple[str, ...]]) -> dict[str, list[int]]:
+def positions(tasks: Iterable[str], labelled: list[tuple[str, ...]]) -> dict[str, list[int]]:
     """Task -> positions of the images whose labelled tasks contain it."""
     return {task: [row for row, names in enumerate(labelled) if task in names] for task in tasks}

@@ -1,0 +1,138 @@
+"""Training step of FCN-32s-ResNet-18 on one core, batch 10, 256×256, 21 classes, with learnable upsampling.
+
+The reference is the plain eager float32 step of `benchmarks.recipe`; segstrat's is the one that trials run,
+its running confusion matrix included. The steps between the two show what each choice brings.
+"""
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+from benchmarks.hardware import cpu_has_bfloat16
+from benchmarks.input import one_core
+from benchmarks.recipe import CLASSES, PlainFCN, plain_optimizer, train_plainly
+from benchmarks.timing import Claim, Comparison, Contestant, compare
+from segstrat.config import TrialConfig
+from segstrat.data.loader import Batch, normalize
+from segstrat.machine import Machine
+from segstrat.models import build_model
+from segstrat.models.upsample import LearnableUpsample
+from segstrat.optim import COMMON, SummedUpdate, make_parts
+from segstrat.tasks import Task
+from segstrat.train import train_one_epoch
+
+TASKS = {"semseg": Task("semseg", CLASSES)}
+
+
+class OneBatch:
+    """A loader whose epoch is one batch, the same each time."""
+
+    def __init__(self, batch_size: int, side: int) -> None:
+        rng = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, generator=rng)
+        labels = torch.randint(0, CLASSES, (batch_size, side, side), dtype=torch.uint8, generator=rng)
+        self.batch = Batch(
+            images.permute(0, 3, 1, 2),
+            {"semseg": labels},
+            {"semseg": list(range(batch_size))},
+            [str(i) for i in range(batch_size)],
+        )
+
+    def epoch(self, _: int) -> Iterator[Batch]:
+        """The batch."""
+        yield self.batch
+
+
+def run(*, quick: bool) -> list[Comparison]:
+    batch_size, side, rounds = (2, 64, 1) if quick else (10, 256, 7)
+    with one_core():
+        loader = OneBatch(batch_size, side)
+        bfloat16 = cpu_has_bfloat16()
+        contestants = {
+            "eager float32 NCHW": plain_step(loader),
+            "+ convolution for transposed": plain_step(loader, shuffle=True),
+            "+ channels last": plain_step(loader, shuffle=True, channels_last=True),
+            "+ fused SGD": plain_step(loader, shuffle=True, channels_last=True, fused=True),
+            "+ bfloat16": plain_step(loader, shuffle=True, channels_last=True, fused=True, bfloat16=True),
+            "segstrat": trial_step(loader),
+        }
+        notes = []
+        if not quick:
+            contestants["segstrat, compiled"] = compiled = trial_step(loader, compiled=True)
+            start = time.perf_counter()
+            compiled()
+            notes.append(f"compiled: the first step took {time.perf_counter() - start:.0f} s")
+        if bfloat16:
+            contestants["segstrat, bfloat16"] = trial_step(loader, bfloat16=True)
+        fastest = "segstrat, bfloat16" if bfloat16 else "segstrat"
+        return [
+            compare(
+                f"training step, one core, batch {batch_size}, {side}×{side}",
+                contestants,
+                unit="step",
+                reference="segstrat",
+                rounds=rounds,
+                claims=[Claim(fastest, "eager float32 NCHW", 1.7 if bfloat16 else 1.0)],
+                notes=notes,
+            )
+        ]
+
+
+def plain_step(
+    loader: OneBatch,
+    *,
+    shuffle: bool = False,
+    channels_last: bool = False,
+    fused: bool = False,
+    bfloat16: bool = False,
+) -> Contestant:
+    """A step of the plain loop, with some of segstrat's choices."""
+    torch.manual_seed(0)
+    model = PlainFCN()
+    side = loader.batch.images.shape[-1]
+    if shuffle:
+        model.upsample = _AsTransposed(model.upsample.weight, side)
+    optimizer = plain_optimizer(model)
+    optimizer = torch.optim.SGD(optimizer.param_groups, fused=fused) if fused else optimizer
+    images = normalize(loader.batch.images).contiguous()
+    if channels_last:
+        model.to(memory_format=torch.channels_last)
+        images = images.to(memory_format=torch.channels_last)
+    batches = [(images, loader.batch.labels["semseg"])]
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            train_plainly(model, optimizer, batches)
+
+    return step
+
+
+class _AsTransposed(torch.nn.Module):
+    """segstrat's upsampling in the place of the transposed convolution."""
+
+    def __init__(self, weight: torch.nn.Parameter, side: int) -> None:
+        super().__init__()
+        self.upsample = LearnableUpsample(CLASSES, 32)
+        self.upsample.weight = weight
+        self.side = side
+
+    def forward(self, scores_BChw: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.upsample(scores_BChw, (self.side, self.side))
+        return logits
+
+
+def trial_step(loader: OneBatch, *, bfloat16: bool = False, compiled: bool = False) -> Contestant:
+    """The step that a trial runs."""
+    config = TrialConfig(
+        model="fcn32s",
+        backbone="resnet18",
+        crop_size=loader.batch.images.shape[-1],
+        batch_size=len(loader.batch.ids),
+    )
+    machine = Machine(precision="bfloat16" if bfloat16 else "float32", compile=compiled)
+    model = build_model(config, TASKS).to(memory_format=torch.channels_last)
+    update = SummedUpdate(make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}), total_steps=10**6)
+    if compiled:
+        model.compile()
+    return lambda: train_one_epoch(model, loader, update, TASKS, config, machine, 0)
