@@ -9,6 +9,7 @@ the columns.
 """
 
 import io
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -42,11 +43,16 @@ TRIAL_FACTS = (
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 
 
+class OldFrameError(UserError):
+    """Frames that lack columns which this version reads."""
+
+
 def load(folder: str | Path | Store) -> Frames:
     """The frames of a study, as written while it ran.
 
     Raises:
-        UserError: if there are none, or if they were written by a version with other columns.
+        UserError: if there are none.
+        OldFrameError: if they were written by a version with other columns.
     """
     store = _store(folder)
     trials, epochs = read_frame(store, "trials"), read_frame(store, "epochs")
@@ -56,10 +62,16 @@ def load(folder: str | Path | Store) -> Frames:
             "give the folder of a study, such as results/wd_grid"
         )
     missing = [name for name in TRIAL_KEYS if name not in trials]
-    missing += [name for name in (*EPOCH_KEYS, *SCORES) if name not in epochs]
+    missing += [name for name in (*EPOCH_KEYS, *SCORES, "iou") if name not in epochs]
+    if "tasks" in trials:
+        prefixes = ("",) if read_manifest(store).get("value") == "best" else ("", "last_")
+        tasks = dict.fromkeys(task for names in trials["tasks"] for task in str(names).split("+"))
+        parts = itertools.product(prefixes, tasks, ("train", "val"), ("loss", "miou"))
+        names = [f"{prefix}{task}_{split}_{score}" for prefix, task, split, score in parts]
+        missing += [name for name in names if name not in trials]
     if missing:
-        raise UserError(
-            f"the frames in {store.uri} are of another version: they lack {', '.join(missing)}; "
+        raise OldFrameError(
+            f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
             f"`python -m study.frame {store.uri}` writes them anew from the trials' records"
         )
     return trials, epochs
@@ -78,9 +90,18 @@ def read_frame(store: Store, name: str) -> pd.DataFrame | None:
 
 
 def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
-    """What was asked: space, data, machine and the planned trials; empty where there is no manifest."""
+    """What was asked: space, data, machine and the planned trials; empty where there is no manifest.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
     store = _store(folder)
-    return json.loads(store.read(MANIFEST)) if store.exists(MANIFEST) else {}
+    if not store.exists(MANIFEST):
+        return {}
+    try:
+        return json.loads(store.read(MANIFEST))
+    except ValueError as error:
+        raise UserError(f"{store.uri}/{MANIFEST} cannot be read ({error}); restore it from a copy") from error
 
 
 def write_frames(folder: str | Path | Store) -> Frames:

@@ -2,12 +2,13 @@
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision; the page swaps each colour for a
@@ -27,15 +28,15 @@ _RC: dict[Any, Any] = {
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "font.family": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "axes.titlesize": 11,
+    "font.size": 10,
+    "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
     "axes.titlepad": 10,
-    "axes.labelsize": 10,
-    "xtick.labelsize": 9.5,
-    "ytick.labelsize": 9.5,
-    "legend.fontsize": 9.5,
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "legend.fontsize": 9,
     "legend.frameon": False,
     "text.color": INK,
     "axes.labelcolor": MUTED,
@@ -66,6 +67,25 @@ def style() -> Iterator[None]:
     """Draw inside this."""
     with mpl.rc_context(_RC):
         yield
+
+
+def arm_colors(arms: Iterable[str]) -> dict[str, str]:
+    """A colour for each arm; raw is orange and pre-trained blue where these are all."""
+    names = sorted(set(arms), reverse=True)
+    plain = {"raw": ORANGE, "pre-trained": BLUE}
+    if all(name in plain for name in names):
+        return {name: plain[name] for name in names}
+    return {name: CYCLE[index % len(CYCLE)] for index, name in enumerate(names)}
+
+
+@contextmanager
+def new_panel(title: str, *, width: float = 4.9, height: float = 3.6) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of one panel, drawn in the project's style; sizes in inches."""
+    with style():
+        figure = Figure(figsize=(width, height))
+        ax = figure.subplots()
+        ax.set_title(title)
+        yield figure, ax
 
 
 @dataclass(frozen=True)

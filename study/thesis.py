@@ -17,7 +17,8 @@ def published() -> pd.DataFrame:
     table = pd.concat([pd.read_csv(path) for path in sorted(TABLES.glob("*.csv"))], ignore_index=True)
     table["tasks"] = table["tasks"].fillna(table["task"])
     # Table 1.1 repeats a column of Table 1.2.
-    return table.drop_duplicates(["task", "tasks", "model", "backbone", "weight_decay", "pretrained"])
+    keys = ["task", "tasks", "model", "backbone", "weight_decay", "pretrained"]
+    return table.drop_duplicates(keys, keep="last", ignore_index=True)
 
 
 def table_1_2() -> Study:
