@@ -125,7 +125,7 @@ class _Trial:
             device=device,
             **share,
         )
-        parts = make_parts(model, config, images_per_part(train_set, tasks))
+        parts = make_parts(model, config, images_per_part(train_set, tasks), fused=True)
         update: Update = (
             AsynchronousUpdate(parts)
             if config.asynchronous
