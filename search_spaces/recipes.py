@@ -34,7 +34,7 @@ def figures(model: str, *, pretrained: bool) -> Fields:  # noqa: ARG001
         "crop_size": 80,
         "batch_size": 4,
         "epochs": 40,
-        "learning_rate": 0.1,
+        "learning_rate": 0.05,
         "augmentation": 0.5,
     }
 
