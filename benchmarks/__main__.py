@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import hardware
-from benchmarks.peers import MissingPeerError
+from benchmarks.peers import UnavailableError
 from benchmarks.timing import Claim, Comparison
 
 BENCHMARKS = {
@@ -24,6 +24,7 @@ BENCHMARKS = {
     "step": "FCN-32s-ResNet-18 training step on the CPU against plain eager float32",
     "metric": "confusion matrix against torchmetrics and others",
     "epoch": "a whole epoch against a plain loop of torchvision's recipe",
+    "gpu": "step and its roof, epochs, data wait and packed trials on a CUDA GPU",
 }
 
 
@@ -49,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     for name in options.names or BENCHMARKS:
         try:
             comparisons[name] = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick)
-        except MissingPeerError as missing:
+        except UnavailableError as missing:
             console.print(f"[yellow]{name} was left out: {missing}[/yellow]")
             continue
         for comparison in comparisons[name]:

@@ -14,6 +14,7 @@ from benchmarks.scenes import scenes_folder
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
+from segstrat.data.device_cache import DeviceTrainLoader
 from segstrat.data.loader import TrainLoader
 from segstrat.machine import Machine
 from segstrat.models import build_model
@@ -27,9 +28,12 @@ def run(*, quick: bool) -> list[Comparison]:
     with scenes_folder(images) as root, one_core():
         data = build_protocol("folder", root, cache_dir=root / "cache")
         recipe = Files(root, torchvision_v2(crop_size))
-        contestants = {"torchvision's recipe": plain_epoch(recipe), "segstrat": trial_epoch(data, crop_size)}
+        contestants = {
+            "torchvision's recipe": plain_epoch(recipe),
+            "segstrat": trial_epoch(data, crop_size, Machine())[0],
+        }
         if bfloat16:
-            contestants["segstrat, bfloat16"] = trial_epoch(data, crop_size, bfloat16=True)
+            contestants["segstrat, bfloat16"] = trial_epoch(data, crop_size, Machine(precision="bfloat16"))[0]
         fastest = "segstrat, bfloat16" if bfloat16 else "segstrat"
         return [
             compare(
@@ -44,23 +48,30 @@ def run(*, quick: bool) -> list[Comparison]:
         ]
 
 
-def plain_epoch(recipe: Files) -> Contestant:
+def plain_epoch(recipe: Files, device: torch.device | str = "cpu", workers: int = 0) -> Contestant:
     """An epoch of the plain loop."""
     torch.manual_seed(0)
-    model = PlainFCN()
+    model = PlainFCN().to(device)
     optimizer = plain_optimizer(model)
-    loader = DataLoader(recipe, batch_size=BATCH, shuffle=True)
-    return lambda: train_plainly(model, optimizer, loader, count=True)
+    loader = DataLoader(
+        recipe,
+        batch_size=BATCH,
+        shuffle=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.device(device).type == "cuda",
+    )
+    return lambda: train_plainly(model, optimizer, loader, device, count=True)
 
 
-def trial_epoch(data: DataProtocol, crop_size: int, *, bfloat16: bool = False) -> Contestant:
-    """An epoch of a trial."""
+def trial_epoch(data: DataProtocol, crop_size: int, machine: Machine) -> tuple[Contestant, TrainLoader]:
+    """An epoch of a trial, and the loader that feeds it."""
     config = TrialConfig(crop_size=crop_size, batch_size=BATCH)
-    machine = Machine(precision="bfloat16" if bfloat16 else "float32")
-    model = build_model(config, data.tasks).to(memory_format=torch.channels_last)
-    images = {COMMON: len(data.train), "semseg": len(data.train)}
-    update = SummedUpdate(make_parts(model, config, images), total_steps=10**6)
-    loader = TrainLoader(
+    model = build_model(config, data.tasks).to(machine.torch_device).to(memory_format=torch.channels_last)
+    parts = make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
+    update = SummedUpdate(parts, total_steps=10**6)
+    kind = DeviceTrainLoader if machine.device_cache else TrainLoader
+    loader = kind(
         data.train,
         tasks=data.tasks,
         crop_size=crop_size,
@@ -68,5 +79,6 @@ def trial_epoch(data: DataProtocol, crop_size: int, *, bfloat16: bool = False) -
         augmentation=1.0,
         seed=0,
         threads=machine.threads,
+        device=machine.torch_device,
     )
-    return lambda: train_one_epoch(model, loader, update, data.tasks, config, machine, 0)
+    return lambda: train_one_epoch(model, loader, update, data.tasks, config, machine, 0), loader

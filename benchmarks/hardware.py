@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from segstrat.machine import fastest_precision
+
 PACKAGES = (
     *("torch", "torchvision", "opencv-python-headless", "numpy", "ray"),
     *("albumentations", "kornia", "torchmetrics", "segmentation-models-pytorch"),
@@ -30,8 +32,7 @@ def describe() -> dict[str, Any]:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 matrices in hardware."""
-    flags = torch.cpu.get_capabilities()
-    return any(flags.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return fastest_precision(torch.device("cpu")) == "bfloat16"
 
 
 def _processor() -> str:

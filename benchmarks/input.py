@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
-from benchmarks.peers import MissingPeerError, peer
+from benchmarks.peers import UnavailableError, peer
 from benchmarks.scenes import CLASSES, HEIGHT, scenes_folder
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.data import build_protocol
@@ -47,7 +47,7 @@ def run(*, quick: bool) -> list[Comparison]:
         for name, make in PEERS.items():
             try:
                 transform = make(crop_size)
-            except MissingPeerError as missing:
+            except UnavailableError as missing:
                 notes.append(str(missing))
                 continue
             contestants[f"{name}, from files"] = peer_epoch(Files(root, transform))

@@ -3,7 +3,7 @@
 import torch
 
 from benchmarks.input import one_core
-from benchmarks.peers import MissingPeerError, peer
+from benchmarks.peers import UnavailableError, peer
 from benchmarks.recipe import CLASSES, VOID, plain_counts
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.metrics import ConfusionMatrix
@@ -26,7 +26,7 @@ def run(*, quick: bool) -> list[Comparison]:
         for name, make in (("torchmetrics", torchmetrics), ("segmentation_models_pytorch", smp)):
             try:
                 contestants[name] = make(logits_BCHW, target_BHW)
-            except MissingPeerError as missing:
+            except UnavailableError as missing:
                 notes.append(str(missing))
         check_counts(logits_BCHW, labels_BHW)
         notes.append("counts equal those of argmax and bincount exactly")

@@ -4,17 +4,17 @@ import importlib
 from types import ModuleType
 
 
-class MissingPeerError(Exception):
-    """A package that only the benchmarks need is not installed."""
+class UnavailableError(Exception):
+    """What a benchmark needs is not there: a package that only benchmarks use, or a GPU."""
 
 
 def peer(name: str) -> ModuleType:
     """Imports a peer.
 
     Raises:
-        MissingPeerError: with the command that installs it.
+        UnavailableError: with the command that installs it.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingPeerError(f"{name} is not installed; run `uv sync --group peers` first") from error
+        raise UnavailableError(f"{name} is not installed; run `uv sync --group peers` first") from error

@@ -7,6 +7,7 @@ its running confusion matrix included. The steps between the two show what each 
 import time
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from benchmarks.hardware import cpu_has_bfloat16
@@ -26,22 +27,25 @@ TASKS = {"semseg": Task("semseg", CLASSES)}
 
 
 class OneBatch:
-    """A loader whose epoch is one batch, the same each time."""
+    """A loader whose epoch is one batch, `repeats` times."""
 
-    def __init__(self, batch_size: int, side: int) -> None:
-        rng = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, generator=rng)
-        labels = torch.randint(0, CLASSES, (batch_size, side, side), dtype=torch.uint8, generator=rng)
+    def __init__(
+        self, batch_size: int, side: int, device: torch.device | str = "cpu", repeats: int = 1
+    ) -> None:
+        rng = np.random.default_rng(0)
+        images = rng.integers(0, 256, (batch_size, side, side, 3), dtype=np.uint8)
+        labels = rng.integers(0, CLASSES, (batch_size, side, side), dtype=np.uint8)
+        self.repeats = repeats
         self.batch = Batch(
-            images.permute(0, 3, 1, 2),
-            {"semseg": labels},
+            torch.from_numpy(images).to(device).permute(0, 3, 1, 2),
+            {"semseg": torch.from_numpy(labels).to(device)},
             {"semseg": list(range(batch_size))},
             [str(i) for i in range(batch_size)],
         )
 
     def epoch(self, _: int) -> Iterator[Batch]:
-        """The batch."""
-        yield self.batch
+        """The batches."""
+        yield from [self.batch] * self.repeats
 
 
 def run(*, quick: bool) -> list[Comparison]:
@@ -55,16 +59,16 @@ def run(*, quick: bool) -> list[Comparison]:
             "+ channels last": plain_step(loader, shuffle=True, channels_last=True),
             "+ fused SGD": plain_step(loader, shuffle=True, channels_last=True, fused=True),
             "+ bfloat16": plain_step(loader, shuffle=True, channels_last=True, fused=True, bfloat16=True),
-            "segstrat": trial_step(loader),
+            "segstrat": trial_step(loader, Machine()),
         }
         notes = []
         if not quick:
-            contestants["segstrat, compiled"] = compiled = trial_step(loader, compiled=True)
+            contestants["segstrat, compiled"] = compiled = trial_step(loader, Machine(compile=True))
             start = time.perf_counter()
             compiled()
             notes.append(f"compiled: the first step took {time.perf_counter() - start:.0f} s")
         if bfloat16:
-            contestants["segstrat, bfloat16"] = trial_step(loader, bfloat16=True)
+            contestants["segstrat, bfloat16"] = trial_step(loader, Machine(precision="bfloat16"))
         fastest = "segstrat, bfloat16" if bfloat16 else "segstrat"
         return [
             compare(
@@ -122,17 +126,14 @@ class _AsTransposed(torch.nn.Module):
         return logits
 
 
-def trial_step(loader: OneBatch, *, bfloat16: bool = False, compiled: bool = False) -> Contestant:
-    """The step that a trial runs."""
+def trial_step(loader: OneBatch, machine: Machine, model_name: str = "fcn32s") -> Contestant:
+    """The steps that a trial runs on the loader's batches."""
     config = TrialConfig(
-        model="fcn32s",
-        backbone="resnet18",
-        crop_size=loader.batch.images.shape[-1],
-        batch_size=len(loader.batch.ids),
+        model=model_name, crop_size=loader.batch.images.shape[-1], batch_size=len(loader.batch.ids)
     )
-    machine = Machine(precision="bfloat16" if bfloat16 else "float32", compile=compiled)
-    model = build_model(config, TASKS).to(memory_format=torch.channels_last)
-    update = SummedUpdate(make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}), total_steps=10**6)
-    if compiled:
+    model = build_model(config, TASKS).to(machine.torch_device).to(memory_format=torch.channels_last)
+    parts = make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
+    update = SummedUpdate(parts, total_steps=10**6)
+    if machine.compile:
         model.compile()
     return lambda: train_one_epoch(model, loader, update, TASKS, config, machine, 0)

@@ -36,3 +36,17 @@ class Machine:
     def torch_device(self) -> torch.device:
         """The device as torch wants it."""
         return torch.device(self.device)
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """The type of matrix products that the device's hardware multiplies fastest.
+
+    Torch runs bfloat16 everywhere, but on a processor without units for it more slowly than float32.
+    """
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # AVX-512 BF16 and AMX on x86, BF16 on Arm.
+    units = ("avx512_bf16", "amx_bf16", "bf16")
+    has_units = device.type == "cpu" and any(torch.cpu.get_capabilities().get(unit) for unit in units)
+    return "bfloat16" if has_units else "float32"
