@@ -58,7 +58,7 @@ def load_backbone_weights(backbone: Backbone, source: str) -> str:
         backbone: changed in place.
         source: `imagenet` (torchvision's IMAGENET1K_V1, through torch hub's cache), or a file: weights that
             `save_backbone` wrote, a torchvision state dict (`.pth`, `.safetensors`) whose classifier is left
-            out, or the SUNet authors' checkpoint.
+            out, the SUNet authors' checkpoint, or a trial's checkpoint, whose heads are left out.
 
     Returns:
         SHA-256 of the file, hex.
@@ -126,12 +126,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tensor]:
-    state = content.get("state_dict", content)
+    state = content.get("state_dict", content.get("model", content))
     tensors = isinstance(state, Mapping) and all(isinstance(each, torch.Tensor) for each in state.values())
     if not tensors or not state:
         raise UserError(f"weights {path} hold no state dict (names with tensors); save `model.state_dict()`")
     # Models that were wrapped in DataParallel carry its name.
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+    state = {str(name).removeprefix("module."): value for name, value in state.items()}
+    inside = {name: value for name, value in state.items() if name.startswith("backbone.")}
+    return {name.removeprefix("backbone."): value for name, value in inside.items()} or state
 
 
 def _check_origin(backbone: Backbone, content: Mapping[str, Any], path: Path) -> None:

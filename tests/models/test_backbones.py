@@ -9,10 +9,16 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from segstrat.models import BACKBONES, assemble_backbone, build_backbone
+from segstrat import config
+from segstrat.models import BACKBONES, MODELS, assemble_backbone, build_backbone
 from segstrat.models.backbone import Backbone
 from segstrat.models.resnet import BottleneckBlock, ResidualBlock
 from segstrat.models.weights import load_backbone_weights
+
+
+def test_the_names_are_those_that_a_config_accepts():
+    assert tuple(MODELS) == config.MODELS
+    assert tuple(BACKBONES) == (*config.BACKBONES, *(name for name in MODELS if name.startswith("sunet")))
 
 
 def randomize(net: nn.Module, seed: int = 0) -> nn.Module:

@@ -84,6 +84,15 @@ def test_torchvision_state_dicts_load_in_every_wrapping(published, tmp_path: Pat
     assert torch.equal(backbone.features[12].expand3x3.bias, net.features[12].expand3x3.bias)
 
 
+def test_a_trials_checkpoint_gives_its_backbone_whatever_its_classes(tmp_path: Path):
+    trained = build_model(TrialConfig(width=1 / 16, seed=5), {"parts": Task("parts", 7)})
+    path = write(tmp_path / "checkpoint.pt", {"config": {}, "model": trained.state_dict(), "reports": []})
+    config = TrialConfig(width=1 / 16, pretrained=True, weights=path)
+    model = build_model(config, TASKS)
+    load_pretrained(model, config)
+    assert equal(model.backbone, trained.backbone)
+
+
 def test_counters_of_old_checkpoints_may_be_missing(tmp_path: Path):
     state = {name: value for name, value in thin(seed=5).state_dict().items() if "num_batches" not in name}
     backbone = thin()
@@ -106,7 +115,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, plain_pickle: bool):
     path, target = tmp_path / "evil.pth", tmp_path / "was-run"
     content = {"state_dict": {}, "extra": Bomb(target)}
     if plain_pickle:
-        path.write_bytes(pickle.dumps(content))
+        path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
     with pytest.raises(UserError, match=r"evil\.pth are damaged or hold more than tensors"):
