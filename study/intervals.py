@@ -67,10 +67,14 @@ class Interval:
         return Interval(estimate, low, high, self.n, self.method)
 
 
-def mean_interval(values: Sequence[float] | Floats, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of the mean of independent values (n,), one a seed.
+def mean_interval(
+    values: Sequence[float] | Floats, confidence: float = CONFIDENCE, *, variance_factor: float = 1.0
+) -> Interval:
+    """Interval of the mean of values (n,), one a seed; not-a-number values are left out.
 
-    Not-a-number values are left out.
+    Args:
+        variance_factor: by how much the mean's variance exceeds that of independent values; widens the
+            interval by its square root.
     """
     x = np.asarray(values, dtype=float)
     x = x[np.isfinite(x)]
@@ -78,20 +82,23 @@ def mean_interval(values: Sequence[float] | Floats, confidence: float = CONFIDEN
     if n < MIN_SEEDS:
         estimate = float(x.mean()) if n else None
         return Interval(estimate, None, None, n, f"no interval: {_seeds(n)}, at least {MIN_SEEDS} are needed")
-    mean, error = float(x.mean()), float(x.std(ddof=1)) / math.sqrt(n)
+    mean, error = float(x.mean()), math.sqrt(variance_factor / n) * float(x.std(ddof=1))
+    note = "" if variance_factor == 1.0 else f", variance × {variance_factor:g}"
     if n >= _BOOTSTRAP_FROM:
         lower, upper = _bootstrap_t_quantiles(x, confidence)
         if math.isfinite(lower) and math.isfinite(upper):
-            method = f"studentized bootstrap over {n} seeds"
+            method = f"studentized bootstrap over {n} seeds{note}"
             return Interval(mean, mean - upper * error, mean - lower * error, n, method)
     half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
-    return Interval(mean, mean - half, mean + half, n, f"Student's t over {n} seeds")
+    return Interval(mean, mean - half, mean + half, n, f"Student's t over {n} seeds{note}")
 
 
 def ratio_interval(
     numerators: Sequence[float] | Floats,
     denominators: Sequence[float] | Floats,
     confidence: float = CONFIDENCE,
+    *,
+    variance_factor: float = 1.0,
 ) -> Interval:
     """Interval of mean(numerators) / mean(denominators) of paired values (n,), by Fieller's theorem (1954).
 
@@ -108,19 +115,21 @@ def ratio_interval(
     if n < MIN_SEEDS:
         method = f"no interval: {_seeds(n)}, at least {MIN_SEEDS} are needed"
         return Interval(estimate, None, None, n, method)
-    (v_top, v_both), (_, v_bottom) = np.cov(pairs, rowvar=False) / n
+    (v_top, v_both), (_, v_bottom) = variance_factor * np.cov(pairs, rowvar=False) / n
     t2 = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) ** 2
     a = bottom**2 - t2 * v_bottom
     if a <= 0:
         return Interval(estimate, None, None, n, "no interval: the gap itself may be zero")
     b = top * bottom - t2 * v_both
     root = math.sqrt(max(b**2 - a * (top**2 - t2 * v_top), 0.0))
-    return Interval(
-        estimate, float((b - root) / a), float((b + root) / a), n, f"Fieller's theorem over {n} seeds"
-    )
+    note = "" if variance_factor == 1.0 else f", variance × {variance_factor:g}"
+    method = f"Fieller's theorem over {n} seeds{note}"
+    return Interval(estimate, float((b - root) / a), float((b + root) / a), n, method)
 
 
-def seeds_needed(values: Sequence[float] | Floats, threshold: float, most: int = 200) -> int | None:
+def seeds_needed(
+    values: Sequence[float] | Floats, threshold: float, *, variance_factor: float = 1.0, most: int = 200
+) -> int | None:
     """How many seeds would put the interval of the mean on one side of a threshold.
 
     Assumes that mean and spread stay as they are; None where fewer than `MIN_SEEDS` values tell no spread,
@@ -130,7 +139,8 @@ def seeds_needed(values: Sequence[float] | Floats, threshold: float, most: int =
     x = x[np.isfinite(x)]
     if len(x) < MIN_SEEDS:
         return None
-    distance, spread = abs(float(x.mean()) - threshold), float(x.std(ddof=1))
+    distance = abs(float(x.mean()) - threshold)
+    spread = math.sqrt(variance_factor) * float(x.std(ddof=1))
     for n in range(MIN_SEEDS, most + 1):
         if float(stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1)) * spread / math.sqrt(n) < distance:
             return n

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 
 from study.analysis import Answer
 from study.cells import Context, Study, setting_label
+from study.contrasts import trial_settings
 from study.intervals import mean_interval
 from study.style import BLUE, GREEN, GRID, MUTED, ORANGE, PAPER, SKY, Picture, arm_colors, new_panel
 from study.verdict import Verdict
@@ -317,15 +318,6 @@ def cost_picture(answer: Answer) -> Picture | None:
         "trials. The cost of making the pre-trained weights is not part of it.",
         (draw_cost(table),),
     )
-
-
-def trial_settings(context: Context) -> pd.Series:
-    """The label of each trial's setting, as in `study.contrasts.side`."""
-    labels = [
-        setting_label({axis: trial[axis] for axis in context.strategies})
-        for _, trial in context.trials.iterrows()
-    ]
-    return pd.Series(labels, index=context.trials.index, dtype=object)
 
 
 def _class_scores(study: Study, context: Context) -> dict[tuple[bool, str, int], np.ndarray]:

@@ -146,7 +146,7 @@ def draw_map(table: pd.DataFrame, rows: str | None, columns: str, title: str) ->
     means = table["val_miou"].astype(float)
     low, high = (0.0, 1.0) if means.isna().all() else (float(means.min()), float(means.max()))
     scale = mpl.colormaps["cividis"]
-    height = 1.6 + 0.56 * len(sides)
+    height = 1.6 + 0.66 * len(sides)
     with new_panel(title, width=max(4.9, 1.3 + 0.66 * len(levels)), height=height) as (figure, ax):
         for cell in table.to_dict("records"):
             x, y = levels.index(cell["column"]), sides.index(cell[key])
@@ -284,9 +284,9 @@ def _draw_cell(
             fontsize=8.5,
         )
         return
-    half = "" if pd.isna(cell["low"]) else f"±{(cell['high'] - cell['low']) / 2:.3f}, "
-    ax.annotate(f"{cell['val_miou']:.3f}", (x, y - 0.12), ha="center", va="center", color=ink, fontsize=10)
-    ax.annotate(f"{half}n={cell['n']}", (x, y + 0.24), ha="center", va="center", color=ink, fontsize=6.8)
+    ax.annotate(f"{cell['val_miou']:.3f}", (x, y - 0.2), ha="center", va="center", color=ink, fontsize=10)
+    half = "" if pd.isna(cell["low"]) else f"±{(cell['high'] - cell['low']) / 2:.3f}\n"
+    ax.annotate(f"{half}n={cell['n']}", (x, y + 0.2), ha="center", va="center", color=ink, fontsize=7.5)
 
 
 def _range_text(low: float | None, high: float | None) -> str:

@@ -52,10 +52,11 @@ def judge(found: Contrasts, margin: float = MARGIN) -> tuple[Label, str]:
             f"{with_interval(found.gap)}, so there may be no gap to close"
         )
     if not (found.gap.known and found.improvement.known):
-        return "undetermined", (
-            f"{with_interval(found.remaining)} separate pre-trained from the best regularized raw model, but "
-            "without the unregularized raw model nothing says what regularization contributed"
+        seen = (
+            f"pre-trained ends {ahead(found.remaining)} the best regularized raw model, but nothing says what "
+            "regularization contributed."
         )
+        return "undetermined", " ".join([seen, *found.missing])
     remaining = f"pre-trained ends {ahead(found.remaining)} the best regularized raw model"
     gained = f"regularization gains {with_interval(found.improvement)}"
     if found.remaining.below(margin):
@@ -142,7 +143,9 @@ def decisive_contrasts(found: Contrasts, margin: float) -> list[dict[str, Any]]:
     }
     for name, threshold in thresholds.items():
         interval: Interval = getattr(found, name)
-        needed = seeds_needed(found.differences[name].to_numpy(), threshold)
+        needed = seeds_needed(
+            found.differences[name].to_numpy(), threshold, variance_factor=found.variance_factors[name]
+        )
         left, right = cells[name]
         rows.append(
             {
