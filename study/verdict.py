@@ -53,8 +53,8 @@ def judge(found: Contrasts, margin: float = MARGIN) -> tuple[Label, str]:
         )
     if not (found.gap.known and found.improvement.known):
         seen = (
-            f"pre-trained ends {ahead(found.remaining)} the best regularized raw model, but nothing says what "
-            "regularization contributed."
+            f"pre-trained ends {ahead(found.remaining)} the best regularized raw model, but nothing says "
+            "what regularization contributed."
         )
         return "undetermined", " ".join([seen, *found.missing])
     remaining = f"pre-trained ends {ahead(found.remaining)} the best regularized raw model"
