@@ -46,7 +46,7 @@ from study.options import StrictParser
 RECIPES = {
     "figures": Recipe(
         epochs=10, batch_size=64, learning_rate=0.1, warmup_epochs=1, crop_size=80, resize=80,
-        smallest_crop=0.5,
+        smallest_crop=0.8,
     ),
     "folder": Recipe(
         epochs=90, batch_size=256, learning_rate=0.1, warmup_epochs=5, crop_size=224, resize=256,
@@ -140,7 +140,7 @@ def show(reports: Iterator[PretrainReport], title: str, epochs: int) -> Pretrain
             note = f"loss {report.train_loss:.3f}, top-1 {report.top1:.1%}, top-5 {report.top5:.1%}"
             bar.update(task, completed=report.epoch, note=note)
             if not console.is_terminal:
-                console.print(f"{title}: epoch {report.epoch}/{epochs}, {note}, {report.seconds:.1f} s")
+                console.print(f"{title}: epoch {report.epoch}/{epochs}, {note}, {report.seconds:.1f} s", soft_wrap=True)
     return report
 
 

@@ -124,7 +124,7 @@ def _light(canvas: Canvas, rng: Rng) -> np.ndarray:
     place = np.arange(canvas.size, dtype=np.int64) * 2 - canvas.size
     fall = 256 + (slope_x * place[None, :] + slope_y * place[:, None]) // canvas.size
     lit = canvas.image() * fall[:, :, None] * colour // 65536
-    grain = int(rng.integers(24, 56))
+    grain = int(rng.integers(8, 28))
     noise = rng.integers(-grain, grain + 1, (canvas.size, canvas.size, 3))
     return np.clip(lit + noise, 0, 255).astype(np.uint8)
 
