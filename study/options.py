@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -11,7 +12,17 @@ from segstrat.errors import UserError
 
 AUTO = "auto"
 # What decides the trials. A resumed study takes them from its manifest unless they are given again.
-STUDY_FIELDS = ("space", "data", "weights", "seeds", "scheduler", "budget", "precision", "deterministic")
+STUDY_FIELDS = (
+    "space",
+    "data",
+    "data_root",
+    "weights",
+    "seeds",
+    "scheduler",
+    "budget",
+    "precision",
+    "deterministic",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +96,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         UserError: for an unknown flag or a value that a flag cannot have.
     """
     namespace = make_parser().parse_strictly(arguments)
+    # `ray job submit` and `ray start` tell a driver by this variable which cluster it belongs to.
+    namespace.address = namespace.address or os.environ.get("RAY_ADDRESS") or None
     options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
     if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", options.name):
         raise UserError(
@@ -124,7 +137,11 @@ def make_parser() -> "StrictParser":
     add("--gpus-per-trial", type=_gpus, metavar="F|auto", help="default: 1 where there are GPUs")
     add("--cpus-per-trial", type=_count, metavar="N", help="default: an equal share of the cores")
     add("--max-concurrent", type=_count, metavar="N", help="trials at the same time (default: what fits)")
-    add("--address", metavar="ADDR", help="join a running Ray cluster: HOST:PORT, or auto")
+    add(
+        "--address",
+        metavar="ADDR",
+        help="join a running Ray cluster: HOST:PORT, or auto (default: $RAY_ADDRESS)",
+    )
     add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
     add("--precision", choices=("float32", "bfloat16"), help="of the matrix products (default: float32)")
     add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")

@@ -137,13 +137,10 @@ def provide_weights(
         made: dict[tuple, Path] = {}
         for trial in pretrained:
             config = trial.config
-            key = (config.backbone, config.width, config.output_stride)
+            key = (config.backbone, config.width)
             if key not in made:
                 made[key] = ensure_pretrained(config, cache_dir())
-        files = {
-            trial.trial_id: made[trial.config.backbone, trial.config.width, trial.config.output_stride]
-            for trial in pretrained
-        }
+        files = {trial.trial_id: made[trial.config.backbone, trial.config.width] for trial in pretrained}
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(set(files.values()))}
     placed = [_with_weights(trial, files.get(trial.trial_id)) for trial in trials]
     return placed, {"source": options.weights or "figures", "digest": " ".join(digests.values())}

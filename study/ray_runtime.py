@@ -1,8 +1,8 @@
 """Starts Ray on this machine or joins a cluster, quietly, and says what there is to run on."""
 
+import logging
 import os
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,21 +33,37 @@ DRIVER_ENVIRONMENT = {
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "300",
 }
+LOCAL_ENVIRONMENT = {
+    # Ray replaces 127.0.0.1 by the machine's public address and then listens on every interface. This
+    # switch, made for systems whose firewalls ask about that, keeps all of its sockets on the loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+QUIET_ENVIRONMENT = {
+    # Messages of Ray's daemons, such as a long one for each worker that was killed: the table tells it.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+}
+# On a machine under load an agent may miss Ray's start-up deadline, which cannot be set.
+START_ATTEMPTS = 3
 
 
-def prepare_environment() -> None:
-    """Sets what Ray reads when it is imported; call before the first `import ray`."""
-    for name, value in (WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT).items():
+def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
+    """Sets what Ray reads when it is imported; call before the first `import ray`.
+
+    Args:
+        joining: a running cluster will be joined, so this machine must be reachable.
+    """
+    variables = WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT
+    variables |= ({} if joining else LOCAL_ENVIRONMENT) | ({} if verbose else QUIET_ENVIRONMENT)
+    for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
-def ray_session(
-    *, address: str | None, dashboard: bool, verbose: bool, num_cpus: int | None = None
-) -> Iterator[list[Node]]:
+def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Iterator[list[Node]]:
     """Ray, ready for trials, for the length of the block.
 
-    Without an address Ray is started on this machine and listens on the loopback interface alone.
+    Without an address Ray is started on this machine and listens on the loopback interface alone. A process
+    that has initialized Ray itself keeps its Ray.
 
     Args:
         address: `HOST:PORT` of a running cluster's head, or `auto` for one that runs on this machine.
@@ -58,16 +74,22 @@ def ray_session(
     Raises:
         UserError: if the cluster cannot be reached, or Ray does not start.
     """
-    prepare_environment()
+    prepare_environment(joining=address is not None, verbose=verbose)
     import ray
 
+    if ray.is_initialized():
+        yield living_nodes()
+        return
     if address is not None:
         check_address(address)
         options = _joining(address)
     else:
-        options = _starting(dashboard=dashboard, num_cpus=num_cpus)
+        options = _starting(dashboard=dashboard)
     options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
-    _init(options, retry=address is None)
+    if not verbose:
+        # Tune calls failed trials an error of its own; they have their rows in the table.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _init(options, attempts=1 if address is not None else START_ATTEMPTS)
     try:
         yield living_nodes()
     finally:
@@ -110,13 +132,11 @@ def living_nodes() -> list[Node]:
     return sorted(nodes, key=lambda node: node.address)
 
 
-def _starting(*, dashboard: bool, num_cpus: int | None) -> dict[str, Any]:
+def _starting(*, dashboard: bool) -> dict[str, Any]:
     return {
         "address": "local",
-        "num_cpus": num_cpus,
         "include_dashboard": dashboard,
         "dashboard_host": "127.0.0.1",
-        "_node_ip_address": "127.0.0.1",
         "object_store_memory": OBJECT_STORE_BYTES,
     }
 
@@ -128,23 +148,21 @@ def _joining(address: str) -> dict[str, Any]:
     return {"address": address, "runtime_env": environment}
 
 
-def _init(options: dict[str, Any], *, retry: bool) -> None:
+def _init(options: dict[str, Any], *, attempts: int) -> None:
     import ray
 
-    try:
-        ray.init(**options)
-    except Exception as error:
-        if not retry:
-            raise UserError(f"Ray at {options['address']} cannot be joined: {_first_line(error)}") from error
-        # On a machine under load an agent may miss Ray's start-up deadline; once more usually does it.
-        ray.shutdown()
-        time.sleep(2)
+    for attempt in range(attempts):
         try:
             ray.init(**options)
-        except Exception as again:
+            return
+        except Exception as error:
+            ray.shutdown()
+            if attempt + 1 < attempts:
+                continue
+            where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
             raise UserError(
-                f"Ray does not start on this machine: {_first_line(again)}; --verbose shows its log"
-            ) from again
+                f"Ray {where} cannot be used: {_first_line(error)}; --verbose shows its messages"
+            ) from error
 
 
 def _first_line(error: Exception) -> str:

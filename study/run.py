@@ -22,14 +22,15 @@ from study.signals import Interrupted
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
-    prepare_environment()
     try:
-        return dispatch(parse(arguments))
+        options = parse(arguments)
+        prepare_environment(joining=options.address is not None, verbose=options.verbose)
+        return dispatch(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted before the study had begun", file=sys.stderr)
+        print("interrupted; a study that had begun goes on with --resume", file=sys.stderr)
         return 130
     except Interrupted as interrupt:
         return 128 + interrupt.signum

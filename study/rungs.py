@@ -10,7 +10,9 @@ replaced by the study's order.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,26 @@ class HalvingRule:
     fractions: tuple[float, ...] = (0.25, 0.5)
     reduction_factor: int = 2
     min_competitors: int = 2
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the manifest holds them."""
+        return {
+            "name": "asha" if self.fractions else "none",
+            "reduction_factor": self.reduction_factor,
+            "rung_fractions": list(self.fractions),
+            "min_competitors": self.min_competitors,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "HalvingRule":
+        """The inverse of `to_dict`."""
+        if values["name"] == "none":
+            return cls(fractions=())
+        return cls(
+            fractions=tuple(values["rung_fractions"]),
+            reduction_factor=values["reduction_factor"],
+            min_competitors=values["min_competitors"],
+        )
 
     def rung_epochs(self, epochs: int, validate_every: int = 1) -> tuple[int | None, ...]:
         """The epoch of each rung for a budget of `epochs`: the first validated one from the fraction on.

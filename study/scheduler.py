@@ -1,6 +1,8 @@
 """Ray Tune's side of the decisions: thin adapters between Tune, the ledger and the search."""
 
+import pickle
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -20,7 +22,7 @@ def trial_id_of(trial: Trial) -> str:
 
 
 class DriverOnly:
-    """Tune pickles what it is given, for a restore that this project never asks for; the ledger stays here."""
+    """Tune pickles what it is given, for a restore that is never asked for here; the ledger stays."""
 
     def __reduce__(self) -> tuple:
         return object, ()
@@ -76,11 +78,13 @@ class LedgerCallback(DriverOnly, tune.Callback):
     """Tells the ledger what Tune does with the trials' processes.
 
     Args:
+        max_retries: failures in a row, without an epoch in between, after which a trial is given up.
         on_tick: called several times a second from Tune's loop; may raise to end the study.
     """
 
-    def __init__(self, ledger: Ledger, on_tick: Callable[[], None]) -> None:
+    def __init__(self, ledger: Ledger, max_retries: int, on_tick: Callable[[], None]) -> None:
         self._ledger = ledger
+        self._max_retries = max_retries
         self._on_tick = on_tick
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
@@ -90,6 +94,18 @@ class LedgerCallback(DriverOnly, tune.Callback):
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """A worker runs the trial."""
         self._ledger.started(trial_id_of(trial))
+
+    def on_trial_result(
+        self,
+        iteration: int,  # noqa: ARG002
+        trials: list[Trial],  # noqa: ARG002
+        trial: Trial,
+        result: dict[str, Any],
+        **info: Any,  # noqa: ARG002
+    ) -> None:
+        """An epoch was gained: on a spot node a long trial may fail more often than a hopeless one may."""
+        if result["reports"]:
+            trial.max_failures = trial.num_failures + self._max_retries
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """The worker failed; Tune starts another one."""
@@ -106,12 +122,17 @@ class LedgerCallback(DriverOnly, tune.Callback):
 
 def reason(trial: Trial) -> str:
     """Why a trial's worker failed, in one line."""
-    error = trial.get_pickled_error() or trial.get_error()
-    if isinstance(error, RayTaskError):
-        cause = error.cause if isinstance(error.cause, BaseException) else error
-        text = str(cause).strip().splitlines()
-        return f"{type(cause).__name__}: {text[0] if text else 'no message'}"
+    error = _error(trial)
     if isinstance(error, RayActorError):
         return "the trial's process died (killed, out of memory, or its node was lost)"
-    text = str(error or "unknown error").strip().splitlines()
-    return text[-1] if text else "unknown error"
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    lines = str(cause).strip().splitlines()
+    return f"{type(cause).__name__}: {lines[0] if lines else 'no message'}"
+
+
+def _error(trial: Trial) -> Exception:
+    # Tune's own accessor reads the copy in its storage, which lags behind.
+    path = trial.pickled_error_file
+    if path is None or not Path(path).exists():
+        return RuntimeError("Ray Tune gives no reason; run again with --verbose")
+    return pickle.loads(Path(path).read_bytes())

@@ -27,8 +27,8 @@ from study.signals import Interrupted, Interrupts
 from study.table import cells_table
 
 
-class GivenUp(BaseException):
-    """The first trials all failed alike. No `Exception`, so that it ends Tune's loop at once."""
+class GivenUp(Exception):
+    """The first trials all failed alike."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +97,36 @@ def _run(session: Session, console: Console) -> int:
         with Interrupts() as interrupts, screen:
             _run_trials(session, ledger, screen, interrupts)
     except Interrupted:
-        refresher.finish()
+        _finish(refresher, session, console)
         _print_interrupted(session, ledger, console)
         raise
     except GivenUp as failure:
-        console.print(Text(f"All trials fail alike, so the study was ended: {failure}", style="bold red"))
+        _finish(refresher, session, console)
+        console.print(
+            Text(f"The first trials all fail alike, so the study was ended: {failure}", style="red")
+        )
         console.print(Text(f"When that is mended: {resume_command(session.options)}"))
         return 1
     finally:
         events.close()
-    _print_end(session, ledger, refresher.finish(), console)
-    return 1 if any(row.state == "failed" for row in ledger.rows.values()) else 0
+    sentence = _finish(refresher, session, console)
+    _print_end(session, ledger, sentence or "", console)
+    failed = any(row.state == "failed" for row in ledger.rows.values())
+    return 1 if failed or sentence is None else 0
+
+
+def _finish(refresher: Refresher, session: Session, console: Console) -> str | None:
+    """Writes frames and report a last time; None, and a message, if that fails."""
+    try:
+        return refresher.finish()
+    except Exception as error:  # the trials are safe on disk; a broken figure must not hide that
+        if session.options.verbose:
+            console.print_exception()
+        console.print(
+            Text(f"The trials are complete, but the report could not be written: {error}", style="red")
+        )
+        console.print(Text(f"Try again with: python study/report.py {session.study.uri}"))
+        return None
 
 
 def _run_trials(session: Session, ledger: Ledger, screen: StudyConsole, interrupts: Interrupts) -> None:
@@ -166,7 +185,6 @@ def _manifest(
     weights: dict[str, str],
     nodes: Sequence[Node],
 ) -> dict[str, Any]:
-    rule = halving_rule(options)
     manifest = new_manifest(
         {
             "study": options.name,
@@ -179,12 +197,7 @@ def _manifest(
             "seeds": list(options.seeds or ()),
             "roles": space.roles,
             "metric": space.metric,
-            "scheduler": {
-                "name": options.scheduler,
-                "reduction_factor": rule.reduction_factor,
-                "rung_fractions": list(rule.fractions),
-                "min_competitors": rule.min_competitors,
-            },
+            "scheduler": halving_rule(options).to_dict(),
             "budget": options.budget,
             "weights": weights,
             "trials": [trial.to_dict() for trial in trials],
@@ -213,22 +226,20 @@ def describe_hardware(nodes: Sequence[Node]) -> dict[str, Any]:
 def _print_header(session: Session, ledger: Ledger, console: Console) -> None:
     data, share_ = session.manifest["data"], session.share
     kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
+    images = f"{data['train_images']} to train, {data['val_images']} to validate"
     hardware = session.manifest["hardware"]
     gpus = f", {hardware['gpus']} GPUs" if hardware["gpus"] else ", no GPU"
     each = f"{share_.cpus} core{'s' * (share_.cpus > 1)}" + (f", {share_.gpus:g} GPU" if share_.gpus else "")
     epochs = sum(trial.config.epochs for trial in session.trials)
+    early = session.options.scheduler == "asha"
+    stopping = "weak ones are stopped early, each arm for itself" if early else "no early stopping"
     waiting = ledger.waiting()
     lines = [
         f"{session.options.name}: {session.space.question}",
-        f"data      {data['name']} ({kind}): {data['train_images']} training, {data['val_images']} validation",
+        f"data      {data['name']} ({kind}), {images}",
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
-        f"{share_.concurrent} trials at once, {each} each",
-        f"trials    {len(session.trials)}, at most {epochs} epochs in all; "
-        + (
-            "weak ones are stopped early, each arm for itself"
-            if session.options.scheduler == "asha"
-            else "no early stopping"
-        ),
+        f"{share_.concurrent} trial{'s' * (share_.concurrent > 1)} at once, {each} each",
+        f"trials    {len(session.trials)}, at most {epochs} epochs in all; {stopping}",
         f"results   {session.study.uri}",
     ]
     if session.options.resume:

@@ -1,6 +1,5 @@
 """What the command line shows without starting anything: spaces, a plan, the state of a study."""
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -13,12 +12,12 @@ from study.options import Options
 from study.plan import PlannedTrial, load_space, space_names
 from study.progress import in_words, seconds_left
 from study.rungs import HalvingRule, Rungs
-from study.table import trials_table, value_text, varied_axes
+from study.table import new_table, trials_table, value_text, varied_axes
 
 
 def show_spaces() -> int:
     """Prints every search space with its question and size."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = new_table()
     table.add_column("space", no_wrap=True)
     table.add_column("trials a seed", justify="right")
     table.add_column("question")
@@ -62,12 +61,7 @@ def show_status(folder: str) -> int:
     """Prints the table of a running or ended study from its files alone."""
     study = Store(folder)
     manifest = read_study_manifest(study)
-    scheduler = manifest["scheduler"]
-    rule = HalvingRule(
-        fractions=tuple(scheduler["rung_fractions"]),
-        reduction_factor=scheduler["reduction_factor"],
-        min_competitors=scheduler["min_competitors"],
-    )
+    rule = HalvingRule.from_dict(manifest["scheduler"])
     ledger = Ledger(study, Rungs(rule), manifest["metric"])
     for trial in manifest["trials"]:
         ledger.add(PlannedTrial.from_dict(trial))
@@ -93,7 +87,7 @@ def show_status(folder: str) -> int:
 
 def _plan_table(trials: list[PlannedTrial]) -> Table:
     axes = varied_axes(trials)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = new_table()
     for title in ("trial", "arm", *(axis.replace("_", " ") for axis in axes), "epochs", "model"):
         table.add_column(title, no_wrap=True)
     for trial in trials:

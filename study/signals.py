@@ -4,8 +4,8 @@ import signal
 from types import FrameType, TracebackType
 
 
-class Interrupted(BaseException):
-    """The study is to end now. No `Exception`, so that nothing on the way takes it for an error."""
+class Interrupted(Exception):
+    """The study is to end now, as a signal asked."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)
@@ -15,7 +15,7 @@ class Interrupted(BaseException):
 class Interrupts:
     """Catches SIGINT and SIGTERM inside its `with` block.
 
-    The first signal is remembered until `check` is called; a second one ends the block at once.
+    The first signal is remembered until `check` is called; a second one is a `KeyboardInterrupt`.
     """
 
     def __init__(self) -> None:
@@ -40,5 +40,5 @@ class Interrupts:
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._received is not None:
-            raise Interrupted(signum)
+            raise KeyboardInterrupt
         self._received = signum

@@ -27,15 +27,23 @@ def varied_axes(trials: Sequence[PlannedTrial]) -> list[str]:
     return [name for name in axes if len({str(trial.axes.get(name)) for trial in trials}) > 1]
 
 
+def new_table() -> Table:
+    """An empty table in the console's one style, narrow enough for 80 columns."""
+    return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
+
+
 def trials_table(rows: Sequence[TrialRow], metric: str, *, limit: int | None = None) -> Table:
-    """A row a trial, those at work first; at most `limit` rows, and a last one that counts the rest."""
+    """A row a trial, those at work first; at most `limit` rows, and a last one that counts the rest.
+
+    `wait` is the share of the last epoch's training time that was spent waiting for input.
+    """
     task = metric.partition("_")[0]
     axes = varied_axes([row.trial for row in rows])
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = new_table()
     table.add_column("arm", no_wrap=True)
     for axis in axes:
         table.add_column(axis.replace("_", " "), justify="right", no_wrap=True)
-    for title in ("epoch", "train mIoU", "val mIoU", "input wait"):
+    for title in ("epoch", "train mIoU", "val mIoU", "wait"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("status")
     shown = sorted(rows, key=lambda row: (ORDER.index(row.state), row.trial.order))
@@ -59,8 +67,6 @@ def trials_table(rows: Sequence[TrialRow], metric: str, *, limit: int | None = N
 def status_text(row: TrialRow) -> Text:
     """A trial's state in words, with what made it so."""
     words: str = {"ended": "waits for its rung"}.get(row.state, row.state)
-    if row.state == "stopped":
-        words = f"stopped at epoch {row.stop_epoch}"
     if row.state in ("failed", "diverged", "retrying") and row.error:
         words = f"{row.state}: {row.error}"
     return Text(words, style=STYLES.get(row.state, ""))
@@ -76,7 +82,7 @@ def cells_table(rows: Sequence[TrialRow], metric: str) -> Table:
     for row in rows:
         key = (row.trial.arm, *(row.trial.axes.get(axis) for axis in axes))
         cells.setdefault(key, []).append(row)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table = new_table()
     table.add_column("arm", no_wrap=True)
     for axis in axes:
         table.add_column(axis.replace("_", " "), justify="right", no_wrap=True)

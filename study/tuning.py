@@ -1,5 +1,6 @@
 """Runs the trials of a study under Ray Tune, which starts, places, retries and ends their processes."""
 
+import os
 import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -29,9 +30,12 @@ def run_trials(
 
     Args:
         settings: what every worker needs besides its trial, see `SegmentationTrial`.
-        max_retries: how often a trial whose process fails is taken up again from its last checkpoint.
+        max_retries: how often in a row, without an epoch gained, a trial whose process fails is taken up
+            again from its last checkpoint.
         reuse_actors: let a process run one trial after the other.
     """
+    # Tune asks a search for one trial at a time unless told otherwise; starting a worker takes seconds.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_concurrent)
     with tempfile.TemporaryDirectory(prefix="segstrat-tune-") as scratch:
         # What Tune itself writes is thrown away: nothing is ever restored from it.
         tuner = tune.Tuner(
@@ -50,7 +54,7 @@ def run_trials(
                 storage_path=scratch,
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=max_retries),
-                callbacks=[LedgerCallback(ledger, on_tick)],
+                callbacks=[LedgerCallback(ledger, max_retries, on_tick)],
                 verbose=0,
             ),
         )

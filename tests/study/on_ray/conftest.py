@@ -1,0 +1,137 @@
+"""One small Ray cluster for all tests of this folder, and a data set and a search space of seconds."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.ray_runtime import prepare_environment
+
+prepare_environment(joining=True)
+
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
+
+LAUNCH = Path(__file__).parent / "launch.py"
+NODE = {"object_store_memory": 80 << 20}
+START_ATTEMPTS = 3
+
+
+def started(start: Callable) -> object:
+    """A loaded machine may miss one of Ray's start-up deadlines."""
+    for _ in range(START_ATTEMPTS - 1):
+        try:
+            return start()
+        except Exception as error:
+            print(f"Ray did not start: {error}")
+    return start()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A head node of two cores that believes it has four GPUs; this process is connected to it."""
+    head = {"num_cpus": 4, "num_gpus": 4, "include_dashboard": False, **NODE}
+    cluster = started(lambda: Cluster(initialize_head=True, head_node_args=head))
+    ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root for `--data folder`: 48-pixel images of coloured squares, 8 for training."""
+    root = tmp_path_factory.mktemp("tiny")
+    (root / "images").mkdir()
+    (root / "labels").mkdir()
+    rng = np.random.default_rng(0)
+    for name in [f"train{i}" for i in range(8)] + [f"val{i}" for i in range(4)]:
+        image = rng.integers(60, 190, (48, 48, 3), dtype=np.uint8)
+        label = np.zeros((48, 48), np.uint8)
+        for value, colour in ((1, (220, 30, 30)), (2, (30, 30, 220))):
+            top, left = rng.integers(0, 28, 2)
+            image[top : top + 20, left : left + 20] = colour
+            label[top : top + 20, left : left + 20] = value
+        Image.fromarray(image).save(root / "images" / f"{name}.png")
+        Image.fromarray(label).save(root / "labels" / f"{name}.png")
+    (root / "train.txt").write_text("".join(f"train{i}\n" for i in range(8)))
+    (root / "val.txt").write_text("".join(f"val{i}\n" for i in range(4)))
+    (root / "dataset.toml").write_text(
+        'name = "tiny"\nimages = "images"\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
+        '[tasks.semseg]\nlabels = "labels"\nclasses = ["background", "red", "blue"]\n'
+    )
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights for the pre-trained arm of the tiny space: another random initialization."""
+    from segstrat.config import TrialConfig
+    from segstrat.models import build_model
+    from segstrat.models.weights import save_backbone
+    from segstrat.tasks import Task
+
+    model = build_model(TrialConfig(model="fcn32s", width=0.25, seed=99), {"semseg": Task("semseg", 3)})
+    path = tmp_path_factory.mktemp("weights") / "backbone.pth"
+    save_backbone(path, model.backbone)
+    return path
+
+
+@pytest.fixture
+def tiny_flags(tiny_data: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
+    """Flags of a study of the tiny space that writes below the test's own folder."""
+    return [
+        *("--space", "tiny", "--data", "folder", "--data-root", str(tiny_data)),
+        *("--weights", str(tiny_weights), "--gpus-per-trial", "0"),
+        *("--storage", str(tmp_path / "results"), "--name", "study"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def node_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The cache of this machine's node: a folder of the tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("SEGSTRAT_CACHE")
+    os.environ["SEGSTRAT_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["SEGSTRAT_CACHE"]
+    else:
+        os.environ["SEGSTRAT_CACHE"] = before
+
+
+@pytest.fixture
+def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """`start_driver(flags)` starts the command line in a process of its own, which joins the cluster."""
+    processes: list[subprocess.Popen] = []
+
+    def start(flags: list[str]) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, str(LAUNCH), *flags, "--address", cluster.address],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def tiny_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the command line, in this process, find the space `tiny`."""
+    import search_spaces
+    from study import plan
+
+    spaces = LAUNCH.parent / "spaces"
+    monkeypatch.setattr(plan, "SPACES_DIR", spaces)
+    monkeypatch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(spaces)])

@@ -1,0 +1,23 @@
+"""`study/run.py` with the tests' own search spaces: python launch.py FLAGS."""
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[0] = str(HERE.parents[2])
+
+from study import plan  # noqa: E402
+from study.run import main  # noqa: E402
+
+
+def use_test_spaces() -> None:
+    """Lets the command line find `spaces/*.py` beside this file."""
+    import search_spaces
+
+    plan.SPACES_DIR = HERE / "spaces"
+    search_spaces.__path__.append(str(HERE / "spaces"))
+
+
+if __name__ == "__main__":
+    use_test_spaces()
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Does the machinery run? Six trials of a few seconds on a handful of images.
+
+Command: none; a space of the tests.
+"""
+
+from ray import tune
+
+QUESTION = "Does the machinery run?"
+
+BASE = {
+    "model": "fcn32s",
+    "width": 0.25,
+    "tasks": ("semseg",),
+    "crop_size": 32,
+    "batch_size": 4,
+    "epochs": 8,
+    "learning_rate": 0.02,
+}
+
+SPACE = {
+    "pretrained": tune.grid_search([False, True]),
+    "weight_decay": tune.grid_search([0.0, 1e-3, 1e-2]),
+}
+
+ROLES = {"pretrained": "arm", "weight_decay": "treatment"}
+
+METRIC = "semseg_val_miou"

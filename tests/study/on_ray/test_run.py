@@ -1,0 +1,119 @@
+"""A whole study through the command line, on a real Ray: run, refused, resumed, repeated."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from study.frame import load
+from study.run import main
+
+# What may differ between two runs of the same command: clocks, and what lies beyond a late stop.
+TIMES = ["seconds", "images_per_second", "data_wait", "checkpoint", "study"]
+
+
+@pytest.fixture(scope="module")
+def finished(cluster, tiny_data, tiny_weights, node_cache, tmp_path_factory):
+    """A study of the tiny space that has run once; returns its flags, folder and console output."""
+    storage = tmp_path_factory.mktemp("run")
+    patch = pytest.MonkeyPatch()
+    import search_spaces
+    from study import plan
+
+    spaces = Path(__file__).parent / "spaces"
+    patch.setattr(plan, "SPACES_DIR", spaces)
+    patch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(spaces)])
+    flags = [
+        *("--space", "tiny", "--data", "folder", "--data-root", str(tiny_data)),
+        *("--weights", str(tiny_weights), "--gpus-per-trial", "0", "--max-concurrent", "2"),
+        *("--storage", str(storage)),
+    ]
+    import contextlib
+    import io
+
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        code = main([*flags, "--name", "first"])
+    yield code, flags, storage / "first", output.getvalue()
+    patch.undo()
+
+
+def test_every_trial_has_a_row_a_status_and_records(finished):
+    code, _, folder, _ = finished
+    trials, epochs = load(folder)
+    assert code == 0
+    assert len(trials) == 6
+    assert set(trials["status"]) == {"completed", "stopped"}
+    assert trials["order"].is_monotonic_increasing
+    for arm in ("raw", "pre-trained"):
+        ours = trials[trials["arm"] == arm]
+        assert list(ours["status"][:2]) == ["completed", "completed"], "too few competitors to stop"
+    completed = trials[trials["status"] == "completed"]
+    assert (completed["epochs_run"] == 8).all()
+    assert (completed["epochs_budget"] == 8).all()
+    counts = epochs.groupby("trial_id")["epoch"].max()
+    assert dict(counts) == dict(trials.set_index("trial_id")["epochs_run"])
+
+
+def test_the_folder_holds_what_the_console_names(finished):
+    _, _, folder, output = finished
+    for name in ("report.html", "trials.parquet", "trials.csv", "epochs.parquet", "manifest.json"):
+        assert (folder / name).stat().st_size > 0
+    assert len(list((folder / "tensorboard").rglob("events.out.tfevents.*"))) == 6
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data"]["train_images"] == 8
+    assert manifest["scheduler"]["rung_fractions"] == [0.25, 0.5]
+    assert len(manifest["weights"]["digest"]) == 64
+    flat = " ".join(output.split())
+    assert "Does the machinery run?" in flat
+    assert "8 to train, 4 to validate" in flat
+    assert "2 trials at once, 1 core each" in flat
+    assert "raw 0.01" in flat
+    assert f"{folder}/report.html" in output.replace("\n", "")
+
+
+def test_an_existing_name_is_refused(finished, capsys):
+    _, flags, folder, _ = finished
+    before = (folder / "manifest.json").read_bytes()
+    assert main([*flags, "--name", "first"]) == 2
+    assert "exists already; go on with it by --resume" in capsys.readouterr().err
+    assert (folder / "manifest.json").read_bytes() == before
+
+
+def test_resuming_a_finished_study_runs_nothing_again(finished, capsys):
+    _, _, folder, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
+    assert main(["--resume", "--name", "first", "--storage", str(folder.parent)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")} == before
+    assert "6 trials are done, 0 are to run" in capsys.readouterr().out
+
+
+def test_a_changed_code_or_seed_is_refused(finished, capsys, tmp_path):
+    _, _, folder, _ = finished
+    changed = tmp_path / "first"
+    shutil.copytree(folder, changed)
+    manifest = json.loads((changed / "manifest.json").read_text())
+    (changed / "manifest.json").write_text(json.dumps(manifest | {"code": "0123"}))
+    resume = ["--resume", "--name", "first", "--storage", str(tmp_path)]
+    assert main(resume) == 2
+    assert "the code in segstrat/ changed since" in capsys.readouterr().err
+    assert main([*resume, "--seeds", "0,1"]) == 2
+    assert "the seeds ([0] before, [0, 1] now)" in capsys.readouterr().err
+    assert main([*resume, "--accept-changes"]) == 0
+
+
+def test_the_same_command_gives_the_same_frame(finished):
+    _, flags, folder, _ = finished
+    assert main([*flags, "--name", "second", "--max-concurrent", "3"]) == 0
+    for first, second in zip(load(folder), load(folder.parent / "second"), strict=True):
+        shared = [name for name in first if name not in TIMES]
+        pd.testing.assert_frame_equal(first[shared], second[shared], check_exact=True)
+
+
+def test_more_gpus_than_a_node_has_are_refused(finished, capsys):
+    _, flags, folder, _ = finished
+    assert main([*flags, "--name", "third", "--gpus-per-trial", "5"]) == 2
+    assert "the largest node has 4" in capsys.readouterr().err
+    assert not (folder.parent / "third").exists()
