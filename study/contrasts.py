@@ -165,7 +165,9 @@ def choose(half: Side, candidates: Sequence[str]) -> Chosen:
     values, scores = (each.to_numpy(float)[:, columns] for each in (half.values, half.scores))
     known = np.isfinite(scores)
     # Relative to its seed, so that a setting that misses a hard seed does not win by that.
-    level = np.where(known, scores, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    level = np.array(
+        [np.median(row[has]) if has.any() else 0.0 for row, has in zip(scores, known, strict=True)]
+    )
     relative = np.where(known, scores - level[:, None], 0.0)
     setting: dict[int, str] = {}
     value = pd.Series(np.nan, index=seeds, dtype=float)

@@ -1,0 +1,104 @@
+import pytest
+
+from segstrat.errors import UserError
+from study.cells import Study
+from study.confirm import confirm_cells
+from study.frame import write_frames
+
+
+def opened(folder):
+    write_frames(folder)
+    return Study.open(folder)
+
+
+def entry(make_trial, decay, seed, value, *, pretrained=False, **more):
+    axes = {"pretrained": pretrained, "weight_decay": decay, "seed": seed}
+    return make_trial(axes, value, **more)
+
+
+def decays(cells):
+    return [cell.axes["weight_decay"] for cell in cells]
+
+
+def test_the_best_cells_of_each_arm_and_the_reference(study_writer, make_trial):
+    raw = {0.0: 0.20, 1e-4: 0.30, 5e-4: 0.33, 1e-3: 0.25}
+    pre = {0.0: 0.45, 1e-4: 0.44, 5e-4: 0.40, 1e-3: 0.39}
+    trials = [
+        entry(make_trial, decay, seed, value + 0.01 * seed, pretrained=is_pre)
+        for is_pre, cells in ((False, raw), (True, pre))
+        for decay, value in cells.items()
+        for seed in (0, 1)
+    ]
+    found = confirm_cells(opened(study_writer(trials)), 2)
+    assert decays(found["raw"]) == [5e-4, 1e-4, 0.0]
+    assert [cell.rank for cell in found["raw"]] == [1, 2, None]
+    assert [cell.reference for cell in found["raw"]] == [False, False, True]
+    # The pre-trained arm needs no reference: closure is measured from raw.
+    assert decays(found["pre-trained"]) == [0.0, 1e-4]
+    assert all("seed" not in cell.axes for cells in found.values() for cell in cells)
+
+
+def test_a_stopped_cell_comes_after_completed_ones_however_high_it_was(study_writer, make_trial):
+    trials = [
+        entry(make_trial, 0.0, 0, 0.20),
+        entry(make_trial, 1e-4, 0, [0.1, 0.5], status="stopped", stop_epoch=2, stop_rung=0, epochs=4),
+        entry(make_trial, 5e-4, 0, 0.25),
+    ]
+    found = confirm_cells(opened(study_writer(trials)), 2)
+    assert decays(found["raw"]) == [5e-4, 0.0]
+
+
+def test_a_diverged_seed_pulls_its_cell_down(study_writer, make_trial):
+    trials = [entry(make_trial, 5e-4, seed, 0.30) for seed in (0, 1, 2)]
+    trials += [entry(make_trial, 1e-3, seed, 0.34) for seed in (0, 1)]
+    trials += [entry(make_trial, 1e-3, 2, [0.2, None], status="diverged", epochs=4)]
+    found = confirm_cells(opened(study_writer(trials)), 1)
+    assert decays(found["raw"]) == [5e-4]
+
+
+def test_a_missing_seed_neither_helps_nor_harms(study_writer, make_trial):
+    """Seed 1 is hard for every cell; the cell that failed there must not win by its absence."""
+    trials = [
+        entry(make_trial, decay, 0, 0.40 + shift) for decay, shift in ((0.0, 0), (1e-4, 0.01), (5e-4, 0.02))
+    ]
+    trials += [entry(make_trial, decay, 1, 0.20 + shift) for decay, shift in ((0.0, 0), (5e-4, 0.02))]
+    trials += [entry(make_trial, 1e-4, 1, [0.1], status="failed", error="disk is full", epochs=4)]
+    found = confirm_cells(opened(study_writer(trials)), 1)
+    assert decays(found["raw"])[0] == 5e-4
+
+
+def test_ties_go_to_the_weaker_treatment(study_writer, make_trial):
+    trials = [entry(make_trial, decay, 0, 0.30) for decay in (1e-3, 5e-4, 1e-4)]
+    found = confirm_cells(opened(study_writer(trials)), 2)
+    assert decays(found["raw"]) == [1e-4, 5e-4]
+    assert found["raw"][0].reference
+
+
+def test_more_cells_than_there_are_gives_all_that_ran(study_writer, make_trial):
+    trials = [entry(make_trial, 0.0, 0, 0.3), entry(make_trial, 1e-4, 0, [], status="not started", epochs=4)]
+    found = confirm_cells(opened(study_writer(trials)), 9)
+    assert decays(found["raw"]) == [0.0]
+
+
+def test_joint_and_separate_arms_are_confirmed_each(study_writer, make_trial):
+    trials = [
+        make_trial(
+            {"pretrained": False, "tasks": tasks, "weight_decay": decay, "seed": 0}, value, tasks=tasks
+        )
+        for tasks in (["semseg"], ["parts"], ["semseg", "parts"])
+        for decay, value in ((0.0, 0.2), (1e-3, 0.3))
+    ]
+    roles = {"pretrained": "arm", "tasks": "arm", "weight_decay": "treatment"}
+    found = confirm_cells(opened(study_writer(trials, roles=roles)), 1)
+    assert {name: decays(cells) for name, cells in found.items()} == {
+        name: [1e-3, 0.0] for name in ("raw, semseg", "raw, parts", "raw, joint")
+    }
+
+
+def test_nothing_to_confirm_is_said(study_writer, make_trial):
+    study = opened(study_writer([entry(make_trial, 0.0, 0, [0.1], status="failed", epochs=4)]))
+    with pytest.raises(UserError, match="no completed trial"):
+        confirm_cells(study, 1)
+    good = opened(study_writer([entry(make_trial, 0.0, 0, 0.1)], name="good"))
+    with pytest.raises(UserError, match="at least one cell"):
+        confirm_cells(good, 0)
