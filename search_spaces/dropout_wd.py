@@ -1,0 +1,29 @@
+"""Does dropout, alone or with weight decay, do what weight decay cannot, for one task and for two?
+
+Thesis: future work, §7.2: dropout with weight decay. FCN-ResNet-18, separate and joint, raw and
+pre-trained. The dropout flag of the thesis code had no effect on this network; here it acts in front of the
+coarsest score layer.
+
+Command: python study/run.py --space dropout_wd
+Trials: 36 a seed. Cost: 36 × 1 minute on one CPU core (figures) without early stopping.
+"""
+
+from ray import tune
+
+QUESTION = "Do dropout, weight decay and joint training close the gap between raw and pre-trained?"
+
+BASE = {"model": "fcn32s", "backbone": "resnet18"}
+
+# 80-pixel scenes need a finer map than stride 32.
+ON = {"figures": {"model": "fcn8s"}, "d1+d2": {"asynchronous": True}}
+
+SPACE = {
+    "pretrained": tune.grid_search([False, True]),
+    "tasks": tune.grid_search([("semseg",), ("semseg", "parts")]),
+    "weight_decay": tune.grid_search([0.0, 5e-4, 5e-3]),
+    "dropout": tune.grid_search([0.0, 0.2, 0.5]),
+}
+
+ROLES = {"pretrained": "arm", "tasks": "arm", "weight_decay": "treatment", "dropout": "treatment"}
+
+METRIC = "semseg_val_miou"

@@ -1,0 +1,27 @@
+"""Does learning semantic segmentation and human parts together stand in for pre-training?
+
+Thesis: experiments E3–E8 (Figures 6.2, 6.3): SUNet-64, each task alone and both jointly, raw and
+pre-trained, weight decay 5e-4. Every image of D3 and of the embedded scenes is labelled for both tasks, so
+both losses are summed; on d1+d2 each image is labelled for one, and the parts of the model are updated by
+their own counts.
+
+Command: python study/run.py --space multitask --seeds 0,1,2
+Trials: 6 a seed. Cost: 6 × some minutes on one CPU core (figures).
+"""
+
+from ray import tune
+
+QUESTION = "Does joint training on two tasks close the gap to pre-training, and does pre-trained gain from it?"
+
+BASE = {"model": "sunet64", "weight_decay": 5e-4}
+
+ON = {"d1+d2": {"asynchronous": True}}
+
+SPACE = {
+    "pretrained": tune.grid_search([False, True]),
+    "tasks": tune.grid_search([("semseg",), ("parts",), ("semseg", "parts")]),
+}
+
+ROLES = {"pretrained": "arm", "tasks": "arm"}
+
+METRIC = "semseg_val_miou"

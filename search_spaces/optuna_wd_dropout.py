@@ -1,0 +1,33 @@
+"""What are the best weight decay and dropout of each arm, when a search looks for them?
+
+Optuna's TPE over log-uniform weight decay and dropout, one sampler an arm: a shared one would spend the
+budget on the arm that starts better. The trials lie in optuna.db inside the study's folder
+(`optuna-dashboard` opens it); stopped ones are told as pruned. A search gives one seed a point and picks
+what looks best, so its best values flatter: `--confirm` trains the best cells again. `sobol_wd_dropout`
+draws the same points in both arms and gives an unbiased map.
+
+Command: python study/run.py --space optuna_wd_dropout
+Trials: 2 arms × 24. Cost: 48 × 1 minute on one CPU core (figures) without early stopping.
+"""
+
+from ray import tune
+
+QUESTION = "Which weight decay and dropout serve each arm best, and do they close the gap?"
+
+BASE = {"model": "fcn32s", "backbone": "resnet18", "tasks": ("semseg",)}
+
+# 80-pixel scenes need a finer map than stride 32.
+ON = {"figures": {"model": "fcn8s"}}
+
+SPACE = {
+    "pretrained": tune.grid_search([False, True]),
+    "weight_decay": tune.loguniform(1e-5, 5e-2),
+    "dropout": tune.uniform(0.0, 0.6),
+}
+
+SEARCH = "tpe"
+SAMPLES = 24
+
+ROLES = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
+
+METRIC = "semseg_val_miou"

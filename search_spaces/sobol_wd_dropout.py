@@ -1,0 +1,29 @@
+"""How do weight decay and dropout map to mIoU, where no search prefers some places to others?
+
+The quasi-random twin of `optuna_wd_dropout`: the same box, scrambled Sobol points, the same ones in both
+arms and for every seed, so that arms stay paired and the map is unbiased.
+
+Command: python study/run.py --space sobol_wd_dropout
+Trials: 2 arms × 16. Cost: 32 × 1 minute on one CPU core (figures) without early stopping.
+"""
+
+from ray import tune
+
+QUESTION = "How do weight decay and dropout map to mIoU in each arm?"
+
+BASE = {"model": "fcn32s", "backbone": "resnet18", "tasks": ("semseg",)}
+
+# 80-pixel scenes need a finer map than stride 32.
+ON = {"figures": {"model": "fcn8s"}}
+
+SPACE = {
+    "pretrained": tune.grid_search([False, True]),
+    "weight_decay": tune.loguniform(1e-5, 5e-2),
+    "dropout": tune.uniform(0.0, 0.6),
+}
+
+SAMPLES = 16
+
+ROLES = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
+
+METRIC = "semseg_val_miou"
