@@ -140,7 +140,9 @@ def show(reports: Iterator[PretrainReport], title: str, epochs: int) -> Pretrain
             note = f"loss {report.train_loss:.3f}, top-1 {report.top1:.1%}, top-5 {report.top5:.1%}"
             bar.update(task, completed=report.epoch, note=note)
             if not console.is_terminal:
-                console.print(f"{title}: epoch {report.epoch}/{epochs}, {note}, {report.seconds:.1f} s", soft_wrap=True)
+                console.print(
+                    f"{title}: epoch {report.epoch}/{epochs}, {note}, {report.seconds:.1f} s", soft_wrap=True
+                )
     return report
 
 
