@@ -11,7 +11,7 @@ Trials: 6 a seed. Cost: 6 × some minutes on one CPU core (figures).
 
 from ray import tune
 
-QUESTION = "Does joint training on two tasks close the gap to pre-training, and does pre-trained gain from it?"
+QUESTION = "Does joint training on two tasks close the gap, and does pre-trained gain from it?"
 
 BASE = {"model": "sunet64", "weight_decay": 5e-4}
 
