@@ -66,7 +66,7 @@ def test_a_stopped_trial_does_not_compete_at_the_next_rung() -> None:
         for epoch, value in enumerate(series, start=1):
             rungs.report(trial_id, epoch, value)  # every trial trains on beyond its rung
         rungs.end(trial_id)
-    # Second rung of d: values a .5, b .9 and its own .6: second of three. With c's .9 it would be third of four.
+    # Second rung of d: a .5, b .9 and its own .6, second of three. With c's .9 it would be third of four.
     assert rungs.stop("c") == Stop(0, 2)
     assert rungs.stop("d") is None
 
