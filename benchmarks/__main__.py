@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from benchmarks import hardware
 from benchmarks.peers import UnavailableError
-from benchmarks.timing import Claim, Comparison
+from benchmarks.table import table
+from benchmarks.timing import Comparison
 
 BENCHMARKS = {
     "input": "training input on one core against torchvision v2, albumentations, kornia",
@@ -24,6 +24,8 @@ BENCHMARKS = {
     "step": "FCN-32s-ResNet-18 training step on the CPU against plain eager float32",
     "metric": "confusion matrix against torchmetrics and others",
     "epoch": "a whole epoch against a plain loop of torchvision's recipe",
+    "parity": "losses of bfloat16 and float32 over a short training, three seeds",
+    "study": "a study's time on the wall against the sum of its trainings",
     "gpu": "step and its roof, epochs, data wait and packed trials on a CUDA GPU",
 }
 
@@ -65,30 +67,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _plain(comparisons: dict[str, list[Comparison]]) -> dict[str, list[dict]]:
     return {name: [each.to_dict() for each in several] for name, several in comparisons.items()}
-
-
-def table(comparison: Comparison, *, verdicts: bool) -> Table:
-    """Median times, and the median and quartiles of the rounds' ratios to the reference."""
-    rounds = len(comparison.seconds[comparison.reference])
-    result = Table(title=f"{comparison.title} ({rounds} rounds)", title_justify="left", min_width=60)
-    result.add_column("")
-    result.add_column(f"ms / {comparison.unit}", justify="right")
-    result.add_column(f"× time of {comparison.reference}", justify="right")
-    result.add_column("quartiles", justify="right")
-    for name in comparison.seconds:
-        ratio, low, high = comparison.ratio(comparison.reference, name)
-        time_ms = f"{comparison.median(name) * 1e3:.3g}"
-        result.add_row(name, time_ms, f"{ratio:.2f}", f"{low:.2f}–{high:.2f}")
-    lines = [_verdict(comparison, claim) for claim in comparison.claims if verdicts]
-    result.caption = "\n".join(lines + comparison.notes)
-    result.caption_justify = "left"
-    return result
-
-
-def _verdict(comparison: Comparison, claim: Claim) -> str:
-    ratio = comparison.ratio(claim.faster, claim.slower)[0]
-    word = "met" if ratio >= claim.at_least else "missed"
-    return f"{claim.faster} against {claim.slower}: {ratio:.2f}×, wanted {claim.at_least:g}×: {word}"
 
 
 if __name__ == "__main__":

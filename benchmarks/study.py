@@ -1,0 +1,58 @@
+"""Ray's overhead: a study's time on the wall against the sum of its trainings, divided by the concurrency.
+
+Runs `wd_grid` on the embedded data, without early stopping, one trial a core, with trials of a minute or
+more. A short run before it makes the data and the pre-trained weights, which later studies reuse.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.timing import Claim, Comparison
+from study.frame import load
+
+WALL, TRAININGS = "study, on the wall", "its trainings / concurrency"
+
+
+def run(*, quick: bool) -> list[Comparison]:
+    concurrent = 1 if quick else os.cpu_count() or 1
+    with tempfile.TemporaryDirectory(prefix="segstrat-benchmark-") as folder:
+        storage = Path(folder)
+        run_study(storage, "warm-up", budget=0.01, concurrent=concurrent)
+        name = "warm-up"
+        wall = 0.0
+        if not quick:
+            name = "timed"
+            wall = run_study(storage, name, budget=3.0, concurrent=concurrent)
+        trials, _ = load(storage / name)
+        if not (trials["status"] == "completed").all():
+            raise RuntimeError(f"not every trial completed: {trials['status'].value_counts().to_dict()}")
+        trainings = float(trials["seconds"].sum()) / concurrent
+    return [
+        Comparison(
+            "overhead of the study",
+            {WALL: [wall or trainings], TRAININGS: [trainings]},
+            unit="study",
+            reference=TRAININGS,
+            claims=[Claim(WALL, TRAININGS, 1 / 1.10)],
+            notes=[
+                f"{len(trials)} trials of {trials['seconds'].mean():.0f} s each, {concurrent} at a time, "
+                "start of Ray and report included"
+            ],
+        )
+    ]
+
+
+def run_study(storage: Path, name: str, *, budget: float, concurrent: int) -> float:
+    """Runs a study; returns its seconds on the wall."""
+    command = [
+        *(sys.executable, "study/run.py", "--space", "wd_grid", "--seeds", "0", "--scheduler", "none"),
+        *("--budget", str(budget), "--storage", str(storage), "--name", name),
+        *("--cpus-per-trial", "1", "--max-concurrent", str(concurrent)),
+    ]
+    start = time.perf_counter()
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL)
+    return time.perf_counter() - start
