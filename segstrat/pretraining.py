@@ -125,9 +125,14 @@ def pretrain(
     function of (seed, epoch, index). The folder goes once `out` is there, which appears whole or not at all.
 
     Raises:
-        UserError: for the state of another run, an image that cannot be decoded, or a loss that is not
-            finite.
+        UserError: for images smaller than the backbone bears, the state of another run, an image that
+            cannot be decoded, or a loss that is not finite.
     """
+    if recipe.crop_size < model.backbone.min_size:
+        raise UserError(
+            f"crops of {recipe.crop_size} pixels are too small for {model.backbone.name}, which needs "
+            f"{model.backbone.min_size}; choose larger images or another backbone"
+        )
     machine = machine or Machine()
     torch.set_num_threads(machine.threads)
     key = run_key(model, data, recipe)

@@ -189,6 +189,14 @@ def test_every_family_of_backbones_is_trained(
     load_backbone_weights(build_backbone(backbone, WIDTH), str(tmp_path / "w.pth"))
 
 
+def test_images_that_are_too_small_for_a_backbone_are_named(data: ClassificationData, tmp_path: Path) -> None:
+    model = build_classifier("alexnet", WIDTH, 3, TINY)
+    with pytest.raises(
+        UserError, match=f"crops of 32 pixels .* alexnet, which needs {model.backbone.min_size}"
+    ):
+        list(pretrain(model, data, TINY, tmp_path / "w.pth"))
+
+
 def test_the_learning_rate_rises_and_falls() -> None:
     recipe = dataclasses.replace(TINY, epochs=10, warmup_epochs=2, learning_rate=0.1)
     assert learning_rate(recipe, 0.0) < 1e-3

@@ -169,3 +169,16 @@ def test_recipes_of_backbones_without_batch_norm_are_gentler() -> None:
     assert stage.recipe_for("vgg16", "figures").dropout == 0.5
     assert stage.recipe_for("vgg16_bn", "figures") == TINY
     assert stage.recipe_for("squeezenet1_1", "anywhere", epochs=7).epochs == 7
+
+
+def test_crops_are_no_larger_than_the_images(folder: Path) -> None:
+    data = open_classification(folder)
+    usual = Recipe(**{**vars(TINY), "crop_size": 56, "resize": 64})
+    assert stage.fitted(TINY, data) == TINY
+    # Images of 32 pixels: half of 64, and half of 56 would be less than the smallest crop.
+    small = stage.fitted(usual, data)
+    assert (small.resize, small.crop_size) == (32, 32)
+    for path in data.train.paths:
+        Image.new("RGB", (90, 48)).save(path)
+    middle = stage.fitted(usual, open_classification(folder))
+    assert (middle.resize, middle.crop_size) == (48, 42)
