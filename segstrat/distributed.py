@@ -5,11 +5,14 @@ here does anything in a single process.
 """
 
 from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.distributed.nn.functional as autograd_dist
 from torch import nn
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def rank() -> int:
@@ -59,7 +62,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         gradient.copy_(piece.view_as(gradient))
 
 
-def synchronize_batch_norm(model: nn.Module, device: torch.device) -> nn.Module:
+def synchronize_batch_norm(model: Model, device: torch.device) -> Model:
     """Lets every batch norm see the whole batch; changes the model in place where it can, and returns it."""
     if world_size() == 1:
         return model
