@@ -233,7 +233,7 @@ def _columns(study: Study) -> list[tuple[str, str, bool]]:
             (f"{word}train mIoU", study.column(task, "train", "miou"), True),
         ]
     columns += [("minutes", "minutes", True)]
-    if (study.trials["error"].fillna("") != "").any():
+    if study.trials["error"].map(lambda text: isinstance(text, str) and text != "").any():
         columns.append(("message", "error", False))
     return columns
 

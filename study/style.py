@@ -104,9 +104,15 @@ class Picture:
     caption: str
     panels: tuple[Figure, ...]
 
-    def inline(self) -> list[str]:
-        """Each panel as SVG text for a page; colours are CSS variables, with the print colour behind."""
-        return [_for_page(_svg(panel), f"{self.name}-{index}") for index, panel in enumerate(self.panels)]
+    def inline(self, prefix: str = "") -> list[str]:
+        """Each panel as SVG text for a page; colours are CSS variables, with the print colour behind.
+
+        Args:
+            prefix: put before every id, so that studies on one page do not share clip paths.
+        """
+        return [
+            _for_page(_svg(panel), f"{prefix}{self.name}-{index}") for index, panel in enumerate(self.panels)
+        ]
 
     def files(self) -> dict[str, bytes]:
         """Print-quality files by name: an SVG and a PNG of every panel."""
