@@ -105,6 +105,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         )
     if not (options.list or options.status or options.space or (options.resume and options.name)):
         raise UserError("no study given: pass --space NAME (see --list), or --resume --name NAME")
+    if "@" in options.storage.partition("://")[2].partition("/")[0]:
+        raise UserError(
+            "--storage: the address holds keys, which would end up in logs and manifests; put them into "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every node"
+        )
     if options.accept_changes and not options.resume:
         raise UserError("--accept-changes goes with --resume; a new study has nothing to differ from")
     return options

@@ -3,8 +3,9 @@
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ QUIET_ENVIRONMENT = {
 START_ATTEMPTS = 3
 
 
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A running Ray: its living nodes, and where it can be watched ('' where it cannot)."""
+
+    nodes: Sequence[Node]
+    dashboard_url: str
+    metrics_url: str
+
+
 def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
     """Sets what Ray reads when it is imported; call before the first `import ray`.
 
@@ -59,7 +69,7 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
 
 
 @contextmanager
-def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Iterator[list[Node]]:
+def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Iterator["Runtime"]:
     """Ray, ready for trials, for the length of the block.
 
     Without an address Ray is started on this machine and listens on the loopback interface alone. A process
@@ -68,9 +78,6 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
     Args:
         address: `HOST:PORT` of a running cluster's head, or `auto` for one that runs on this machine.
 
-    Yields:
-        the nodes that are alive.
-
     Raises:
         UserError: if the cluster cannot be reached, or Ray does not start.
     """
@@ -78,7 +85,7 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
     import ray
 
     if ray.is_initialized():
-        yield living_nodes()
+        yield Runtime(nodes=living_nodes(), dashboard_url="", metrics_url=_metrics_url())
         return
     if address is not None:
         check_address(address)
@@ -89,9 +96,9 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
     if not verbose:
         # Tune calls failed trials an error of its own; they have their rows in the table.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    _init(options, attempts=1 if address is not None else START_ATTEMPTS)
+    dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
     try:
-        yield living_nodes()
+        yield Runtime(nodes=living_nodes(), dashboard_url=dashboard_url, metrics_url=_metrics_url())
     finally:
         ray.shutdown()
 
@@ -148,21 +155,35 @@ def _joining(address: str) -> dict[str, Any]:
     return {"address": address, "runtime_env": environment}
 
 
-def _init(options: dict[str, Any], *, attempts: int) -> None:
+def _metrics_url() -> str:
+    """Prometheus endpoint of this machine's node."""
     import ray
 
-    for attempt in range(attempts):
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def _init(options: dict[str, Any], *, attempts: int) -> str:
+    """Initializes Ray and returns the dashboard's address, '' where there is none."""
+    import ray
+
+    for attempt in range(1, attempts + 1):
         try:
-            ray.init(**options)
-            return
+            return _url(ray.init(**options).dashboard_url)
         except Exception as error:
             ray.shutdown()
-            if attempt + 1 < attempts:
+            if attempt < attempts:
                 continue
             where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
             raise UserError(
                 f"Ray {where} cannot be used: {_first_line(error)}; --verbose shows its messages"
             ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _url(address: str | None) -> str:
+    return f"http://{address}" if address else ""
 
 
 def _first_line(error: Exception) -> str:

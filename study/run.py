@@ -17,7 +17,7 @@ if __package__ in (None, ""):
 from segstrat.errors import UserError
 from study.options import Options, parse
 from study.ray_runtime import prepare_environment
-from study.signals import Interrupted
+from study.signals import StudyInterruptedError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; a study that had begun goes on with --resume", file=sys.stderr)
         return 130
-    except Interrupted as interrupt:
+    except StudyInterruptedError as interrupt:
         return 128 + interrupt.signum
 
 

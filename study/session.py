@@ -18,16 +18,16 @@ from study.manifest import new_manifest, read_study_manifest, refuse_changes, wr
 from study.options import Options
 from study.plan import PlannedTrial, Space
 from study.prepare import check_data, halving_rule, open_study, plan_study, provide_weights, share_weights
-from study.ray_runtime import ray_session
+from study.ray_runtime import Runtime, ray_session
 from study.refresh import Refresher
 from study.resources import Node, Share, share
 from study.rungs import Rungs
 from study.search import PlannedSearch
-from study.signals import Interrupted, Interrupts
+from study.signals import Interrupts, StudyInterruptedError
 from study.table import cells_table
 
 
-class GivenUp(Exception):
+class CommonFailureError(Exception):
     """The first trials all failed alike."""
 
 
@@ -40,6 +40,7 @@ class Session:
     space: Space
     trials: Sequence[PlannedTrial]
     manifest: dict[str, Any]
+    runtime: Runtime
     share: Share
 
 
@@ -48,7 +49,7 @@ def run_study(options: Options) -> int:
 
     Raises:
         UserError: for whatever can be seen to be wrong before a trial starts; then nothing has started.
-        Interrupted: after SIGINT or SIGTERM; what had finished is on disk.
+        StudyInterruptedError: after SIGINT or SIGTERM; what had finished is on disk.
     """
     console = Console(highlight=False)
     study, options = open_study(options)
@@ -59,19 +60,25 @@ def run_study(options: Options) -> int:
         console.print(Text("Starting Ray …", style="dim"))
         with ray_session(
             address=options.address, dashboard=options.dashboard, verbose=options.verbose
-        ) as nodes:
+        ) as runtime:
             division = share(
-                nodes,
+                runtime.nodes,
                 gpus_per_trial=options.gpus_per_trial,
                 cpus_per_trial=options.cpus_per_trial,
                 max_concurrent=options.max_concurrent,
             )
-            manifest = _manifest(study, options, space, trials, data, weights, nodes)
+            manifest = _manifest(study, options, space, trials, data, weights, runtime.nodes)
             write_manifest(study, manifest)
             if options.address is not None:
                 share_weights(study, trials)
             session = Session(
-                study=study, options=options, space=space, trials=trials, manifest=manifest, share=division
+                study=study,
+                options=options,
+                space=space,
+                trials=trials,
+                manifest=manifest,
+                runtime=runtime,
+                share=division,
             )
             return _run(session, console)
 
@@ -96,11 +103,11 @@ def _run(session: Session, console: Console) -> int:
     try:
         with Interrupts() as interrupts, screen:
             _run_trials(session, ledger, screen, interrupts)
-    except Interrupted:
+    except StudyInterruptedError:
         _finish(refresher, session, console)
         _print_interrupted(session, ledger, console)
         raise
-    except GivenUp as failure:
+    except CommonFailureError as failure:
         _finish(refresher, session, console)
         console.print(
             Text(f"The first trials all fail alike, so the study was ended: {failure}", style="red")
@@ -136,7 +143,7 @@ def _run_trials(session: Session, ledger: Ledger, screen: StudyConsole, interrup
     def on_tick() -> None:
         interrupts.check()
         if failure := ledger.common_failure():
-            raise GivenUp(failure)
+            raise CommonFailureError(failure)
         screen.tick()
 
     waiting = ledger.waiting()
@@ -242,6 +249,9 @@ def _print_header(session: Session, ledger: Ledger, console: Console) -> None:
         f"trials    {len(session.trials)}, at most {epochs} epochs in all; {stopping}",
         f"results   {session.study.uri}",
     ]
+    if session.options.dashboard or session.options.address:
+        watching = session.runtime.dashboard_url or "off"
+        lines.append(f"watch     dashboard {watching}, Prometheus {session.runtime.metrics_url}")
     if session.options.resume:
         done = len(session.trials) - len(waiting)
         lines.append(f"resuming  {done} trials are done, {len(waiting)} are to run")

@@ -4,7 +4,7 @@ import signal
 from types import FrameType, TracebackType
 
 
-class Interrupted(Exception):
+class StudyInterruptedError(Exception):
     """The study is to end now, as a signal asked."""
 
     def __init__(self, signum: int) -> None:
@@ -34,9 +34,9 @@ class Interrupts:
             signal.signal(signum, handler)  # type: ignore[arg-type]
 
     def check(self) -> None:
-        """Raises `Interrupted` if a signal has come."""
+        """Raises `StudyInterruptedError` if a signal has come."""
         if self._received is not None:
-            raise Interrupted(self._received)
+            raise StudyInterruptedError(self._received)
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._received is not None:

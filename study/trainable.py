@@ -12,6 +12,7 @@ from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
+from study import gauges
 from study.locations import cache_dir, data_root
 from study.plan import PlannedTrial
 
@@ -60,6 +61,8 @@ class SegmentationTrial(tune.Trainable):
             # Trying again would not help, so this is a result and no exception, which Tune would retry.
             return {"reports": [], "error": str(error)}
         reports = read_records(self.store)[1] if first or report is None else [report]
+        if reports:
+            gauges.show(self.settings["study"], self.trial, reports[-1])
         return {"reports": [each.to_dict() for each in reports], "error": ""}
 
     def cleanup(self) -> None:

@@ -1,5 +1,7 @@
 """One small Ray cluster for all tests of this folder, and a data set and a search space of seconds."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -7,12 +9,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
 from study.ray_runtime import prepare_environment
 
 prepare_environment(joining=True)
+# Workers inherit the environment of the cluster's nodes, so the tests' S3 server is told them here.
+os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
+os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402
@@ -82,13 +88,12 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def tiny_flags(tiny_data: Path, tiny_weights: Path, tmp_path: Path) -> list[str]:
-    """Flags of a study of the tiny space that writes below the test's own folder."""
+@pytest.fixture(scope="session")
+def tiny_flags(tiny_data: Path, tiny_weights: Path) -> list[str]:
+    """Flags of a study of the tiny space; name and storage are left to the test."""
     return [
         *("--space", "tiny", "--data", "folder", "--data-root", str(tiny_data)),
         *("--weights", str(tiny_weights), "--gpus-per-trial", "0"),
-        *("--storage", str(tmp_path / "results"), "--name", "study"),
     ]
 
 
@@ -126,12 +131,51 @@ def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., s
         process.wait()
 
 
-@pytest.fixture
-def tiny_space(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="session")
+def tiny_space() -> Iterator[None]:
     """Lets the command line, in this process, find the space `tiny`."""
     import search_spaces
     from study import plan
 
     spaces = LAUNCH.parent / "spaces"
-    monkeypatch.setattr(plan, "SPACES_DIR", spaces)
-    monkeypatch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(spaces)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "SPACES_DIR", spaces)
+        patch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(spaces)])
+        yield
+
+
+@pytest.fixture(scope="session")
+def undisturbed(
+    cluster: Cluster,
+    tiny_space: None,
+    tiny_flags: list[str],
+    node_cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[int, list[str], Path, str]:
+    """A study of the tiny space that nothing has disturbed: exit code, flags, folder, console output."""
+    from study.run import main
+
+    storage = tmp_path_factory.mktemp("run")
+    flags = [*tiny_flags, "--storage", str(storage), "--max-concurrent", "2"]
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        code = main([*flags, "--name", "first"])
+    return code, flags, storage / "first", output.getvalue()
+
+
+@pytest.fixture(scope="session")
+def same_frames() -> Callable[[str | Path, str | Path], None]:
+    """Asserts that two studies have the same frames, bit for bit, but for clocks and names.
+
+    `checkpoint` is the newest one: a trial that was judged late has trained on beyond its stop.
+    """
+    from study.frame import load
+
+    clocks = {"seconds", "images_per_second", "data_wait", "checkpoint", "study"}
+
+    def check(first: str | Path, second: str | Path) -> None:
+        for one, other in zip(load(first), load(second), strict=True):
+            shared = [name for name in one if name not in clocks]
+            pd.testing.assert_frame_equal(one[shared], other[shared], check_exact=True)
+
+    return check

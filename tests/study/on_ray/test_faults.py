@@ -11,7 +11,7 @@ from study.ledger import Ledger
 from study.plan import PlannedTrial
 from study.rungs import HalvingRule, Rungs
 from study.search import PlannedSearch
-from study.session import GivenUp
+from study.session import CommonFailureError
 from study.trainable import SegmentationTrial
 from study.tuning import run_trials
 
@@ -157,9 +157,9 @@ def test_trials_that_fail_alike_at_the_start_end_the_study(cluster, tmp_path):
 
     def stop() -> None:
         if study.ledger.common_failure():
-            raise GivenUp(study.ledger.common_failure())
+            raise CommonFailureError(study.ledger.common_failure())
 
-    with pytest.raises(GivenUp, match="labels of image 7"):
+    with pytest.raises(CommonFailureError, match="labels of image 7"):
         study.run(concurrent=2, on_tick=stop)
     assert sum(bool(study.starts(f"t{i}")) for i in range(12)) < 7
 

@@ -2,46 +2,13 @@
 
 import json
 import shutil
-from pathlib import Path
-
-import pandas as pd
-import pytest
 
 from study.frame import load
 from study.run import main
 
-# What may differ between two runs of the same command: clocks, and what lies beyond a late stop.
-TIMES = ["seconds", "images_per_second", "data_wait", "checkpoint", "study"]
 
-
-@pytest.fixture(scope="module")
-def finished(cluster, tiny_data, tiny_weights, node_cache, tmp_path_factory):
-    """A study of the tiny space that has run once; returns its flags, folder and console output."""
-    storage = tmp_path_factory.mktemp("run")
-    patch = pytest.MonkeyPatch()
-    import search_spaces
-    from study import plan
-
-    spaces = Path(__file__).parent / "spaces"
-    patch.setattr(plan, "SPACES_DIR", spaces)
-    patch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(spaces)])
-    flags = [
-        *("--space", "tiny", "--data", "folder", "--data-root", str(tiny_data)),
-        *("--weights", str(tiny_weights), "--gpus-per-trial", "0", "--max-concurrent", "2"),
-        *("--storage", str(storage)),
-    ]
-    import contextlib
-    import io
-
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output):
-        code = main([*flags, "--name", "first"])
-    yield code, flags, storage / "first", output.getvalue()
-    patch.undo()
-
-
-def test_every_trial_has_a_row_a_status_and_records(finished):
-    code, _, folder, _ = finished
+def test_every_trial_has_a_row_a_status_and_records(undisturbed):
+    code, _, folder, _ = undisturbed
     trials, epochs = load(folder)
     assert code == 0
     assert len(trials) == 6
@@ -57,8 +24,8 @@ def test_every_trial_has_a_row_a_status_and_records(finished):
     assert dict(counts) == dict(trials.set_index("trial_id")["epochs_run"])
 
 
-def test_the_folder_holds_what_the_console_names(finished):
-    _, _, folder, output = finished
+def test_the_folder_holds_what_the_console_names(undisturbed):
+    _, _, folder, output = undisturbed
     for name in ("report.html", "trials.parquet", "trials.csv", "epochs.parquet", "manifest.json"):
         assert (folder / name).stat().st_size > 0
     assert len(list((folder / "tensorboard").rglob("events.out.tfevents.*"))) == 6
@@ -74,24 +41,24 @@ def test_the_folder_holds_what_the_console_names(finished):
     assert f"{folder}/report.html" in output.replace("\n", "")
 
 
-def test_an_existing_name_is_refused(finished, capsys):
-    _, flags, folder, _ = finished
+def test_an_existing_name_is_refused(undisturbed, capsys):
+    _, flags, folder, _ = undisturbed
     before = (folder / "manifest.json").read_bytes()
     assert main([*flags, "--name", "first"]) == 2
     assert "exists already; go on with it by --resume" in capsys.readouterr().err
     assert (folder / "manifest.json").read_bytes() == before
 
 
-def test_resuming_a_finished_study_runs_nothing_again(finished, capsys):
-    _, _, folder, _ = finished
+def test_resuming_a_finished_study_runs_nothing_again(undisturbed, capsys):
+    _, _, folder, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
     assert main(["--resume", "--name", "first", "--storage", str(folder.parent)]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")} == before
     assert "6 trials are done, 0 are to run" in capsys.readouterr().out
 
 
-def test_a_changed_code_or_seed_is_refused(finished, capsys, tmp_path):
-    _, _, folder, _ = finished
+def test_a_changed_code_or_seed_is_refused(undisturbed, capsys, tmp_path):
+    _, _, folder, _ = undisturbed
     changed = tmp_path / "first"
     shutil.copytree(folder, changed)
     manifest = json.loads((changed / "manifest.json").read_text())
@@ -104,16 +71,14 @@ def test_a_changed_code_or_seed_is_refused(finished, capsys, tmp_path):
     assert main([*resume, "--accept-changes"]) == 0
 
 
-def test_the_same_command_gives_the_same_frame(finished):
-    _, flags, folder, _ = finished
+def test_the_same_command_gives_the_same_frame(undisturbed, same_frames):
+    _, flags, folder, _ = undisturbed
     assert main([*flags, "--name", "second", "--max-concurrent", "3"]) == 0
-    for first, second in zip(load(folder), load(folder.parent / "second"), strict=True):
-        shared = [name for name in first if name not in TIMES]
-        pd.testing.assert_frame_equal(first[shared], second[shared], check_exact=True)
+    same_frames(folder, folder.parent / "second")
 
 
-def test_more_gpus_than_a_node_has_are_refused(finished, capsys):
-    _, flags, folder, _ = finished
+def test_more_gpus_than_a_node_has_are_refused(undisturbed, capsys):
+    _, flags, folder, _ = undisturbed
     assert main([*flags, "--name", "third", "--gpus-per-trial", "5"]) == 2
     assert "the largest node has 4" in capsys.readouterr().err
     assert not (folder.parent / "third").exists()

@@ -1,0 +1,116 @@
+"""A study that starts a Ray of its own: what it listens on, and how it can be watched.
+
+Named so that it runs before the tests that share a cluster: two of them on one machine compete for ports.
+"""
+
+import ipaddress
+import json
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+LAUNCH = Path(__file__).parent / "launch.py"
+TIMEOUT = 240.0
+
+
+class Driver:
+    """A study in a process of its own."""
+
+    def __init__(self, flags: list[str], folder: Path) -> None:
+        self.log = folder / "output.txt"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen([sys.executable, str(LAUNCH), *flags], stdout=log, stderr=log)
+
+    @property
+    def output(self) -> str:
+        # The console breaks long lines.
+        return " ".join(self.log.read_text().split())
+
+    def wait_for(self, condition: Callable, what: str):
+        """The condition's first true value; fails if the driver ends before."""
+        deadline = time.monotonic() + TIMEOUT
+        while not (value := condition()):
+            assert self.process.poll() is None, self.output
+            assert time.monotonic() < deadline, f"{what} did not happen: {self.output}"
+            time.sleep(0.1)
+        return value
+
+    def url(self, name: str) -> str:
+        """An address that the console names."""
+        found = self.wait_for(lambda: re.search(rf"{name} (http://\S+?),? ", self.output + " "), name)
+        return found[1]
+
+
+@pytest.fixture(scope="module")
+def driver(tiny_flags, tmp_path_factory) -> Iterator[Driver]:
+    folder = tmp_path_factory.mktemp("alone")
+    flags = [name for name in tiny_flags if name not in ("--gpus-per-trial", "0")]
+    flags += ["--storage", str(folder), "--name", "alone", "--dashboard", "--budget", "20"]
+    driver = Driver(flags, folder)
+    yield driver
+    driver.process.terminate()
+    driver.process.wait(60)
+
+
+def get(url: str, token: str | None = None) -> str:
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return response.read().decode()
+
+
+@pytest.mark.timeout(400)
+def test_the_metrics_endpoint_shows_every_running_trial(driver):
+    url = driver.url("Prometheus")
+
+    def samples() -> list[str]:
+        return re.findall(r"^ray_segstrat_val_miou\{(.*)\} ", get(url), flags=re.MULTILINE)
+
+    first = driver.wait_for(samples, "a gauge")[0]
+    labels = dict(re.findall(r'(\w+)="([^"]*)"', first))
+    assert labels["study"] == "alone"
+    assert labels["task"] == "semseg"
+    assert labels["arm"] in ("raw", "pre-trained")
+    assert re.fullmatch(r"[0-9a-f]{10}", labels["trial_id"])
+    text = get(url)
+    for name in ("epoch", "train_loss", "images_per_second", "data_wait"):
+        assert f"ray_segstrat_{name}{{" in text
+
+
+def test_the_dashboard_knows_the_trials_by_telling_names(driver):
+    url = driver.url("dashboard")
+    actors = driver.wait_for(
+        lambda: json.loads(get(f"{url}/api/v0/actors"))["data"]["result"]["result"], "an actor"
+    )
+    names = [(actor["class_name"], actor["repr_name"]) for actor in actors]
+    assert ("SegmentationTrial" in name for name, _ in names)
+    assert any(re.fullmatch(r"(raw|pre-trained) weight_decay=\S+ seed=0", label) for _, label in names)
+
+
+def test_nothing_listens_beyond_the_loopback(driver):
+    driver.wait_for(lambda: list(driver.log.parent.glob("alone/trials/*/records.json")), "an epoch")
+    tree = [psutil.Process(driver.process.pid), *psutil.Process(driver.process.pid).children(recursive=True)]
+    assert any("SegmentationTrial" in " ".join(process.cmdline()) for process in tree), (
+        "workers are in the tree"
+    )
+    listening = [
+        (process.name(), connection.laddr.ip)
+        for process in tree
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) > 3
+    beyond = [entry for entry in listening if not is_loopback(entry[1])]
+    assert beyond == []
+
+
+def is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return (mapped or parsed).is_loopback
