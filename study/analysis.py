@@ -76,7 +76,7 @@ def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, str]:
     """One label and one paragraph for all contexts of a task."""
     if not verdicts:
         return "undetermined", f"Undetermined: no trial of {study.name} learnt the task of its metric."
-    where, means = f"On {study.data_name}", " and ".join(_means(study))
+    where, means = f"On {study.data_name}", _enumerate(_means(study))
     if not means:
         gaps = "; ".join(_gap_only(verdict) for verdict in verdicts)
         return "undetermined", (
@@ -98,6 +98,11 @@ def _means(study: Study) -> list[str]:
     if study.trials["multi_task"].astype(bool).nunique() > 1:
         names.append("joint training")
     return names
+
+
+def _enumerate(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def _opening(label: Label, where: str, means: str) -> str:

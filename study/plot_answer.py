@@ -16,6 +16,8 @@ from study.intervals import Interval, ratio_interval
 from study.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, Picture, new_panel
 from study.verdict import Verdict
 
+# More rows than this are a table, not a figure; the page has the table of cells.
+MOST_SETTINGS = 8
 PLACES = ("raw, unregularized", "raw, best regularized", "pre-trained, best")
 
 
@@ -139,15 +141,22 @@ def closure_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
 
 
+def shown_closure(table: pd.DataFrame) -> pd.DataFrame:
+    """The `MOST_SETTINGS` settings that close most, in their own order; `best` stays last."""
+    settings = table[~table["chosen"]]
+    kept = settings.nlargest(MOST_SETTINGS, "estimate").index
+    return pd.concat([settings.loc[settings.index.isin(kept)], table[table["chosen"]]], ignore_index=True)
+
+
 def draw_closure(table: pd.DataFrame) -> Figure:
     """0 % is unregularized raw, 100 % the best pre-trained model."""
-    height = 1.5 + 0.42 * len(table)
-    with new_panel("Share of the gap that is closed", height=height) as (figure, ax):
+    with new_panel("Share of the gap that is closed", height=1.4 + 0.42 * len(table)) as (figure, ax):
         for x, name in ((0, "raw"), (100, "pre-trained")):
             ax.axvline(x, color=MUTED, lw=1)
+            top = (x, 1.0)
             ax.annotate(
                 name,
-                (x, 1.0),
+                top,
                 xycoords=("data", "axes fraction"),
                 ha="center",
                 va="bottom",
@@ -156,14 +165,17 @@ def draw_closure(table: pd.DataFrame) -> Figure:
             )
         for y, row in enumerate(table.to_dict("records")):
             _interval_line(ax, y, row, GREEN if row["chosen"] else ORANGE)
+            # Above its line and not beside the axis: a long label would leave no room for the plot.
+            where = (0, y - 0.36)
+            ax.annotate(row["setting"], where, xycoords=("axes fraction", "data"), color=INK, fontsize=8.5)
             if np.isnan(row["estimate"]):
                 ax.annotate("no value", (50, y), ha="center", va="center", color=MUTED)
-        ax.set_yticks(range(len(table)), list(table["setting"]))
-        ax.set_ylim(len(table) - 0.5, -0.5)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        ax.set_ylim(len(table) - 0.6, -0.75)
         low = float(np.nanmin([table["low"].min(), table["estimate"].min(), -20.0]))
         high = float(np.nanmax([table["high"].max(), table["estimate"].max(), 120.0]))
         ax.set_xlim(max(low, -150) - 8, min(high, 250) + 8)
-        ax.grid(axis="y", visible=False)
         ax.set_xlabel("% of the gap")
         ax.set_title(ax.get_title(loc="left"), pad=22)
     return figure
@@ -245,7 +257,7 @@ def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
         "best pre-trained model. Orange: each regularized raw setting; green: the best one, chosen on "
         "other seeds than it is shown on. Bars: 95 % intervals by Fieller's theorem over paired seeds; a "
         "dot without bar has too few seeds for one.",
-        (draw_closure(table),),
+        (draw_closure(shown_closure(table)),),
     )
 
 

@@ -137,14 +137,24 @@ def map_table(study: Study, task: str, rows: str | None, columns: str) -> pd.Dat
     return pd.DataFrame(found)
 
 
-def draw_map(table: pd.DataFrame, rows: str | None, columns: str, title: str) -> Figure:
-    """A heat map with the numbers in it; hatched where trials were stopped."""
+def color_range(table: pd.DataFrame) -> tuple[float, float]:
+    """Smallest and largest mean of a map, so that all of its panels can share one colour scale."""
+    means = table["val_miou"].astype(float)
+    return (0.0, 1.0) if means.isna().all() else (float(means.min()), float(means.max()))
+
+
+def draw_map(
+    table: pd.DataFrame, rows: str | None, columns: str, title: str, shared: tuple[float, float]
+) -> Figure:
+    """A heat map with the numbers in it; hatched where trials were stopped.
+
+    Args:
+        shared: the means that get the ends of the colour scale, the same in every panel of a picture.
+    """
     levels = sorted(table["column"].unique())
     sides = list(dict.fromkeys(table["arm"])) if rows is None else sorted(table["row"].unique())
     key = "arm" if rows is None else "row"
-    # As an object column of None, min and max of an all-empty map would fail.
-    means = table["val_miou"].astype(float)
-    low, high = (0.0, 1.0) if means.isna().all() else (float(means.min()), float(means.max()))
+    low, high = shared
     scale = mpl.colormaps["cividis"]
     height = 1.6 + 0.66 * len(sides)
     with new_panel(title, width=max(4.9, 1.3 + 0.66 * len(levels)), height=height) as (figure, ax):
@@ -183,7 +193,7 @@ def map_pictures(study: Study, task: str) -> list[Picture]:
         groups = ["context"] if rows is None else ["context", "arm"]
         for values, part in table.groupby(groups, sort=False):
             title = ", ".join(str(value) for value in values if value) or "Validation mIoU"
-            panels.append(draw_map(part, rows, columns, title))
+            panels.append(draw_map(part, rows, columns, title, color_range(table)))
         name = columns if rows is None else f"{rows}-{columns}"
         pictures.append(
             Picture(

@@ -138,6 +138,10 @@ def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
 def _for_page(svg: bytes, prefix: str) -> str:
     text = svg.decode()
     text = text[text.index("<svg") :]
+    # Most ids are never referred to, and they are a good part of the drawing's size.
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", text)
+    text = re.sub(r"\s*\n\s*", " ", text)
     # Several drawings share one page: their ids must not meet.
     text = re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)

@@ -16,9 +16,10 @@ from study.plot_answer import (
     draw_contrasts,
     draw_ladder,
     ladder_table,
+    shown_closure,
 )
 from study.plot_training import class_table, cost_table, curve_table, plane_table
-from study.plot_treatments import draw_map, map_table, sampled_table, treatment_table
+from study.plot_treatments import color_range, draw_map, map_table, sampled_table, treatment_table
 from study.plots import draw_pictures
 from study.style import CSS_NAMES, arm_colors
 from study.thesis import table_1_2
@@ -119,13 +120,34 @@ def test_map_counts_and_bounds(answer):
     # Seeds 0 and 1 ended at .28 and .29; the stopped one had shown .2 and its arm's best is .32.
     assert cell["bound_low"] == pytest.approx((0.28 + 0.29 + 0.2) / 3)
     assert cell["bound_high"] == pytest.approx((0.28 + 0.29 + 0.32) / 3)
-    assert isinstance(draw_map(table.reset_index(), None, "weight_decay", "map"), Figure)
+    assert isinstance(draw_map(table.reset_index(), None, "weight_decay", "map", (0.25, 0.42)), Figure)
 
 
 def test_a_map_without_any_value_is_drawn(answer):
     table = map_table(answer.study, "semseg", None, "weight_decay")
     empty = table.assign(n=0, val_miou=None, low=None, high=None, bound_low=np.nan, bound_high=np.nan)
-    assert isinstance(draw_map(empty, None, "weight_decay", "map"), Figure)
+    assert isinstance(draw_map(empty, None, "weight_decay", "map", color_range(empty)), Figure)
+
+
+def test_panels_of_a_map_share_their_colours(answer):
+    """Raw's best cell must not look like pre-trained's: the same colour means the same mIoU in each panel."""
+    table = map_table(answer.study, "semseg", None, "weight_decay")
+    low, high = color_range(table)
+    assert (low, high) == pytest.approx((0.26, 0.41))
+    faces = []
+    for arm in ("raw", "pre-trained"):
+        part = table[table["arm"] == arm]
+        figure = draw_map(part, None, "weight_decay", arm, (low, high))
+        faces.append([patch.get_facecolor()[:3] for patch in figure.axes[0].patches])
+    assert not set(faces[0]) & set(faces[1])
+
+
+def test_a_long_closure_table_is_cut_to_what_closes_most():
+    known = {"low": 0.0, "high": 1.0, "n": 3}
+    rows = [{"setting": f"s{i}", "estimate": float(i), "chosen": False} | known for i in range(20)]
+    rows.append({"setting": "best", "estimate": 3.0, "chosen": True} | known)
+    shown = shown_closure(pd.DataFrame(rows))
+    assert shown["setting"].tolist() == [*(f"s{i}" for i in range(12, 20)), "best"]
 
 
 def test_two_treatments_make_a_square_map(study_writer, make_trial):
