@@ -254,9 +254,9 @@ def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
         _name("closure", verdict),
         "Gap closure",
         f"{verdict.context.task} on {answer.study.data_name}. 0 %: raw without regularization; 100 %: the "
-        "best pre-trained model. Orange: each regularized raw setting; green: the best one, chosen on "
-        "other seeds than it is shown on. Bars: 95 % intervals by Fieller's theorem over paired seeds; a "
-        "dot without bar has too few seeds for one.",
+        "best pre-trained model. Orange: the eight regularized raw settings that close most; green: the "
+        "best one, chosen on other seeds than it is shown on. Bars: 95 % intervals by Fieller's theorem "
+        "over paired seeds; a dot without bar has too few seeds for one.",
         (draw_closure(shown_closure(table)),),
     )
 
