@@ -251,7 +251,8 @@ def _print_header(session: Session, ledger: Ledger, console: Console) -> None:
     ]
     if session.options.dashboard or session.options.address:
         watching = session.runtime.dashboard_url or "off"
-        lines.append(f"watch     dashboard {watching}, Prometheus {session.runtime.metrics_url}")
+        lines.append(f"watch     dashboard {watching} (sign in with the output of `ray get-auth-token`)")
+        lines.append(f"          Prometheus {session.runtime.metrics_url}")
     if session.options.resume:
         done = len(session.trials) - len(waiting)
         lines.append(f"resuming  {done} trials are done, {len(waiting)} are to run")

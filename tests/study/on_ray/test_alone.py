@@ -5,10 +5,13 @@ Named so that it runs before the tests that share a cluster: two of them on one 
 
 import ipaddress
 import json
+import os
 import re
+import secrets
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,8 +28,13 @@ class Driver:
 
     def __init__(self, flags: list[str], folder: Path) -> None:
         self.log = folder / "output.txt"
+        # A token of this test's own, so that the user's is left alone.
+        self.token = secrets.token_hex(32)
+        environment = os.environ | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen([sys.executable, str(LAUNCH), *flags], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, str(LAUNCH), *flags], stdout=log, stderr=log, env=environment
+            )
 
     @property
     def output(self) -> str:
@@ -84,13 +92,20 @@ def test_the_metrics_endpoint_shows_every_running_trial(driver):
 
 
 def test_the_dashboard_knows_the_trials_by_telling_names(driver):
-    url = driver.url("dashboard")
+    url = driver.url("dashboard") + "/api/v0/actors?detail=true"
     actors = driver.wait_for(
-        lambda: json.loads(get(f"{url}/api/v0/actors"))["data"]["result"]["result"], "an actor"
+        lambda: json.loads(get(url, driver.token))["data"]["result"]["result"], "an actor"
     )
-    names = [(actor["class_name"], actor["repr_name"]) for actor in actors]
-    assert ("SegmentationTrial" in name for name, _ in names)
-    assert any(re.fullmatch(r"(raw|pre-trained) weight_decay=\S+ seed=0", label) for _, label in names)
+    assert "SegmentationTrial" in {actor["class_name"] for actor in actors}
+    labels = [actor["repr_name"] for actor in actors]
+    assert any(re.fullmatch(r"(raw|pre-trained) weight_decay=\S+ seed=0", label or "") for label in labels), (
+        labels
+    )
+
+
+def test_the_dashboard_asks_for_a_token(driver):
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        get(driver.url("dashboard") + "/api/v0/actors")
 
 
 def test_nothing_listens_beyond_the_loopback(driver):
