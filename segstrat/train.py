@@ -6,7 +6,7 @@ Tensor names carry their shape: B images, C channels or classes, H × W pixels.
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +17,7 @@ from segstrat.checkpoint import load_checkpoint, save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.dataset import Dataset, Subset, nested_indices
+from segstrat.data.device_cache import DeviceTrainLoader
 from segstrat.data.loader import Batch, EvalLoader, TrainLoader, normalize
 from segstrat.errors import UserError
 from segstrat.losses import pixel_losses
@@ -30,6 +31,7 @@ from segstrat.store import Store
 from segstrat.tasks import Task
 
 Update = SummedUpdate | AsynchronousUpdate
+Rows = torch.Tensor | slice
 
 
 def train(
@@ -106,7 +108,8 @@ class _Trial:
         model = distributed.synchronize_batch_norm(model, device)
         train_set = training_set(protocol.train, config)
         share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
-        train_loader = TrainLoader(
+        loader = DeviceTrainLoader if machine.device_cache else TrainLoader
+        train_loader = loader(
             train_set,
             tasks=tasks,
             crop_size=config.crop_size,
@@ -252,27 +255,43 @@ def _forward(
     images_BCHW = batch.images[piece]
     rows = {}
     for name in tasks:
-        inside = [row for row in batch.indices[name] if piece.start <= row < piece.stop]
+        inside = [row - piece.start for row in batch.indices[name] if piece.start <= row < piece.stop]
         if inside:
-            rows[name] = torch.tensor(inside, device=images_BCHW.device)
+            rows[name] = _rows(inside, images_BCHW)
     with _autocast(machine):
-        logits = model(
-            normalize(images_BCHW),
-            tasks=list(rows),
-            indices={name: index - piece.start for name, index in rows.items()},
-        )
+        logits = _heads(model, normalize(images_BCHW), rows)
     total = torch.zeros((), device=images_BCHW.device)
     for name, index in rows.items():
-        target_BHW = batch.labels[name][index]
+        target_BHW = batch.labels[name][piece][index]
         ignore = tasks[name].ignore_index
         losses_BHW = pixel_losses(logits[name], target_BHW, ignore, label_smoothing=config.label_smoothing)
-        total = total + (losses_BHW.flatten(1).sum(1) * scale[name][index]).sum()
+        total = total + (losses_BHW.flatten(1).sum(1) * scale[name][piece][index]).sum()
         with torch.no_grad():
             plain_BHW = (
                 pixel_losses(logits[name], target_BHW, ignore) if config.label_smoothing else losses_BHW
             )
             tally.add(name, logits[name], target_BHW, plain_BHW)
     return total
+
+
+def _rows(positions: Sequence[int], images_BCHW: torch.Tensor) -> Rows:
+    """What picks these images of a batch.
+
+    All of them are picked by a slice: a list of positions would have to be copied to the device, which makes
+    the host wait for it at every step.
+    """
+    if len(positions) == len(images_BCHW):
+        return slice(None)
+    return torch.tensor(positions, device=images_BCHW.device)
+
+
+def _heads(model: nn.Module, images_BCHW: torch.Tensor, rows: Mapping[str, Rows]) -> dict[str, torch.Tensor]:
+    """Logits of each task for its rows of the batch."""
+    some = {name: index for name, index in rows.items() if isinstance(index, torch.Tensor)}
+    if not some:
+        return model(images_BCHW, tasks=list(rows))
+    everything = torch.arange(len(images_BCHW), device=images_BCHW.device)
+    return model(images_BCHW, tasks=list(rows), indices=dict.fromkeys(rows, everything) | some)
 
 
 def _loss_scale(
@@ -297,12 +316,11 @@ def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], ma
     model.eval()
     tally = Tally.empty(tasks, machine.torch_device)
     for batch in loader:
-        present = [name for name in tasks if batch.indices[name]]
-        rows = {name: torch.tensor(batch.indices[name], device=batch.images.device) for name in present}
+        rows = {name: _rows(batch.indices[name], batch.images) for name in tasks if batch.indices[name]}
         with _autocast(machine):
-            logits = model(normalize(batch.images), tasks=present, indices=rows)
-        for name in present:
-            target_BHW = batch.labels[name][rows[name]]
+            logits = _heads(model, normalize(batch.images), rows)
+        for name, index in rows.items():
+            target_BHW = batch.labels[name][index]
             losses_BHW = pixel_losses(logits[name], target_BHW, tasks[name].ignore_index)
             tally.add(name, logits[name], target_BHW, losses_BHW)
     return tally.over_all_processes()

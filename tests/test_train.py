@@ -240,3 +240,14 @@ def test_no_field_is_inert(tiny_protocol, weights: dict[str, str], name: str):
 def test_data_chooses_the_protocol(data: str, tmp_path: Path):
     with pytest.raises(UserError, match="VOC 2012" if data == "voc" else "dataset.toml"):
         next(train(config(data=data), machine=Machine(data_root=tmp_path)))
+
+
+def test_augmenting_on_the_device_trains_as_well(tiny_protocol):
+    settings = config(epochs=2)
+    on_host = list(train(settings, protocol=tiny_protocol()))
+    on_device = list(train(settings, protocol=tiny_protocol(), machine=Machine(device_cache=True)))
+    for host, device in zip(on_host, on_device, strict=True):
+        assert host.scores != device.scores, "the device cache was not used"
+        assert device.value("semseg", "train", "loss") == pytest.approx(
+            host.value("semseg", "train", "loss"), rel=0.05
+        )
