@@ -2,9 +2,9 @@
 
 The thesis's question (E1, E2) on SqueezeNet 1.1, the smallest backbone with public ImageNet weights, for
 machines without a GPU: crops of 96 pixels, a quarter of the training images, twenty epochs at batch 5 for
-either arm, the thesis's learning rate. It is not the thesis's recipe: short training favours pre-training, and
-few steps need more decay for the same shrinkage. Only the last epoch is validated, because validation on whole
-images costs as much as ten epochs.
+either arm, the thesis's learning rate. It is not the thesis's recipe: short training favours pre-
+training, and few steps need more decay for the same shrinkage. Only the last epoch is validated, because
+validation on whole images costs as much as ten epochs.
 
 Command: python study/run.py --space wd_squeezenet --data voc --weights FILE --scheduler none
 Trials: 6 a seed, three seeds. Cost: 18 × 4 minutes on one CPU core.
