@@ -24,7 +24,7 @@ def bucket(cluster) -> str:
 
 @pytest.mark.timeout(600)
 def test_a_study_in_a_bucket_and_its_resume(bucket, undisturbed, tiny_flags, same_frames, capsys):
-    flags = [*tiny_flags, "--storage", bucket, "--name", "study"]
+    flags = [*tiny_flags, "--storage", bucket, "--name", "study", "--max-concurrent", "2"]
     assert main(flags) == 0
     study = Store(bucket) / "study"
     same_frames(undisturbed[2], study)
