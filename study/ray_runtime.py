@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ QUIET_ENVIRONMENT = {
 }
 # On a machine under load an agent may miss Ray's start-up deadline, which cannot be set.
 START_ATTEMPTS = 3
+# How long a cluster may take to give the first node for trials.
+NODE_SECONDS = 300.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
     import ray
 
     if ray.is_initialized():
-        yield Runtime(nodes=living_nodes(), dashboard_url="", metrics_url=_metrics_url())
+        yield Runtime(nodes=nodes_for_trials(0), dashboard_url="", metrics_url=_metrics_url())
         return
     if address is not None:
         check_address(address)
@@ -98,7 +101,8 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
     try:
-        yield Runtime(nodes=living_nodes(), dashboard_url=dashboard_url, metrics_url=_metrics_url())
+        nodes = nodes_for_trials(NODE_SECONDS)
+        yield Runtime(nodes=nodes, dashboard_url=dashboard_url, metrics_url=_metrics_url())
     finally:
         ray.shutdown()
 
@@ -132,11 +136,29 @@ def living_nodes() -> list[Node]:
     for node in ray.nodes():
         resources = node["Resources"]
         if node["Alive"] and resources.get("CPU", 0) >= 1:
-            cpus, gpus = int(resources["CPU"]), int(resources.get("GPU", 0))
-            nodes.append(Node(address=node["NodeManagerAddress"], cpus=cpus, gpus=gpus))
-    if not nodes:
-        raise UserError("the Ray cluster has no node with a CPU for trials; start one with `ray start`")
-    return sorted(nodes, key=lambda node: node.address)
+            nodes.append(
+                Node(
+                    address=node["NodeManagerAddress"],
+                    cpus=int(resources["CPU"]),
+                    gpus=int(resources.get("GPU", 0)),
+                    node_id=node["NodeID"],
+                )
+            )
+    return sorted(nodes, key=lambda node: (node.address, node.node_id))
+
+
+def nodes_for_trials(wait_seconds: float) -> list[Node]:
+    """The living nodes, as soon as there is one; a cluster that grows on demand may start without any.
+
+    Raises:
+        UserError: if there is none after `wait_seconds`.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while not (nodes := living_nodes()):
+        if time.monotonic() > deadline:
+            raise UserError("the Ray cluster has no node with a CPU for trials; start one with `ray start`")
+        time.sleep(1)
+    return nodes
 
 
 def _starting(*, dashboard: bool) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Node:
     cpus: int
     gpus: int
     gpu_memory_gib: float = 0
+    node_id: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

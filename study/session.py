@@ -15,7 +15,7 @@ from study.events import EventFiles
 from study.ledger import Ledger, rows_by_order
 from study.lock import study_lock
 from study.manifest import new_manifest, read_study_manifest, refuse_changes, write_manifest
-from study.options import Options
+from study.options import AUTO, Options
 from study.plan import PlannedTrial, Space
 from study.prepare import check_data, halving_rule, open_study, plan_study, provide_weights, share_weights
 from study.ray_runtime import Runtime, ray_session
@@ -61,8 +61,12 @@ def run_study(options: Options) -> int:
         with ray_session(
             address=options.address, dashboard=options.dashboard, verbose=options.verbose
         ) as runtime:
+            # Imported here, after the environment that Ray reads was set.
+            from study.probes import check_shared, with_gpu_memory
+
+            check_shared(study, runtime.nodes)
             division = share(
-                runtime.nodes,
+                with_gpu_memory(runtime.nodes) if options.gpus_per_trial == AUTO else runtime.nodes,
                 gpus_per_trial=options.gpus_per_trial,
                 cpus_per_trial=options.cpus_per_trial,
                 max_concurrent=options.max_concurrent,
@@ -153,7 +157,11 @@ def _run_trials(session: Session, ledger: Ledger, screen: StudyConsole, interrup
         ledger,
         PlannedSearch(waiting),
         worker_settings(session),
-        max_concurrent=session.share.concurrent,
+        expected_concurrent=session.share.concurrent,
+        # A cluster may grow while the study runs: there only the user sets a limit.
+        max_concurrent=session.options.max_concurrent
+        if session.options.address
+        else session.share.concurrent,
         # An actor's name in the dashboard is fixed when it starts; there each trial gets its own.
         reuse_actors=not (session.options.dashboard or session.options.address),
         on_tick=on_tick,

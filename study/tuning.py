@@ -18,7 +18,8 @@ def run_trials(
     search: Search,
     settings: Mapping[str, Any],
     *,
-    max_concurrent: int,
+    expected_concurrent: int,
+    max_concurrent: int | None = None,
     max_retries: int = 2,
     reuse_actors: bool = True,
     on_tick: Callable[[], None] = lambda: None,
@@ -30,12 +31,14 @@ def run_trials(
 
     Args:
         settings: what every worker needs besides its trial, see `SegmentationTrial`.
+        expected_concurrent: trials that fit now; so many workers are started at the same time.
+        max_concurrent: trials that may run at the same time; None: as many as fit, also on later nodes.
         max_retries: how often in a row, without an epoch gained, a trial whose process fails is taken up
             again from its last checkpoint.
         reuse_actors: let a process run one trial after the other.
     """
     # Tune asks a search for one trial at a time unless told otherwise; starting a worker takes seconds.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(max_concurrent)
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(expected_concurrent)
     with tempfile.TemporaryDirectory(prefix="segstrat-tune-") as scratch:
         # What Tune itself writes is thrown away: nothing is ever restored from it.
         tuner = tune.Tuner(

@@ -108,6 +108,7 @@ class Scripted:
             self.ledger,
             PlannedSearch(self.trials),
             settings,
+            expected_concurrent=concurrent,
             max_concurrent=concurrent,
             trial_class=scripted_trial(),
             **more,
