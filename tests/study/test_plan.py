@@ -5,7 +5,15 @@ import pytest
 from ray import tune
 
 from segstrat.errors import UserError
-from study.plan import PlannedTrial, load_space, plan, quasi_random, space_from_module, space_names
+from study.plan import (
+    PlannedTrial,
+    load_space,
+    plan,
+    quasi_random,
+    space_from_module,
+    space_names,
+    space_question,
+)
 
 
 def module(**parts) -> ModuleType:
@@ -42,10 +50,13 @@ def test_wd_grid_is_the_thesiss_grid_with_two_values_more():
     assert {trial.config.weight_decay for trial in trials} == {0.0, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2}
 
 
-def test_every_space_plans_on_d1_and_figures_and_states_its_question():
-    for name in space_names():
-        space = load_space(name)
-        assert space.doc.startswith(space.question.split("?")[0][:20])
+@pytest.mark.parametrize("name", space_names())
+@pytest.mark.parametrize("data", ["figures", "d1"])
+def test_every_space_asks_a_question_and_plans_its_trials(name: str, data: str):
+    space = load_space(name)
+    assert space_question(name).endswith("?")
+    if space.search == "grid":
+        assert len(plan(space, data, weights="w")) == space.size
 
 
 def test_the_order_is_shuffled_and_the_same_every_time():
