@@ -28,6 +28,11 @@ class SegmentationTrial(tune.Trainable):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """CPUs and GPUs of the trial; given here, Tune needs no wrapper that would hide the class's name."""
+        if config["gpus"] > 1:
+            from study.several_gpus import SUPERVISOR_CPUS
+
+            # The processes that Ray Train starts ask for the rest themselves.
+            return tune.PlacementGroupFactory([{"CPU": SUPERVISOR_CPUS}])
         bundle = {"CPU": config["cpus"], "GPU": config["gpus"]}
         return tune.PlacementGroupFactory([{name: amount for name, amount in bundle.items() if amount}])
 
@@ -77,14 +82,20 @@ class SegmentationTrial(tune.Trainable):
         from segstrat.machine import Machine
         from segstrat.train import train
 
-        machine = Machine(
-            device=self.device(),
-            threads=max(1, int(self.settings["cpus"])),
-            precision=self.settings["precision"],
-            deterministic=self.settings["deterministic"],
-            data_root=data_root(self.settings["data_root"]),
-            cache_dir=cache_dir() if self.settings["cache"] else None,
-        )
+        how = {
+            "precision": self.settings["precision"],
+            "deterministic": self.settings["deterministic"],
+            "data_root": data_root(self.settings["data_root"]),
+            "cache_dir": cache_dir() if self.settings["cache"] else None,
+        }
+        gpus, cpus = self.settings["gpus"], self.settings["cpus"]
+        if gpus > 1:
+            from study import several_gpus
+
+            return several_gpus.epoch_reports(
+                self.local_config(), self.store, how, workers=int(gpus), cpus=cpus
+            )
+        machine = Machine(device=self.device(), threads=max(1, int(cpus)), **how)
         return train(
             self.local_config(),
             machine=machine,

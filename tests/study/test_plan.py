@@ -11,8 +11,6 @@ from study.plan import (
     plan,
     quasi_random,
     space_from_module,
-    space_names,
-    space_question,
 )
 
 
@@ -48,15 +46,6 @@ def test_wd_grid_is_the_thesiss_grid_with_two_values_more():
         assert trial.config.weights == ("imagenet" if pretrained else None)
         assert trial.arm == ("pre-trained" if pretrained else "raw")
     assert {trial.config.weight_decay for trial in trials} == {0.0, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2}
-
-
-@pytest.mark.parametrize("name", space_names())
-@pytest.mark.parametrize("data", ["figures", "d1"])
-def test_every_space_asks_a_question_and_plans_its_trials(name: str, data: str):
-    space = load_space(name)
-    assert space_question(name).endswith("?")
-    if space.search == "grid":
-        assert len(plan(space, data, weights="w")) == space.size
 
 
 def test_the_order_is_shuffled_and_the_same_every_time():

@@ -131,8 +131,8 @@ def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., s
         process.wait()
 
 
-@pytest.fixture(scope="session")
-def tiny_space() -> Iterator[None]:
+@contextlib.contextmanager
+def finding_the_tiny_space() -> Iterator[None]:
     """Lets the command line, in this process, find the space `tiny`."""
     import search_spaces
     from study import plan
@@ -144,10 +144,16 @@ def tiny_space() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def tiny_space() -> Iterator[None]:
+    """The space `tiny`, for one test: the tests of other folders must find the real spaces."""
+    with finding_the_tiny_space():
+        yield
+
+
 @pytest.fixture(scope="session")
 def undisturbed(
     cluster: Cluster,
-    tiny_space: None,
     tiny_flags: list[str],
     node_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
@@ -158,7 +164,7 @@ def undisturbed(
     storage = tmp_path_factory.mktemp("run")
     flags = [*tiny_flags, "--storage", str(storage), "--max-concurrent", "2"]
     output = io.StringIO()
-    with contextlib.redirect_stdout(output):
+    with finding_the_tiny_space(), contextlib.redirect_stdout(output):
         code = main([*flags, "--name", "first"])
     return code, flags, storage / "first", output.getvalue()
 

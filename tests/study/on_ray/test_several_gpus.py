@@ -1,0 +1,45 @@
+"""A trial in two processes under Ray Train, on CPUs: the training of one process, and its resume."""
+
+import pytest
+
+from segstrat.config import TrialConfig
+from segstrat.machine import Machine
+from segstrat.store import Store
+from segstrat.train import train
+from study import several_gpus
+from study.trainable import SegmentationTrial
+
+
+@pytest.mark.timeout(600)
+def test_two_processes_give_the_reports_of_one(cluster, tiny_data, tmp_path):
+    config = TrialConfig(
+        data="folder", model="fcn32s", width=0.25, crop_size=32, batch_size=4, epochs=3, learning_rate=0.02
+    )
+    store = Store(tmp_path / "trial")
+    how = {"data_root": tiny_data}
+    together = list(several_gpus.epoch_reports(config, store, how, workers=2, cpus=2, use_gpu=False))
+    alone = list(train(config, machine=Machine(data_root=tiny_data)))
+    assert [report.epoch for report in together] == [1, 2, 3]
+    assert together[-1].status == "completed"
+    for report, expected in zip(together, alone, strict=True):
+        for name, value in expected.metrics().items():
+            assert report.metrics()[name] == pytest.approx(value, rel=1e-2, abs=1e-3), name
+    assert len([name for name in store.names() if name.endswith(".pt")]) >= 2, "one process wrote checkpoints"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_process_that_cannot_start_ends_the_trial_with_its_reason(cluster, tmp_path):
+    config = TrialConfig(data="folder", model="fcn32s", width=0.25, epochs=1)
+    reports = several_gpus.epoch_reports(
+        config, Store(tmp_path), {"data_root": tmp_path / "missing"}, workers=1, cpus=1, use_gpu=False
+    )
+    with pytest.raises(Exception, match="missing"):
+        next(reports)
+
+
+def test_the_trial_itself_leaves_the_gpus_to_its_processes():
+    request = SegmentationTrial.default_resource_request({"cpus": 8, "gpus": 2})
+    assert request.bundles == [{"CPU": several_gpus.SUPERVISOR_CPUS}]
+    request = SegmentationTrial.default_resource_request({"cpus": 8, "gpus": 0.5})
+    assert request.bundles == [{"CPU": 8.0, "GPU": 0.5}]
