@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -29,6 +30,8 @@ from segstrat.optim import COMMON, AsynchronousUpdate, SummedUpdate, make_parts
 from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
 from segstrat.store import Store
 from segstrat.tasks import Task
+
+EVAL_BATCH = 16
 
 Update = SummedUpdate | AsynchronousUpdate
 Rows = torch.Tensor | slice
@@ -123,7 +126,8 @@ class _Trial:
         val_loader = EvalLoader(
             protocol.val,
             tasks=tasks,
-            batch_size=config.batch_size,
+            # The score does not depend on it, and without gradients there is memory for more.
+            batch_size=max(config.batch_size, EVAL_BATCH),
             threads=machine.threads,
             device=device,
             **share,
@@ -152,8 +156,16 @@ class _Trial:
 
     def resume(self, store: Store | None) -> list[EpochReport]:
         state = load_checkpoint(store) if store is not None else None
-        if state is None:
+        if store is None or state is None:
             return []
+        for name, task in self.tasks.items():
+            if state["tasks"].get(name) != list(task.classes):
+                before = state["tasks"].get(name, [])
+                raise UserError(
+                    f"the checkpoint in {store.uri} was trained for {len(before)} classes of task {name!r} "
+                    f"({', '.join(before[:3])}, …); the data has {len(task.classes)} "
+                    f"({', '.join(task.classes[:3])}, …); give the data it was trained on, or another --name"
+                )
         self.model.load_state_dict(state["model"])
         self.update.load_state_dict(state["update"])
         return [EpochReport.from_dict(report) for report in state["reports"]]
@@ -227,8 +239,7 @@ def train_one_epoch(
         # Accumulation: the batch is the whole effective batch, taken in pieces; dividing every piece by the
         # whole batch's valid pixels makes the gradient that of the large batch.
         size = config.batch_size // distributed.world_size()
-        for start in range(0, len(batch.ids), size):
-            piece = slice(start, start + size)
+        for piece in pieces(len(batch.ids), size):
             loss = _forward(model, batch, piece, scale, tasks, config, machine, tally)
             loss.backward()
             loss_sum += loss.detach()
@@ -390,6 +401,19 @@ class Tally:
                 )
             )
         return tuple(scores)
+
+
+def pieces(count: int, size: int) -> list[slice]:
+    """Cuts `count` images into pieces of about `size`, as even as can be.
+
+    No piece is a single image where `size` is larger than 1, because batch norm cannot train on one image
+    whose map is a single pixel; then a piece may hold `size` + 1.
+    """
+    number = -(-count // size)
+    if size > 1 and 1 < count < 2 * number:
+        number = count // 2
+    starts = [count * index // number for index in range(number + 1)]
+    return [slice(*bounds) for bounds in pairwise(starts)]
 
 
 def images_in(batch: Batch) -> dict[str, int]:

@@ -10,6 +10,7 @@ from rich.text import Text
 from study.ledger import FINAL, Ledger, TrialRow, rows_by_order
 from study.progress import in_words, seconds_left
 from study.rungs import HalvingRule
+from study.search import Search
 from study.table import status_text, trials_table
 
 LIVE_SECONDS = 0.5
@@ -24,9 +25,12 @@ class StudyConsole:
         concurrent: trials that run at the same time.
     """
 
-    def __init__(self, console: Console, ledger: Ledger, rule: HalvingRule, concurrent: int) -> None:
+    def __init__(
+        self, console: Console, ledger: Ledger, search: Search, rule: HalvingRule, concurrent: int
+    ) -> None:
         self._console = console
         self._ledger = ledger
+        self._search = search
         self._rule = rule
         self._concurrent = concurrent
         self._started = time.monotonic()
@@ -73,10 +77,11 @@ class StudyConsole:
         rows = list(self._ledger.rows.values())
         done = sum(row.state in FINAL for row in rows)
         elapsed = in_words(time.monotonic() - self._started)
-        left = seconds_left(rows, self._rule, concurrent=self._concurrent)
+        more = self._search.unproposed
+        left = seconds_left(rows, self._rule, concurrent=self._concurrent, unproposed=more)
         outlook = f"about {in_words(left)} left" if left is not None else "workers are starting"
         running = _running(rows)
-        return f"{done}/{len(rows)} trials done, {running} running · {elapsed} so far, {outlook}"
+        return f"{done}/{len(rows) + more} trials done, {running} running · {elapsed} so far, {outlook}"
 
 
 def ending_line(row: TrialRow, metric: str) -> str:

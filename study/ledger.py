@@ -61,6 +61,8 @@ class Ledger:
         store: folder of the study.
         metric: what trials are judged by, such as `semseg_val_miou`.
         on_report: called with each report that a running trial sends.
+
+    Attributes:
         on_final: called with the row of each trial whose outcome was just written.
     """
 
@@ -70,7 +72,6 @@ class Ledger:
         rungs: Rungs,
         metric: str,
         on_report: Callable[[TrialRow, EpochReport], None] = lambda *_: None,
-        on_final: Callable[[TrialRow], None] = lambda _: None,
     ) -> None:
         self.store = store
         self.metric = metric
@@ -78,7 +79,7 @@ class Ledger:
         self.anything_reported = False
         self._rungs = rungs
         self._on_report = on_report
-        self._on_final = on_final
+        self.on_final: Callable[[TrialRow], None] = lambda _: None
 
     def add(self, trial: PlannedTrial) -> None:
         """Makes a planned trial known."""
@@ -190,7 +191,7 @@ class Ledger:
             else:
                 row.state = "failed"
             self._folder(trial_id).write(OUTCOME, json.dumps(_outcome(row)).encode())
-            self._on_final(row)
+            self.on_final(row)
 
     def _folder(self, trial_id: str) -> Store:
         return self.store / "trials" / trial_id

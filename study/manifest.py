@@ -101,6 +101,7 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             found.append(words)
     if recorded["data"]["digest"] != now["data"]["digest"]:
         found.append(f"the data {now['data']['name']}")
+    # Trials that an Optuna search proposed are in both: they are read from the recorded manifest.
     before, after = _trial_ids(recorded), _trial_ids(now)
     if before != after and not found:
         found.append(f"the trials ({len(after - before)} new, {len(before - after)} gone)")

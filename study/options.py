@@ -22,6 +22,8 @@ STUDY_FIELDS = (
     "budget",
     "precision",
     "deterministic",
+    "confirm",
+    "top",
 )
 
 
@@ -49,6 +51,8 @@ class Options:
     address: str | None = None
     storage: str = "results"
     name: str | None = None
+    confirm: str | None = None
+    top: int | None = None
     resume: bool = False
     accept_changes: bool = False
     precision: str | None = None
@@ -103,8 +107,15 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         raise UserError(
             f"--name {options.name!r} cannot be a folder's name; use letters, digits, '.', '_', '+' and '-'"
         )
-    if not (options.list or options.status or options.space or (options.resume and options.name)):
+    named = options.space or options.confirm or (options.resume and options.name)
+    if not (options.list or options.status or named):
         raise UserError("no study given: pass --space NAME (see --list), or --resume --name NAME")
+    if options.confirm is not None and options.space is not None:
+        raise UserError("--confirm takes the space from the study that it confirms; leave --space away")
+    if options.confirm is not None and options.scheduler == "asha":
+        raise UserError("--confirm trains every cell to its end; leave --scheduler asha away")
+    if options.top is not None and options.confirm is None and not options.resume:
+        raise UserError("--top says how many cells --confirm trains again; give --confirm DIR with it")
     if "@" in options.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
             "--storage: the address holds keys, which would end up in logs and manifests; put them into "
@@ -129,6 +140,8 @@ def make_parser() -> "StrictParser":
     add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")
     add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
     add("--scheduler", choices=("asha", "none"), help="stop weak trials early, arm by arm (default: asha)")
+    add("--confirm", metavar="DIR", help="train the best cells of a study again, to the end, on new seeds")
+    add("--top", type=_count, metavar="K", help="with --confirm: cells of each arm (default: 3)")
     add("--budget", type=_positive, metavar="F", help="factor on every trial's epochs (default: 1)")
     add("--name", help="name of the study (default: SPACE-DATA)")
     add("--resume", action="store_true", help="go on with a study that was interrupted")

@@ -193,7 +193,7 @@ class Page:
             "budget": f"{manifest['budget']:g} of the space's epochs" if "budget" in manifest else "",
             "hardware": _words(manifest.get("hardware")),
             "versions": _words(manifest.get("versions")),
-            "confirms": manifest.get("parent"),
+            "confirms": _parent(manifest.get("parent")),
         }
         return [(name, str(value)) for name, value in known.items() if value]
 
@@ -263,6 +263,12 @@ def _cell(value: Any, *, numeric: bool, chip: bool) -> dict[str, Any]:
     if isinstance(value, str) and "/" in value and numeric:
         return {"text": value, "value": value.partition("/")[0], "numeric": True, "chip": False}
     return {"text": str(value), "value": None, "numeric": numeric, "chip": chip}
+
+
+def _parent(parent: Mapping[str, Any] | None) -> str:
+    if not parent:
+        return ""
+    return f"the best {parent['top']} cells of each arm of {parent['study']} ({parent['folder']})"
 
 
 def _hours(hours: float) -> str:

@@ -21,6 +21,8 @@ ROLES = ("arm", "treatment", "nuisance", "seed")
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
 # An axis of this name multiplies the recipe's epochs, which differ between arms.
 SCHEDULE = "schedule"
+# With SEARCH = "tpe" so many quasi-random points, the same in every arm, come before Optuna's proposals.
+STARTUP_POINTS = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +190,13 @@ def space_from_module(name: str, module: ModuleType) -> Space:
 
 
 def plan(
-    space: Space, data: str, *, seeds: Sequence[int] = (0,), budget: float = 1.0, weights: str | None = None
+    space: Space,
+    data: str,
+    *,
+    seeds: Sequence[int] = (0,),
+    budget: float = 1.0,
+    weights: str | None = None,
+    cells: Sequence[Mapping[str, Any]] | None = None,
 ) -> list[PlannedTrial]:
     """All trials of a study, validated, in the order in which they start.
 
@@ -197,29 +205,40 @@ def plan(
         seeds: each cell is trained once per seed.
         budget: factor on every trial's epochs (at least one epoch stays).
         weights: source of the pre-trained arm's weights.
+        cells: only these points of the space, as axis -> value; default: all.
 
     Raises:
         UserError: for a value that `TrialConfig` refuses, naming the trial.
     """
     seeds = check_seeds(seeds)
-    points = itertools.product(
-        *([(axis, value) for value in values] for axis, values in space.axes.items()),
-    )
-    draws = quasi_random(space.sampled, space.samples) if space.sampled else [{}]
-    settings = [dict(point) | draw for point in points for draw in draws]
-    trials = []
-    for seed, axes in itertools.product(seeds, settings):
-        config = make_config(space, data, axes, seed=seed, budget=budget, weights=weights)
-        arm = arm_label(axes, space.roles, config)
-        trials.append(
-            PlannedTrial(
-                trial_id=config.digest(), order=0, arm=arm, axes=axes | {"seed": seed}, config=config
-            )
-        )
+    settings = space_points(space) if cells is None else cells
+    trials = [
+        planned_trial(space, data, axes, seed=seed, budget=budget, weights=weights)
+        for seed, axes in itertools.product(seeds, settings)
+    ]
     _refuse_twins(space, trials)
     # Early arrivals at a rung are judged against fewer values; a shuffled order favours no cell.
     random.Random(0).shuffle(trials)
     return [dataclasses.replace(trial, order=order) for order, trial in enumerate(trials)]
+
+
+def space_points(space: Space) -> list[dict[str, Any]]:
+    """The points of a space that are known before it runs: the grid, times the quasi-random draws."""
+    grid = itertools.product(*([(axis, value) for value in values] for axis, values in space.axes.items()))
+    known = min(space.samples, STARTUP_POINTS) if space.search == "tpe" else space.samples
+    draws = quasi_random(space.sampled, known) if space.sampled else [{}]
+    return [dict(point) | draw for point in grid for draw in draws]
+
+
+def planned_trial(
+    space: Space, data: str, axes: Mapping[str, Any], *, seed: int, budget: float, weights: str | None
+) -> PlannedTrial:
+    """One point of a space as a trial, without its place in the study's order."""
+    config = make_config(space, data, axes, seed=seed, budget=budget, weights=weights)
+    arm = arm_label(axes, space.roles, config)
+    return PlannedTrial(
+        trial_id=config.digest(), order=0, arm=arm, axes=dict(axes) | {"seed": seed}, config=config
+    )
 
 
 def make_config(

@@ -1,15 +1,16 @@
 """Everything that can be wrong before a trial starts: space, data, weights, storage, name."""
 
 import dataclasses
+import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.errors import UserError
+from segstrat.errors import UserError, unknown_name
 from segstrat.store import Store
 from study.frame import MANIFEST
 from study.locations import cache_dir, data_root
@@ -25,6 +26,10 @@ DEFAULTS: dict[str, Any] = {
     "precision": "float32",
     "deterministic": False,
 }
+# What a confirming study takes over from the study it confirms.
+CONFIRMED_FIELDS = ("space", "data", "data_root", "weights", "budget", "precision", "deterministic")
+CONFIRM_SEEDS = 3
+CONFIRM_TOP = 3
 TO_BE_MADE = "pre-trained by study/pretrain.py"
 
 
@@ -36,6 +41,8 @@ def open_study(options: Options) -> tuple[Store, Options]:
     Raises:
         UserError: if the name is taken, if there is nothing to resume, or for storage that cannot be used.
     """
+    if options.confirm is not None:
+        options = _confirming(options)
     name = options.name or f"{options.space}-{options.data or DEFAULTS['data']}"
     study = Store(options.storage) / name
     try:
@@ -51,25 +58,108 @@ def open_study(options: Options) -> tuple[Store, Options]:
     return study, dataclasses.replace(options, name=name).completed_by(DEFAULTS)
 
 
-def plan_study(options: Options) -> tuple[Space, list[PlannedTrial], Options]:
+def _confirming(options: Options) -> Options:
+    """Options of a study that confirms another one: what is not given is taken from that one."""
+    assert options.confirm is not None
+    parent = read_study_manifest(Store(options.confirm))
+    recorded = {key: parent["options"].get(key) for key in CONFIRMED_FIELDS}
+    used = parent["seeds"]
+    if options.seeds is None:
+        options = dataclasses.replace(options, seeds=tuple(max(used) + 1 + i for i in range(CONFIRM_SEEDS)))
+    elif again := sorted(set(used).intersection(options.seeds or ())):
+        raise UserError(
+            f"--seeds {again[0]}: the cells of {parent['study']} were chosen on seeds {used}; confirm them "
+            "on others"
+        )
+    options = dataclasses.replace(
+        options,
+        name=options.name or f"{parent['study']}-confirm",
+        scheduler="none",
+        top=options.top or CONFIRM_TOP,
+    )
+    return options.completed_by(recorded)
+
+
+def plan_study(study: Store, options: Options) -> tuple[Space, list[PlannedTrial], Options]:
     """Loads the space and plans its trials.
+
+    A study that is resumed keeps the trials that a search had proposed, and the cells it was to confirm.
 
     Returns:
         the options with the seeds that were chosen.
+
+    Raises:
+        UserError: for an unknown space or protocol, a trial that cannot be, or seeds that do not fit.
     """
     assert options.space is not None
     assert options.data is not None
     assert options.budget is not None
     from segstrat.data import PROTOCOLS
-    from segstrat.errors import unknown_name
 
     space = load_space(options.space)
     if options.data not in PROTOCOLS:
         raise unknown_name("data protocol", options.data, PROTOCOLS)
     seeds = options.seeds if options.seeds is not None else space.seeds
     weights = options.weights or (TO_BE_MADE if options.data == "figures" else None)
-    trials = plan(space, options.data, seeds=seeds, budget=options.budget, weights=weights)
+    plan_cells = functools.partial(plan, space, options.data, budget=options.budget, weights=weights)
+    recorded = read_study_manifest(study) if options.resume else {}
+    if options.confirm is not None:
+        cells = recorded["parent"]["cells"] if options.resume else cells_to_confirm(options, plan_cells)
+        trials = plan_cells(seeds=seeds, cells=cells)
+    else:
+        if space.search == "tpe" and len(seeds) > 1:
+            raise UserError(
+                f"space {space.name} is searched with one seed, not {len(seeds)}; give one by --seeds, and "
+                "train the best cells again on others by --confirm"
+            )
+        trials = plan_cells(seeds=seeds)
+        proposed = recorded.get("trials", [])[len(trials) :] if space.search == "tpe" else []
+        trials += [PlannedTrial.from_dict(each) for each in proposed]
     return space, trials, dataclasses.replace(options, seeds=tuple(seeds))
+
+
+def cells_to_confirm(options: Options, plan_cells: Callable[..., list[PlannedTrial]]) -> list[dict[str, Any]]:
+    """The points of the space that `--confirm` trains again, see `study.confirm`.
+
+    Args:
+        plan_cells: plans the trials of given `seeds` and `cells`.
+
+    Raises:
+        UserError: if the confirmed study has no best cells, or was run with another recipe.
+    """
+    from study.cells import Study
+    from study.confirm import confirm_cells
+
+    assert options.confirm is not None
+    parent = Study.open(options.confirm)
+    cells = [cell.axes for arm in confirm_cells(parent, options.top or CONFIRM_TOP).values() for cell in arm]
+    then = {trial["trial_id"] for trial in parent.manifest["trials"]}
+    same_budget = parent.manifest["options"]["budget"] == options.budget
+    for axes in cells if same_budget else ():
+        seed = parent.manifest["seeds"][0]
+        now = plan_cells(seeds=[seed], cells=[axes])[0]
+        if now.trial_id not in then:
+            commit = (parent.manifest.get("commit") or "unknown")[:10]
+            raise UserError(
+                f"{options.confirm}: the recipe of space {options.space} has changed since ({now.label} is "
+                f"another training now); go back to commit {commit}, or run the space again"
+            )
+    return cells
+
+
+def parent_of(options: Options, trials: Sequence[PlannedTrial]) -> dict[str, Any] | None:
+    """What the manifest says of the study that this one confirms; None for any other."""
+    if options.confirm is None:
+        return None
+    parent = read_study_manifest(Store(options.confirm))
+    cells = [{name: value for name, value in trial.axes.items() if name != "seed"} for trial in trials]
+    return {
+        "study": parent["study"],
+        "folder": options.confirm,
+        "commit": parent.get("commit"),
+        "top": options.top,
+        "cells": [cell for i, cell in enumerate(cells) if cell not in cells[:i]],
+    }
 
 
 def halving_rule(options: Options) -> HalvingRule:

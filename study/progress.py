@@ -64,11 +64,17 @@ def seconds_per_epoch(rows: Sequence[TrialRow]) -> dict[str, float]:
 
 
 def seconds_left(
-    rows: Sequence[TrialRow], rule: HalvingRule, *, concurrent: int, start_seconds: float = START_SECONDS
+    rows: Sequence[TrialRow],
+    rule: HalvingRule,
+    *,
+    concurrent: int,
+    unproposed: int = 0,
+    start_seconds: float = START_SECONDS,
 ) -> float | None:
     """Expected wall time until the last trial ends; None while no epoch was timed.
 
-    The open trials are dealt, in order, to `concurrent` places, as Ray does.
+    The open trials are dealt, in order, to `concurrent` places, as Ray does; then `unproposed` more, which a
+    search has yet to propose, each as long as the mean of the known ones.
     """
     pace = seconds_per_epoch(rows)
     if not pace:
@@ -82,6 +88,9 @@ def seconds_left(
         starting = 0.0 if row.reports and row.state != "waiting" else start_seconds
         free = heapq.heappop(places)
         heapq.heappush(places, free + starting + remaining * pace[row.trial.arm])
+    whole = statistics.mean(expected[row.trial.trial_id] * pace[row.trial.arm] for row in rows)
+    for _ in range(unproposed):
+        heapq.heappush(places, heapq.heappop(places) + start_seconds + whole)
     return max(places)
 
 

@@ -53,18 +53,15 @@ class SearchAdapter(DriverOnly, Searcher):
         settings: what every trial's worker needs besides the trial itself.
     """
 
-    def __init__(self, search: Search, settings: Mapping[str, Any], ledger: Ledger) -> None:
+    def __init__(self, search: Search, settings: Mapping[str, Any]) -> None:
         super().__init__()
         self._search = search
         self._settings = dict(settings)
-        self._ledger = ledger
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
         """The next trial's dict, None to be asked again, or that there are no more."""
         trial = self._search.next_trial()
         if trial is not None:
-            if trial.trial_id not in self._ledger.rows:
-                self._ledger.add(trial)
             return {"trial": trial.to_dict(), **self._settings}
         return Searcher.FINISHED if self._search.finished else None
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from segstrat.records import EpochReport
+from study.ledger import TrialRow
 from study.plan import PlannedTrial
 
 
@@ -14,11 +14,15 @@ class Search(Protocol):
         """The trial to start next; None if there is none now."""
 
     @property
+    def unproposed(self) -> int:
+        """Trials that the search will still propose, besides those that the ledger knows."""
+
+    @property
     def finished(self) -> bool:
         """Whether `next_trial` will never hand out another one."""
 
-    def on_end(self, trial: PlannedTrial, status: str, reports: list[EpochReport]) -> None:
-        """Hears the outcome of a trial: its status, and its reports up to where it was stopped."""
+    def record(self, row: TrialRow) -> None:
+        """Hears of a trial whose outcome was just written."""
 
 
 class PlannedSearch:
@@ -32,9 +36,14 @@ class PlannedSearch:
         return self._waiting.pop() if self._waiting else None
 
     @property
+    def unproposed(self) -> int:
+        """None: the ledger knows the whole plan."""
+        return 0
+
+    @property
     def finished(self) -> bool:
         """Whether all trials were handed out."""
         return not self._waiting
 
-    def on_end(self, trial: PlannedTrial, status: str, reports: list[EpochReport]) -> None:
+    def record(self, row: TrialRow) -> None:
         """A plan is fixed: outcomes change nothing."""

@@ -12,17 +12,25 @@ from rich.text import Text
 from segstrat.store import Store
 from study.console import StudyConsole
 from study.events import EventFiles
-from study.ledger import Ledger, rows_by_order
+from study.ledger import Ledger, TrialRow, rows_by_order
 from study.lock import study_lock
 from study.manifest import new_manifest, read_study_manifest, refuse_changes, write_manifest
 from study.options import AUTO, Options
 from study.plan import PlannedTrial, Space
-from study.prepare import check_data, halving_rule, open_study, plan_study, provide_weights, share_weights
+from study.prepare import (
+    check_data,
+    halving_rule,
+    open_study,
+    parent_of,
+    plan_study,
+    provide_weights,
+    share_weights,
+)
 from study.ray_runtime import Runtime, ray_session
 from study.refresh import Refresher
 from study.resources import Node, Share, share
 from study.rungs import Rungs
-from study.search import PlannedSearch
+from study.search import PlannedSearch, Search
 from study.signals import Interrupts, StudyInterruptedError
 from study.table import cells_table
 
@@ -53,7 +61,7 @@ def run_study(options: Options) -> int:
     """
     console = Console(highlight=False)
     study, options = open_study(options)
-    space, trials, options = plan_study(options)
+    space, trials, options = plan_study(study, options)
     with study_lock(study):
         data = check_data(options, trials, cache=not options.no_cache)
         trials, weights = provide_weights(options, trials)
@@ -91,22 +99,23 @@ def _run(session: Session, console: Console) -> int:
     rule = halving_rule(session.options)
     refresher = Refresher(session.study, console)
     events = EventFiles(session.study)
-    ledger = Ledger(
-        session.study,
-        Rungs(rule),
-        session.space.metric,
-        on_report=events.add,
-        on_final=lambda _: refresher.request(),
-    )
+    ledger = Ledger(session.study, Rungs(rule), session.space.metric, on_report=events.add)
     for trial in session.trials:
         ledger.add(trial)
     if session.options.resume:
         ledger.recall(resume=True)
-    screen = StudyConsole(console, ledger, rule, session.share.concurrent)
-    _print_header(session, ledger, console)
+    search = make_search(session, ledger)
+
+    def on_final(row: TrialRow) -> None:
+        search.record(row)
+        refresher.request()
+
+    ledger.on_final = on_final
+    screen = StudyConsole(console, ledger, search, rule, session.share.concurrent)
+    _print_header(session, ledger, search, console)
     try:
         with Interrupts() as interrupts, screen:
-            _run_trials(session, ledger, screen, interrupts)
+            _run_trials(session, ledger, search, screen, interrupts)
     except StudyInterruptedError:
         _finish(refresher, session, console)
         _print_interrupted(session, ledger, console)
@@ -140,7 +149,34 @@ def _finish(refresher: Refresher, session: Session, console: Console) -> str | N
         return None
 
 
-def _run_trials(session: Session, ledger: Ledger, screen: StudyConsole, interrupts: Interrupts) -> None:
+def make_search(session: Session, ledger: Ledger) -> Search:
+    """Where the study's trials come from: its plan, or Optuna."""
+    waiting = ledger.waiting()
+    if session.space.search == "grid" or session.options.confirm is not None:
+        return PlannedSearch(waiting)
+    # Imported here: only a search needs Optuna.
+    from study.optuna_search import OptunaSearch
+
+    manifest = session.manifest
+
+    def put_on_record(trial: PlannedTrial) -> None:
+        manifest["trials"] = sorted([*manifest["trials"], trial.to_dict()], key=lambda each: each["order"])
+        write_manifest(session.study, manifest)
+
+    return OptunaSearch(
+        session.space,
+        session.trials,
+        waiting,
+        ledger,
+        folder=session.study,
+        budget=session.options.budget or 1.0,
+        on_proposed=put_on_record,
+    )
+
+
+def _run_trials(
+    session: Session, ledger: Ledger, search: Search, screen: StudyConsole, interrupts: Interrupts
+) -> None:
     # Imported here, after the environment that Ray reads was set.
     from study.tuning import run_trials
 
@@ -150,12 +186,11 @@ def _run_trials(session: Session, ledger: Ledger, screen: StudyConsole, interrup
             raise CommonFailureError(failure)
         screen.tick()
 
-    waiting = ledger.waiting()
-    if not waiting:
+    if search.finished:
         return
     run_trials(
         ledger,
-        PlannedSearch(waiting),
+        search,
         worker_settings(session),
         expected_concurrent=session.share.concurrent,
         # A cluster may grow while the study runs: there only the user sets a limit.
@@ -216,6 +251,7 @@ def _manifest(
             "budget": options.budget,
             "weights": weights,
             "trials": [trial.to_dict() for trial in trials],
+            "parent": None if options.resume else parent_of(options, trials),
         }
     )
     if not options.resume:
@@ -238,7 +274,7 @@ def describe_hardware(nodes: Sequence[Node]) -> dict[str, Any]:
     }
 
 
-def _print_header(session: Session, ledger: Ledger, console: Console) -> None:
+def _print_header(session: Session, ledger: Ledger, search: Search, console: Console) -> None:
     data, share_ = session.manifest["data"], session.share
     kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
     images = f"{data['train_images']} to train, {data['val_images']} to validate"
@@ -255,6 +291,7 @@ def _print_header(session: Session, ledger: Ledger, console: Console) -> None:
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share_.concurrent} trial{'s' * (share_.concurrent > 1)} at once, {each} each",
         f"trials    {len(session.trials)}, at most {epochs} epochs in all; {stopping}",
+        *([f"          then {search.unproposed} more, proposed by Optuna"] if search.unproposed else []),
         f"results   {session.study.uri}",
     ]
     if session.options.dashboard or session.options.address:

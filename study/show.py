@@ -35,7 +35,7 @@ def show_plan(options: Options) -> int:
 
     console = Console(highlight=False)
     study, options = open_study(options)
-    space, trials, options = plan_study(options)
+    space, trials, options = plan_study(study, options)
     data = check_data(options, trials, cache=False)
     console.print(Text(f"{options.name}: {space.question}"))
     console.print(_plan_table(trials))
@@ -52,6 +52,9 @@ def show_plan(options: Options) -> int:
             "validation images were found"
         )
     )
+    more = max(0, space.size - len(trials)) if space.search == "tpe" and options.confirm is None else 0
+    if more:
+        console.print(Text(f"search   then Optuna proposes {more} more trials, one sampler an arm"))
     console.print(Text(f"results  {study.uri}"))
     console.print(Text("Nothing was started."))
     return 0

@@ -44,7 +44,7 @@ def run_trials(
         tuner = tune.Tuner(
             trial_class,
             tune_config=tune.TuneConfig(
-                search_alg=SearchAdapter(search, settings, ledger),
+                search_alg=SearchAdapter(search, settings),
                 scheduler=ArmFairASHA(ledger),
                 num_samples=-1,
                 max_concurrent_trials=max_concurrent,

@@ -14,7 +14,8 @@ from segstrat.models.weights import save_backbone
 from segstrat.optim import COMMON
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
-from segstrat.train import images_per_part, train, training_set
+from segstrat.tasks import Task
+from segstrat.train import images_per_part, pieces, train, training_set
 
 
 def config(**fields) -> TrialConfig:
@@ -84,6 +85,26 @@ def test_a_finished_trial_is_not_trained_again(tiny_protocol, tmp_path: Path):
     settings, store = config(epochs=1), Store(tmp_path)
     assert len(list(train(settings, protocol=tiny_protocol(), store=store))) == 1
     assert list(train(settings, protocol=tiny_protocol(), store=store)) == []
+
+
+def test_a_checkpoint_of_other_classes_is_refused_with_their_numbers(tiny_protocol, tmp_path: Path):
+    settings, store = config(epochs=2), Store(tmp_path)
+    next(train(settings, protocol=tiny_protocol(), store=store))
+    protocol = tiny_protocol()
+    more = Task("semseg", [*protocol.tasks["semseg"].classes, "horse"])
+    other = dataclasses.replace(protocol, tasks={**protocol.tasks, "semseg": more})
+    with pytest.raises(UserError, match=r"for 3 classes of task 'semseg'.*the data has 4"):
+        next(train(settings, protocol=other, store=store))
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "lengths"),
+    [(6, 2, [2, 2, 2]), (7, 3, [2, 2, 3]), (3, 2, [3]), (5, 2, [2, 3]), (1, 4, [1]), (3, 1, [1, 1, 1])],
+)
+def test_no_piece_of_a_batch_is_a_single_image_unless_asked(count, size, lengths):
+    parts = pieces(count, size)
+    assert [part.stop - part.start for part in parts] == lengths
+    assert [index for part in parts for index in range(count)[part]] == list(range(count))
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tiny_protocol, tmp_path: Path):

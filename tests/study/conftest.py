@@ -77,29 +77,20 @@ def write_trial(folder: Path, entry: dict, planned: dict) -> None:
 
 
 def write_study(
-    folder: Path, trials: Iterable[dict], *, roles: dict[str, str] | None = None, **manifest: Any
+    folder: Path,
+    trials: Iterable[dict],
+    *,
+    roles: dict[str, str] | None = None,
+    planned: list[dict] | None = None,
+    **manifest: Any,
 ) -> Path:
-    """Writes manifest, records and outcomes of `trials` (see `trial`) and returns the study's folder."""
+    """Writes manifest, records and outcomes of `trials` (see `trial`) and returns the study's folder.
+
+    Args:
+        planned: the manifest's trials, in the order of `trials`; else they are made from the axes.
+    """
     entries = list(trials)
-    several = len({tuple(entry.get("tasks", ["semseg"])) for entry in entries}) > 1
-    planned = []
-    for order, entry in enumerate(entries):
-        tasks = list(entry.get("tasks", ["semseg"]))
-        fields = {key: value for key, value in entry["axes"].items() if key in TrialConfig.__annotations__}
-        weights = "w.pt" if fields.get("pretrained") else None
-        epochs = entry.get("epochs", max(len(entry["curve"]), 1))
-        config = TrialConfig.from_dict(
-            {"data": "figures", "epochs": epochs, "weights": weights} | fields | {"tasks": tasks}
-        )
-        planned.append(
-            {
-                "trial_id": config.digest(),
-                "order": order,
-                "axes": entry["axes"],
-                "arm": arm_of(entry["axes"], tasks, several),
-                "config": config.to_dict(),
-            }
-        )
+    planned = planned or plan_of(entries)
     content = {
         "schema": 1, "study": folder.name, "space": "wd_grid", "space_source": "SPACE = {}",
         "question": "Can weight decay stand in for pre-training?",
@@ -119,6 +110,30 @@ def write_study(
         if entry.get("status") != "not started":
             write_trial(folder / "trials" / plan["trial_id"], entry, plan)
     return folder
+
+
+def plan_of(entries: list[dict]) -> list[dict]:
+    """Planned trials with the axes of the entries and a default recipe."""
+    several = len({tuple(entry.get("tasks", ["semseg"])) for entry in entries}) > 1
+    planned = []
+    for order, entry in enumerate(entries):
+        tasks = list(entry.get("tasks", ["semseg"]))
+        fields = {key: value for key, value in entry["axes"].items() if key in TrialConfig.__annotations__}
+        weights = "w.pt" if fields.get("pretrained") else None
+        epochs = entry.get("epochs", max(len(entry["curve"]), 1))
+        config = TrialConfig.from_dict(
+            {"data": "figures", "epochs": epochs, "weights": weights} | fields | {"tasks": tasks}
+        )
+        planned.append(
+            {
+                "trial_id": config.digest(),
+                "order": order,
+                "axes": entry["axes"],
+                "arm": arm_of(entry["axes"], tasks, several),
+                "config": config.to_dict(),
+            }
+        )
+    return planned
 
 
 @pytest.fixture

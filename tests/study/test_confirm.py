@@ -4,6 +4,9 @@ from segstrat.errors import UserError
 from study.cells import Study
 from study.confirm import confirm_cells
 from study.frame import write_frames
+from study.options import parse
+from study.plan import load_space, plan
+from study.prepare import TO_BE_MADE, open_study, parent_of, plan_study
 
 
 def opened(folder):
@@ -102,3 +105,84 @@ def test_nothing_to_confirm_is_said(study_writer, make_trial):
     good = opened(study_writer([entry(make_trial, 0.0, 0, 0.1)], name="good"))
     with pytest.raises(UserError, match="at least one cell"):
         confirm_cells(good, 0)
+
+
+@pytest.fixture
+def screened(study_writer, make_trial):
+    """`screened(name, weights=…)` writes a study of wd_grid whose raw arm likes 1e-3, the other one 1e-4."""
+
+    def write(name="screen", seeds=(0,), **options):
+        trials = plan(load_space("wd_grid"), "figures", seeds=seeds, weights=TO_BE_MADE)
+        entries = []
+        for trial in trials:
+            best = 1e-4 if trial.config.pretrained else 1e-3
+            value = 0.3 - 0.01 * abs(trial.config.weight_decay / best - 1) ** 0.5
+            entries.append(make_trial(trial.axes, max(value, 0.05)))
+        recorded = {"space": "wd_grid", "data": "figures", "budget": 1.0, "scheduler": "asha", **options}
+        folder = study_writer(
+            entries, name, planned=[trial.to_dict() for trial in trials], options=recorded, seeds=list(seeds)
+        )
+        write_frames(folder)
+        return folder
+
+    return write
+
+
+def confirm(folder, *flags):
+    study, options = open_study(parse(["--confirm", str(folder), "--storage", str(folder.parent), *flags]))
+    space, trials, options = plan_study(study, options)
+    return space, trials, options
+
+
+def test_the_flag_plans_the_best_cells_to_the_end_on_new_seeds(screened):
+    folder = screened(seeds=(0, 1))
+    space, trials, options = confirm(folder, "--top", "2")
+    assert (space.name, options.name, options.scheduler) == ("wd_grid", "screen-confirm", "none")
+    assert {trial.axes["seed"] for trial in trials} == {2, 3, 4}
+    raw = {trial.config.weight_decay for trial in trials if not trial.config.pretrained}
+    pretrained = {trial.config.weight_decay for trial in trials if trial.config.pretrained}
+    assert raw == {1e-3, 5e-4, 0.0}, "the two best, and the reference"
+    assert len(pretrained) == 2
+    assert 1e-4 in pretrained
+    assert len(trials) == 3 * 5
+    parent = parent_of(options, trials)
+    assert (parent["study"], parent["folder"], parent["top"]) == ("screen", str(folder), 2)
+    assert len(parent["cells"]) == 5
+
+
+def test_seeds_of_the_screen_are_refused(screened):
+    folder = screened()
+    with pytest.raises(UserError, match=r"--seeds 0: the cells of screen were chosen on seeds \[0\]"):
+        confirm(folder, "--seeds", "0,5,6")
+    assert {trial.axes["seed"] for trial in confirm(folder, "--seeds", "5,6")[1]} == {5, 6}
+
+
+def test_another_recipe_than_the_screens_is_refused(screened):
+    folder = screened()
+    manifest = (folder / "manifest.json").read_text()
+    for trial in plan(load_space("wd_grid"), "figures", weights=TO_BE_MADE):
+        manifest = manifest.replace(trial.trial_id, trial.trial_id[::-1])
+        (folder / "trials" / trial.trial_id).rename(folder / "trials" / trial.trial_id[::-1])
+    (folder / "manifest.json").write_text(manifest)
+    write_frames(folder)
+    with pytest.raises(UserError, match="recipe of space wd_grid has changed"):
+        confirm(folder)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--confirm", "results/a", "--space", "wd_grid"], "leave --space away"),
+        (["--confirm", "results/a", "--scheduler", "asha"], "trains every cell to its end"),
+        (["--space", "wd_grid", "--top", "3"], "give --confirm DIR"),
+        (["--confirm", "results/a", "--top", "0"], "at least 1"),
+    ],
+)
+def test_flags_that_do_not_go_together_are_refused(flags, message):
+    with pytest.raises(UserError, match=message):
+        parse(flags)
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(UserError, match="holds no study"):
+        confirm(tmp_path / "nothing")

@@ -70,7 +70,8 @@ def write(ledger: Ledger, trial_id: str, reports: list[EpochReport]) -> None:
 
 def test_outcomes_of_completed_stopped_and_diverged(make_ledger):
     final = []
-    ledger = make_ledger(on_final=lambda row: final.append(row.trial.trial_id))
+    ledger = make_ledger()
+    ledger.on_final = lambda row: final.append(row.trial.trial_id)
     run(ledger, "raw0", [0.5] * 8)
     run(ledger, "raw1", [0.4] * 8)
     run(ledger, "raw2", [0.3] * 8)

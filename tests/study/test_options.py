@@ -16,6 +16,7 @@ FLAGS = [
     "--accept-changes",
     "--address",
     "--budget",
+    "--confirm",
     "--cpus-per-trial",
     "--dashboard",
     "--data",
@@ -35,6 +36,7 @@ FLAGS = [
     "--space",
     "--status",
     "--storage",
+    "--top",
     "--verbose",
     "--weights",
 ]
