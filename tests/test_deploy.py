@@ -1,0 +1,80 @@
+"""The files in deploy/ name what exists: gauges, flags, variables."""
+
+import ast
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from study.options import make_parser
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+
+
+# Fields of KubeRay's RayJobSpec, RayClusterSpec, HeadGroupSpec and WorkerGroupSpec that are used here (its
+# Go types, apis/ray/v1). The operator drops a field that it does not know without a word.
+JOB = {"entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"}
+CLUSTER = {"enableInTreeAutoscaling", "headGroupSpec", "workerGroupSpecs"}
+HEAD = {"rayStartParams", "template"}
+WORKERS = HEAD | {"groupName", "replicas", "minReplicas", "maxReplicas"}
+
+
+def gauge_names() -> set[str]:
+    """First argument of every `Gauge(…)` in study/gauges.py, read without starting Ray."""
+    tree = ast.parse((ROOT / "study" / "gauges.py").read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return {
+        call.args[0].value
+        for call in calls
+        if isinstance(call.func, ast.Name)
+        and call.func.id == "Gauge"
+        and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def test_the_grafana_dashboard_shows_every_gauge_and_no_other():
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text(encoding="utf-8"))
+    queries = " ".join(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])
+    assert {f"ray_{name}" for name in gauge_names()} == set(re.findall(r"ray_\w+", queries))
+    assert {variable["name"] for variable in dashboard["templating"]["list"]} >= set(
+        re.findall(r"\$(\w+)", queries)
+    )
+    numbers = [panel["id"] for panel in dashboard["panels"]]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("name", ["rayjob.yaml", "slurm.sbatch"])
+def test_recipes_use_flags_that_exist(name):
+    known = {flag for action in make_parser()._actions for flag in action.option_strings}
+    text = (DEPLOY / name).read_text(encoding="utf-8")
+    commands = re.findall(r"study/run\.py (.*)", text) + re.findall(r"arguments=\"(.*)\"", text)
+    assert commands
+    used = {flag for command in commands for flag in re.findall(r"--[a-z-]+", command)}
+    assert used
+    assert used <= known
+
+
+def test_the_slurm_script_is_sound_bash():
+    subprocess.run(["bash", "-n", str(DEPLOY / "slurm.sbatch")], check=True)
+
+
+def test_the_rayjob_holds_one_head_and_its_workers():
+    job = yaml.safe_load((DEPLOY / "rayjob.yaml").read_text(encoding="utf-8"))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    cluster = job["spec"]["rayClusterSpec"]
+    (workers,) = cluster["workerGroupSpecs"]
+    assert set(job["spec"]) == JOB
+    assert set(cluster) == CLUSTER
+    assert set(cluster["headGroupSpec"]) == HEAD
+    assert set(workers) == WORKERS
+    assert all(isinstance(value, str) for value in cluster["headGroupSpec"]["rayStartParams"].values())
+    head, worker = (
+        group["template"]["spec"]["containers"][0] for group in (cluster["headGroupSpec"], workers)
+    )
+    assert head["image"] == worker["image"], "Ray refuses nodes of another version"
+    mounts = {mount["name"] for mount in worker["volumeMounts"]}
+    assert mounts == {volume["name"] for volume in workers["template"]["spec"]["volumes"]}
