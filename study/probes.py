@@ -1,17 +1,23 @@
 """Questions that only a node itself can answer: does it see a folder, how large are its GPUs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.store import Store
+from segstrat.tasks import Task
 from study.lock import LOCK
-from study.resources import Node
+from study.plan import PlannedTrial
+from study.resources import Demand, Node
+
+if TYPE_CHECKING:
+    from segstrat.footprint import Footprint
 
 ANSWER_SECONDS = 120.0
 
@@ -62,6 +68,47 @@ def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
     asked = [node for node in nodes if node.gpus]
     memory = dict(zip((node.node_id for node in asked), ask(asked, smallest_gpu_gib, gpu=True), strict=True))
     return [replace(node, gpu_memory_gib=memory.get(node.node_id, 0.0)) for node in nodes]
+
+
+def gpu_demand(
+    nodes: Sequence[Node], trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], precision: str
+) -> tuple[Demand | None, list[str]]:
+    """What the study's models take of a GPU: a few steps of each on one GPU node, for `auto`.
+
+    Returns:
+        the most that any of them takes, None without a GPU; and a line for the user on each.
+    """
+    place = next((node for node in nodes if node.gpus), None)
+    if place is None:
+        return None, []
+    kinds = {}
+    for trial in trials:
+        config = trial.config
+        kinds[config.model, config.backbone, config.tasks, config.crop_size, config.batch_size] = config
+    found: list[Footprint] = []
+    lines = []
+    for config in kinds.values():
+        its = {name: tasks[name] for name in config.tasks}
+        (footprint,) = ask([place], footprint_here, config, its, precision, gpu=True)
+        found.append(footprint)
+        name = f"{config.model} {config.backbone or ''}".strip()
+        lines.append(
+            f"{name}, batch {config.batch_size} at {config.crop_size} px: {footprint.memory_gib:.1f} GiB "
+            f"of the GPU, which is busy {footprint.busy:.0%} of a step"
+        )
+    demand = Demand(memory_gib=max(each.memory_gib for each in found), busy=max(each.busy for each in found))
+    return demand, lines
+
+
+def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Footprint:
+    """The footprint of a model on the GPU that Ray gave to this process."""
+    from segstrat.footprint import Footprint, measure_footprint
+
+    try:
+        return measure_footprint(config, tasks, device="cuda", precision=precision)
+    except RuntimeError:
+        # Out of memory, or torch sees no GPU: such a model shares its GPU with nobody.
+        return Footprint(memory_gib=float("inf"), busy=1.0)
 
 
 def sees_file(path: str) -> bool:

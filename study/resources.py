@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from segstrat.errors import UserError
 from study.options import AUTO
 
-# Beyond this many input threads one trial's GPU is fed; see docs/benchmarks.md.
+# A trial takes no more cores than this unless told so: on machines with few GPUs the rest stay free.
 MAX_DEFAULT_CPUS = 8
-# What `auto` grants each trial on a shared GPU.
-AUTO_GPU_MEMORY_GIB = 10
+# What `auto` leaves of a GPU's memory for peaks that a few steps do not show.
+AUTO_MEMORY_SHARE = 0.9
 AUTO_CPUS = 2
 
 
@@ -34,23 +34,36 @@ class Share:
     concurrent: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Demand:
+    """The most that any of a study's models asks of a GPU, see `segstrat.footprint`."""
+
+    memory_gib: float
+    busy: float
+
+
 def share(
     nodes: Sequence[Node],
     *,
     gpus_per_trial: float | str | None = None,
     cpus_per_trial: int | None = None,
     max_concurrent: int | None = None,
+    demand: Demand | None = None,
 ) -> Share:
     """Divides the nodes among trials.
 
     One GPU per trial by default, none where there are none. `auto` puts several trials on a GPU as long as
-    each has `AUTO_GPU_MEMORY_GIB` of its memory and `AUTO_CPUS` cores. Without a GPU a trial takes one core.
+    its memory holds them, each has `AUTO_CPUS` cores, and one more would still find the GPU idle at times.
+    Without a GPU a trial takes one core.
+
+    Args:
+        demand: what a trial takes of a GPU, for `auto`; without it a GPU is not shared.
 
     Raises:
         UserError: if no node can hold a trial; Ray would wait for ever.
     """
     most_gpus = max(node.gpus for node in nodes)
-    gpus = _gpus(nodes, gpus_per_trial)
+    gpus = _gpus(nodes, gpus_per_trial, demand)
     if gpus > most_gpus:
         have = f"the largest node has {most_gpus}" if most_gpus else "there is none here"
         raise UserError(
@@ -68,7 +81,7 @@ def share(
     return Share(cpus=cpus, gpus=gpus, concurrent=min(fitting, max_concurrent or fitting))
 
 
-def _gpus(nodes: Sequence[Node], asked: float | str | None) -> float:
+def _gpus(nodes: Sequence[Node], asked: float | str | None, demand: Demand | None) -> float:
     with_gpus = [node for node in nodes if node.gpus]
     if asked is None:
         return 1.0 if with_gpus else 0.0
@@ -76,9 +89,13 @@ def _gpus(nodes: Sequence[Node], asked: float | str | None) -> float:
         return float(asked)
     if not with_gpus:
         return 0.0
+    if demand is None:
+        return 1.0
     by_cpus = min(node.cpus // node.gpus // AUTO_CPUS for node in with_gpus)
-    by_memory = min(int(node.gpu_memory_gib // AUTO_GPU_MEMORY_GIB) for node in with_gpus)
-    return 1.0 / max(1, min(by_cpus, by_memory))
+    smallest = min(node.gpu_memory_gib for node in with_gpus)
+    by_memory = int(AUTO_MEMORY_SHARE * smallest / max(demand.memory_gib, 0.1))
+    by_time = math.ceil(1 / max(demand.busy, 0.05))
+    return 1.0 / max(1, min(by_cpus, by_memory, by_time))
 
 
 def _default_cpus(nodes: Sequence[Node], gpus: float) -> int:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segstrat.store import Store
+from segstrat.tasks import Task
 from study.console import StudyConsole
 from study.events import EventFiles
 from study.ledger import Ledger, TrialRow, rows_by_order
@@ -70,15 +71,10 @@ def run_study(options: Options) -> int:
             address=options.address, dashboard=options.dashboard, verbose=options.verbose
         ) as runtime:
             # Imported here, after the environment that Ray reads was set.
-            from study.probes import check_shared, with_gpu_memory
+            from study.probes import check_shared
 
             check_shared(study, runtime.nodes)
-            division = share(
-                with_gpu_memory(runtime.nodes) if options.gpus_per_trial == AUTO else runtime.nodes,
-                gpus_per_trial=options.gpus_per_trial,
-                cpus_per_trial=options.cpus_per_trial,
-                max_concurrent=options.max_concurrent,
-            )
+            division = divide(options, runtime.nodes, trials, data, console)
             manifest = _manifest(study, options, space, trials, data, weights, runtime.nodes)
             write_manifest(study, manifest)
             if options.address is not None:
@@ -93,6 +89,32 @@ def run_study(options: Options) -> int:
                 share=division,
             )
             return _run(session, console)
+
+
+def divide(
+    options: Options,
+    nodes: Sequence[Node],
+    trials: Sequence[PlannedTrial],
+    data: dict[str, Any],
+    console: Console,
+) -> Share:
+    """What each trial gets of the nodes; for `--gpus-per-trial auto` the study's models are tried first."""
+    demand = None
+    if options.gpus_per_trial == AUTO:
+        from study.probes import gpu_demand, with_gpu_memory
+
+        tasks = {name: Task(name, classes) for name, classes in data["classes"].items()}
+        nodes = with_gpu_memory(nodes)
+        demand, lines = gpu_demand(nodes, trials, tasks, options.precision or "float32")
+        for line in lines:
+            console.print(Text(f"probe     {line}"))
+    return share(
+        nodes,
+        gpus_per_trial=options.gpus_per_trial,
+        cpus_per_trial=options.cpus_per_trial,
+        max_concurrent=options.max_concurrent,
+        demand=demand,
+    )
 
 
 def _run(session: Session, console: Console) -> int:

@@ -2,11 +2,16 @@
 
 import pytest
 
+from segstrat.config import TrialConfig
 from segstrat.errors import UserError
+from segstrat.footprint import Footprint
 from segstrat.store import Store
+from segstrat.tasks import Task
 from study import probes
 from study.lock import study_lock
+from study.plan import load_space, plan
 from study.ray_runtime import living_nodes
+from study.resources import Demand
 
 
 def test_every_node_answers_for_itself(cluster):
@@ -28,3 +33,29 @@ def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
 def test_auto_asks_for_the_size_of_the_gpus(cluster, monkeypatch):
     monkeypatch.setattr(probes, "smallest_gpu_gib", lambda: 24.0)
     assert [node.gpu_memory_gib for node in probes.with_gpu_memory(living_nodes())] == [24.0]
+
+
+def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
+    asked = []
+
+    def measured(nodes, question, config, tasks, precision, *, gpu):
+        asked.append((config.model, sorted(tasks), precision, gpu))
+        return [Footprint(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5)]
+
+    monkeypatch.setattr(probes, "ask", measured)
+    trials = plan(load_space("wd_grid"), "figures", weights="w") + plan(
+        load_space("wd_grid"), "d1", weights="w"
+    )
+    demand, lines = probes.gpu_demand(living_nodes(), trials, {"semseg": Task("semseg", 9)}, "bfloat16")
+    assert demand == Demand(memory_gib=6.0, busy=0.5)
+    assert sorted(asked) == [(model, ["semseg"], "bfloat16", True) for model in ("fcn32s", "fcn8s")]
+    assert any("fcn8s resnet18, batch 4 at 80 px: 4.0 GiB" in line for line in lines)
+
+
+def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
+    # Ray was told of four GPUs that this machine has not got.
+    config = TrialConfig(width=0.125, crop_size=32, batch_size=2)
+    tasks = {"semseg": Task("semseg", 3)}
+    (found,) = probes.ask(living_nodes(), probes.footprint_here, config, tasks, "float32", gpu=True)
+    assert found.busy == 1.0
+    assert found.memory_gib == float("inf")
