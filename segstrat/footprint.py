@@ -9,6 +9,7 @@ import torch
 from segstrat.config import TrialConfig
 from segstrat.data.loader import normalize
 from segstrat.losses import pixel_losses
+from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.optim import make_parts
 from segstrat.tasks import Task
@@ -36,7 +37,8 @@ def measure_footprint(
         config: its model, crop and batch count; `accumulation_steps` do not, they come one after the other.
         device: on the CPU nothing is packed, and memory and busy share are 0.
     """
-    where = torch.device(device)
+    machine = Machine(device=device, precision=precision)  # type: ignore[arg-type]
+    where = machine.torch_device
     model = build_model(config, tasks).to(where).to(memory_format=torch.channels_last).train()
     images = torch.zeros(config.batch_size, 3, config.crop_size, config.crop_size, dtype=torch.uint8)
     images = images.to(where).to(memory_format=torch.channels_last)
@@ -46,7 +48,7 @@ def measure_footprint(
     parts = make_parts(model, config, counts, fused=True)
 
     def step() -> None:
-        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=machine.precision == "bfloat16"):
             logits = model(normalize(images), tasks=list(tasks))
         losses = [
             pixel_losses(logits[name], labels, task.ignore_index).mean() for name, task in tasks.items()

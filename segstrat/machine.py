@@ -16,7 +16,8 @@ class Machine:
     Args:
         device: a torch device name.
         threads: CPU threads of this trial: intra-op threads and input threads share them.
-        precision: type of the matrix products; weights, losses and scores stay float32.
+        precision: type of the matrix products; weights, losses and scores stay float32. `auto` becomes what
+            `fastest_precision` says of the device.
         compile: run the model through `torch.compile`.
         deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
         cache_dir: where decoded data lies; None: decode on the fly.
@@ -25,12 +26,16 @@ class Machine:
 
     device: str = "cpu"
     threads: int = 1
-    precision: Precision = "float32"
+    precision: Precision | Literal["auto"] = "float32"
     compile: bool = False
     deterministic: bool = False
     data_root: Path | None = None
     cache_dir: Path | None = None
     device_cache: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", fastest_precision(self.torch_device))
 
     @property
     def torch_device(self) -> torch.device:

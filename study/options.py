@@ -22,6 +22,8 @@ STUDY_FIELDS = (
     "budget",
     "precision",
     "deterministic",
+    "compile",
+    "device_cache",
     "confirm",
     "top",
 )
@@ -57,6 +59,8 @@ class Options:
     accept_changes: bool = False
     precision: str | None = None
     deterministic: bool | None = None
+    compile: bool | None = None
+    device_cache: bool | None = None
     no_cache: bool = False
     dashboard: bool = False
     verbose: bool = False
@@ -161,8 +165,10 @@ def make_parser() -> "StrictParser":
         help="join a running Ray cluster: HOST:PORT, or auto (default: $RAY_ADDRESS)",
     )
     add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
-    add("--precision", choices=("float32", "bfloat16"), help="of the matrix products (default: float32)")
+    add("--precision", choices=("float32", "bfloat16", "auto"), help="of matrix products (default: float32)")
     add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")
+    add("--compile", action="store_true", default=None, help="torch.compile: a slower start, faster steps")
+    add("--device-cache", action="store_true", default=None, help="keep and augment the images on the GPU")
     add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
     add("--verbose", action="store_true", help="show Ray's own messages")
     return parser

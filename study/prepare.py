@@ -25,9 +25,14 @@ DEFAULTS: dict[str, Any] = {
     "budget": 1.0,
     "precision": "float32",
     "deterministic": False,
+    "compile": False,
+    "device_cache": False,
 }
 # What a confirming study takes over from the study it confirms.
-CONFIRMED_FIELDS = ("space", "data", "data_root", "weights", "budget", "precision", "deterministic")
+CONFIRMED_FIELDS = (
+    *("space", "data", "data_root", "weights", "budget"),
+    *("precision", "deterministic", "compile", "device_cache"),
+)
 CONFIRM_SEEDS = 3
 CONFIRM_TOP = 3
 TO_BE_MADE = "pre-trained by study/pretrain.py"

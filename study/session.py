@@ -236,6 +236,8 @@ def worker_settings(session: Session) -> dict[str, Any]:
         "gpus": session.share.gpus,
         "precision": options.precision,
         "deterministic": options.deterministic,
+        "compile": options.compile,
+        "device_cache": options.device_cache,
         "data_root": options.data_root,
         "cache": not options.no_cache,
         "checkpoint_every": 1,

@@ -85,6 +85,8 @@ class SegmentationTrial(tune.Trainable):
         how = {
             "precision": self.settings["precision"],
             "deterministic": self.settings["deterministic"],
+            "compile": self.settings["compile"],
+            "device_cache": self.settings["device_cache"],
             "data_root": data_root(self.settings["data_root"]),
             "cache_dir": cache_dir() if self.settings["cache"] else None,
         }

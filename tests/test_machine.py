@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from segstrat.machine import fastest_precision
+from segstrat.machine import Machine, fastest_precision
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,14 @@ from segstrat.machine import fastest_precision
 def test_a_processor_gets_bfloat16_where_it_has_units_for_it(monkeypatch, flags, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: flags)
     assert fastest_precision(torch.device("cpu")) == expected
+
+
+def test_auto_is_resolved_when_the_machine_is_described(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert Machine(precision="auto").precision == "bfloat16"
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {})
+    assert Machine(precision="auto").precision == "float32"
+    assert Machine(precision="bfloat16").precision == "bfloat16"
 
 
 def test_a_device_without_known_units_gets_float32():
