@@ -19,6 +19,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+import browser
+
 LAUNCH = Path(__file__).parent / "launch.py"
 TIMEOUT = 240.0
 
@@ -101,6 +104,26 @@ def test_the_dashboard_knows_the_trials_by_telling_names(driver):
     assert any(re.fullmatch(r"(raw|pre-trained) weight_decay=\S+ seed=0", label or "") for label in labels), (
         labels
     )
+
+
+@pytest.mark.timeout(300)
+def test_a_browser_shows_the_trials_telling_names(driver, tmp_path):
+    program = browser.chromium()
+    if program is None:
+        pytest.skip("no Chromium here to look at the dashboard with")
+    picture = Path(os.environ.get("SEGSTRAT_SCREENSHOT", tmp_path / "dashboard.png"))
+    telling = r"(raw|pre-trained) weight_decay=\S+ seed=0"
+    with browser.running_browser(program) as pages:
+        text = browser.look_at(
+            pages,
+            driver.url("dashboard") + "/#/actors",
+            cookie=("ray-authentication-token", driver.token),
+            words=telling,
+            picture=picture,
+            seconds=120,
+        )
+    assert re.search(telling, text), text
+    assert picture.stat().st_size > 10_000
 
 
 def test_the_dashboard_asks_for_a_token(driver):
