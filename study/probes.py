@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -15,9 +15,6 @@ from segstrat.tasks import Task
 from study.lock import LOCK
 from study.plan import PlannedTrial
 from study.resources import Demand, Node
-
-if TYPE_CHECKING:
-    from segstrat.footprint import Footprint
 
 ANSWER_SECONDS = 120.0
 
@@ -85,30 +82,31 @@ def gpu_demand(
     for trial in trials:
         config = trial.config
         kinds[config.model, config.backbone, config.tasks, config.crop_size, config.batch_size] = config
-    found: list[Footprint] = []
+    found: list[Demand] = []
     lines = []
     for config in kinds.values():
         its = {name: tasks[name] for name in config.tasks}
-        (footprint,) = ask([place], footprint_here, config, its, precision, gpu=True)
-        found.append(footprint)
+        (demand,) = ask([place], demand_here, config, its, precision, gpu=True)
+        found.append(demand)
         name = f"{config.model} {config.backbone or ''}".strip()
         lines.append(
-            f"{name}, batch {config.batch_size} at {config.crop_size} px: {footprint.memory_gib:.1f} GiB "
-            f"of the GPU, which is busy {footprint.busy:.0%} of a step"
+            f"{name}, batch {config.batch_size} at {config.crop_size} px: {demand.memory_gib:.1f} GiB "
+            f"of the GPU, which is busy {demand.busy:.0%} of a step"
         )
-    demand = Demand(memory_gib=max(each.memory_gib for each in found), busy=max(each.busy for each in found))
-    return demand, lines
+    most = Demand(memory_gib=max(each.memory_gib for each in found), busy=max(each.busy for each in found))
+    return most, lines
 
 
-def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Footprint:
-    """The footprint of a model on the GPU that Ray gave to this process."""
-    from segstrat.footprint import Footprint, measure_footprint
+def demand_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Demand:
+    """What a model takes of the GPU that Ray gave to this process."""
+    from segstrat.footprint import measure_footprint
 
     try:
-        return measure_footprint(config, tasks, device="cuda", precision=precision)
+        footprint = measure_footprint(config, tasks, device="cuda", precision=precision)
     except RuntimeError:
         # Out of memory, or torch sees no GPU: such a model shares its GPU with nobody.
-        return Footprint(memory_gib=float("inf"), busy=1.0)
+        return Demand(memory_gib=float("inf"), busy=1.0)
+    return Demand(memory_gib=footprint.memory_gib, busy=footprint.busy)
 
 
 def sees_file(path: str) -> bool:

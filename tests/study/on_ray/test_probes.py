@@ -4,7 +4,6 @@ import pytest
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
-from segstrat.footprint import Footprint
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study import probes
@@ -40,7 +39,7 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
 
     def measured(nodes, question, config, tasks, precision, *, gpu):
         asked.append((config.model, sorted(tasks), precision, gpu))
-        return [Footprint(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5)]
+        return [Demand(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5)]
 
     monkeypatch.setattr(probes, "ask", measured)
     trials = plan(load_space("wd_grid"), "figures", weights="w") + plan(
@@ -56,6 +55,6 @@ def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
     # Ray was told of four GPUs that this machine has not got.
     config = TrialConfig(width=0.125, crop_size=32, batch_size=2)
     tasks = {"semseg": Task("semseg", 3)}
-    (found,) = probes.ask(living_nodes(), probes.footprint_here, config, tasks, "float32", gpu=True)
+    (found,) = probes.ask(living_nodes(), probes.demand_here, config, tasks, "float32", gpu=True)
     assert found.busy == 1.0
     assert found.memory_gib == float("inf")
