@@ -116,7 +116,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def make_gallery(study_folder: str, root: Path | None, device: str) -> list[str]:
-    """Writes the gallery of each task and the report anew; returns the tasks that got one.
+    """Writes the gallery of each task, for the report to show; returns the tasks that got one.
 
     Raises:
         UserError: if no trial that the report shows has a checkpoint.
@@ -137,7 +137,6 @@ def make_gallery(study_folder: str, root: Path | None, device: str) -> list[str]
             done.append(task)
     if not done:
         raise UserError(f"{study_folder}: no completed trial that the report shows has a checkpoint")
-    write_report(store)
     return done
 
 
@@ -212,7 +211,9 @@ def run(options: argparse.Namespace, console: Console) -> None:
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     root = data_root(options.data_root)
     if options.gallery:
-        console.print(f"gallery of {', '.join(make_gallery(options.gallery, root, device))} written")
+        tasks = make_gallery(options.gallery, root, device)
+        write_report(options.gallery)
+        console.print(f"gallery of {', '.join(tasks)} written")
         return
     if not options.out or bool(options.images) == bool(options.split):
         raise UserError("--trial goes with --out and with one of --images DIR and --split NAME")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.text import Text
@@ -31,12 +32,16 @@ class Refresher:
         """Asks for new frames soon."""
         self._asked.set()
 
-    def finish(self) -> str:
-        """Ends the thread, writes everything a last time and returns the report's one sentence."""
+    def finish(self, add_gallery: Callable[[], None] = lambda: None) -> str:
+        """Ends the thread, writes everything a last time and returns the report's one sentence.
+
+        Args:
+            add_gallery: called between the frames, which it reads, and the report, which shows it.
+        """
         self._ending.set()
         self._asked.set()
         self._thread.join()
-        return write_all(self._study, files=True)
+        return write_all(self._study, files=True, add_gallery=add_gallery)
 
     def _run(self) -> None:
         while True:
@@ -56,11 +61,12 @@ class Refresher:
                 return
 
 
-def write_all(study: Store, *, files: bool) -> str:
+def write_all(study: Store, *, files: bool, add_gallery: Callable[[], None] = lambda: None) -> str:
     """Writes the frames, then the report, and returns the report's one sentence."""
     # Imported here: pandas and matplotlib are loaded while the first trials start, not before.
     from study.frame import write_frames
     from study.report import write_report
 
     write_frames(study)
+    add_gallery()
     return write_report(study, files=files)

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from segstrat.tasks import Task
 from study.console import StudyConsole
 from study.events import EventFiles
 from study.ledger import Ledger, TrialRow, rows_by_order
+from study.locations import data_root
 from study.lock import study_lock
 from study.manifest import new_manifest, read_study_manifest, refuse_changes, write_manifest
 from study.options import AUTO, Options
@@ -151,16 +152,21 @@ def _run(session: Session, console: Console) -> int:
         return 1
     finally:
         events.close()
-    sentence = _finish(refresher, session, console)
+    sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
     _print_end(session, ledger, sentence or "", console)
     failed = any(row.state == "failed" for row in ledger.rows.values())
     return 1 if failed or sentence is None else 0
 
 
-def _finish(refresher: Refresher, session: Session, console: Console) -> str | None:
+def _finish(
+    refresher: Refresher,
+    session: Session,
+    console: Console,
+    add_gallery: Callable[[], None] = lambda: None,
+) -> str | None:
     """Writes frames and report a last time; None, and a message, if that fails."""
     try:
-        return refresher.finish()
+        return refresher.finish(add_gallery)
     except Exception as error:  # the trials are safe on disk; a broken figure must not hide that
         if session.options.verbose:
             console.print_exception()
@@ -169,6 +175,20 @@ def _finish(refresher: Refresher, session: Session, console: Console) -> str | N
         )
         console.print(Text(f"Try again with: python study/report.py {session.study.uri}"))
         return None
+
+
+def _add_gallery(session: Session, console: Console) -> None:
+    """Adds pictures of predictions to the report, which is whole without them."""
+    import torch
+
+    from study.predict import make_gallery
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        make_gallery(session.study.uri, data_root(session.options.data_root), device)
+    except Exception as error:  # nothing was completed, or this machine has not got the data
+        console.print(Text(f"no pictures of predictions in the report: {error}", style="yellow"))
+        console.print(Text(f"where the data is: python study/predict.py --gallery {session.study.uri}"))
 
 
 def make_search(session: Session, ledger: Ledger) -> Search:

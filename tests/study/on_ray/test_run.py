@@ -26,7 +26,15 @@ def test_every_trial_has_a_row_a_status_and_records(undisturbed):
 
 def test_the_folder_holds_what_the_console_names(undisturbed):
     _, _, folder, output = undisturbed
-    for name in ("report.html", "trials.parquet", "trials.csv", "epochs.parquet", "manifest.json"):
+    assert "No gallery is here" not in (folder / "report.html").read_text()
+    for name in (
+        "gallery-semseg.npz",
+        "report.html",
+        "trials.parquet",
+        "trials.csv",
+        "epochs.parquet",
+        "manifest.json",
+    ):
         assert (folder / name).stat().st_size > 0
     assert len(list((folder / "tensorboard").rglob("events.out.tfevents.*"))) == 6
     manifest = json.loads((folder / "manifest.json").read_text())
