@@ -49,7 +49,7 @@ def expected_epochs(rows: Sequence[TrialRow], rule: HalvingRule) -> dict[str, fl
 
 
 def seconds_per_epoch(rows: Sequence[TrialRow]) -> dict[str, float]:
-    """Median epoch time of each arm; arms without a report yet take that of all reports.
+    """Mean epoch time of each arm, validated epochs or not; arms without a report yet take that of all.
 
     Returns:
         arm -> seconds, empty while there is no report at all.
@@ -60,7 +60,7 @@ def seconds_per_epoch(rows: Sequence[TrialRow]) -> dict[str, float]:
     everything = [seconds for times in by_arm.values() for seconds in times]
     if not everything:
         return {}
-    return {arm: statistics.median(times or everything) for arm, times in by_arm.items()}
+    return {arm: statistics.fmean(times or everything) for arm, times in by_arm.items()}
 
 
 def seconds_left(
@@ -88,7 +88,7 @@ def seconds_left(
         starting = 0.0 if row.reports and row.state != "waiting" else start_seconds
         free = heapq.heappop(places)
         heapq.heappush(places, free + starting + remaining * pace[row.trial.arm])
-    whole = statistics.mean(expected[row.trial.trial_id] * pace[row.trial.arm] for row in rows)
+    whole = statistics.fmean(expected[row.trial.trial_id] * pace[row.trial.arm] for row in rows)
     for _ in range(unproposed):
         heapq.heappush(places, heapq.heappop(places) + start_seconds + whole)
     return max(places)

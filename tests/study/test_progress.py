@@ -68,6 +68,13 @@ def test_open_trials_are_dealt_to_places():
     assert seconds_left([row(0, done=8, state="completed")], none, concurrent=2) == 0
 
 
+def test_trials_that_a_search_will_propose_are_counted_too():
+    none = HalvingRule(fractions=())
+    rows = [row(0, done=8, state="completed")]
+    # A whole trial takes 10 s to start and 8 epochs of 2 s; three of them in two places.
+    assert seconds_left(rows, none, concurrent=2, unproposed=3) == 52
+
+
 def simulate(seed: int, concurrent: int) -> tuple[float, float]:
     """A study of two arms with random scores; returns (the estimate when every place has passed a rung,
     the time that was then really left)."""
