@@ -18,6 +18,10 @@ BACKBONES = (
 TASKS = ("semseg", "parts", "boundaries")
 
 
+# Fields whose value 0 means: no such regularization.
+REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "stochastic_depth")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialConfig:
     """One training run: data, model, regularizers, optimization, seed.

@@ -17,6 +17,7 @@ from segstrat.tasks import Task
 # What CUDA itself keeps for a process that has loaded its kernels, beside torch's own allocations.
 CONTEXT_GIB = 0.6
 WARM_UP_STEPS = 3
+EVAL_BATCH = 16
 STEPS = 5
 
 
@@ -60,6 +61,10 @@ def measure_footprint(
 
     for _ in range(WARM_UP_STEPS):
         step()
+    with torch.inference_mode():
+        model.eval()
+        model(normalize(images.repeat(-(-EVAL_BATCH // len(images)), 1, 1, 1)), tasks=list(tasks))
+        model.train()
     if where.type != "cuda":
         return Footprint(memory_gib=0.0, busy=0.0)
     torch.cuda.synchronize()

@@ -72,6 +72,9 @@ def train(
     )
     trial = _Trial.build(config, machine, protocol)
     reports = trial.resume(store)
+    if reports and store is not None and distributed.rank() == 0:
+        # The process before this one may have died between the checkpoint and the records.
+        write_records(store, trial.facts, reports)
     for epoch in range(len(reports), config.epochs):
         if reports and reports[-1].status == "diverged":
             return
@@ -102,8 +105,14 @@ class _Trial:
     def build(cls, config: TrialConfig, machine: Machine, protocol: DataProtocol) -> "_Trial":
         if config.asynchronous and distributed.world_size() > 1:
             raise UserError("asynchronous updates run in one process; give the trial a single GPU")
+        if config.accumulation_steps > 1 and distributed.world_size() > 1:
+            # Processes might cut their shares into different numbers of pieces, and wait for each other.
+            raise UserError("several processes do not accumulate; set batch_size to the whole batch instead")
         tasks = {name: protocol.tasks[name] for name in config.tasks}
         device = machine.torch_device
+        if device.type == "cuda" and device.index is None:
+            # Threads have a current device of their own.
+            device = torch.device("cuda", torch.cuda.current_device())
         model = build_model(config, tasks)
         init_digest = state_digest(model)
         weights_digest = load_pretrained(model, config) if config.pretrained else ""

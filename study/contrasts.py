@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from segstrat.config import REGULARIZERS
 from study.cells import Context, Study, final_bounds, setting_label
 from study.intervals import Interval, mean_interval, ratio_interval
 
@@ -144,11 +145,14 @@ def trial_settings(context: Context) -> pd.Series:
 
 
 def weakest_setting(context: Context) -> dict[str, object]:
-    """The unregularized setting: separate training, each treatment at its smallest value."""
+    """The unregularized setting: separate training, no regularizer, other treatments at their smallest value.
+
+    A study need not have it.
+    """
     return {
         axis: min(context.trials[axis], key=lambda tasks: (str(tasks).count("+"), str(tasks)))
         if axis == "tasks"
-        else context.trials[axis].min()
+        else (0.0 if axis in REGULARIZERS else context.trials[axis].min())
         for axis in context.strategies
     }
 

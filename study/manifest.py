@@ -99,12 +99,16 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             if key in ("seeds", "budget"):
                 words += f" ({recorded.get(key)} before, {now.get(key)} now)"
             found.append(words)
+    for name in ("precision", "deterministic", "compile", "device_cache"):
+        before, after = (manifest["options"].get(name) for manifest in (recorded, now))
+        if before != after:
+            found.append(f"--{name.replace('_', '-')} ({before} before, {after} now)")
     if recorded["data"]["digest"] != now["data"]["digest"]:
         found.append(f"the data {now['data']['name']}")
     # Trials that an Optuna search proposed are in both: they are read from the recorded manifest.
-    before, after = _trial_ids(recorded), _trial_ids(now)
-    if before != after and not found:
-        found.append(f"the trials ({len(after - before)} new, {len(before - after)} gone)")
+    old, new = _trial_ids(recorded), _trial_ids(now)
+    if old != new and not found:
+        found.append(f"the trials ({len(new - old)} new, {len(old - new)} gone)")
     return found
 
 

@@ -1,19 +1,19 @@
 """Optuna's TPE as a search: one sampler an arm, told in the study's order, so that timing decides nothing.
 
 A sampler that hears of trials as they happen to finish proposes other points on another machine. Here the
-n-th point of an arm is a function of the outcomes of that arm's first n − `PARALLEL` + 1 points, in order:
+n-th point of an arm is a function of the outcomes of that arm's first n − `PARALLEL` points, in order:
 the same command proposes the same points, and a resumed study needs no sampler state. The price is that an
 arm has at most `PARALLEL` proposed points in flight.
 
-The quasi-random points that the plan begins with (the same in every arm) take the place of TPE's random
-start. All finished trials are written to `optuna.db` in the study's folder, one Optuna study an arm.
+The points that the plan begins with (the unregularized one and quasi-random ones, the same in every arm) take
+the place of TPE's random start. All finished trials are written to `optuna.db` in the study's folder, one
+Optuna study an arm.
 """
 
 import dataclasses
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -96,8 +96,15 @@ class OptunaSearch:
         return not self._waiting and not self.unproposed
 
     def record(self, row: TrialRow) -> None:
-        """Writes a finished trial to the database."""
-        self._database.add(_arm(self._space, row.trial), self._frozen(row))
+        """Writes a finished trial to the database; the unregularized point is outside of what is searched."""
+        if self._was_drawn(row):
+            self._database.add(_arm(self._space, row.trial), self._frozen(row))
+
+    def _was_drawn(self, row: TrialRow) -> bool:
+        return all(
+            domain.lower <= row.trial.axes[axis] <= domain.upper
+            for axis, domain in self._space.sampled.items()
+        )
 
     def _propose(self, arm: str, history: Sequence[TrialRow]) -> PlannedTrial:
         trials = self._arms[arm]
@@ -105,7 +112,7 @@ class OptunaSearch:
         seed = int.from_bytes(hashlib.sha256(f"{arm}/{number}".encode()).digest()[:4])
         sampler = optuna.samplers.TPESampler(n_startup_trials=0, multivariate=True, seed=seed)
         study = optuna.create_study(direction="maximize", sampler=sampler)
-        study.add_trials([self._frozen(row) for row in history])
+        study.add_trials([self._frozen(row) for row in history if self._was_drawn(row)])
         values = study.ask(self._distributions).params
         first = trials[0]
         axes = {name: value for name, value in first.axes.items() if name not in self._distributions}
@@ -153,7 +160,8 @@ class _Database:
     """`optuna.db`: what Optuna's own tools open. Nothing is read back from it but what it holds."""
 
     def __init__(self, folder: Store, arms: Mapping[str, Any]) -> None:
-        path = database_path(folder)
+        folder.local_path.mkdir(parents=True, exist_ok=True)
+        path = folder.local_path / DATABASE
         storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         self._studies = {
             arm: optuna.create_study(
@@ -162,31 +170,17 @@ class _Database:
             for arm in arms
         }
         self._known = {
-            (arm, trial.user_attrs.get(TRIAL_ID))
+            (arm, trial.user_attrs.get(TRIAL_ID), trial.state)
             for arm, study in self._studies.items()
             for trial in study.get_trials(deepcopy=False)
         }
 
     def add(self, arm: str, trial: FrozenTrial) -> None:
-        key = arm, trial.user_attrs[TRIAL_ID]
+        # A failed trial may succeed in a resumed study: then both are there.
+        key = arm, trial.user_attrs[TRIAL_ID], trial.state
         if key not in self._known:
             self._known.add(key)
             self._studies[arm].add_trial(trial)
-
-
-def database_path(folder: Store) -> Path:
-    """Where the study's database lies.
-
-    Raises:
-        UserError: if the study's folder is on no file system: SQLite needs one.
-    """
-    if not folder.is_local:
-        raise UserError(
-            f"--storage {folder.uri}: a search keeps its database in the study's folder, which must be on a "
-            "file system; give a folder, or take the quasi-random space sobol_wd_dropout"
-        )
-    folder.local_path.mkdir(parents=True, exist_ok=True)
-    return folder.local_path / DATABASE
 
 
 def _arm(space: Space, trial: PlannedTrial) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segstrat.config import TrialConfig
+from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 
 SPACES_DIR = Path(__file__).parents[1] / "search_spaces"
@@ -167,6 +167,8 @@ def space_from_module(name: str, module: ModuleType) -> Space:
             raise UserError(f"space {name}: ROLES names {axis!r}, which is no axis of SPACE; remove it")
     if getattr(module, "SEARCH", "grid") not in ("grid", "tpe"):
         raise UserError(f"space {name}: SEARCH is {module.SEARCH!r}; expected 'grid' or 'tpe'")
+    if getattr(module, "SEARCH", "grid") == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
+        raise UserError(f"space {name}: a search draws every axis that is no arm; give distributions instead")
     if sampled and not hasattr(module, "SAMPLES"):
         raise UserError(f"space {name}: SAMPLES missing; say how many points to draw from the distributions")
     from search_spaces import recipes
@@ -226,7 +228,7 @@ def space_points(space: Space) -> list[dict[str, Any]]:
     """The points of a space that are known before it runs: the grid, times the quasi-random draws."""
     grid = itertools.product(*([(axis, value) for value in values] for axis, values in space.axes.items()))
     known = min(space.samples, STARTUP_POINTS) if space.search == "tpe" else space.samples
-    draws = quasi_random(space.sampled, known) if space.sampled else [{}]
+    draws = sampled_points(space.sampled, known) if space.sampled else [{}]
     return [dict(point) | draw for point in grid for draw in draws]
 
 
@@ -280,6 +282,16 @@ def arm_label(axes: Mapping[str, Any], roles: Mapping[str, str], config: TrialCo
         words.append("joint" if config.multi_task else config.tasks[0])
     words += [f"{axis}={axes[axis]}" for axis in sorted(varied - set(ARM_FIELDS)) if axis in axes]
     return ", ".join(words)
+
+
+def sampled_points(sampled: Mapping[str, Any], samples: int) -> list[dict[str, Any]]:
+    """Quasi-random points; where only regularizers are drawn, the first point is that without any.
+
+    Gap closure is measured from the unregularized setting, which a distribution never draws.
+    """
+    if set(sampled) <= set(REGULARIZERS):
+        return [dict.fromkeys(sampled, 0.0), *quasi_random(sampled, samples - 1)]
+    return quasi_random(sampled, samples)
 
 
 def quasi_random(sampled: Mapping[str, Any], samples: int, seed: int = 0) -> list[dict[str, Any]]:

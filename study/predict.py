@@ -85,9 +85,17 @@ def read_images(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
             raise UserError(f"{path} cannot be read as an image ({error}); mend or remove it") from error
 
 
-def split_images(trial: TrainedTrial, split: str, root: Path | None) -> tuple[Dataset, list[str]]:
-    """The data set of a split of the trial's own protocol, and the names of its images."""
-    protocol = build_protocol(trial.config.data, root, tasks=trial.config.tasks, cache_dir=cache_dir())
+def split_images(
+    trial: TrainedTrial, split: str, root: Path | None, *, cached: bool = True
+) -> tuple[Dataset, list[str]]:
+    """The data set of a split of the trial's own protocol, and the names of its images.
+
+    Args:
+        cached: decode all of them once, instead of each that is read.
+    """
+    protocol = build_protocol(
+        trial.config.data, root, tasks=trial.config.tasks, cache_dir=cache_dir() if cached else None
+    )
     dataset: Dataset | None = getattr(protocol, split)
     if dataset is None:
         raise UserError(f"--split {split}: the data {trial.config.data} has none; choose train or val")
@@ -157,7 +165,7 @@ def _write_task_gallery(
     store: Store, task: str, models: Sequence[tuple[str, TrainedTrial]], root: Path | None
 ) -> None:
     first = models[0][1]
-    dataset, ids = split_images(first, "val", root)
+    dataset, ids = split_images(first, "val", root, cached=False)
     labelled = [index for index in range(len(ids)) if task in dataset.tasks_of(index)]
     # Evenly spread and not chosen by anyone's eye.
     picked = [labelled[i] for i in np.linspace(0, len(labelled) - 1, GALLERY_IMAGES).round().astype(int)]

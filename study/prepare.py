@@ -3,7 +3,8 @@
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ def open_study(options: Options) -> tuple[Store, Options]:
         UserError: if the name is taken, if there is nothing to resume, or for storage that cannot be used.
     """
     if options.confirm is not None:
-        options = _confirming(options)
+        options = _confirming(options) if not options.resume else _named_after_parent(options)
     name = options.name or f"{options.space}-{options.data or DEFAULTS['data']}"
     study = Store(options.storage) / name
     try:
@@ -55,12 +56,27 @@ def open_study(options: Options) -> tuple[Store, Options]:
     except OSError as error:
         raise UserError(f"--storage {options.storage} cannot be reached: {error}") from error
     if options.resume:
-        options = options.completed_by(read_study_manifest(study)["options"])
+        recorded = read_study_manifest(study)["options"]
+        for flag in ("confirm", "top"):
+            given = getattr(options, flag)
+            if given is not None and given != recorded.get(flag):
+                raise UserError(
+                    f"--{flag} {given}: {study.uri} was begun with {recorded.get(flag)}; leave --{flag} away"
+                )
+        options = options.completed_by(recorded)
     elif exists:
         raise UserError(
             f"study {study.uri} exists already; go on with it by --resume, or give this one another --name"
         )
     return study, dataclasses.replace(options, name=name).completed_by(DEFAULTS)
+
+
+def _named_after_parent(options: Options) -> Options:
+    assert options.confirm is not None
+    if options.name is not None:
+        return options
+    parent = read_study_manifest(Store(options.confirm))
+    return dataclasses.replace(options, name=f"{parent['study']}-confirm")
 
 
 def _confirming(options: Options) -> Options:
@@ -76,13 +92,8 @@ def _confirming(options: Options) -> Options:
             f"--seeds {again[0]}: the cells of {parent['study']} were chosen on seeds {used}; confirm them "
             "on others"
         )
-    options = dataclasses.replace(
-        options,
-        name=options.name or f"{parent['study']}-confirm",
-        scheduler="none",
-        top=options.top or CONFIRM_TOP,
-    )
-    return options.completed_by(recorded)
+    options = dataclasses.replace(options, scheduler="none", top=options.top or CONFIRM_TOP)
+    return _named_after_parent(options).completed_by(recorded)
 
 
 def plan_study(study: Store, options: Options) -> tuple[Space, list[PlannedTrial], Options]:
@@ -112,6 +123,11 @@ def plan_study(study: Store, options: Options) -> tuple[Space, list[PlannedTrial
         cells = recorded["parent"]["cells"] if options.resume else cells_to_confirm(options, plan_cells)
         trials = plan_cells(seeds=seeds, cells=cells)
     else:
+        if space.search == "tpe" and not study.is_local:
+            raise UserError(
+                f"--storage {study.uri}: a search keeps its database in the study's folder, which must be on "
+                "a file system; give a folder, or take the quasi-random space sobol_wd_dropout"
+            )
         if space.search == "tpe" and len(seeds) > 1:
             raise UserError(
                 f"space {space.name} is searched with one seed, not {len(seeds)}; give one by --seeds, and "
@@ -149,7 +165,7 @@ def cells_to_confirm(options: Options, plan_cells: Callable[..., list[PlannedTri
                 f"{options.confirm}: the recipe of space {options.space} has changed since ({now.label} is "
                 f"another training now); go back to commit {commit}, or run the space again"
             )
-    return cells
+    return sorted(cells, key=_in_order)
 
 
 def parent_of(options: Options, trials: Sequence[PlannedTrial]) -> dict[str, Any] | None:
@@ -163,8 +179,13 @@ def parent_of(options: Options, trials: Sequence[PlannedTrial]) -> dict[str, Any
         "folder": options.confirm,
         "commit": parent.get("commit"),
         "top": options.top,
-        "cells": [cell for i, cell in enumerate(cells) if cell not in cells[:i]],
+        # In the order of `cells_to_confirm`, so that a resumed study plans its trials in the same one.
+        "cells": sorted((cell for i, cell in enumerate(cells) if cell not in cells[:i]), key=_in_order),
     }
+
+
+def _in_order(cell: Mapping[str, Any]) -> str:
+    return json.dumps(cell, sort_keys=True)
 
 
 def halving_rule(options: Options) -> HalvingRule:

@@ -25,7 +25,8 @@ def ask(nodes: Sequence[Node], question: Callable[..., Any], *arguments: Any, gp
     Raises:
         UserError: if a node does not answer in time.
     """
-    task = ray.remote(question)
+    # A process of its own for each question: one that has used a GPU would keep some of its memory.
+    task = ray.remote(max_calls=1)(question)
     answers = [
         task.options(
             num_cpus=0,
@@ -81,7 +82,10 @@ def gpu_demand(
     kinds = {}
     for trial in trials:
         config = trial.config
-        kinds[config.model, config.backbone, config.tasks, config.crop_size, config.batch_size] = config
+        kinds[
+            config.model, config.backbone, config.width, config.output_stride, config.tasks,
+            config.crop_size, config.batch_size, config.dropout > 0,
+        ] = config  # fmt: skip
     found: list[Demand] = []
     lines = []
     for config in kinds.values():

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from segstrat.errors import UserError
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.console import StudyConsole
@@ -101,6 +102,8 @@ def divide(
 ) -> Share:
     """What each trial gets of the nodes; for `--gpus-per-trial auto` the study's models are tried first."""
     demand = None
+    if isinstance(options.gpus_per_trial, float) and options.gpus_per_trial > 1:
+        refuse_uneven(trials, int(options.gpus_per_trial))
     if options.gpus_per_trial == AUTO:
         from study.probes import gpu_demand, with_gpu_memory
 
@@ -116,6 +119,21 @@ def divide(
         max_concurrent=options.max_concurrent,
         demand=demand,
     )
+
+
+def refuse_uneven(trials: Sequence[PlannedTrial], gpus: int) -> None:
+    """Raises a UserError for a trial that several GPUs cannot share."""
+    for trial in trials:
+        config = trial.config
+        if config.batch_size % gpus:
+            reason = f"its batch of {config.batch_size} cannot be dealt evenly"
+        elif config.asynchronous:
+            reason = "its parts update asynchronously, in one process"
+        elif config.accumulation_steps > 1:
+            reason = "it accumulates gradients; give it the larger batch instead"
+        else:
+            continue
+        raise UserError(f"--gpus-per-trial {gpus}: not for trial {trial.label}: {reason}")
 
 
 def _run(session: Session, console: Console) -> int:
@@ -235,12 +253,14 @@ def _run_trials(
         search,
         worker_settings(session),
         expected_concurrent=session.share.concurrent,
-        # A cluster may grow while the study runs: there only the user sets a limit.
+        # A cluster may grow while the study runs: there only the user sets a limit. A trial on several GPUs
+        # asks Ray for them later itself, so Tune would start any number.
         max_concurrent=session.options.max_concurrent
-        if session.options.address
+        if session.options.address and session.share.gpus <= 1
         else session.share.concurrent,
-        # An actor's name in the dashboard is fixed when it starts; there each trial gets its own.
-        reuse_actors=not (session.options.dashboard or session.options.address),
+        # An actor's name in the dashboard is fixed when it starts; there each trial gets its own. So does a
+        # trial on several GPUs: its processes end with its actor.
+        reuse_actors=not (session.options.dashboard or session.options.address or session.share.gpus > 1),
         on_tick=on_tick,
     )
     screen.tick()

@@ -15,6 +15,7 @@ from ray.train.torch import TorchTrainer
 from segstrat.config import TrialConfig
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
+from study.locations import cache_dir, data_root, local_config
 
 # Share of a core that the trial itself keeps; its processes divide the rest.
 SUPERVISOR_CPUS = 0.1
@@ -23,9 +24,12 @@ POLL_SECONDS = 0.5
 
 def epoch_reports(
     config: TrialConfig,
-    store: Store,
+    study: Store,
+    trial_id: str,
     machine: dict[str, Any],
     *,
+    data: str | None,
+    cache: bool,
     workers: int,
     cpus: int,
     use_gpu: bool = True,
@@ -35,8 +39,10 @@ def epoch_reports(
     Closing the generator does not end the processes: they end with the actor that runs it.
 
     Args:
-        store: folder of the trial.
-        machine: fields of `Machine`, without device and threads.
+        study: folder of the study.
+        machine: fields of `Machine`, without device, threads and folders.
+        data: data root as the user gave it.
+        cache: whether decoded data is kept on the node.
         cpus: cores of all processes together.
 
     Raises:
@@ -44,9 +50,13 @@ def epoch_reports(
     """
     settings = {
         "config": config.to_dict(),
-        "store": store.uri,
+        "study": study.uri,
+        "trial_id": trial_id,
+        "data": data,
+        "cache": cache,
         "machine": {**machine, "device": "cuda" if use_gpu else "cpu", "threads": max(1, cpus // workers)},
     }
+    store = study / "trials" / trial_id
     last = max((report.epoch for report in read_records(store)[1]), default=0)
     fit = _Background(lambda: _fit(settings, workers, cpus, use_gpu=use_gpu))
     while True:
@@ -61,12 +71,18 @@ def epoch_reports(
 
 
 def train_loop(settings: dict[str, Any]) -> None:
-    """What each process runs; the first one writes checkpoints and records."""
+    """What each process runs, on whatever node it is; the first one writes checkpoints and records."""
     from segstrat.machine import Machine
     from segstrat.train import train
 
-    config = TrialConfig.from_dict(settings["config"])
-    for _ in train(config, machine=Machine(**settings["machine"]), store=Store(settings["store"])):
+    study = Store(settings["study"])
+    config = local_config(TrialConfig.from_dict(settings["config"]), study)
+    machine = Machine(
+        data_root=data_root(settings["data"]),
+        cache_dir=cache_dir() if settings["cache"] else None,
+        **settings["machine"],
+    )
+    for _ in train(config, machine=machine, store=study / "trials" / settings["trial_id"]):
         # `train` has put the report on record already.
         continue
 
@@ -74,7 +90,7 @@ def train_loop(settings: dict[str, Any]) -> None:
 def _fit(settings: dict[str, Any], workers: int, cpus: int, *, use_gpu: bool) -> None:
     each = {"CPU": (cpus - SUPERVISOR_CPUS) / workers} | ({"GPU": 1} if use_gpu else {})
     with tempfile.TemporaryDirectory(prefix="segstrat-train-") as scratch:
-        TorchTrainer(
+        trainer = TorchTrainer(
             train_loop,
             train_loop_config=settings,
             scaling_config=ScalingConfig(
@@ -85,7 +101,13 @@ def _fit(settings: dict[str, Any], workers: int, cpus: int, *, use_gpu: bool) ->
             ),
             # Tune tries a failed trial again, from its last checkpoint; once is enough.
             run_config=RunConfig(storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
-        ).fit()
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            # Ray's message names no reason; the processes' own errors do.
+            failures = getattr(error, "worker_failures", None) or {}
+            raise next(iter(failures.values()), error) from error
 
 
 class _Background:

@@ -1,20 +1,19 @@
 """The only adapter between Ray Tune and the training: a planned trial in, epoch reports out."""
 
-import dataclasses
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
 from study import gauges
-from study.locations import cache_dir, data_root
+from study.locations import cache_dir, data_root, local_config
 from study.plan import PlannedTrial
+
+MACHINE_FIELDS = ("precision", "deterministic", "compile", "device_cache")
 
 
 class SegmentationTrial(tune.Trainable):
@@ -66,6 +65,8 @@ class SegmentationTrial(tune.Trainable):
             # Trying again would not help, so this is a result and no exception, which Tune would retry.
             return {"reports": [], "error": str(error)}
         reports = read_records(self.store)[1] if first or report is None else [report]
+        if report is None and (not reports or reports[-1].status == "running"):
+            raise RuntimeError(f"trial {self.trial.trial_id} ended without its last report")
         if reports:
             gauges.show(self.settings["study"], self.trial, reports[-1])
         return {"reports": [each.to_dict() for each in reports], "error": ""}
@@ -82,24 +83,30 @@ class SegmentationTrial(tune.Trainable):
         from segstrat.machine import Machine
         from segstrat.train import train
 
-        how = {
-            "precision": self.settings["precision"],
-            "deterministic": self.settings["deterministic"],
-            "compile": self.settings["compile"],
-            "device_cache": self.settings["device_cache"],
-            "data_root": data_root(self.settings["data_root"]),
-            "cache_dir": cache_dir() if self.settings["cache"] else None,
-        }
+        how = {name: self.settings[name] for name in MACHINE_FIELDS}
         gpus, cpus = self.settings["gpus"], self.settings["cpus"]
         if gpus > 1:
             from study import several_gpus
 
             return several_gpus.epoch_reports(
-                self.local_config(), self.store, how, workers=int(gpus), cpus=cpus
+                self.trial.config,
+                self.study,
+                self.trial.trial_id,
+                how,
+                data=self.settings["data_root"],
+                cache=self.settings["cache"],
+                workers=int(gpus),
+                cpus=cpus,
             )
-        machine = Machine(device=self.device(), threads=max(1, int(cpus)), **how)
+        machine = Machine(
+            device=self.device(),
+            threads=max(1, int(cpus)),
+            data_root=data_root(self.settings["data_root"]),
+            cache_dir=cache_dir() if self.settings["cache"] else None,
+            **how,
+        )
         return train(
-            self.local_config(),
+            local_config(self.trial.config, self.study),
             machine=machine,
             store=self.store,
             checkpoint_every=self.settings["checkpoint_every"],
@@ -122,21 +129,6 @@ class SegmentationTrial(tune.Trainable):
             )
         # Ray hides the other GPUs, so the first one that is visible is ours.
         return "cuda"
-
-    def local_config(self) -> TrialConfig:
-        """The trial's config with the path of its pre-trained weights on this node.
-
-        Weights that the driver made are in the study's store too, for nodes that do not share its disk.
-        """
-        config = self.trial.config
-        if config.weights in (None, "imagenet") or Path(config.weights).exists():
-            return config
-        name = Path(config.weights).name
-        if not (self.study / "weights").exists(name):
-            raise UserError(f"weights {config.weights} are not on node {ray.util.get_node_ip_address()}")
-        here = Store(cache_dir() / "weights")
-        here.write(name, (self.study / "weights").read(name))
-        return dataclasses.replace(config, weights=str(here.local_path / name))
 
     def __repr__(self) -> str:
         """The name in Ray's dashboard and logs."""

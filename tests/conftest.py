@@ -1,6 +1,10 @@
 """Fixtures that several folders of tests share."""
 
 import os
+
+# Tensors are small here and two workers share the cores: a second thread would only wait for them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from collections.abc import Callable
 from pathlib import Path
 

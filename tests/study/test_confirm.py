@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from segstrat.errors import UserError
@@ -148,6 +150,23 @@ def test_the_flag_plans_the_best_cells_to_the_end_on_new_seeds(screened):
     parent = parent_of(options, trials)
     assert (parent["study"], parent["folder"], parent["top"]) == ("screen", str(folder), 2)
     assert len(parent["cells"]) == 5
+
+
+def test_a_resumed_confirmation_plans_the_same_trials_in_the_same_order(screened):
+    folder = screened()
+    _, trials, options = confirm(folder, "--seeds", "7,8", "--precision", "bfloat16")
+    manifest = {"schema": 1, "options": options.study_fields(), "parent": parent_of(options, trials)}
+    child = folder.parent / "screen-confirm"
+    child.mkdir()
+    (child / "manifest.json").write_text(json.dumps(manifest))
+    for flags in (["--name", "screen-confirm"], ["--confirm", str(folder)]):
+        study, resumed = open_study(parse(["--resume", *flags, "--storage", str(folder.parent)]))
+        assert resumed.precision == "bfloat16"
+        assert plan_study(study, resumed)[1] == trials
+    for flags, words in ((["--top", "5"], "begun with 3"), (["--confirm", "elsewhere"], "begun with")):
+        command = ["--resume", "--name", "screen-confirm", *flags, "--storage", str(folder.parent)]
+        with pytest.raises(UserError, match=words):
+            open_study(parse(command))
 
 
 def test_seeds_of_the_screen_are_refused(screened):

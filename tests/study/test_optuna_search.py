@@ -10,11 +10,13 @@ import pytest
 from ray import tune
 
 from segstrat.errors import UserError
-from segstrat.records import EpochReport, SplitScore
+from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
 from segstrat.store import Store
 from study.ledger import Ledger
+from study.options import parse
 from study.optuna_search import DATABASE, PARALLEL, OptunaSearch
 from study.plan import STARTUP_POINTS, PlannedTrial, load_space, plan
+from study.prepare import plan_study
 from study.rungs import HalvingRule, Rungs
 
 SAMPLES = 20
@@ -29,7 +31,7 @@ def space():
 
 
 def objective(trial: PlannedTrial) -> float:
-    far = abs(math.log10(trial.axes["weight_decay"] / BEST_DECAY)) + trial.axes["dropout"]
+    far = abs(math.log10(max(trial.axes["weight_decay"], 1e-6) / BEST_DECAY)) + trial.axes["dropout"]
     return (0.6 if trial.config.pretrained else 0.3) - 0.05 * far
 
 
@@ -108,7 +110,8 @@ def test_every_arm_gets_its_points_and_they_draw_near_the_optimum(space, tmp_pat
     driver = Driver(space, tmp_path).run()
     assert Counter(trial.arm for trial in driver.trials) == {"raw": SAMPLES, "pre-trained": SAMPLES}
     for name in ("raw", "pre-trained"):
-        values = [objective(trial) for trial in sorted(arm(driver, name), key=lambda trial: trial.order)]
+        ours = sorted(arm(driver, name), key=lambda trial: trial.order)
+        values = [objective(trial) for trial in ours if trial.axes["weight_decay"] > 0]
         startup, late = values[:STARTUP_POINTS], values[-8:]
         assert sum(late) / len(late) > sum(startup) / len(startup)
     startup = [
@@ -120,6 +123,7 @@ def test_every_arm_gets_its_points_and_they_draw_near_the_optimum(space, tmp_pat
         for name in ("raw", "pre-trained")
     ]
     assert startup[0] == startup[1]
+    assert (0.0, 0.0) in startup[0], "gap closure is measured from the unregularized point"
 
 
 def test_which_trial_ends_first_decides_nothing(space, tmp_path):
@@ -148,7 +152,7 @@ def test_stopped_trials_are_pruned_and_diverged_ones_fail(space, tmp_path):
     states: Counter = Counter()
     for name in ("raw", "pre-trained"):
         study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path / DATABASE}")
-        assert len(study.trials) == SAMPLES
+        assert len(study.trials) == SAMPLES - 1, "all but the unregularized point, which is not searched"
         for trial in study.trials:
             row = driver.ledger.rows[trial.user_attrs["trial_id"]]
             assert trial.params["weight_decay"] == row.trial.axes["weight_decay"]
@@ -166,8 +170,6 @@ def test_a_resumed_search_proposes_what_the_undisturbed_one_did(space, tmp_path)
     first = Driver(space, tmp_path / "cut", rule=HalvingRule()).run(at_once=4, stop_after=25)
     for row in first.ledger.rows.values():
         folder = first.ledger.store / "trials" / row.trial.trial_id
-        from segstrat.records import TrialFacts, write_records
-
         facts = TrialFacts(
             num_parameters=1, realised_weight_decay=0.0, dropout_modules=0, init_digest="", weights_digest="",
             data_digest="", train_images=1, val_images=1, device="cpu", precision="float32",
@@ -177,11 +179,28 @@ def test_a_resumed_search_proposes_what_the_undisturbed_one_did(space, tmp_path)
     second = Driver(space, tmp_path / "cut", rule=HalvingRule(), known=first.trials).run(at_once=2, seed=3)
     assert second.proposals() == whole.proposals()
     studies = optuna.get_all_study_summaries(f"sqlite:///{tmp_path / 'cut' / DATABASE}")
-    assert {study.study_name: study.n_trials for study in studies} == {"raw": 20, "pre-trained": 20}
+    assert {study.study_name: study.n_trials for study in studies} == {
+        "raw": SAMPLES - 1,
+        "pre-trained": SAMPLES - 1,
+    }
 
 
-def test_a_search_needs_a_file_system(space, tmp_path):
+def test_a_failed_trial_that_succeeds_later_is_complete_too(space, tmp_path):
     driver = Driver(space, tmp_path)
+    trial = next(iter(sorted(driver.trials, key=lambda each: (each.axes["dropout"] == 0, each.order))))
+    driver.ledger.started(trial.trial_id)
+    driver.ledger.ended(trial.trial_id, error="disk is full")
+    assert driver.ledger.rows[trial.trial_id].state == "failed"
+    Driver(space, tmp_path).run()
+    study = optuna.load_study(study_name=trial.arm, storage=f"sqlite:///{tmp_path / DATABASE}")
+    states = [each.state.name for each in study.trials if each.user_attrs["trial_id"] == trial.trial_id]
+    assert sorted(states) == ["COMPLETE", "FAIL"]
+
+
+def test_a_search_needs_a_file_system():
     remote = Store("s3://bucket/prefix?region=us-east-1")
+    options = dataclasses.replace(
+        parse(["--space", "optuna_wd_dropout"]), data="figures", budget=1.0, scheduler="asha"
+    )
     with pytest.raises(UserError, match="sobol_wd_dropout"):
-        OptunaSearch(space, driver.trials, [], driver.ledger, folder=remote, budget=1.0)
+        plan_study(remote, options)

@@ -129,15 +129,16 @@ def test_sampled_axes_draw_the_same_points_in_every_arm_and_cover_the_range():
             "dropout": tune.uniform(0.0, 0.5),
         },
         ROLES={"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"},
-        SAMPLES=16,
+        SAMPLES=17,
     )
     trials = plan(space_from_module("toy", sampled), "d1", weights="w")
-    assert len(trials) == 32
+    assert len(trials) == 34
     raw, pretrained = (
         sorted((t.config.weight_decay, t.config.dropout) for t in trials if t.config.pretrained == arm)
         for arm in (False, True)
     )
     assert raw == pretrained
+    assert raw.pop(0) == (0.0, 0.0), "the unregularized point, which no distribution draws"
     # A Sobol sequence puts one of 16 points in each sixteenth of every axis.
     assert [int((decay_dropout[1]) / 0.5 * 16) for decay_dropout in sorted(raw, key=lambda p: p[1])] == list(
         range(16)

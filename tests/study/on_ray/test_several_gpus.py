@@ -3,10 +3,13 @@
 import pytest
 
 from segstrat.config import TrialConfig
+from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.store import Store
 from segstrat.train import train
 from study import several_gpus
+from study.plan import PlannedTrial
+from study.session import refuse_uneven
 from study.trainable import SegmentationTrial
 
 
@@ -15,9 +18,13 @@ def test_two_processes_give_the_reports_of_one(cluster, tiny_data, tmp_path):
     config = TrialConfig(
         data="folder", model="fcn32s", width=0.25, crop_size=32, batch_size=4, epochs=3, learning_rate=0.02
     )
-    store = Store(tmp_path / "trial")
-    how = {"data_root": tiny_data}
-    together = list(several_gpus.epoch_reports(config, store, how, workers=2, cpus=2, use_gpu=False))
+    study = Store(tmp_path)
+    store = study / "trials" / "t"
+    together = list(
+        several_gpus.epoch_reports(
+            config, study, "t", {}, data=str(tiny_data), cache=False, workers=2, cpus=2, use_gpu=False
+        )
+    )
     alone = list(train(config, machine=Machine(data_root=tiny_data)))
     assert [report.epoch for report in together] == [1, 2, 3]
     assert together[-1].status == "completed"
@@ -31,10 +38,11 @@ def test_two_processes_give_the_reports_of_one(cluster, tiny_data, tmp_path):
 @pytest.mark.timeout(600)
 def test_a_process_that_cannot_start_ends_the_trial_with_its_reason(cluster, tmp_path):
     config = TrialConfig(data="folder", model="fcn32s", width=0.25, epochs=1)
+    missing = str(tmp_path / "missing")
     reports = several_gpus.epoch_reports(
-        config, Store(tmp_path), {"data_root": tmp_path / "missing"}, workers=1, cpus=1, use_gpu=False
+        config, Store(tmp_path), "t", {}, data=missing, cache=False, workers=1, cpus=1, use_gpu=False
     )
-    with pytest.raises(Exception, match="missing"):
+    with pytest.raises(UserError, match="missing"):
         next(reports)
 
 
@@ -43,3 +51,18 @@ def test_the_trial_itself_leaves_the_gpus_to_its_processes():
     assert request.bundles == [{"CPU": several_gpus.SUPERVISOR_CPUS}]
     request = SegmentationTrial.default_resource_request({"cpus": 8, "gpus": 0.5})
     assert request.bundles == [{"CPU": 8.0, "GPU": 0.5}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"batch_size": 5}, "cannot be dealt evenly"),
+        ({"batch_size": 4, "accumulation_steps": 2}, "give it the larger batch"),
+        ({"batch_size": 4, "asynchronous": True}, "in one process"),
+    ],
+)
+def test_what_several_gpus_cannot_share_is_refused_before_anything_starts(fields, words):
+    config = TrialConfig(**fields)
+    trial = PlannedTrial(trial_id="t", order=0, arm="raw", axes={"seed": 0}, config=config)
+    with pytest.raises(UserError, match=words):
+        refuse_uneven([trial], 2)
