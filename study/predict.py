@@ -114,7 +114,9 @@ def write_maps(
         picture = Image.fromarray(index_HW)
         picture.putpalette(palette.tobytes())
         _save(picture, folder / f"{name}.png")
-        overlay = (0.45 * image + 0.55 * palette[index_HW]).astype(np.uint8)
+        # Class 0 is the background: there the image is left as it is.
+        share = np.where(index_HW == 0, 0.0, 0.55)[..., None]
+        overlay = ((1 - share) * image + share * palette[index_HW]).astype(np.uint8)
         _save(Image.fromarray(overlay), out / "overlays" / task / f"{name}.jpg")
 
 
