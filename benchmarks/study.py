@@ -26,7 +26,7 @@ def run(*, quick: bool) -> list[Comparison]:
         wall = 0.0
         if not quick:
             name = "timed"
-            wall = run_study(storage, name, budget=3.0, concurrent=concurrent)
+            wall = run_study(storage, name, budget=1.25, concurrent=concurrent)
         trials, _ = load(storage / name)
         if not (trials["status"] == "completed").all():
             raise RuntimeError(f"not every trial completed: {trials['status'].value_counts().to_dict()}")
