@@ -2,7 +2,7 @@
 
 import os
 
-# Tensors are small here and two workers share the cores: a second thread would only wait for them.
+# Tensors are small here: a second thread costs more than it brings, above all beside the tests' Ray workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections.abc import Callable

@@ -52,7 +52,15 @@ def resnet_features(net: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
     return maps
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "resnet18",  # basic blocks
+        "resnet50",  # bottlenecks
+        pytest.param("resnet34", marks=pytest.mark.slow),
+        pytest.param("resnet101", marks=pytest.mark.slow),
+    ],
+)
 def test_resnet_features_are_torchvisions(name: str, tmp_path: Path):
     published = randomize(torchvision.models.get_model(name))
     backbone = load(build_backbone(name), published, tmp_path)

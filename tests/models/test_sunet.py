@@ -51,7 +51,9 @@ def test_it_has_the_112_layers_of_the_thesis():
     assert len(convolutions(net.heads["semseg"])) == 3
 
 
-@pytest.mark.parametrize("model", ["sunet64", "sunet128", "sunet7128"])
+@pytest.mark.parametrize(
+    "model", ["sunet64", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sunet128", "sunet7128"))]
+)
 @pytest.mark.parametrize("output_stride", [8, 16, 32])
 def test_logits_have_the_size_of_the_images(model: str, output_stride: int):
     net = build_model(TrialConfig(model=model, width=1 / 64, output_stride=output_stride), TASKS).eval()

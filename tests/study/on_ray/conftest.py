@@ -38,13 +38,6 @@ def started(start: Callable) -> object:
     return start()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests of this folder run in one worker, in order: two Ray clusters would compete for ports."""
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("ray"))
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """A head node of two cores that believes it has four GPUs; this process is connected to it."""
