@@ -100,8 +100,8 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
                 words += f" ({recorded.get(key)} before, {now.get(key)} now)"
             found.append(words)
     for name in ("precision", "deterministic", "compile", "device_cache"):
-        before, after = (manifest["options"].get(name) for manifest in (recorded, now))
-        if before != after:
+        before, after = recorded.get("options", {}).get(name), now.get("options", {}).get(name)
+        if before != after and before is not None:
             found.append(f"--{name.replace('_', '-')} ({before} before, {after} now)")
     if recorded["data"]["digest"] != now["data"]["digest"]:
         found.append(f"the data {now['data']['name']}")
