@@ -22,6 +22,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import browser
 
+pytestmark = pytest.mark.cluster
+
 LAUNCH = Path(__file__).parent / "launch.py"
 TIMEOUT = 240.0
 

@@ -15,6 +15,8 @@ from study.session import CommonFailureError
 from study.trainable import SegmentationTrial
 from study.tuning import run_trials
 
+pytestmark = pytest.mark.cluster
+
 EPOCHS = 4
 METRIC = "semseg_val_miou"
 

@@ -12,6 +12,8 @@ import pytest
 
 from study.frame import load
 
+pytestmark = pytest.mark.cluster
+
 TIMEOUT = 240.0
 NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 

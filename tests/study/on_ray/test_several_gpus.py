@@ -12,6 +12,8 @@ from study.plan import PlannedTrial
 from study.session import refuse_uneven
 from study.trainable import SegmentationTrial
 
+pytestmark = pytest.mark.cluster
+
 
 @pytest.mark.timeout(600)
 def test_two_processes_give_the_reports_of_one(cluster, tiny_data, tmp_path):

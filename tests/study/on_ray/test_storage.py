@@ -5,6 +5,8 @@ import pytest
 from segstrat.store import Store
 from study.run import main
 
+pytestmark = pytest.mark.cluster
+
 BUCKET = "segstrat"
 
 
