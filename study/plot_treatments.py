@@ -79,7 +79,7 @@ def draw_treatment(table: pd.DataFrame, axis: str, score: str) -> Figure:
 def treatment_picture(study: Study, axis: str, task: str) -> Picture | None:
     """The pair of the thesis's Figure 6.1: loss and mIoU against a treatment; None without values."""
     table = treatment_table(study, axis, task)
-    if table.empty or table["level"].nunique() > MOST_LEVELS:
+    if not 1 < table["level"].nunique() <= MOST_LEVELS:
         return None
     others = [axis_name(other) for other in study.axes("treatment") if other != axis]
     held = f" {' and '.join(others).capitalize()} at the weakest value." if others else ""
