@@ -8,7 +8,7 @@ from segstrat.store import Store
 from segstrat.tasks import Task
 from study import probes
 from study.lock import study_lock
-from study.plan import load_space, plan
+from study.plan import PlannedTrial
 from study.ray_runtime import living_nodes
 from study.resources import Demand
 
@@ -42,9 +42,15 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
         return [Demand(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5)]
 
     monkeypatch.setattr(probes, "ask", measured)
-    trials = plan(load_space("wd_grid"), "figures", weights="w") + plan(
-        load_space("wd_grid"), "d1", weights="w"
-    )
+    configs = [
+        TrialConfig(model="fcn8s", crop_size=80, batch_size=4, weight_decay=0.0),
+        TrialConfig(model="fcn8s", crop_size=80, batch_size=4, weight_decay=1e-3),
+        TrialConfig(model="fcn32s", crop_size=512, batch_size=10),
+    ]
+    trials = [
+        PlannedTrial(trial_id=str(order), order=order, arm="raw", axes={}, config=config)
+        for order, config in enumerate(configs)
+    ]
     demand, lines = probes.gpu_demand(living_nodes(), trials, {"semseg": Task("semseg", 9)}, "bfloat16")
     assert demand == Demand(memory_gib=6.0, busy=0.5)
     assert sorted(asked) == [(model, ["semseg"], "bfloat16", True) for model in ("fcn32s", "fcn8s")]
