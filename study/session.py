@@ -102,8 +102,6 @@ def divide(
 ) -> Share:
     """What each trial gets of the nodes; for `--gpus-per-trial auto` the study's models are tried first."""
     demand = None
-    if isinstance(options.gpus_per_trial, float) and options.gpus_per_trial > 1:
-        refuse_uneven(trials, int(options.gpus_per_trial))
     if options.gpus_per_trial == AUTO:
         from study.probes import gpu_demand, with_gpu_memory
 
@@ -112,13 +110,16 @@ def divide(
         demand, lines = gpu_demand(nodes, trials, tasks, options.precision or "float32")
         for line in lines:
             console.print(Text(f"probe     {line}"))
-    return share(
+    division = share(
         nodes,
         gpus_per_trial=options.gpus_per_trial,
         cpus_per_trial=options.cpus_per_trial,
         max_concurrent=options.max_concurrent,
         demand=demand,
     )
+    if division.gpus > 1:
+        refuse_uneven(trials, int(division.gpus))
+    return division
 
 
 def refuse_uneven(trials: Sequence[PlannedTrial], gpus: int) -> None:
