@@ -4,11 +4,11 @@ The thesis's question (E1, E2) on SqueezeNet 1.1, the smallest backbone with pub
 machines without a GPU: crops of 96 pixels, half of the training images, twelve epochs at batch 5 for either
 arm. It is not the thesis's recipe. Short training favours pre-training, and a thousand steps need more decay
 for the same shrinkage. The learning rates differ: the published weights have no batch norm, large features,
-and do not train at the rate that the raw arm is given (docs/models.md). Only the last epoch is validated, because
-validation on whole images costs as much as several epochs.
+and do not train at the rate that the raw arm is given (docs/models.md). Only the last epoch is validated,
+because validation on whole images costs as much as several epochs.
 
 Command: python study/run.py --space wd_squeezenet --data voc --weights FILE --scheduler none
-Trials: 6 a seed, three seeds. Cost: 18 × 3 minutes on one CPU core.
+Trials: 6 a seed, three seeds. Cost: 18 × 4 minutes on one busy CPU core.
 """
 
 from typing import Any
