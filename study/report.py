@@ -42,17 +42,23 @@ def write_report(folder: str | Path | Store, *, files: bool = True, margin: floa
         UserError: if the folder holds no frames.
     """
     store = folder if isinstance(folder, Store) else Store(folder)
+    sentence, _ = _report(store, files=files, margin=margin)
+    return sentence
+
+
+def _report(store: Store, *, files: bool, margin: float) -> tuple[str, Page | None]:
+    """Writes a study's report; returns its sentence, and its page unless the frames are too old for one."""
     try:
         page = read_page(store, margin)
     except OldFrameError as problem:
-        return _refuse(store, str(problem))
+        return _refuse(store, str(problem)), None
     store.write("verdict.json", json.dumps(to_json(page.answer), indent=1, ensure_ascii=False).encode())
     store.write("report.html", render([page], live=not files).encode())
     if files:
         for picture in page.pictures.all():
             for name, data in picture.files().items():
                 store.write(f"figures/{name}", data)
-    return page.sentence
+    return page.sentence, page
 
 
 def read_page(store: Store, margin: float = MARGIN) -> Page:
@@ -130,11 +136,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not 0 <= options.margin < 1:
             raise UserError(f"--margin {options.margin}: expected a share of mIoU in [0, 1), such as 0.01")
+        pages = []
         for folder in options.studies:
-            print(f"{folder}: {write_report(folder, margin=options.margin)}")
+            sentence, page = _report(Store(folder), files=True, margin=options.margin)
+            print(f"{folder}: {sentence}")
+            pages += [page] if page else []
         if len(options.studies) > 1:
             out = options.out or Path(options.studies[0]).parent / "report.html"
-            pages = [read_page(Store(folder), options.margin) for folder in options.studies]
             out.write_text(render(pages), encoding="utf-8")
             print(f"all together: {out}")
     except UserError as error:

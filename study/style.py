@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import matplotlib as mpl
@@ -110,9 +111,12 @@ class Picture:
         Args:
             prefix: put before every id, so that studies on one page do not share clip paths.
         """
-        return [
-            _for_page(_svg(panel), f"{prefix}{self.name}-{index}") for index, panel in enumerate(self.panels)
-        ]
+        return [_for_page(svg, f"{prefix}{self.name}-{index}") for index, svg in enumerate(self._drawings)]
+
+    @cached_property
+    def _drawings(self) -> list[bytes]:
+        # A study may stand on two pages: its own, and one with others.
+        return [_svg(panel) for panel in self.panels]
 
     def files(self) -> dict[str, bytes]:
         """Print-quality files by name: an SVG and a PNG of every panel."""
@@ -132,6 +136,8 @@ def _svg(figure: Figure, fonttype: str = "none") -> bytes:
 def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format=kind, **options)
+    # Laid out once, it is so for every format; finding the layout costs more than drawing.
+    figure.set_layout_engine("none")
     return buffer.getvalue()
 
 

@@ -5,7 +5,7 @@ import os
 # Tensors are small here: a second thread costs more than it brings, above all beside the tests' Ray workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder} (set SEGSTRAT_SHARED_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def node_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the tests' own: the user's is neither read nor filled."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEGSTRAT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The embedded data with eight scenes and 24 classification images: drawing all takes half a minute."""
+    monkeypatch.setattr("segstrat.data.figures.write.SCENES", {"train": 4, "val": 2, "test": 2})
+    monkeypatch.setattr("segstrat.data.figures.write.SINGLES", {"train": 16, "val": 8})
 
 
 class MemoryDataset(Dataset):

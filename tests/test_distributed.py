@@ -27,9 +27,11 @@ from segstrat.train import train
 
 root, rank = Path(sys.argv[1]), int(sys.argv[2])
 dist.init_process_group("gloo", rank=rank, world_size=2)
-config = TrialConfig.from_dict(json.loads((root / "config.json").read_text()))
-reports = list(train(config, machine=Machine(data_root=root), store=Store(root / "trial")))
-(root / f"scores-{rank}.json").write_text(json.dumps([report.to_dict()["scores"] for report in reports]))
+for trial in ("one task", "two tasks"):
+    config = TrialConfig.from_dict(json.loads((root / trial / "config.json").read_text()))
+    reports = list(train(config, machine=Machine(data_root=root), store=Store(root / trial)))
+    scores = [report.to_dict()["scores"] for report in reports]
+    (root / trial / f"scores-{rank}.json").write_text(json.dumps(scores))
 dist.destroy_process_group()
 """
 
@@ -69,27 +71,48 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-@pytest.mark.parametrize("tasks", [("semseg",), ("semseg", "parts")])
-def test_two_processes_train_as_one_with_the_whole_batch(tiny_protocol, tmp_path: Path, tasks):
-    settings = TrialConfig(
-        data="folder", tasks=tasks, model="fcn8s", width=0.125, crop_size=32, batch_size=4, epochs=2
+TASKS = {"one task": ("semseg",), "two tasks": ("semseg", "parts")}
+
+
+def settings(trial: str) -> TrialConfig:
+    return TrialConfig(
+        data="folder",
+        tasks=TASKS[trial],
+        model="fcn8s",
+        width=0.125,
+        crop_size=32,
+        batch_size=4,
+        epochs=2,
     )
-    write_folder(tmp_path, tiny_protocol(train=8, val=3))
-    (tmp_path / "config.json").write_text(json.dumps(settings.to_dict()))
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_protocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both trials, trained by the same two processes: starting them takes longer than training."""
+    root = tmp_path_factory.mktemp("distributed")
+    write_folder(root, tiny_protocol(train=8, val=3))
+    for trial in TASKS:
+        (root / trial).mkdir()
+        (root / trial / "config.json").write_text(json.dumps(settings(trial).to_dict()))
     environment = os.environ | {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(tmp_path), str(rank)], env=environment)
+        subprocess.Popen([sys.executable, "-c", WORKER, str(root), str(rank)], env=environment)
         for rank in range(2)
     ]
-    alone = list(train(settings, machine=Machine(data_root=tmp_path)))
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
-    scores = [json.loads((tmp_path / f"scores-{rank}.json").read_text()) for rank in range(2)]
+    return root
+
+
+@pytest.mark.parametrize("trial", TASKS)
+def test_two_processes_train_as_one_with_the_whole_batch(trained: Path, trial: str):
+    alone = list(train(settings(trial), machine=Machine(data_root=trained)))
+    scores = [json.loads((trained / trial / f"scores-{rank}.json").read_text()) for rank in range(2)]
     assert scores[0] == scores[1], "the processes disagree on the scores of the whole set"
-    _, together = read_records(Store(tmp_path / "trial"))
+    _, together = read_records(Store(trained / trial))
     for report, expected in zip(together, alone, strict=True):
         for name, value in expected.metrics().items():
             assert report.metrics()[name] == pytest.approx(value, rel=1e-3), name

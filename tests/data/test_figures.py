@@ -38,13 +38,6 @@ def digest(*arrays: np.ndarray) -> str:
     return hasher.hexdigest()[:16]
 
 
-@pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight scenes and 24 classification images."""
-    monkeypatch.setattr(write, "SCENES", {"train": 4, "val": 2, "test": 2})
-    monkeypatch.setattr(write, "SINGLES", {"train": 16, "val": 8})
-
-
 # Pixels
 
 
@@ -223,7 +216,7 @@ def test_a_placement_turns_flips_and_scales() -> None:
 # Files
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 def test_the_files_are_read_by_the_real_readers(tmp_path: Path) -> None:
     root = ensure_figures(tmp_path)
     protocol = build_protocol("figures", cache_dir=tmp_path)
@@ -240,7 +233,7 @@ def test_the_files_are_read_by_the_real_readers(tmp_path: Path) -> None:
     assert label.size == (IMAGE_SIZE, IMAGE_SIZE)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 def test_the_classification_split_is_an_image_folder(tmp_path: Path) -> None:
     data = open_classification(ensure_figures(tmp_path) / "Classification")
     assert data.classes == tuple(sorted(kind.name for kind in KINDS))
@@ -251,7 +244,7 @@ def test_the_classification_split_is_an_image_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.train.read(data.train.paths.index(path)), image)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 def test_the_facts_hold_a_digest_of_every_pixel(tmp_path: Path) -> None:
     facts = json.loads((ensure_figures(tmp_path) / "figures.json").read_text())
     hasher = hashlib.sha256()
@@ -267,7 +260,7 @@ def test_the_facts_hold_a_digest_of_every_pixel(tmp_path: Path) -> None:
     assert facts["semseg"] == list(CLASSES)
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 def test_it_is_drawn_once_even_if_many_ask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     plain = write._draw
@@ -278,7 +271,7 @@ def test_it_is_drawn_once_even_if_many_ask(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".lock"]
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 def test_without_locks_the_first_to_finish_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(self: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
@@ -291,7 +284,7 @@ def test_without_locks_the_first_to_finish_wins(tmp_path: Path, monkeypatch: pyt
     assert (roots[0] / "figures.json").is_file()
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
@@ -303,7 +296,7 @@ def test_an_interruption_leaves_nothing_behind(tmp_path: Path, monkeypatch: pyte
     monkeypatch.undo()
 
 
-@pytest.mark.usefixtures("few")
+@pytest.mark.usefixtures("few_figures")
 @pytest.mark.parametrize(
     ("error", "words"),
     [(OSError(errno.ENOSPC, "No space left"), "the disk is full"), (PermissionError(13, "denied"), "denied")],

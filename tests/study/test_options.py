@@ -137,10 +137,9 @@ def test_status_needs_neither_torch_nor_ray(study_writer, make_trial):
 
 
 @pytest.mark.parametrize("command", [["--list"], ["--space", "wd_grid", "--dry-run"]])
+@pytest.mark.usefixtures("few_figures")
 def test_looking_starts_nothing(command, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if "--list" not in command:
-        pytest.importorskip("cv2")
     assert main(command) == 0
     output = capsys.readouterr().out
     assert "wd_grid" in output

@@ -1,6 +1,7 @@
 import html.parser
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -75,7 +76,7 @@ def parsed(text):
 
 
 def test_the_page_opens_with_the_verdict_and_fetches_nothing(study):
-    sentence = write_report(study)
+    sentence = write_report(study, files=False)
     text = (study / "report.html").read_text()
     assert parsed(text).fetched == []
     assert not re.search(r"url\((?!#)|@import", text)
@@ -179,7 +180,7 @@ def broken(kind, study_writer, make_trial):
 def test_bad_studies_get_a_page_that_says_why(kind, study_writer, make_trial):
     folder = broken(kind, study_writer, make_trial)
     write_frames(folder)
-    sentence = write_report(folder)
+    sentence = write_report(folder, files=False)
     text = (folder / "report.html").read_text()
     parsed(text)
     assert not re.search(
@@ -219,6 +220,16 @@ def test_several_studies_on_one_page(study_writer, make_trial, tmp_path, capsys)
     assert "all together" in capsys.readouterr().out
 
 
+def test_a_study_of_another_version_is_left_out_of_the_common_page(study, tmp_path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(study, old)
+    pd.read_parquet(old / "trials.parquet").drop(columns="status").to_parquet(old / "trials.parquet")
+    out = tmp_path / "both.html"
+    assert main([str(old), str(study), "--out", str(out)]) == 0
+    assert "old: Undetermined" in capsys.readouterr().out
+    assert out.read_text().count("Narrows the gap") == 1
+
+
 def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
     assert "holds no frames" in capsys.readouterr().err
@@ -227,7 +238,7 @@ def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):
 
 
 def test_the_margin_is_a_parameter(study):
-    write_report(study, margin=0.1)
+    write_report(study, files=False, margin=0.1)
     assert json.loads((study / "verdict.json").read_text())["margin"] == 0.1
 
 

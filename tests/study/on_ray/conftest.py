@@ -97,19 +97,6 @@ def tiny_flags(tiny_data: Path, tiny_weights: Path) -> list[str]:
     ]
 
 
-@pytest.fixture(scope="session")
-def node_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The cache of this machine's node: a folder of the tests."""
-    folder = tmp_path_factory.mktemp("cache")
-    before = os.environ.get("SEGSTRAT_CACHE")
-    os.environ["SEGSTRAT_CACHE"] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ["SEGSTRAT_CACHE"]
-    else:
-        os.environ["SEGSTRAT_CACHE"] = before
-
-
 @pytest.fixture
 def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., subprocess.Popen]]:
     """`start_driver(flags)` starts the command line in a process of its own, which joins the cluster."""
