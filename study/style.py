@@ -10,12 +10,15 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 # Okabe & Ito's palette, told apart by all common kinds of colour vision; the page swaps each colour for a
 # CSS variable, so that the dark side can use lighter tones of the same hues.
 INK, MUTED, GRID, PAPER = "#1b1f24", "#59636e", "#d9dee3", "#ffffff"
 ORANGE, BLUE, GREEN, PURPLE, SKY, AMBER = "#d55e00", "#0072b2", "#00875f", "#b4558d", "#3a9bd5", "#b98500"
+PNG_DPI = 200
 CYCLE = (ORANGE, BLUE, GREEN, PURPLE, SKY, AMBER)
 CSS_NAMES = {
     INK: "--ink", MUTED: "--muted", GRID: "--grid", PAPER: "--paper",
@@ -25,7 +28,6 @@ CSS_NAMES = {
 
 _RC: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
-    "savefig.dpi": 200,
     "figure.facecolor": PAPER,
     "axes.facecolor": PAPER,
     "font.family": ["DejaVu Sans"],
@@ -124,21 +126,31 @@ class Picture:
         for index, panel in enumerate(self.panels):
             name = self.name if len(self.panels) == 1 else f"{self.name}-{'abcdefgh'[index]}"
             found[f"{name}.svg"] = _svg(panel, fonttype="path")
-            found[f"{name}.png"] = _bytes(panel, "png")
+            found[f"{name}.png"] = _png(panel)
         return found
 
 
+# `savefig` draws each figure twice, once for its size alone; a canvas draws it once.
 def _svg(figure: Figure, fonttype: str = "none") -> bytes:
+    buffer = io.StringIO()
     with mpl.rc_context(_RC | {"svg.fonttype": fonttype}):
-        return _bytes(figure, "svg", metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    _keep_layout(figure)
+    return buffer.getvalue().encode()
 
 
-def _bytes(figure: Figure, kind: str, **options: Any) -> bytes:
+def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, **options)
-    # Laid out once, it is so for every format; finding the layout costs more than drawing.
-    figure.set_layout_engine("none")
+    with style():
+        figure.dpi = PNG_DPI
+        FigureCanvasAgg(figure).print_png(buffer)
+    _keep_layout(figure)
     return buffer.getvalue()
+
+
+def _keep_layout(figure: Figure) -> None:
+    # Laid out once, a figure is so for every format; finding the layout costs more than drawing.
+    figure.set_layout_engine("none")
 
 
 def _for_page(svg: bytes, prefix: str) -> str:

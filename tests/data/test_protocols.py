@@ -185,6 +185,7 @@ def test_the_data_root_may_be_the_data_set_itself(trees) -> None:
     assert tuple(build_protocol("voc", trees.root / "VOCdevkit/VOC2012").val.ids) == ("v2",)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_figures_have_both_labels_and_are_called_synthetic(tmp_path: Path) -> None:
     protocol = build_protocol("figures", tmp_path)
     assert list(tmp_path.iterdir()) == []

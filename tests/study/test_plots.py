@@ -1,9 +1,12 @@
 """Every figure's table on a small study whose values are known, and that each table can be drawn."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
 from study.analysis import analyse
 from study.cells import Study
@@ -21,7 +24,7 @@ from study.plot_answer import (
 from study.plot_training import class_table, cost_table, curve_table, plane_table
 from study.plot_treatments import color_range, draw_map, map_table, sampled_table, treatment_table
 from study.plots import draw_pictures
-from study.style import CSS_NAMES, arm_colors
+from study.style import CSS_NAMES, PNG_DPI, arm_colors
 from study.thesis import table_1_2
 
 RAW = {0.0: 0.25, 5e-4: 0.30, 5e-3: 0.28}
@@ -236,8 +239,18 @@ def test_pictures_have_captions_files_and_themable_colours(answer):
             assert 'fill="#ffffff"' not in svg
     files = next(picture for picture in pictures if picture.name == "cost").files()
     assert set(files) == {"cost.svg", "cost.png"}
-    assert files["cost.png"].startswith(b"\x89PNG")
     assert b"var(--" not in files["cost.svg"]
+    panel = next(picture for picture in pictures if picture.name == "cost").panels[0]
+    width, height = (PNG_DPI * size for size in panel.get_size_inches())
+    with Image.open(io.BytesIO(files["cost.png"])) as png:
+        assert png.size == (int(width), int(height)), "too coarse for print"
+
+
+def test_a_layout_found_for_one_format_serves_all(answer):
+    picture = draw_pictures(answer).all()[0]
+    first = picture.files()
+    assert picture.inline("a-") != picture.inline("b-")
+    assert picture.files() == first
 
 
 def test_the_same_table_gives_the_same_file(answer):
