@@ -50,6 +50,10 @@ def dispatch(options: Options) -> int:
         from study.show import show_plan
 
         return show_plan(options)
+    from study.bytecode import keep_bytecode
+    from study.locations import cache_dir
+
+    keep_bytecode(cache_dir() / "bytecode")
     from study.session import run_study
 
     return run_study(options)

@@ -5,8 +5,18 @@ import os
 # Tensors are small here: a second thread costs more than it brings, above all beside the tests' Ray workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from study.bytecode import keep_bytecode
+
+# The tests start dozens of processes that import torch or Ray.
+_BYTECODE = Path(tempfile.mkdtemp(prefix="segstrat-bytecode-"))
+keep_bytecode(_BYTECODE)
+atexit.register(shutil.rmtree, _BYTECODE, ignore_errors=True)
 
 import numpy as np
 import pytest
