@@ -56,8 +56,8 @@ def steps(device: str, *, crop_size: int, quick: bool) -> Comparison:
     if not quick:
         compiled = Machine(device=device, precision=fast, compile=True)
         contestants[f"segstrat, {fast}, compiled"] = waited(trial_step(loader, compiled), where)
-        sunet = Machine(device=device, precision=fast)
-        contestants[f"segstrat, {fast}, sunet64"] = waited(trial_step(loader, sunet, "sunet64"), where)
+        for name, machine in {"sunet64": kinds[f"segstrat, {fast}"], "sunet64, compiled": compiled}.items():
+            contestants[f"segstrat, {fast}, {name}"] = waited(trial_step(loader, machine, "sunet64"), where)
     reference = f"segstrat, {fast}"
     comparison = compare(
         f"training step on {_device_name(where)}, batch {BATCH}, {crop_size}×{crop_size}",

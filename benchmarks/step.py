@@ -21,7 +21,7 @@ from segstrat.models import build_model
 from segstrat.models.upsample import LearnableUpsample
 from segstrat.optim import COMMON, SummedUpdate, make_parts
 from segstrat.tasks import Task
-from segstrat.train import train_one_epoch
+from segstrat.train import compile_steps, train_one_epoch
 
 TASKS = {"semseg": Task("semseg", CLASSES)}
 
@@ -135,5 +135,5 @@ def trial_step(loader: OneBatch, machine: Machine, model_name: str = "fcn32s") -
     parts = make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
     update = SummedUpdate(parts, total_steps=10**6)
     if machine.compile:
-        model.compile()
+        compile_steps(model, machine.torch_device, same_shapes=True)
     return lambda: train_one_epoch(model, loader, update, TASKS, config, machine, 0)

@@ -18,7 +18,7 @@ class Machine:
         threads: CPU threads of this trial: intra-op threads and input threads share them.
         precision: type of the matrix products; weights, losses and scores stay float32. `auto` becomes what
             `fastest_precision` says of the device.
-        compile: run the model through `torch.compile`.
+        compile: run training steps through `torch.compile`, on CUDA as CUDA graphs.
         deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
         cache_dir: where decoded data lies; None: decode on the fly.
         device_cache: keep the whole decoded training set on the device and augment there (CUDA).

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -23,12 +23,12 @@ from segstrat.data.loader import Batch, EvalLoader, TrainLoader, normalize
 from segstrat.errors import UserError
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
-from segstrat.metrics import ConfusionMatrix
 from segstrat.models import build_model
 from segstrat.models.weights import load_pretrained
 from segstrat.optim import COMMON, AsynchronousUpdate, SummedUpdate, make_parts
-from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
+from segstrat.records import EpochReport, TrialFacts, write_records
 from segstrat.store import Store
+from segstrat.tally import Tally
 from segstrat.tasks import Task
 
 EVAL_BATCH = 16
@@ -148,7 +148,8 @@ class _Trial:
             else SummedUpdate(parts, total_steps=len(train_loader) * config.epochs)
         )
         if machine.compile:
-            model.compile()
+            every_task = all(set(train_set.tasks_of(i)) >= set(tasks) for i in range(len(train_set)))
+            compile_steps(model, device, same_shapes=every_task)
         facts = TrialFacts(
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             realised_weight_decay=parts[0].optimizer.param_groups[0]["weight_decay"],
@@ -234,7 +235,7 @@ def train_one_epoch(
     config: TrialConfig,
     machine: Machine,
     epoch: int,
-) -> "Tally":
+) -> Tally:
     """One pass over the training images.
 
     Returns:
@@ -269,7 +270,7 @@ def _forward(
     tasks: Mapping[str, Task],
     config: TrialConfig,
     machine: Machine,
-    tally: "Tally",
+    tally: Tally,
 ) -> torch.Tensor:
     """Loss of one piece of a batch; each head sees only the images that are labelled for its task."""
     images_BCHW = batch.images[piece]
@@ -330,8 +331,21 @@ def _loss_scale(
     return scale
 
 
+def compile_steps(model: nn.Module, device: torch.device, *, same_shapes: bool) -> None:
+    """Compiles the model for training steps; on CUDA they are replayed as graphs, launched all at once.
+
+    Args:
+        same_shapes: whether every batch but an epoch's last has the same shapes. Else, as where each image is
+            labelled for some of the tasks, sizes are left open, and such steps are not replayed.
+    """
+    options = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
+    model.compile(dynamic=False if same_shapes else None, options=options if device.type == "cuda" else None)
+
+
+# Validation images have sizes of their own: each would be compiled, and recorded as a graph, anew.
+@torch.compiler.set_stance("force_eager")
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], machine: Machine) -> "Tally":
+def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], machine: Machine) -> Tally:
     """Scores every labelled pixel of every image once, at native resolution."""
     model.eval()
     tally = Tally.empty(tasks, machine.torch_device)
@@ -344,72 +358,6 @@ def evaluate(model: nn.Module, loader: EvalLoader, tasks: Mapping[str, Task], ma
             losses_BHW = pixel_losses(logits[name], target_BHW, tasks[name].ignore_index)
             tally.add(name, logits[name], target_BHW, losses_BHW)
     return tally.over_all_processes()
-
-
-@dataclass
-class Tally:
-    """Losses and confusion matrices of a pass, kept on the device and read once at its end."""
-
-    matrices: dict[str, ConfusionMatrix]
-    loss_sums: dict[str, torch.Tensor]
-    bad_step: torch.Tensor
-    classes: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def empty(cls, tasks: Mapping[str, Task], device: torch.device) -> "Tally":
-        """A tally of nothing yet."""
-        return cls(
-            {name: ConfusionMatrix(t.num_classes, t.ignore_index).to(device) for name, t in tasks.items()},
-            {name: torch.zeros((), dtype=torch.float64, device=device) for name in tasks},
-            torch.full((), -1, dtype=torch.int64, device=device),
-        )
-
-    def add(
-        self, task: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor, losses_BHW: torch.Tensor
-    ) -> None:
-        """Adds the predictions and pixel losses (0 at ignored pixels) of some images."""
-        self.loss_sums[task] += losses_BHW.detach().sum(dtype=torch.float64)
-        self.matrices[task].update(logits_BCHW.detach(), target_BHW)
-
-    def note_finite(self, loss: torch.Tensor, step: int) -> None:
-        """Remembers the first step whose loss is not finite, without waiting for the device."""
-        bad = ~torch.isfinite(loss) & (self.bad_step < 0)
-        self.bad_step = torch.where(bad, torch.full_like(self.bad_step, step), self.bad_step)
-
-    def over_all_processes(self) -> "Tally":
-        """The tally of all processes that train this trial; itself in a single one."""
-        for name, matrix in self.matrices.items():
-            matrix.combine(distributed.summed)
-            self.loss_sums[name] = distributed.summed(self.loss_sums[name])
-        if distributed.world_size() > 1:
-            # Steps are counted from 0 and -1 means none: the largest is some process's bad step, if any.
-            torch.distributed.all_reduce(self.bad_step, op=torch.distributed.ReduceOp.MAX)
-        return self
-
-    def first_bad_step(self) -> int | None:
-        """The first step whose loss was not finite."""
-        step = int(self.bad_step)
-        return None if step < 0 else step
-
-    def scores(self, split: str) -> tuple[SplitScore, ...]:
-        """The scores of every task; the losses are means over all valid pixels."""
-        scores = []
-        for task, matrix in self.matrices.items():
-            result = matrix.compute()
-            loss = float(self.loss_sums[task]) / max(int(matrix.counts[:-1].sum()), 1)
-            scores.append(
-                SplitScore(
-                    split=split,  # type: ignore[arg-type]
-                    task=task,
-                    loss=loss,
-                    miou=float(result["miou"]),
-                    miou_thesis=float(result["miou_thesis"]),
-                    pixel_accuracy=float(result["pixel_accuracy"]),
-                    class_accuracy=float(result["class_accuracy"]),
-                    iou=tuple(None if iou != iou else float(iou) for iou in result["iou"]),
-                )
-            )
-        return tuple(scores)
 
 
 def pieces(count: int, size: int) -> list[slice]:

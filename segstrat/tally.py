@@ -1,0 +1,76 @@
+"""What a pass over images adds up to: losses and confusion matrices, on the device until its end."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from segstrat import distributed
+from segstrat.metrics import ConfusionMatrix
+from segstrat.records import SplitScore
+from segstrat.tasks import Task
+
+
+@dataclass
+class Tally:
+    """Losses and confusion matrices of a pass, kept on the device and read once at its end."""
+
+    matrices: dict[str, ConfusionMatrix]
+    loss_sums: dict[str, torch.Tensor]
+    bad_step: torch.Tensor
+
+    @classmethod
+    def empty(cls, tasks: Mapping[str, Task], device: torch.device) -> "Tally":
+        """A tally of nothing yet."""
+        return cls(
+            {name: ConfusionMatrix(t.num_classes, t.ignore_index).to(device) for name, t in tasks.items()},
+            {name: torch.zeros((), dtype=torch.float64, device=device) for name in tasks},
+            torch.full((), -1, dtype=torch.int64, device=device),
+        )
+
+    def add(
+        self, task: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor, losses_BHW: torch.Tensor
+    ) -> None:
+        """Adds the predictions and pixel losses (0 at ignored pixels) of some images."""
+        self.loss_sums[task] += losses_BHW.detach().sum(dtype=torch.float64)
+        self.matrices[task].update(logits_BCHW.detach(), target_BHW)
+
+    def note_finite(self, loss: torch.Tensor, step: int) -> None:
+        """Remembers the first step whose loss is not finite, without waiting for the device."""
+        bad = ~torch.isfinite(loss) & (self.bad_step < 0)
+        self.bad_step = torch.where(bad, torch.full_like(self.bad_step, step), self.bad_step)
+
+    def over_all_processes(self) -> "Tally":
+        """The tally of all processes that train this trial; itself in a single one."""
+        for name, matrix in self.matrices.items():
+            matrix.combine(distributed.summed)
+            self.loss_sums[name] = distributed.summed(self.loss_sums[name])
+        if distributed.world_size() > 1:
+            # Steps are counted from 0 and -1 means none: the largest is some process's bad step, if any.
+            torch.distributed.all_reduce(self.bad_step, op=torch.distributed.ReduceOp.MAX)
+        return self
+
+    def first_bad_step(self) -> int | None:
+        """The first step whose loss was not finite."""
+        step = int(self.bad_step)
+        return None if step < 0 else step
+
+    def scores(self, split: str) -> tuple[SplitScore, ...]:
+        """The scores of every task; the losses are means over all valid pixels."""
+        scores = []
+        for task, matrix in self.matrices.items():
+            result = matrix.compute()
+            loss = float(self.loss_sums[task]) / max(int(matrix.counts[:-1].sum()), 1)
+            scores.append(
+                SplitScore(
+                    split=split,  # type: ignore[arg-type]
+                    task=task,
+                    loss=loss,
+                    miou=float(result["miou"]),
+                    miou_thesis=float(result["miou_thesis"]),
+                    pixel_accuracy=float(result["pixel_accuracy"]),
+                    class_accuracy=float(result["class_accuracy"]),
+                    iou=tuple(None if iou != iou else float(iou) for iou in result["iou"]),
+                )
+            )
+        return tuple(scores)

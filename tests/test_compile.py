@@ -1,0 +1,79 @@
+"""`Machine.compile`: what is compiled, that it trains the same, and on CUDA that graphs are replayed."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from segstrat.config import TrialConfig
+from segstrat.machine import Machine
+from segstrat.train import train
+
+CONFIG = TrialConfig(data="figures", model="fcn32s", width=0.125, crop_size=64, batch_size=3, epochs=2)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def losses(reports) -> list[float]:
+    return [score.loss for report in reports for score in report.scores]
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> CompileCounter:
+    """Counts what is compiled and runs it as it is: generating code takes minutes."""
+    counter = CompileCounter()
+    plain = torch.nn.Module.compile
+
+    def count(model: torch.nn.Module, *, dynamic: bool | None, options: dict | None) -> None:
+        assert options is None, "only on CUDA"
+        plain(model, backend=counter, dynamic=dynamic)
+
+    monkeypatch.setattr(torch.nn.Module, "compile", count)
+    return counter
+
+
+def test_steps_are_compiled_and_validation_is_not(tiny_protocol, compiled: CompileCounter):
+    protocol = tiny_protocol(train=6, val=4)
+    reports = list(train(CONFIG, machine=Machine(compile=True), protocol=protocol))
+    assert compiled.frame_count == 1
+    assert losses(reports) == losses(train(CONFIG, protocol=protocol))
+
+
+def test_the_last_batch_of_an_epoch_is_compiled_for_itself(tiny_protocol, compiled: CompileCounter):
+    list(train(CONFIG, machine=Machine(compile=True), protocol=tiny_protocol(train=8)))
+    assert compiled.frame_count == 2
+
+
+def test_images_that_are_labelled_for_some_tasks_train_the_same(tiny_protocol, compiled: CompileCounter):
+    protocol = tiny_protocol(train=8, mixed=True)
+    config = TrialConfig.from_dict(CONFIG.to_dict() | {"tasks": ["semseg", "parts"], "asynchronous": True, "epochs": 1})
+    reports = list(train(config, machine=Machine(compile=True), protocol=protocol))
+    assert compiled.frame_count > 1
+    assert losses(reports) == pytest.approx(losses(train(config, protocol=protocol)), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_code_trains_as_well(tiny_protocol):
+    protocol = tiny_protocol(train=6)
+    machines = Machine(compile=True), Machine()
+    fast, plain = (losses(train(CONFIG, machine=machine, protocol=protocol)) for machine in machines)
+    assert fast == pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("model", ["fcn32s", "sunet64"])
+def test_graphs_are_replayed_and_train_as_well(tiny_protocol, model: str):
+    from torch._dynamo.utils import counters
+
+    protocol = tiny_protocol(train=8)
+    config = TrialConfig.from_dict(CONFIG.to_dict() | {"model": model, "epochs": 4})
+    fast, plain = (
+        losses(train(config, machine=Machine(device="cuda", compile=on), protocol=protocol))
+        for on in (True, False)
+    )
+    assert counters["inductor"]["cudagraph_skips"] == 0
+    assert fast == pytest.approx(plain, rel=2e-2)
