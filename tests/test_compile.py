@@ -50,7 +50,9 @@ def test_the_last_batch_of_an_epoch_is_compiled_for_itself(tiny_protocol, compil
 
 def test_images_that_are_labelled_for_some_tasks_train_the_same(tiny_protocol, compiled: CompileCounter):
     protocol = tiny_protocol(train=8, mixed=True)
-    config = TrialConfig.from_dict(CONFIG.to_dict() | {"tasks": ["semseg", "parts"], "asynchronous": True, "epochs": 1})
+    config = TrialConfig.from_dict(
+        CONFIG.to_dict() | {"tasks": ["semseg", "parts"], "asynchronous": True, "epochs": 1}
+    )
     reports = list(train(config, machine=Machine(compile=True), protocol=protocol))
     assert compiled.frame_count > 1
     assert losses(reports) == pytest.approx(losses(train(config, protocol=protocol)), rel=1e-4)
