@@ -9,6 +9,7 @@ import pytest
 from study.analysis import analyse, to_json
 from study.cells import Study
 from study.frame import write_frames
+from study.report import make_page, render
 from study.thesis import comparison, reasons_to_differ, table_1_1, table_1_2
 
 DECAYS = (0.0, 5e-4, 5e-3)
@@ -97,6 +98,7 @@ def test_joint_training_claims(study_writer, make_trial, joint_raw, joint_pre, c
     assert (claims["C4"], claims["C5"]) == (c4, c5)
     assert list(answer.verdicts) == ["semseg", "parts"]
     assert "joint training" in answer.sentence
+    assert "counts as regularization here" in render([make_page(answer)])
 
 
 def test_stopped_trials_that_could_overturn_the_verdict_make_it_undetermined(study_writer, make_trial):
