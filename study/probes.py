@@ -14,20 +14,33 @@ from segstrat.store import Store
 from segstrat.tasks import Task
 from study.lock import LOCK
 from study.plan import PlannedTrial
+from study.ray_runtime import living_nodes
 from study.resources import Demand, Node
 
 ANSWER_SECONDS = 120.0
 
 
-def ask(nodes: Sequence[Node], question: Callable[..., Any], *arguments: Any, gpu: bool = False) -> list[Any]:
-    """Runs a small function on every node at the same time and returns the answers in the nodes' order.
+LOST = (
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.WorkerCrashedError,
+)
+
+
+def ask(
+    nodes: Sequence[Node], question: Callable[..., Any], *arguments: Any, gpu: bool = False
+) -> list[tuple[Node, Any]]:
+    """Runs a small function on every node at the same time.
+
+    Returns:
+        each node with its answer, in the nodes' order; those that were lost meanwhile are left out.
 
     Raises:
-        UserError: if a node does not answer in time.
+        UserError: if a living node does not answer in time.
     """
     # A process of its own for each question: one that has used a GPU would keep some of its memory.
     task = ray.remote(max_calls=1)(question)
-    answers = [
+    asked = [
         task.options(
             num_cpus=0,
             num_gpus=1 if gpu else 0,
@@ -35,13 +48,18 @@ def ask(nodes: Sequence[Node], question: Callable[..., Any], *arguments: Any, gp
         ).remote(*arguments)
         for node in nodes
     ]
-    try:
-        return ray.get(answers, timeout=ANSWER_SECONDS)
-    except ray.exceptions.GetTimeoutError as error:
-        names = ", ".join(sorted({node.address for node in nodes}))
-        raise UserError(
-            f"a node does not answer within {ANSWER_SECONDS:.0f} s ({names}); see `ray status`, or --verbose"
-        ) from error
+    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
+    answers = []
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            answers.append((node, ray.get(answer, timeout=0)))
+        except (*LOST, ray.exceptions.GetTimeoutError) as error:
+            if node.node_id in {each.node_id for each in living_nodes()}:
+                raise UserError(
+                    f"node {node.address} does not answer within {ANSWER_SECONDS:.0f} s "
+                    f"({type(error).__name__}); see `ray status`, or --verbose"
+                ) from error
+    return answers
 
 
 def check_shared(study: Store, nodes: Sequence[Node]) -> None:
@@ -53,7 +71,7 @@ def check_shared(study: Store, nodes: Sequence[Node]) -> None:
     if not study.is_local or len(nodes) < 2:
         return
     path = str(study.local_path / LOCK)
-    blind = [node.address for node, sees in zip(nodes, ask(nodes, sees_file, path), strict=True) if not sees]
+    blind = [node.address for node, sees in ask(nodes, sees_file, path) if not sees]
     if blind:
         raise UserError(
             f"--storage: {study.uri} is not seen by node {blind[0]}; give a folder that all nodes share, or "
@@ -64,7 +82,7 @@ def check_shared(study: Store, nodes: Sequence[Node]) -> None:
 def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
     """The nodes with the memory of their GPUs, as `--gpus-per-trial auto` needs it."""
     asked = [node for node in nodes if node.gpus]
-    memory = dict(zip((node.node_id for node in asked), ask(asked, smallest_gpu_gib, gpu=True), strict=True))
+    memory = {node.node_id: gib for node, gib in ask(asked, smallest_gpu_gib, gpu=True)}
     return [replace(node, gpu_memory_gib=memory.get(node.node_id, 0.0)) for node in nodes]
 
 
@@ -90,7 +108,12 @@ def gpu_demand(
     lines = []
     for config in kinds.values():
         its = {name: tasks[name] for name in config.tasks}
-        (demand,) = ask([place], demand_here, config, its, precision, gpu=True)
+        answers = ask([place], demand_here, config, its, precision, gpu=True)
+        if not answers:
+            raise UserError(
+                f"node {place.address} was lost while --gpus-per-trial auto tried a model there; start again"
+            )
+        ((_, demand),) = answers
         found.append(demand)
         name = f"{config.model} {config.backbone or ''}".strip()
         lines.append(

@@ -1,5 +1,7 @@
 """Questions to the nodes of a real cluster."""
 
+import dataclasses
+
 import pytest
 
 from segstrat.config import TrialConfig
@@ -16,7 +18,27 @@ from study.resources import Demand
 def test_every_node_answers_for_itself(cluster):
     nodes = living_nodes()
     assert [node.gpus for node in nodes] == [4]
-    assert probes.ask(nodes * 2, lambda number: number + 1, 31) == [32, 32]
+    assert probes.ask(nodes * 2, lambda number: number + 1, 31) == [(nodes[0], 32)] * 2
+
+
+def test_a_node_that_was_lost_is_left_out(cluster):
+    (here,) = living_nodes()
+    lost = dataclasses.replace(here, node_id="ab" * 28)
+    assert probes.ask([lost, here], lambda: 1) == [(here, 1)]
+
+
+def test_a_model_is_not_tried_on_a_lost_node(cluster):
+    lost = dataclasses.replace(living_nodes()[0], node_id="ab" * 28)
+    trial = PlannedTrial(trial_id="0", order=0, arm="raw", axes={}, config=TrialConfig())
+    with pytest.raises(UserError, match="was lost while --gpus-per-trial auto"):
+        probes.gpu_demand([lost], [trial], {"semseg": Task("semseg", 9)}, "float32")
+
+
+def test_a_living_node_that_cannot_answer_is_named(cluster, monkeypatch):
+    monkeypatch.setattr(probes, "ANSWER_SECONDS", 0.0)
+    nodes = living_nodes()
+    with pytest.raises(UserError, match=f"node {nodes[0].address} does not answer within 0 s"):
+        probes.ask(nodes, lambda: 1)
 
 
 def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
@@ -39,7 +61,7 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
 
     def measured(nodes, question, config, tasks, precision, *, gpu):
         asked.append((config.model, sorted(tasks), precision, gpu))
-        return [Demand(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5)]
+        return [(nodes[0], Demand(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5))]
 
     monkeypatch.setattr(probes, "ask", measured)
     configs = [
@@ -61,6 +83,6 @@ def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
     # Ray was told of four GPUs that this machine has not got.
     config = TrialConfig(width=0.125, crop_size=32, batch_size=2)
     tasks = {"semseg": Task("semseg", 3)}
-    (found,) = probes.ask(living_nodes(), probes.demand_here, config, tasks, "float32", gpu=True)
+    ((_, found),) = probes.ask(living_nodes(), probes.demand_here, config, tasks, "float32", gpu=True)
     assert found.busy == 1.0
     assert found.memory_gib == float("inf")
