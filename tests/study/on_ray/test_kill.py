@@ -26,6 +26,14 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.05)
 
 
+def command_line(process: psutil.Process) -> str:
+    """The process's command line, '' if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def kill_a_worker(cluster, rng: random.Random) -> None:
     """Kills one process that runs a trial on the cluster's nodes."""
 
@@ -36,7 +44,7 @@ def kill_a_worker(cluster, rng: random.Random) -> None:
             for info in node.all_processes["raylet"]
         ]
         found = [child for raylet in raylets for child in raylet.children(recursive=True)]
-        return [process for process in found if "SegmentationTrial" in " ".join(process.cmdline())]
+        return [process for process in found if "SegmentationTrial" in command_line(process)]
 
     wait_until(trial_workers, "a trial's process")
     rng.choice(trial_workers()).kill()
