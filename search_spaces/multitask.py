@@ -10,7 +10,7 @@ epochs of pre-training ended at 26 % top-1 (ResNet-18: 91 %), and 20 epochs of t
 of .08 to .10 in every arm.
 
 Command: python study/run.py --space multitask --seeds 0,1,2
-Trials: 6 a seed. Cost: 6 × two minutes on one CPU core (figures).
+Trials: 6 a seed. Cost: 6 × a minute on one CPU core (figures).
 """
 
 from ray import tune

@@ -141,15 +141,16 @@ class _Trial:
             device=device,
             **share,
         )
-        parts = make_parts(model, config, images_per_part(train_set, tasks), fused=True)
+        images = images_per_part(train_set, tasks)
+        parts = make_parts(model, config, images, fused=True)
         update: Update = (
             AsynchronousUpdate(parts)
             if config.asynchronous
             else SummedUpdate(parts, total_steps=len(train_loader) * config.epochs)
         )
         if machine.compile:
-            every_task = all(set(train_set.tasks_of(i)) >= set(tasks) for i in range(len(train_set)))
-            compile_steps(model, device, same_shapes=every_task)
+            # Equal counts: every image is labelled for every task.
+            compile_steps(model, device, same_shapes=len(set(images.values())) == 1)
         facts = TrialFacts(
             num_parameters=sum(parameter.numel() for parameter in model.parameters()),
             realised_weight_decay=parts[0].optimizer.param_groups[0]["weight_decay"],

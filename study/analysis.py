@@ -95,7 +95,7 @@ def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, str]:
 def _means(study: Study) -> list[str]:
     """What stands in for pre-training in this study, in words."""
     names = [axis_name(axis) for axis in study.axes("treatment") if study.trials[axis].nunique() > 1]
-    if study.trials["multi_task"].astype(bool).nunique() > 1:
+    if study.varies_joint_training:
         names.append("joint training")
     return names
 

@@ -50,6 +50,11 @@ class Study:
         return [axis for axis, its in roles.items() if its == role and axis in self.trials]
 
     @property
+    def varies_joint_training(self) -> bool:
+        """Whether joint training is among what may stand in for pre-training."""
+        return self.trials["multi_task"].astype(bool).nunique() > 1
+
+    @property
     def tasks(self) -> list[str]:
         """Tasks that any trial learnt, the one of the study's metric first."""
         found = dict.fromkeys(task for tasks in self.trials["tasks"] for task in str(tasks).split("+"))

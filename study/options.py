@@ -167,7 +167,9 @@ def make_parser() -> "StrictParser":
     add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
     add("--precision", choices=("float32", "bfloat16", "auto"), help="of matrix products (default: float32)")
     add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")
-    add("--compile", action="store_true", default=None, help="torch.compile: a slower start, faster steps")
+    add(
+        "--compile", action="store_true", default=None, help="torch.compile for training steps; slow to start"
+    )
     add("--device-cache", action="store_true", default=None, help="keep and augment the images on the GPU")
     add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
     add("--verbose", action="store_true", help="show Ray's own messages")

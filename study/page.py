@@ -71,11 +71,6 @@ class Page:
         return any(len(verdicts) > 1 for verdicts in self.answer.verdicts.values())
 
     @property
-    def joint(self) -> bool:
-        """Whether joint training is among what may stand in for pre-training."""
-        return self.answer.study.trials["multi_task"].astype(bool).nunique() > 1
-
-    @property
     def trial_words(self) -> str:
         """`36 trials: 34 completed, 2 stopped`."""
         counts = {status: count for status, count in self.answer.counts.items() if count}

@@ -18,8 +18,6 @@ from study.ray_runtime import living_nodes
 from study.resources import Demand, Node
 
 ANSWER_SECONDS = 120.0
-
-
 LOST = (
     ray.exceptions.TaskUnschedulableError,
     ray.exceptions.NodeDiedError,
@@ -36,7 +34,7 @@ def ask(
         each node with its answer, in the nodes' order; those that were lost meanwhile are left out.
 
     Raises:
-        UserError: if a living node does not answer in time.
+        UserError: if a living node does not answer in time, or the process that was to answer ended there.
     """
     # A process of its own for each question: one that has used a GPU would keep some of its memory.
     task = ray.remote(max_calls=1)(question)
@@ -55,9 +53,10 @@ def ask(
             answers.append((node, ray.get(answer, timeout=0)))
         except (*LOST, ray.exceptions.GetTimeoutError) as error:
             if node.node_id in {each.node_id for each in living_nodes()}:
+                late = isinstance(error, ray.exceptions.GetTimeoutError)
+                why = f"within {ANSWER_SECONDS:.0f} s" if late else f"({type(error).__name__})"
                 raise UserError(
-                    f"node {node.address} does not answer within {ANSWER_SECONDS:.0f} s "
-                    f"({type(error).__name__}); see `ray status`, or --verbose"
+                    f"node {node.address} does not answer {why}; see `ray status`, or --verbose"
                 ) from error
     return answers
 

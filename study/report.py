@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sentence, page = _report(Store(folder), files=True, margin=options.margin)
             print(f"{folder}: {sentence}")
             pages += [page] if page else []
-        if len(options.studies) > 1:
+        if pages and len(options.studies) > 1:
             out = options.out or Path(options.studies[0]).parent / "report.html"
             out.write_text(render(pages), encoding="utf-8")
             print(f"all together: {out}")

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
+from torch._dynamo.utils import counters
 
 from segstrat.config import TrialConfig
 from segstrat.machine import Machine
@@ -14,6 +15,7 @@ CONFIG = TrialConfig(data="figures", model="fcn32s", width=0.125, crop_size=64, 
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch.compiler.reset()
+    counters.clear()
     yield
     torch.compiler.reset()
 
@@ -69,8 +71,6 @@ def test_compiled_code_trains_as_well(tiny_protocol):
 @pytest.mark.gpu
 @pytest.mark.parametrize("model", ["fcn32s", "sunet64"])
 def test_graphs_are_replayed_and_train_as_well(tiny_protocol, model: str):
-    from torch._dynamo.utils import counters
-
     protocol = tiny_protocol(train=8)
     config = TrialConfig.from_dict(CONFIG.to_dict() | {"model": model, "epochs": 4})
     fast, plain = (

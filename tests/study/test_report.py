@@ -180,7 +180,7 @@ def broken(kind, study_writer, make_trial):
 def test_bad_studies_get_a_page_that_says_why(kind, study_writer, make_trial):
     folder = broken(kind, study_writer, make_trial)
     write_frames(folder)
-    sentence = write_report(folder, files=False)
+    sentence = write_report(folder)
     text = (folder / "report.html").read_text()
     parsed(text)
     assert not re.search(
@@ -228,6 +228,13 @@ def test_a_study_of_another_version_is_left_out_of_the_common_page(study, tmp_pa
     assert main([str(old), str(study), "--out", str(out)]) == 0
     assert "old: Undetermined" in capsys.readouterr().out
     assert out.read_text().count("Narrows the gap") == 1
+
+
+def test_studies_of_another_version_alone_have_no_common_page(study, tmp_path, capsys):
+    pd.read_parquet(study / "trials.parquet").drop(columns="status").to_parquet(study / "trials.parquet")
+    assert main([str(study), str(study), "--out", str(tmp_path / "both.html")]) == 0
+    assert "all together" not in capsys.readouterr().out
+    assert not (tmp_path / "both.html").exists()
 
 
 def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):

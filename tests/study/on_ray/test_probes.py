@@ -1,6 +1,8 @@
 """Questions to the nodes of a real cluster."""
 
 import dataclasses
+import os
+import signal
 
 import pytest
 
@@ -39,6 +41,15 @@ def test_a_living_node_that_cannot_answer_is_named(cluster, monkeypatch):
     nodes = living_nodes()
     with pytest.raises(UserError, match=f"node {nodes[0].address} does not answer within 0 s"):
         probes.ask(nodes, lambda: 1)
+
+
+def test_a_process_that_dies_on_a_living_node_is_told(cluster):
+    with pytest.raises(UserError, match=r"does not answer \(WorkerCrashedError\)"):
+        probes.ask(living_nodes(), lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def test_no_nodes_give_no_answers(cluster):
+    assert probes.ask([], lambda: 1) == []
 
 
 def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
