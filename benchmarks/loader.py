@@ -15,9 +15,9 @@ from benchmarks.input import BATCH
 from benchmarks.scenes import CLASSES, scenes_folder
 from benchmarks.timing import Comparison, Contestant, compare
 from segstrat.data import build_protocol
-from segstrat.data.augment import draw_placement, place_image, place_label
 from segstrat.data.dataset import Dataset
-from segstrat.data.loader import TrainLoader
+from segstrat.data.loading.augment import draw_placement, place_image, place_label
+from segstrat.data.loading.loader import TrainLoader
 from segstrat.tasks import Task
 
 

@@ -18,8 +18,9 @@ from segstrat.checkpoint import load_checkpoint, save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.dataset import Dataset, Subset, nested_indices
-from segstrat.data.device_cache import DeviceTrainLoader
-from segstrat.data.loader import Batch, EvalLoader, TrainLoader, normalize
+from segstrat.data.loading.device import DeviceTrainLoader
+from segstrat.data.loading.loader import Batch, EvalLoader, TrainLoader, normalize
+from segstrat.epoch_metrics import Tally
 from segstrat.errors import UserError
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
@@ -28,7 +29,6 @@ from segstrat.models.weights import load_pretrained
 from segstrat.optim import COMMON, AsynchronousUpdate, SummedUpdate, make_parts
 from segstrat.records import EpochReport, TrialFacts, write_records
 from segstrat.store import Store
-from segstrat.tally import Tally
 from segstrat.tasks import Task
 
 EVAL_BATCH = 16

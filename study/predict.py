@@ -28,15 +28,15 @@ from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
+from segstrat.paths import cache_dir, data_root
+from segstrat.predict import TrainedTrial, load_trial, predict
 from segstrat.store import Store
-from study.cells import Study
-from study.contrasts import trial_settings
-from study.gallery import write_gallery
-from study.inference import TrainedTrial, load_trial, predict
-from study.locations import cache_dir, data_root
-from study.plot_training import shown_settings
+from study.analysis.contrasts import trial_settings
+from study.analysis.study import Study
+from study.analysis.verdict import Verdict, decide_all
 from study.report import write_report
-from study.verdict import Verdict, decide_all
+from study.reporting.gallery import write_gallery
+from study.reporting.plot_training import shown_settings
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 TILE = 240

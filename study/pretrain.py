@@ -27,20 +27,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segstrat.config import TrialConfig
-from segstrat.data.classification import ClassificationData, open_classification
 from segstrat.data.figures import ensure_figures
 from segstrat.errors import UserError
 from segstrat.machine import Machine
-from segstrat.pretraining import (
-    PretrainReport,
-    Recipe,
-    build_classifier,
-    pretrain,
-    run_key,
-    state_store,
-)
-from study.locations import cache_dir
-from study.options import StrictParser
+from segstrat.paths import cache_dir
+from segstrat.pretraining.classifier import build_classifier
+from segstrat.pretraining.images import ClassificationData, open_classification
+from segstrat.pretraining.loop import PretrainReport, pretrain, run_key, state_store
+from segstrat.pretraining.recipe import Recipe
+from study.cli import StrictParser
 
 # `folder` is the usual ImageNet recipe (He et al. 2016, with the label smoothing of Szegedy et al. 2016), its
 # crops scaled down by `fitted` where images are small; `figures` is made for one or two minutes on two cores.

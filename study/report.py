@@ -19,15 +19,16 @@ import numpy as np
 
 from segstrat.errors import UserError
 from segstrat.store import Store
-from study.analysis import Answer, analyse, to_json
-from study.cells import Study, level_name
+from study.analysis.answer import Answer, analyse, to_json
+from study.analysis.names import level_name
+from study.analysis.study import Study
+from study.analysis.verdict import MARGIN, points
 from study.frame import OldFrameError
-from study.gallery import read_gallery
-from study.page import Page
-from study.plots import draw_pictures
-from study.verdict import MARGIN, points
+from study.reporting.figures import draw_pictures
+from study.reporting.gallery import read_gallery
+from study.reporting.page import Page
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "reporting" / "templates"
 
 
 def write_report(folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN) -> str:

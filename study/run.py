@@ -15,9 +15,9 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from segstrat.errors import UserError
-from study.options import Options, parse
-from study.ray_runtime import prepare_environment
-from study.signals import StudyInterruptedError
+from study.cli import Options, parse
+from study.driver.interrupts import StudyInterruptedError
+from study.on_ray.runtime import prepare_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,22 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def dispatch(options: Options) -> int:
     """Does what the options ask for; what is not needed for it is not imported."""
     if options.list:
-        from study.show import show_spaces
+        from study.driver.overview import show_spaces
 
         return show_spaces()
     if options.status is not None:
-        from study.show import show_status
+        from study.driver.overview import show_status
 
         return show_status(options.status)
     if options.dry_run:
-        from study.show import show_plan
+        from study.driver.overview import show_plan
 
         return show_plan(options)
-    from study.bytecode import keep_bytecode
-    from study.locations import cache_dir
+    from segstrat.paths import cache_dir
+    from study.driver.bytecode import keep_bytecode
 
     keep_bytecode(cache_dir() / "bytecode")
-    from study.session import run_study
+    from study.driver.session import run_study
 
     return run_study(options)
 

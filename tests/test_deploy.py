@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from study.options import make_parser
+from study.cli import make_parser
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
@@ -24,7 +24,7 @@ WORKERS = HEAD | {"groupName", "replicas", "minReplicas", "maxReplicas"}
 
 
 def gauge_names() -> set[str]:
-    """First argument of every `Gauge(…)` in study/gauges.py, read without starting Ray."""
+    """First argument of every `Gauge(…)` in study/on_ray/prometheus.py, read without starting Ray."""
     tree = ast.parse((ROOT / "study" / "gauges.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANALYSIS = ("frame", "analysis", "plots", "report")
+ANALYSIS = ("frame", "analysis.answer", "reporting.figures", "report")
 
 
 def imported(path: Path) -> set[str]:

@@ -23,8 +23,8 @@ from rich.console import Console
 
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
-from segstrat.data.parallel import parallel_map, tracked
 from segstrat.errors import UserError
+from segstrat.parallel import parallel_map, tracked
 
 FORMAT = 1
 _ABANDONED_SECONDS = 3600

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segstrat.data import build_protocol
-from segstrat.data.audit import audit
+from segstrat.data.audit.checks import audit
 from segstrat.errors import UserError
 
 VOC = "VOCdevkit/VOC2012"

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from segstrat.data import build_protocol
-from segstrat.data.classification import open_classification
 from segstrat.data.figures import (
     CLASSES,
     IMAGE_SIZE,
@@ -27,6 +26,7 @@ from segstrat.data.figures import (
 )
 from segstrat.data.figures.canvas import SUBPIXELS, Canvas, Material, Placement
 from segstrat.errors import UserError
+from segstrat.pretraining.images import open_classification
 
 PERSON = CLASSES.index("person")
 

@@ -10,9 +10,9 @@ from segstrat.config import TrialConfig
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
 from segstrat.models import build_model
+from segstrat.predict import load_trial, predict
 from segstrat.store import Store
 from segstrat.tasks import Task
-from study.inference import load_trial, predict
 from study.predict import folder_images, main, trial_store
 
 TASKS = {
@@ -68,7 +68,7 @@ def test_the_map_is_the_argmax_of_the_logits(trial_folder, images):
     trial = load_trial(trial_folder)
     image = np.asarray(Image.open(images / "a.png"))
     found = predict(trial, image)["semseg"]
-    from segstrat.data.loader import normalize
+    from segstrat.data.loading.loader import normalize
 
     with torch.inference_mode():
         logits = trial.model(normalize(torch.from_numpy(image.copy()).permute(2, 0, 1)[None]))["semseg"]

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from segstrat.config import TrialConfig
-from segstrat.data.classification import ClassificationData, open_classification
 from segstrat.machine import Machine
-from segstrat.pretraining import Recipe
+from segstrat.pretraining.images import ClassificationData, open_classification
+from segstrat.pretraining.recipe import Recipe
 from study import pretrain as stage
 
 TINY = Recipe(

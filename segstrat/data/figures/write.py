@@ -18,8 +18,8 @@ from PIL import Image
 from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
-from segstrat.data.parallel import tracked
 from segstrat.errors import UserError
+from segstrat.parallel import tracked
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}

@@ -10,7 +10,7 @@ from typing import Any
 from segstrat.data.dataset import VOID
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import IndexPng
-from segstrat.data.layout import existing_root
+from segstrat.data.readers.locate import existing_root
 from segstrat.errors import UserError
 from segstrat.tasks import Task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from segstrat.data.files import LabelFile, read_ids
 from segstrat.data.labels import Decoder, IndexPng
-from segstrat.data.layout import find_folder
 from segstrat.data.readers import sbd
+from segstrat.data.readers.locate import find_folder
 from segstrat.data.readers.pascal_part import PascalPartMat
 from segstrat.tasks import Task
 

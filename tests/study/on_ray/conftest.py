@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from study.ray_runtime import prepare_environment
+from study.on_ray.runtime import prepare_environment
 
 prepare_environment(joining=True)
 # Workers inherit the environment of the cluster's nodes, so the tests' S3 server is told them here.
@@ -122,7 +122,7 @@ def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., s
 def finding_the_tiny_space() -> Iterator[None]:
     """Lets the command line, in this process, find the space `tiny`."""
     import search_spaces
-    from study import plan
+    from study.planning import trials as plan
 
     spaces = LAUNCH.parent / "spaces"
     with pytest.MonkeyPatch.context() as patch:

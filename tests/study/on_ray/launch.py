@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[0] = str(HERE.parents[2])
 
-from study import plan  # noqa: E402
+from study.planning import trials as plan  # noqa: E402
 from study.run import main  # noqa: E402
 
 

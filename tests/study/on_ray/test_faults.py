@@ -7,13 +7,13 @@ import pytest
 
 from segstrat.config import TrialConfig
 from segstrat.store import Store
-from study.ledger import Ledger
-from study.plan import PlannedTrial
-from study.rungs import HalvingRule, Rungs
-from study.search import PlannedSearch
-from study.session import CommonFailureError
-from study.trainable import SegmentationTrial
-from study.tuning import run_trials
+from study.driver.session import CommonFailureError
+from study.on_ray.trainable import SegmentationTrial
+from study.on_ray.tuning import run_trials
+from study.planning.trials import PlannedTrial
+from study.search.base import PlannedSearch
+from study.state.halving import HalvingRule, Rungs
+from study.state.trial_states import Ledger
 
 pytestmark = pytest.mark.cluster
 

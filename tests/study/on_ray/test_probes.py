@@ -10,11 +10,11 @@ from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.store import Store
 from segstrat.tasks import Task
-from study import probes
-from study.lock import study_lock
-from study.plan import PlannedTrial
-from study.ray_runtime import living_nodes
-from study.resources import Demand
+from study.on_ray import probes
+from study.on_ray.runtime import living_nodes
+from study.planning.resources import Demand
+from study.planning.trials import PlannedTrial
+from study.state.lock import study_lock
 
 
 def test_every_node_answers_for_itself(cluster):

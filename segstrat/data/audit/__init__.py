@@ -1,0 +1,1 @@
+"""Checks of a protocol's data before anything trains on it; `python -m segstrat.data.audit`."""

@@ -1,0 +1,51 @@
+"""The command `python -m segstrat.data.audit d1 --root DIR`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from segstrat.data.audit.checks import audit
+from segstrat.data.audit.overlap import overlaps, published_lists
+from segstrat.data.audit.tables import show
+from segstrat.data.figures import cache_root
+from segstrat.data.protocols import build_protocol
+from segstrat.errors import UserError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: 0 if the data may be trained on, 1 if not, 2 if it cannot be found."""
+    parser = argparse.ArgumentParser(
+        prog="python -m segstrat.data.audit",
+        description="Reads every image and label of a protocol and says what is wrong with them.",
+    )
+    parser.add_argument("protocol", help="name of the protocol, for example d1")
+    parser.add_argument(
+        "--root", type=Path, default=os.environ.get("SEGSTRAT_DATA"), help="data root ($SEGSTRAT_DATA)"
+    )
+    parser.add_argument("--cache-dir", type=Path, help="where the stamp is left (default: the user's cache)")
+    parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    try:
+        return _run(options)
+    except UserError as error:
+        if options.verbose:
+            raise
+        Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
+        return 2
+
+
+def _run(options: argparse.Namespace) -> int:
+    cache_dir = options.cache_dir or cache_root()
+    protocol = build_protocol(options.protocol, options.root)
+    report = audit(protocol, full=True, cache_dir=cache_dir, progress=True)
+    rows = overlaps(published_lists(Path(options.root))) if options.root else []
+    show(report, protocol, rows, Console())
+    return 1 if report.errors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""Checks of a protocol's data before anything trains on it.
+
+`python -m segstrat.data.audit d1 --root DIR` reads every file and leaves a stamp; a study reads a few, or the
+stamp.
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from segstrat.data.dataset import Dataset
+from segstrat.data.protocols import DataProtocol
+from segstrat.errors import UserError
+from segstrat.parallel import parallel_map, tracked
+
+AUDIT_VERSION = 1
+QUICK_IMAGES = 8
+"""Images of each split that the quick audit decodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditReport:
+    """What an audit found.
+
+    Args:
+        full: whether every image was read, now or when the stamp was left.
+        images: split -> number of images.
+        labelled: task -> split -> number of images that are labelled for it.
+        errors: what no study may train on, a sentence each that names the file and the mend.
+        warnings: what a user should know.
+        pixels: task -> split -> labelled pixels of each class; empty in a quick audit.
+    """
+
+    protocol: str
+    full: bool
+    images: dict[str, int]
+    labelled: dict[str, dict[str, int]]
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    pixels: dict[str, dict[str, list[int]]] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raises the first error.
+
+        Raises:
+            UserError: if there is one; the others are counted.
+        """
+        if self.errors:
+            others = f" ({len(self.errors) - 1} more like it)" if len(self.errors) > 1 else ""
+            raise UserError(self.errors[0] + others)
+
+
+def audit(
+    protocol: DataProtocol,
+    *,
+    full: bool = False,
+    cache_dir: str | Path | None = None,
+    progress: bool = False,
+) -> AuditReport:
+    """Checks that files decode, sizes agree, labels are classes, counts are official, and no split leaks.
+
+    A quick audit decodes `QUICK_IMAGES` images of each split, unless a full one of the same files, sizes and
+    reader version left its stamp: then that one's findings are returned.
+
+    Args:
+        full: decode every image, count the classes' pixels, compare images across splits by content.
+        cache_dir: where stamps are looked for, and left by a full audit; None: nowhere.
+        progress: draw a progress bar.
+    """
+    folder = None if cache_dir is None else Path(cache_dir) / "audits"
+    stamp = None if full or folder is None else _find_stamp(protocol, folder)
+    if stamp is not None:
+        return stamp
+    splits: dict[str, Dataset] = {"train": protocol.train, "val": protocol.val}
+    if protocol.test is not None:
+        splits["test"] = protocol.test
+    readings = _read_all(splits, full, progress)
+    report = AuditReport(
+        protocol=protocol.name,
+        full=full,
+        images={split: len(dataset) for split, dataset in splits.items()},
+        labelled=_count_labelled(protocol, splits),
+        errors=[*_shared_ids(splits), *(reading.error for reading in readings if reading.error)],
+        warnings=_count_differences(protocol, splits),
+        pixels=_count_pixels(readings, protocol, splits) if full else {},
+    )
+    if full:
+        report.warnings.extend(_same_images(readings))
+        report.warnings.extend(_empty_classes(report, protocol))
+        if folder is not None:
+            _leave_stamp(report, protocol, folder)
+    return report
+
+
+@dataclass(frozen=True)
+class _Reading:
+    split: str
+    id: str
+    error: str = ""
+    digest: bytes = b""
+    pixels: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def _read_all(splits: Mapping[str, Dataset], full: bool, progress: bool) -> list[_Reading]:
+    def read(place: tuple[str, int]) -> _Reading:
+        split, index = place
+        dataset = splits[split]
+        try:
+            sample = dataset.read(index)
+        except UserError as error:
+            return _Reading(split, dataset.ids[index], error=str(error))
+        pixels = {task: np.bincount(label.ravel(), minlength=256) for task, label in sample.labels.items()}
+        digest = hashlib.blake2b(np.ascontiguousarray(sample.image).data, digest_size=16).digest()
+        return _Reading(split, sample.id, digest=digest, pixels=pixels)
+
+    places = [
+        (split, index)
+        for split, dataset in splits.items()
+        for index in (range(len(dataset)) if full else _spread(len(dataset), QUICK_IMAGES))
+    ]
+    return list(tracked(parallel_map(read, places), len(places), "audit", progress))
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    return sorted({round(index) for index in np.linspace(0, count - 1, min(count, wanted))})
+
+
+def _shared_ids(splits: Mapping[str, Dataset]) -> list[str]:
+    found = []
+    names = list(splits)
+    for position, left in enumerate(names):
+        for right in names[position + 1 :]:
+            shared = sorted(set(splits[left].ids) & set(splits[right].ids))
+            if shared:
+                more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
+                found.append(
+                    f"{left} and {right} share {shared[0]}{more}; take what they share off one of the lists"
+                )
+    return found
+
+
+def _same_images(readings: Sequence[_Reading]) -> list[str]:
+    first: dict[bytes, _Reading] = {}
+    found = []
+    for reading in readings:
+        other = first.setdefault(reading.digest, reading) if reading.digest else reading
+        if other.split != reading.split and other.id != reading.id:
+            found.append(
+                f"{reading.id} of {reading.split} is pixel by pixel {other.id} of {other.split}; drop one"
+            )
+    return found
+
+
+def _count_labelled(protocol: DataProtocol, splits: Mapping[str, Dataset]) -> dict[str, dict[str, int]]:
+    counts = {
+        split: Counter(task for index in range(len(dataset)) for task in dataset.tasks_of(index))
+        for split, dataset in splits.items()
+    }
+    return {task: {split: counts[split][task] for split in splits} for task in protocol.tasks}
+
+
+def _count_differences(protocol: DataProtocol, splits: Mapping[str, Dataset]) -> list[str]:
+    found = []
+    for split, official in protocol.official.items():
+        difference = len(splits[split]) - official
+        if difference:
+            found.append(
+                f"{split} has {len(splits[split]):,} images, {abs(difference):,} "
+                f"{'more' if difference > 0 else 'fewer'} than the official {official:,}; scores are not "
+                "comparable with published ones"
+            )
+    return found
+
+
+def _count_pixels(
+    readings: Sequence[_Reading], protocol: DataProtocol, splits: Mapping[str, Dataset]
+) -> dict[str, dict[str, list[int]]]:
+    totals = {(task, split): np.zeros(256, dtype=np.int64) for task in protocol.tasks for split in splits}
+    for reading in readings:
+        for task, counts in reading.pixels.items():
+            totals[task, reading.split] += counts
+    return {
+        task: {split: totals[task, split][: kind.num_classes].tolist() for split in splits}
+        for task, kind in protocol.tasks.items()
+    }
+
+
+def _empty_classes(report: AuditReport, protocol: DataProtocol) -> list[str]:
+    found = []
+    for task, splits in report.pixels.items():
+        classes = protocol.tasks[task].classes
+        for split, counts in splits.items():
+            empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
+            if empty:
+                found.append(
+                    f"{split} has no pixel of {len(empty)} {task} classes ({', '.join(empty)}); means over "
+                    "classes leave them out"
+                )
+    return found
+
+
+def _find_stamp(protocol: DataProtocol, folder: Path) -> AuditReport | None:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            stamp = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"the audit's stamp {path} cannot be read ({error}); delete it") from error
+        if stamp["version"] == AUDIT_VERSION and protocol.parts and protocol.parts <= set(stamp["parts"]):
+            return AuditReport(**stamp["report"])
+    return None
+
+
+def _leave_stamp(report: AuditReport, protocol: DataProtocol, folder: Path) -> None:
+    stamp = {
+        "version": AUDIT_VERSION,
+        "parts": sorted(protocol.parts),
+        "report": dataclasses.asdict(report),
+    }
+    target = folder / f"{protocol.name}-{protocol.digest}.json"
+    part = target.with_suffix(".part")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(stamp), encoding="utf-8")
+        part.replace(target)
+    except OSError as error:
+        raise UserError(
+            f"the audit's stamp {target} cannot be written ({error.strerror}); choose another --cache-dir"
+        ) from error

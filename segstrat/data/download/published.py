@@ -1,0 +1,149 @@
+"""Fetches the published data sets that have a free mirror, and says how to get the others.
+
+python -m segstrat.data.download voc sbd --root DIR
+"""
+
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torchvision.datasets import SBDataset
+from torchvision.datasets.voc import DATASET_YEAR_DICT
+
+from segstrat.data.download.fetch import fetch
+from segstrat.data.readers import lip, person_part, sbd, voc
+from segstrat.data.readers.locate import search
+from segstrat.errors import UserError, unknown_name
+from segstrat.parallel import tracked
+
+_VOC = DATASET_YEAR_DICT["2012"]
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published tar file.
+
+    Args:
+        file: name that it is kept under while it is fetched.
+        md5: the digest that torchvision publishes.
+        inside: the folder in it that is kept, at the same place under the data root.
+    """
+
+    url: str
+    file: str
+    md5: str
+    inside: str
+
+
+@dataclass(frozen=True)
+class Published:
+    """A data set: how to tell that it is there, and how to get it."""
+
+    name: str
+    fits: Callable[[Path], bool]
+    archive: Archive | None = None
+    by_hand: str = ""
+
+
+DATA_SETS = {
+    "voc": Published(
+        voc.NAME,
+        voc.fits,
+        Archive(_VOC["url"], _VOC["filename"], _VOC["md5"], _VOC["base_dir"]),
+    ),
+    "sbd": Published(
+        sbd.NAME,
+        sbd.fits,
+        Archive(SBDataset.url, SBDataset.filename, SBDataset.md5, "benchmark_RELEASE/dataset"),
+    ),
+    "cihp": Published(
+        lip.NAME,
+        lip.fits,
+        by_hand="""\
+1. Open https://lip.sysuhcp.com/overview.php (Look into Person) and choose the multi-person data set, also
+   called CIHP: Crowd Instance-level Human Parsing. The site links to Google Drive and Baidu.
+2. Fetch instance-level_human_parsing (one archive; no digest is published).
+3. Unpack it in {root}, so that these exist:
+     {root}/instance-level_human_parsing/Training/Images/0000006.jpg
+     {root}/instance-level_human_parsing/Training/Category_ids/0000006.png
+     {root}/instance-level_human_parsing/Training/train_id.txt      (28,280 ids)
+     {root}/instance-level_human_parsing/Validation/val_id.txt      (5,000 ids)
+4. Check it: python -m segstrat.data.audit d2 --root {root}""",
+    ),
+    "person-part": Published(
+        person_part.NAME,
+        person_part.fits,
+        by_hand="""\
+1. Open http://liangchiehchen.com/projects/DeepLab.html and fetch pascal_person_part (labels as index PNGs,
+   with its lists of ids; no digest is published).
+2. Unpack it in {root}, so that these exist:
+     {root}/pascal_person_part/pascal_person_part_gt/2008_000008.png
+     {root}/pascal_person_part/pascal_person_part_trainval_list/train_id.txt    (1,716 ids)
+     {root}/pascal_person_part/pascal_person_part_trainval_list/val_id.txt      (1,817 ids)
+   Or use the raw annotation it was made of: unpack http://roozbehm.info/pascal-parts/trainval.tar.gz in
+   {root}/pascal_person_part, which gives Annotations_Part/*.mat, and put the two lists beside that folder.
+3. Check it: python -m segstrat.data.audit d3 --root {root}   (D3 needs SBD as well)""",
+    ),
+}
+"""Name on the command line -> data set."""
+
+
+def download(name: str, root: Path, *, progress: bool = False) -> bool:
+    """Fetches, verifies and unpacks a data set under the data root; does nothing if it is there.
+
+    Args:
+        name: one of `DATA_SETS`.
+
+    Returns:
+        Whether the data set is there now; false if it has to be fetched by hand.
+
+    Raises:
+        UserError: if the name is unknown, the host cannot be reached, the digest is wrong, the archive would
+            write outside its folder, or the data root cannot be written.
+    """
+    if name not in DATA_SETS:
+        raise unknown_name("data set", name, DATA_SETS)
+    published = DATA_SETS[name]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if search(root, published.fits):
+            return True
+        if published.archive is None:
+            return False
+        archive = published.archive
+        target = root / "downloads" / archive.file
+        fetch(archive.url, target, archive.md5, progress=progress)
+        unpack(target, root, archive.inside, progress=progress)
+        target.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{root} cannot be written ({error.strerror or error}); free some space or give another --root"
+        ) from error
+    return True
+
+
+def unpack(archive: Path, root: Path, inside: str, *, progress: bool = False) -> None:
+    """Unpacks a tar file and moves its folder `inside` to the same place under `root`, when it is whole.
+
+    Raises:
+        UserError: if the file is no tar archive, has a path that leads outside, or lacks the folder.
+    """
+    part = Path(tempfile.mkdtemp(prefix="unpack-", suffix=".part", dir=root))
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tracked(tar, None, f"unpack {archive.name}", progress):
+                # The filter refuses links and paths that leave the folder, devices and foreign owners.
+                tar.extract(member, part, filter="data")
+        if not (part / inside).is_dir():
+            raise UserError(f"{archive} has no folder {inside}; delete it and run the command again")
+        (root / inside).parent.mkdir(parents=True, exist_ok=True)
+        (part / inside).rename(root / inside)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(
+            f"{archive} is not unpacked ({error}); delete it and run the command again"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -1,0 +1,227 @@
+"""Pre-training of a backbone by image classification: `pretrain()`, a generator of one report per epoch."""
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+from segstrat.checkpoint import load_checkpoint, save_checkpoint
+from segstrat.data.loading.loader import normalize
+from segstrat.errors import UserError
+from segstrat.machine import Machine
+from segstrat.models.backbone import Backbone
+from segstrat.models.weights import save_backbone
+from segstrat.pretraining.classifier import Classifier
+from segstrat.pretraining.images import ClassificationData, ImageFolder, eval_batches, train_batches
+from segstrat.pretraining.recipe import Recipe, learning_rate
+from segstrat.store import Store
+from segstrat.train import state_digest
+
+VERSION = 1
+"""Raised whenever this file or data/classification.py gives other weights for the same recipe."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainReport:
+    """One epoch: mean training loss (with label smoothing), and accuracies on the validation split.
+
+    `top5` is the share of images whose class is among the five likeliest.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    top1: float
+    top5: float
+    seconds: float
+
+
+def run_key(model: Classifier, data: ClassificationData, recipe: Recipe) -> str:
+    """Hex digest of all that decides the weights: initial model, data, recipe, version of this code."""
+    network = [model.backbone.name, model.backbone.width, state_digest(model)]
+    parts = [VERSION, network, data.digest, list(data.classes), dataclasses.asdict(recipe)]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def pretrain(
+    model: Classifier,
+    data: ClassificationData,
+    recipe: Recipe,
+    out: Path,
+    *,
+    machine: Machine | None = None,
+    resume: bool = False,
+) -> Iterator[PretrainReport]:
+    """Trains a freshly built classifier, yields a report every epoch, and last writes its backbone to `out`.
+
+    The state is saved in the folder `<out>.state` after every epoch. With `resume` the run goes on from
+    there; on the CPU it ends bit-identical to one that was never cut off, because every random draw is a
+    function of (seed, epoch, index). The folder goes once `out` is there, which appears whole or not at all.
+
+    Raises:
+        UserError: for images smaller than the backbone bears, the state of another run, an image that
+            cannot be decoded, or a loss that is not finite.
+    """
+    if recipe.crop_size < model.backbone.min_size:
+        raise UserError(
+            f"crops of {recipe.crop_size} pixels are too small for {model.backbone.name}, which needs "
+            f"{model.backbone.min_size}; choose larger images or another backbone"
+        )
+    machine = machine or Machine()
+    torch.set_num_threads(machine.threads)
+    key = run_key(model, data, recipe)
+    model.to(machine.torch_device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(
+        model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+    )
+    states = state_store(out)
+    reports = _restore(states, key, model, optimizer) if resume else []
+    for epoch in range(len(reports), recipe.epochs):
+        start = time.perf_counter()
+        loss = _train_one_epoch(model, optimizer, data.train, recipe, machine, epoch)
+        top1, top5 = evaluate(model, data.val, recipe, machine)
+        seconds = time.perf_counter() - start
+        report = PretrainReport(
+            epoch=epoch + 1, epochs=recipe.epochs, train_loss=loss, top1=top1, top5=top5, seconds=seconds
+        )
+        reports.append(report)
+        state = {
+            "key": key,
+            "model": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "reports": [dataclasses.asdict(each) for each in reports],
+        }
+        save_checkpoint(states, epoch + 1, state, best_epoch=None)
+        yield report
+    about = {"data": data.name, "data_digest": data.digest, "key": key, "recipe": dataclasses.asdict(recipe)}
+    _write(out, model.backbone, about | {"top1": reports[-1].top1, "top5": reports[-1].top5})
+    remove_state(out)
+
+
+def state_store(out: Path) -> Store:
+    """Where the state of an unfinished run lies, beside its result."""
+    return Store(out.with_name(f"{out.name}.state"))
+
+
+def remove_state(out: Path) -> None:
+    """Deletes the state of a run; none is no error."""
+    states = state_store(out)
+    for name in states.names():
+        states.delete(name)
+    if states.exists():
+        states.local_path.rmdir()
+
+
+def _train_one_epoch(
+    model: Classifier,
+    optimizer: torch.optim.SGD,
+    images: ImageFolder,
+    recipe: Recipe,
+    machine: Machine,
+    epoch: int,
+) -> float:
+    """One pass over the training images; returns the mean loss."""
+    model.train()
+    # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in the state.
+    torch.manual_seed(recipe.seed * 100_003 + epoch)
+    batches = train_batches(
+        images,
+        batch_size=recipe.batch_size,
+        crop_size=recipe.crop_size,
+        smallest_crop=recipe.smallest_crop,
+        seed=recipe.seed,
+        epoch=epoch,
+        threads=machine.threads,
+    )
+    steps_per_epoch = -(-len(images) // recipe.batch_size)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=machine.torch_device)
+    seen = 0
+    for step, (images_BCHW, labels_B) in enumerate(batches):
+        position = epoch + step / steps_per_epoch
+        optimizer.param_groups[0]["lr"] = learning_rate(recipe, position)
+        loss = _loss(model, images_BCHW, labels_B, recipe, machine)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loss_sum += loss.detach() * len(labels_B)
+        seen += len(labels_B)
+    mean = float(loss_sum) / max(seen, 1)
+    if not torch.isfinite(loss_sum):
+        raise UserError(
+            f"pre-training of {model.backbone.name} diverged in epoch {epoch + 1}: the loss is {mean}; lower "
+            "its learning rate in RECIPES of study/pretrain.py"
+        )
+    return mean
+
+
+def _loss(
+    model: Classifier, images_BCHW: torch.Tensor, labels_B: torch.Tensor, recipe: Recipe, machine: Machine
+) -> torch.Tensor:
+    device = machine.torch_device
+    with _autocast(machine):
+        logits = model(normalize(images_BCHW.to(device, non_blocking=True)))
+    return F.cross_entropy(
+        logits.float(), labels_B.to(device, non_blocking=True), label_smoothing=recipe.label_smoothing
+    )
+
+
+@torch.inference_mode()
+def evaluate(model: Classifier, images: ImageFolder, recipe: Recipe, machine: Machine) -> tuple[float, float]:
+    """Top-1 and top-5 accuracy on the middle crop of every image."""
+    model.eval()
+    hits = torch.zeros(2, dtype=torch.int64, device=machine.torch_device)
+    batches = eval_batches(
+        images,
+        batch_size=recipe.batch_size,
+        crop_size=recipe.crop_size,
+        resize=recipe.resize,
+        threads=machine.threads,
+    )
+    for images_BCHW, labels_B in batches:
+        with _autocast(machine):
+            logits = model(normalize(images_BCHW.to(machine.torch_device)))
+        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+        found = best == labels_B.to(machine.torch_device)[:, None]
+        hits += torch.stack([found[:, 0].sum(), found.sum()])
+    top1, top5 = (hits.double() / len(images)).tolist()
+    return top1, top5
+
+
+def _autocast(machine: Machine) -> torch.autocast:
+    return torch.autocast(
+        machine.torch_device.type, dtype=torch.bfloat16, enabled=machine.precision == "bfloat16"
+    )
+
+
+def _restore(states: Store, key: str, model: Classifier, optimizer: torch.optim.SGD) -> list[PretrainReport]:
+    state: dict[str, Any] | None = load_checkpoint(states)
+    if state is None:
+        return []
+    if state["key"] != key:
+        raise UserError(
+            f"{states.uri} holds the state of a run with another backbone, width, data set, recipe or code; "
+            "delete that folder, or choose another --out"
+        )
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return [PretrainReport(**report) for report in state["reports"]]
+
+
+def _write(out: Path, backbone: Backbone, about: dict[str, Any]) -> None:
+    part = out.with_name(f"{out.name}.part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_backbone(part, backbone, about)
+        part.replace(out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(
+            f"{out} cannot be written ({error.strerror or error}); mend that and use --resume"
+        ) from error

@@ -1,0 +1,1 @@
+"""From frames to effects, intervals, claims and one verdict. Imports neither torch nor Ray."""

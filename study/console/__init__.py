@@ -1,0 +1,1 @@
+"""What a running study shows: tables, progress, estimates of the time left, TensorBoard curves."""

@@ -1,0 +1,60 @@
+"""TensorBoard files of a running study, written by the driver from the trials' reports."""
+
+import tempfile
+from pathlib import Path
+
+from segstrat.records import EpochReport
+from segstrat.store import Store
+from study.state.trial_states import FINAL, TrialRow
+
+FOLDER = "tensorboard"
+
+
+class EventFiles:
+    """One event file per trial, under `tensorboard/<arm>/<other axes>-<id>/`.
+
+    Where the study is not on a disk, files are written locally and copied when their trial ends.
+    """
+
+    def __init__(self, study: Store) -> None:
+        self._study = study
+        self._scratch = None if study.is_local else tempfile.TemporaryDirectory(prefix="segstrat-events-")
+        self._root = Path(self._scratch.name) if self._scratch else study.local_path / FOLDER
+        self._writers: dict = {}
+
+    def add(self, row: TrialRow, report: EpochReport) -> None:
+        """Writes the scores of an epoch; the newest one wins where an epoch was trained twice."""
+        # tensorboardX takes a second to load; nobody waits for it before the first epoch.
+        from tensorboardX import SummaryWriter
+
+        trial = row.trial
+        if trial.trial_id not in self._writers:
+            folder = (
+                self._root / trial.arm / f"{trial.label.removeprefix(trial.arm).strip()} {trial.trial_id}"
+            )
+            self._writers[trial.trial_id] = SummaryWriter(
+                str(folder), purge_step=report.epoch, flush_secs=10, write_to_disk=True
+            )
+        writer = self._writers[trial.trial_id]
+        for score in report.scores:
+            for name in ("miou", "loss", "pixel_accuracy"):
+                writer.add_scalar(f"{score.task}/{score.split}_{name}", getattr(score, name), report.epoch)
+        writer.add_scalar("machine/images_per_second", report.images_per_second, report.epoch)
+        writer.add_scalar("machine/data_wait", report.data_wait, report.epoch)
+        if report.status != "running" or row.state in FINAL:
+            self._close(trial.trial_id)
+
+    def close(self) -> None:
+        """Closes all files."""
+        for trial_id in list(self._writers):
+            self._close(trial_id)
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    def _close(self, trial_id: str) -> None:
+        writer = self._writers.pop(trial_id)
+        writer.close()
+        if self._scratch is not None:
+            for path in Path(writer.logdir).iterdir():
+                name = path.relative_to(self._root).as_posix()
+                (self._study / FOLDER).write(name, path.read_bytes())

@@ -1,0 +1,1 @@
+"""The study's main program: prepares, runs, refreshes and ends it."""

@@ -1,0 +1,136 @@
+"""A trial on several GPUs of a node: Ray Train starts one process per GPU inside the trial.
+
+The processes share every batch (`segstrat.distributed`), so the training is that of one process with the
+whole batch. They write the trial's records as any worker does, and the trial reads its reports from there.
+"""
+
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from segstrat.config import TrialConfig
+from segstrat.paths import cache_dir, data_root, local_config
+from segstrat.records import EpochReport, read_records
+from segstrat.store import Store
+
+# Share of a core that the trial itself keeps; its processes divide the rest.
+SUPERVISOR_CPUS = 0.1
+POLL_SECONDS = 0.5
+
+
+def epoch_reports(
+    config: TrialConfig,
+    study: Store,
+    trial_id: str,
+    machine: dict[str, Any],
+    *,
+    data: str | None,
+    cache: bool,
+    workers: int,
+    cpus: int,
+    use_gpu: bool = True,
+) -> Iterator[EpochReport]:
+    """Trains in `workers` processes and yields each report as soon as it is on record.
+
+    Closing the generator does not end the processes: they end with the actor that runs it.
+
+    Args:
+        study: folder of the study.
+        machine: fields of `Machine`, without device, threads and folders.
+        data: data root as the user gave it.
+        cache: whether decoded data is kept on the node.
+        cpus: cores of all processes together.
+
+    Raises:
+        Exception: what ended a process, after the reports that came before it.
+    """
+    settings = {
+        "config": config.to_dict(),
+        "study": study.uri,
+        "trial_id": trial_id,
+        "data": data,
+        "cache": cache,
+        "machine": {**machine, "device": "cuda" if use_gpu else "cpu", "threads": max(1, cpus // workers)},
+    }
+    store = study / "trials" / trial_id
+    last = max((report.epoch for report in read_records(store)[1]), default=0)
+    fit = _Background(lambda: _fit(settings, workers, cpus, use_gpu=use_gpu))
+    while True:
+        running = fit.wait(POLL_SECONDS)
+        for report in read_records(store)[1]:
+            if report.epoch > last:
+                last = report.epoch
+                yield report
+        if not running:
+            fit.result()
+            return
+
+
+def train_loop(settings: dict[str, Any]) -> None:
+    """What each process runs, on whatever node it is; the first one writes checkpoints and records."""
+    from segstrat.machine import Machine
+    from segstrat.train import train
+
+    study = Store(settings["study"])
+    config = local_config(TrialConfig.from_dict(settings["config"]), study)
+    machine = Machine(
+        data_root=data_root(settings["data"]),
+        cache_dir=cache_dir() if settings["cache"] else None,
+        **settings["machine"],
+    )
+    for _ in train(config, machine=machine, store=study / "trials" / settings["trial_id"]):
+        # `train` has put the report on record already.
+        continue
+
+
+def _fit(settings: dict[str, Any], workers: int, cpus: int, *, use_gpu: bool) -> None:
+    each = {"CPU": (cpus - SUPERVISOR_CPUS) / workers} | ({"GPU": 1} if use_gpu else {})
+    with tempfile.TemporaryDirectory(prefix="segstrat-train-") as scratch:
+        trainer = TorchTrainer(
+            train_loop,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=use_gpu,
+                resources_per_worker=each,
+                placement_strategy="STRICT_PACK",
+            ),
+            # Tune tries a failed trial again, from its last checkpoint; once is enough.
+            run_config=RunConfig(storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            # Ray's message names no reason; the processes' own errors do.
+            failures = getattr(error, "worker_failures", None) or {}
+            raise next(iter(failures.values()), error) from error
+
+
+class _Background:
+    """A function in a thread, whose error is raised where its result is asked for."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
+        self._thread.start()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits at most so long for the end; says whether it is still running."""
+        self._thread.join(seconds)
+        return self._thread.is_alive()
+
+    def result(self) -> None:
+        """Raises what the function raised."""
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._function()
+        except BaseException as error:
+            self._error = error

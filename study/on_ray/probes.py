@@ -1,0 +1,149 @@
+"""Questions that only a node itself can answer: does it see a folder, how large are its GPUs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from segstrat.config import TrialConfig
+from segstrat.errors import UserError
+from segstrat.store import Store
+from segstrat.tasks import Task
+from study.on_ray.runtime import living_nodes
+from study.planning.resources import Demand, Node
+from study.planning.trials import PlannedTrial
+from study.state.lock import LOCK
+
+ANSWER_SECONDS = 120.0
+LOST = (
+    ray.exceptions.TaskUnschedulableError,
+    ray.exceptions.NodeDiedError,
+    ray.exceptions.WorkerCrashedError,
+)
+
+
+def ask(
+    nodes: Sequence[Node], question: Callable[..., Any], *arguments: Any, gpu: bool = False
+) -> list[tuple[Node, Any]]:
+    """Runs a small function on every node at the same time.
+
+    Returns:
+        each node with its answer, in the nodes' order; those that were lost meanwhile are left out.
+
+    Raises:
+        UserError: if a living node does not answer in time, or the process that was to answer ended there.
+    """
+    # A process of its own for each question: one that has used a GPU would keep some of its memory.
+    task = ray.remote(max_calls=1)(question)
+    asked = [
+        task.options(
+            num_cpus=0,
+            num_gpus=1 if gpu else 0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, soft=False),
+        ).remote(*arguments)
+        for node in nodes
+    ]
+    ray.wait(asked, num_returns=len(asked), timeout=ANSWER_SECONDS)
+    answers = []
+    for node, answer in zip(nodes, asked, strict=True):
+        try:
+            answers.append((node, ray.get(answer, timeout=0)))
+        except (*LOST, ray.exceptions.GetTimeoutError) as error:
+            if node.node_id in {each.node_id for each in living_nodes()}:
+                late = isinstance(error, ray.exceptions.GetTimeoutError)
+                why = f"within {ANSWER_SECONDS:.0f} s" if late else f"({type(error).__name__})"
+                raise UserError(
+                    f"node {node.address} does not answer {why}; see `ray status`, or --verbose"
+                ) from error
+    return answers
+
+
+def check_shared(study: Store, nodes: Sequence[Node]) -> None:
+    """Makes sure that every node sees the folder of a study that is about to begin.
+
+    Raises:
+        UserError: if the study lies on a disk that a node has not got.
+    """
+    if not study.is_local or len(nodes) < 2:
+        return
+    path = str(study.local_path / LOCK)
+    blind = [node.address for node, sees in ask(nodes, sees_file, path) if not sees]
+    if blind:
+        raise UserError(
+            f"--storage: {study.uri} is not seen by node {blind[0]}; give a folder that all nodes share, or "
+            "s3://BUCKET/PREFIX"
+        )
+
+
+def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes with the memory of their GPUs, as `--gpus-per-trial auto` needs it."""
+    asked = [node for node in nodes if node.gpus]
+    memory = {node.node_id: gib for node, gib in ask(asked, smallest_gpu_gib, gpu=True)}
+    return [replace(node, gpu_memory_gib=memory.get(node.node_id, 0.0)) for node in nodes]
+
+
+def gpu_demand(
+    nodes: Sequence[Node], trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], precision: str
+) -> tuple[Demand | None, list[str]]:
+    """What the study's models take of a GPU: a few steps of each on one GPU node, for `auto`.
+
+    Returns:
+        the most that any of them takes, None without a GPU; and a line for the user on each.
+    """
+    place = next((node for node in nodes if node.gpus), None)
+    if place is None:
+        return None, []
+    kinds = {}
+    for trial in trials:
+        config = trial.config
+        kinds[
+            config.model, config.backbone, config.width, config.output_stride, config.tasks,
+            config.crop_size, config.batch_size, config.dropout > 0,
+        ] = config  # fmt: skip
+    found: list[Demand] = []
+    lines = []
+    for config in kinds.values():
+        its = {name: tasks[name] for name in config.tasks}
+        answers = ask([place], demand_here, config, its, precision, gpu=True)
+        if not answers:
+            raise UserError(
+                f"node {place.address} was lost while --gpus-per-trial auto tried a model there; start again"
+            )
+        ((_, demand),) = answers
+        found.append(demand)
+        name = f"{config.model} {config.backbone or ''}".strip()
+        lines.append(
+            f"{name}, batch {config.batch_size} at {config.crop_size} px: {demand.memory_gib:.1f} GiB "
+            f"of the GPU, which is busy {demand.busy:.0%} of a step"
+        )
+    most = Demand(memory_gib=max(each.memory_gib for each in found), busy=max(each.busy for each in found))
+    return most, lines
+
+
+def demand_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Demand:
+    """What a model takes of the GPU that Ray gave to this process."""
+    from segstrat.gpu_footprint import measure_footprint
+
+    try:
+        footprint = measure_footprint(config, tasks, device="cuda", precision=precision)
+    except RuntimeError:
+        # Out of memory, or torch sees no GPU: such a model shares its GPU with nobody.
+        return Demand(memory_gib=float("inf"), busy=1.0)
+    return Demand(memory_gib=footprint.memory_gib, busy=footprint.busy)
+
+
+def sees_file(path: str) -> bool:
+    """Whether a file is there."""
+    return Path(path).exists()
+
+
+def smallest_gpu_gib() -> float:
+    """Memory of the smallest GPU that this process may use, in GiB; 0 where torch sees none."""
+    import torch
+
+    count = torch.cuda.device_count()
+    sizes = [torch.cuda.get_device_properties(index).total_memory for index in range(count)]
+    return min(sizes, default=0) / 2**30

@@ -1,0 +1,213 @@
+"""Starts Ray on this machine or joins a cluster, quietly, and says what there is to run on."""
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segstrat.errors import UserError
+from study.planning.resources import Node
+
+ROOT = Path(__file__).parents[2]
+# Tune keeps its own state there; trials write their data to the study's storage.
+OBJECT_STORE_BYTES = 80 << 20
+WORKER_ENVIRONMENT = {
+    # Trials must see relative paths as the user meant them, not from a scratch folder of Tune.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Without GPUs of its own a trial asks for the CPU; Ray need not hide the GPUs and warn about it.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+DRIVER_ENVIRONMENT = {
+    # Under `uv run` Ray would zip the working directory, data and results included, and let every worker
+    # build an environment from it: minutes, and a failure above 512 MiB. Workers on this machine share the
+    # driver's interpreter, and a cluster gets the three source folders below.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The study has a console, records and TensorBoard files of its own, and handles its own signals.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "300",
+}
+LOCAL_ENVIRONMENT = {
+    # Ray replaces 127.0.0.1 by the machine's public address and then listens on every interface. This
+    # switch, made for systems whose firewalls ask about that, keeps all of its sockets on the loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+}
+QUIET_ENVIRONMENT = {
+    # Messages of Ray's daemons, such as a long one for each worker that was killed: the table tells it.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+}
+# On a machine under load an agent may miss Ray's start-up deadline, which cannot be set.
+START_ATTEMPTS = 3
+# How long a cluster may take to give the first node for trials.
+NODE_SECONDS = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A running Ray: its living nodes, and where it can be watched ('' where it cannot)."""
+
+    nodes: Sequence[Node]
+    dashboard_url: str
+    metrics_url: str
+
+
+def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
+    """Sets what Ray reads when it is imported; call before the first `import ray`.
+
+    Args:
+        joining: a running cluster will be joined, so this machine must be reachable.
+    """
+    variables = WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT
+    variables |= ({} if joining else LOCAL_ENVIRONMENT) | ({} if verbose else QUIET_ENVIRONMENT)
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Iterator["Runtime"]:
+    """Ray, ready for trials, for the length of the block.
+
+    Without an address Ray is started on this machine and listens on the loopback interface alone. A process
+    that has initialized Ray itself keeps its Ray.
+
+    Args:
+        address: `HOST:PORT` of a running cluster's head, or `auto` for one that runs on this machine.
+
+    Raises:
+        UserError: if the cluster cannot be reached, or Ray does not start.
+    """
+    prepare_environment(joining=address is not None, verbose=verbose)
+    import ray
+
+    if ray.is_initialized():
+        yield Runtime(nodes=nodes_for_trials(0), dashboard_url="", metrics_url=_metrics_url())
+        return
+    if address is not None:
+        check_address(address)
+        options = _joining(address)
+    else:
+        options = _starting(dashboard=dashboard)
+    options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
+    if not verbose:
+        # Tune calls failed trials an error of its own; they have their rows in the table.
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
+    try:
+        nodes = nodes_for_trials(NODE_SECONDS)
+        yield Runtime(nodes=nodes, dashboard_url=dashboard_url, metrics_url=_metrics_url())
+    finally:
+        ray.shutdown()
+
+
+def check_address(address: str) -> None:
+    """Raises a UserError for an address that cannot be joined, at once instead of after Ray's minute."""
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--address {address}: the Ray client is not supported; run this command on the cluster with "
+            "`ray job submit`, see docs/cluster.md"
+        )
+    if address == "auto":
+        return
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise UserError(f"--address {address}: expected HOST:PORT of the cluster's head node, or auto")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        raise UserError(
+            f"--address {address}: nothing answers there ({error}); start Ray on that node, or let this "
+            "machine reach it"
+        ) from error
+
+
+def living_nodes() -> list[Node]:
+    """The nodes of the cluster that Ray is connected to, those without CPUs left out."""
+    import ray
+
+    nodes = []
+    for node in ray.nodes():
+        resources = node["Resources"]
+        if node["Alive"] and resources.get("CPU", 0) >= 1:
+            nodes.append(
+                Node(
+                    address=node["NodeManagerAddress"],
+                    cpus=int(resources["CPU"]),
+                    gpus=int(resources.get("GPU", 0)),
+                    node_id=node["NodeID"],
+                )
+            )
+    return sorted(nodes, key=lambda node: (node.address, node.node_id))
+
+
+def nodes_for_trials(wait_seconds: float) -> list[Node]:
+    """The living nodes, as soon as there is one; a cluster that grows on demand may start without any.
+
+    Raises:
+        UserError: if there is none after `wait_seconds`.
+    """
+    deadline = time.monotonic() + wait_seconds
+    while not (nodes := living_nodes()):
+        if time.monotonic() > deadline:
+            raise UserError("the Ray cluster has no node with a CPU for trials; start one with `ray start`")
+        time.sleep(1)
+    return nodes
+
+
+def _starting(*, dashboard: bool) -> dict[str, Any]:
+    return {
+        "address": "local",
+        "include_dashboard": dashboard,
+        "dashboard_host": "127.0.0.1",
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+
+
+def _joining(address: str) -> dict[str, Any]:
+    # The code travels with the job; a driver that itself runs inside a job has it on the nodes already.
+    packages = [str(ROOT / name) for name in ("segstrat", "study", "search_spaces")]
+    environment = {"env_vars": WORKER_ENVIRONMENT, "py_modules": packages, "excludes": ["__pycache__"]}
+    return {"address": address, "runtime_env": environment}
+
+
+def _metrics_url() -> str:
+    """Prometheus endpoint of this machine's node."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    node = next(node for node in ray.nodes() if node["NodeID"] == here)
+    return f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+
+
+def _init(options: dict[str, Any], *, attempts: int) -> str:
+    """Initializes Ray and returns the dashboard's address, '' where there is none."""
+    import ray
+
+    for attempt in range(1, attempts + 1):
+        try:
+            return _url(ray.init(**options).dashboard_url)
+        except Exception as error:
+            ray.shutdown()
+            if attempt < attempts:
+                continue
+            where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
+            raise UserError(
+                f"Ray {where} cannot be used: {_first_line(error)}; --verbose shows its messages"
+            ) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _url(address: str | None) -> str:
+    return f"http://{address}" if address else ""
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

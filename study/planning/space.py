@@ -1,0 +1,144 @@
+"""A search space: what its file states, read and validated before anything starts."""
+
+import ast
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from segstrat.config import TrialConfig
+from segstrat.errors import UserError, unknown_name
+
+SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
+NOT_SPACES = {"__init__", "recipes"}
+ROLES = ("arm", "treatment", "nuisance", "seed")
+CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
+# An axis of this name multiplies the recipe's epochs, which differ between arms.
+SCHEDULE = "schedule"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Space:
+    """A search space as its file states it.
+
+    Args:
+        axes: values of each axis, in the file's order.
+        on: data protocol -> fields that replace BASE there.
+        roles: role of each axis, one of `ROLES`.
+        sampled: axes that are drawn from a distribution, as Ray Tune domains.
+        samples: points that are drawn from `sampled`, the same in every arm.
+        search: `grid` (with quasi-random points where axes are sampled) or `tpe` (Optuna, one per arm).
+        recipe: `(data, model, pretrained) -> fields`.
+    """
+
+    name: str
+    question: str
+    doc: str
+    source: str
+    base: dict[str, Any]
+    on: dict[str, dict[str, Any]]
+    axes: dict[str, list[Any]]
+    roles: dict[str, str]
+    metric: str
+    sampled: dict[str, Any]
+    samples: int
+    search: str
+    seeds: tuple[int, ...]
+    recipe: Callable[..., dict[str, Any]]
+
+    @property
+    def size(self) -> int:
+        """Trials of one seed."""
+        grid = 1
+        for values in self.axes.values():
+            grid *= len(values)
+        return grid * (self.samples if self.sampled else 1)
+
+
+def space_names() -> list[str]:
+    """Names of the spaces in `search_spaces/`."""
+    return sorted(path.stem for path in SPACES_DIR.glob("*.py") if path.stem not in NOT_SPACES)
+
+
+def space_question(name: str) -> str:
+    """First line of a space's docstring, read without importing it."""
+    doc = ast.get_docstring(ast.parse((SPACES_DIR / f"{name}.py").read_text(encoding="utf-8"))) or ""
+    return doc.partition("\n")[0]
+
+
+def load_space(name: str) -> Space:
+    """Reads and validates the space `search_spaces/<name>.py`.
+
+    Raises:
+        UserError: for an unknown space, or one whose axes or roles are not sound.
+    """
+    if name not in space_names():
+        raise unknown_name("space", name, space_names())
+    return space_from_module(name, importlib.import_module(f"search_spaces.{name}"))
+
+
+def space_from_module(name: str, module: ModuleType) -> Space:
+    """Validates what a space's module states; see `load_space`."""
+    missing = [part for part in ("BASE", "SPACE", "ROLES", "METRIC", "QUESTION") if not hasattr(module, part)]
+    if missing:
+        raise UserError(
+            f"space {name}: {', '.join(missing)} missing; see search_spaces/wd_grid.py for the form"
+        )
+    axes, sampled = {}, {}
+    for axis, domain in module.SPACE.items():
+        if axis not in CONFIG_FIELDS and axis != SCHEDULE:
+            near = difflib.get_close_matches(axis, CONFIG_FIELDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise UserError(f"space {name}: axis {axis!r} is no TrialConfig field{hint}")
+        if isinstance(domain, Mapping) and "grid_search" in domain:
+            axes[axis] = list(domain["grid_search"])
+        elif hasattr(domain, "sample"):
+            sampled[axis] = domain
+        else:
+            raise UserError(
+                f"space {name}: axis {axis!r} is {domain!r}; expected tune.grid_search([...]) or a tune "
+                "distribution; a fixed value belongs in BASE"
+            )
+    for axis, values in axes.items():
+        if not values:
+            raise UserError(f"space {name}: axis {axis!r} has no values; give tune.grid_search at least one")
+        repeated = [value for i, value in enumerate(values) if value in values[:i]]
+        if repeated:
+            raise UserError(f"space {name}: axis {axis!r} lists {repeated[0]!r} twice; remove one")
+    for axis in module.SPACE:
+        role = module.ROLES.get(axis)
+        if role not in ROLES:
+            raise UserError(
+                f"space {name}: axis {axis!r} has role {role!r}; expected one of {', '.join(ROLES)}"
+            )
+    for axis in module.ROLES:
+        if axis not in module.SPACE:
+            raise UserError(f"space {name}: ROLES names {axis!r}, which is no axis of SPACE; remove it")
+    if getattr(module, "SEARCH", "grid") not in ("grid", "tpe"):
+        raise UserError(f"space {name}: SEARCH is {module.SEARCH!r}; expected 'grid' or 'tpe'")
+    if getattr(module, "SEARCH", "grid") == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
+        raise UserError(f"space {name}: a search draws every axis that is no arm; give distributions instead")
+    if sampled and not hasattr(module, "SAMPLES"):
+        raise UserError(f"space {name}: SAMPLES missing; say how many points to draw from the distributions")
+    from search_spaces import recipes
+
+    return Space(
+        name=name,
+        question=module.QUESTION,
+        doc=module.__doc__ or "",
+        source=Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else "",
+        base=dict(module.BASE),
+        on=dict(getattr(module, "ON", {})),
+        axes=axes,
+        roles=dict(module.ROLES),
+        metric=module.METRIC,
+        sampled=sampled,
+        samples=getattr(module, "SAMPLES", 1),
+        search=getattr(module, "SEARCH", "grid"),
+        seeds=tuple(getattr(module, "SEEDS", (0,))),
+        recipe=getattr(module, "recipe", recipes.recipe),
+    )

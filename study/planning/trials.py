@@ -1,0 +1,158 @@
+"""Planned trials: the points of a space as configs, validated and ordered before anything starts."""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segstrat.config import TrialConfig
+from segstrat.errors import UserError
+from study.planning.sampling import space_points
+from study.planning.space import SCHEDULE, Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedTrial:
+    """One trial before it runs.
+
+    Args:
+        trial_id: digest of the config; the name of the trial's folder.
+        order: place in the study's shuffled order; schedulers decide by it.
+        arm: label of the trial's values on the arm axes.
+        axes: what the space and the seeds vary.
+    """
+
+    trial_id: str
+    order: int
+    arm: str
+    axes: dict[str, Any]
+    config: TrialConfig
+
+    @property
+    def label(self) -> str:
+        """A telling one-line name: the arm, then every other axis."""
+        rest = [f"{name}={_short(value)}" for name, value in self.axes.items() if name not in ARM_FIELDS]
+        return " ".join([self.arm, *rest])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the manifest holds them."""
+        axes = {name: list(value) if isinstance(value, tuple) else value for name, value in self.axes.items()}
+        return {
+            "trial_id": self.trial_id,
+            "order": self.order,
+            "arm": self.arm,
+            "axes": axes,
+            "config": self.config.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "PlannedTrial":
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "config": TrialConfig.from_dict(values["config"])})
+
+
+ARM_FIELDS = ("pretrained", "tasks", "backbone", "model")
+
+
+def plan(
+    space: Space,
+    data: str,
+    *,
+    seeds: Sequence[int] = (0,),
+    budget: float = 1.0,
+    weights: str | None = None,
+    cells: Sequence[Mapping[str, Any]] | None = None,
+) -> list[PlannedTrial]:
+    """All trials of a study, validated, in the order in which they start.
+
+    Args:
+        data: name of the data protocol.
+        seeds: each cell is trained once per seed.
+        budget: factor on every trial's epochs (at least one epoch stays).
+        weights: source of the pre-trained arm's weights.
+        cells: only these points of the space, as axis -> value; default: all.
+
+    Raises:
+        UserError: for a value that `TrialConfig` refuses, naming the trial.
+    """
+    seeds = check_seeds(seeds)
+    settings = space_points(space) if cells is None else cells
+    trials = [
+        planned_trial(space, data, axes, seed=seed, budget=budget, weights=weights)
+        for seed, axes in itertools.product(seeds, settings)
+    ]
+    _refuse_twins(space, trials)
+    # Early arrivals at a rung are judged against fewer values; a shuffled order favours no cell.
+    random.Random(0).shuffle(trials)
+    return [dataclasses.replace(trial, order=order) for order, trial in enumerate(trials)]
+
+
+def planned_trial(
+    space: Space, data: str, axes: Mapping[str, Any], *, seed: int, budget: float, weights: str | None
+) -> PlannedTrial:
+    """One point of a space as a trial, without its place in the study's order."""
+    config = make_config(space, data, axes, seed=seed, budget=budget, weights=weights)
+    arm = arm_label(axes, space.roles, config)
+    return PlannedTrial(
+        trial_id=config.digest(), order=0, arm=arm, axes=dict(axes) | {"seed": seed}, config=config
+    )
+
+
+def make_config(
+    space: Space, data: str, axes: Mapping[str, Any], *, seed: int, budget: float, weights: str | None
+) -> TrialConfig:
+    """The config of one point of a space: BASE, then the recipe of the data and arm, then the axes."""
+    if not 0 < budget < float("inf"):
+        raise UserError(f"--budget {budget}: expected a number > 0; 1 is the space's own recipe")
+    fields = space.base | space.on.get(data, {})
+    fields |= {name: value for name, value in axes.items() if name != SCHEDULE}
+    pretrained = bool(fields.get("pretrained", False))
+    recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
+    fields = recipe | fields | {"data": data, "seed": seed}
+    fields["epochs"] = max(1, round(fields["epochs"] * budget * axes.get(SCHEDULE, 1)))
+    fields["weights"] = weights if pretrained else None
+    try:
+        return TrialConfig.from_dict(fields)
+    except UserError as error:
+        values = ", ".join(f"{name}={value!r}" for name, value in axes.items())
+        raise UserError(f"space {space.name}, trial ({values}): {error}") from error
+
+
+def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
+    """The seeds, each once and at least one."""
+    seeds = tuple(seeds)
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise UserError(f"seeds {list(seeds)}: expected different whole numbers ≥ 0, such as 0,1,2")
+    return seeds
+
+
+def arm_label(axes: Mapping[str, Any], roles: Mapping[str, str], config: TrialConfig) -> str:
+    """Reads a trial's arm: backbone (where varied), raw or pre-trained, tasks (where varied)."""
+    varied = {axis for axis, role in roles.items() if role == "arm"}
+    words = []
+    if varied & {"backbone", "model"}:
+        words.append(config.backbone or config.model)
+    words.append("pre-trained" if config.pretrained else "raw")
+    if "tasks" in varied:
+        words.append("joint" if config.multi_task else config.tasks[0])
+    words += [f"{axis}={axes[axis]}" for axis in sorted(varied - set(ARM_FIELDS)) if axis in axes]
+    return ", ".join(words)
+
+
+def _refuse_twins(space: Space, trials: Sequence[PlannedTrial]) -> None:
+    seen: dict[str, PlannedTrial] = {}
+    for trial in trials:
+        if (twin := seen.get(trial.trial_id)) is not None:
+            raise UserError(
+                f"space {space.name}: {trial.axes} and {twin.axes} are the same training run; an axis has no "
+                "effect there or lists a value twice"
+            )
+        seen[trial.trial_id] = trial
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "+".join(value) if isinstance(value, tuple | list) else str(value)

@@ -1,0 +1,1 @@
+"""Draws what the analysis computed: figures and the report page. Imports neither torch nor Ray."""

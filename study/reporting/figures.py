@@ -1,0 +1,54 @@
+"""Which figures a study's report shows. Each figure is a `…_table` and a `draw_…` of that table."""
+
+from dataclasses import dataclass
+
+from study.analysis.answer import Answer
+from study.reporting.plot_answer import answer_picture, closure_picture, contexts_picture
+from study.reporting.plot_training import class_picture, cost_picture, curves_picture, plane_picture
+from study.reporting.plot_treatments import map_pictures, sampled_picture, treatment_picture
+from study.reporting.style import Picture
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The figures of a report, by section; a section without anything to show is empty."""
+
+    answer: list[Picture]
+    treatments: list[Picture]
+    training: list[Picture]
+    classes: list[Picture]
+    cost: list[Picture]
+
+    def all(self) -> list[Picture]:
+        """Every figure once."""
+        return [*self.answer, *self.treatments, *self.training, *self.classes, *self.cost]
+
+
+def draw_pictures(answer: Answer) -> Pictures:
+    """Draws every figure that the study's frames allow."""
+    study = answer.study
+    verdicts = [verdict for each in answer.verdicts.values() for verdict in each]
+    treatments = study.axes("treatment")
+    tasks = list(answer.verdicts)
+    return Pictures(
+        answer=_known(
+            *(answer_picture(answer, verdict) for verdict in answer.primary[:1]),
+            contexts_picture(answer),
+            *(closure_picture(answer, verdict) for verdict in verdicts),
+        ),
+        treatments=_known(
+            *(treatment_picture(study, axis, task) for task in tasks for axis in treatments),
+            *(picture for task in tasks for picture in map_pictures(study, task)),
+            *(sampled_picture(study, task) for task in tasks),
+        ),
+        training=_known(
+            *(curves_picture(study, verdict) for verdict in verdicts),
+            *(plane_picture(study, task) for task in tasks),
+        ),
+        classes=_known(*(class_picture(study, verdict) for verdict in verdicts)),
+        cost=_known(cost_picture(answer)),
+    )
+
+
+def _known(*pictures: Picture | None) -> list[Picture]:
+    return [picture for picture in pictures if picture is not None]

@@ -1,0 +1,137 @@
+"""manifest.json: what was asked, of which code, data and machine; and what changed before a resume."""
+
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from segstrat.errors import UserError
+from segstrat.store import Store
+from study.frame import MANIFEST, SCHEMA
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
+# What a resumed study must share with its beginning, in words for the message.
+FIXED = {
+    "space_source": "the space's file",
+    "code": "the code in segstrat/",
+    "scheduler": "the scheduler",
+    "seeds": "the seeds",
+    "budget": "the budget",
+    "weights": "the pre-trained weights",
+}
+
+
+def describe_code() -> dict[str, Any]:
+    """Commit, whether the tree differs from it, and a digest of the library's files."""
+    digest = hashlib.sha256()
+    for path in sorted((ROOT / "segstrat").rglob("*.py")):
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "code": digest.hexdigest()[:16],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results may depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def new_manifest(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest of a study that starts now; `content` holds what only the caller knows."""
+    return {
+        "schema": SCHEMA,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *sys.argv]),
+        **describe_code(),
+        "versions": versions(),
+        "parent": None,
+        **content,
+    }
+
+
+def read_study_manifest(study: Store) -> dict[str, Any]:
+    """The manifest of an existing study.
+
+    Raises:
+        UserError: if there is none, or if it is of another schema.
+    """
+    if not study.exists(MANIFEST):
+        raise UserError(
+            f"{study.uri} holds no study (no {MANIFEST}); give a folder such as results/wd_grid-figures"
+        )
+    try:
+        manifest = json.loads(study.read(MANIFEST))
+    except ValueError as error:
+        raise UserError(f"{study.uri}/{MANIFEST} cannot be read ({error}); restore it from a copy") from error
+    if manifest.get("schema") != SCHEMA:
+        raise UserError(
+            f"{study.uri} was written with schema {manifest.get('schema')!r}; this version reads {SCHEMA}"
+        )
+    return manifest
+
+
+def write_manifest(study: Store, manifest: Mapping[str, Any]) -> None:
+    """Writes the manifest, whole or not at all."""
+    study.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What a study would be resumed with that is not as it was begun, in words."""
+    found = []
+    for key, words in FIXED.items():
+        if recorded.get(key) != now.get(key):
+            if key in ("seeds", "budget"):
+                words += f" ({recorded.get(key)} before, {now.get(key)} now)"
+            found.append(words)
+    for name in ("precision", "deterministic", "compile", "device_cache"):
+        before, after = recorded.get("options", {}).get(name), now.get("options", {}).get(name)
+        if before != after and before is not None:
+            found.append(f"--{name.replace('_', '-')} ({before} before, {after} now)")
+    if recorded["data"]["digest"] != now["data"]["digest"]:
+        found.append(f"the data {now['data']['name']}")
+    # Trials that an Optuna search proposed are in both: they are read from the recorded manifest.
+    old, new = _trial_ids(recorded), _trial_ids(now)
+    if old != new and not found:
+        found.append(f"the trials ({len(new - old)} new, {len(old - new)} gone)")
+    return found
+
+
+def refuse_changes(study: Store, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises a UserError that says what changed since the study was begun."""
+    found = changes(recorded, now)
+    if found:
+        raise UserError(
+            f"{study.uri} cannot be resumed as it was begun: {', '.join(found)} changed since; go back to "
+            f"commit {(recorded.get('commit') or 'unknown')[:10]}, or pass --accept-changes to mix both"
+        )
+
+
+def _trial_ids(manifest: Mapping[str, Any]) -> set[str]:
+    trials: Sequence[Mapping[str, Any]] = manifest["trials"]
+    return {trial["trial_id"] for trial in trials}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

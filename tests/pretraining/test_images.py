@@ -1,0 +1,169 @@
+"""Classification sets on disk, their crops and their batches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segstrat.errors import UserError
+from segstrat.pretraining import images as classification
+from segstrat.pretraining.images import (
+    eval_batches,
+    middle_crop,
+    open_classification,
+    random_crop,
+    train_batches,
+)
+
+
+def write_set(root: Path, counts: dict[str, int], size: tuple[int, int] = (12, 16)) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name, count in counts.items():
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return root
+
+
+def test_classes_are_sorted_folders_and_labels_follow_them(tmp_path: Path) -> None:
+    data = open_classification(write_set(tmp_path, {"zebra": 2, "ant": 3}))
+    assert data.classes == ("ant", "zebra")
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1]
+    assert [path.parent.name for path in data.val.paths] == ["ant"] * 3 + ["zebra"] * 2
+
+
+def test_greyscale_images_are_read_as_rgb(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"a": 1, "b": 1})
+    Image.fromarray(np.full((5, 4), 77, np.uint8)).save(root / "train" / "a" / "0.png")
+    pixels = open_classification(root).train.read(0)
+    assert pixels.shape == (5, 4, 3)
+    assert (pixels == 77).all()
+
+
+def test_an_image_is_decoded_once_as_long_as_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classification, "KEPT_BYTES", 12 * 16 * 3)
+    train = open_classification(write_set(tmp_path, {"a": 2, "b": 1})).train
+    assert train.read(0) is train.read(0)
+    again = train.read(1)
+    assert again is not train.read(1)
+    np.testing.assert_array_equal(again, train.read(1))
+
+
+def test_the_digest_changes_with_the_files(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"a": 2, "b": 2})
+    before = open_classification(root).digest
+    assert before == open_classification(root).digest
+    (root / "train" / "a" / "1.png").rename(root / "train" / "b" / "2.png")
+    assert open_classification(root).digest != before
+
+
+@pytest.mark.parametrize(
+    ("counts", "lost", "words"),
+    [
+        ({"a": 1, "b": 1}, "train", "no folder train"),
+        ({"a": 1, "b": 1}, "val", "no folder val"),
+        ({"a": 1}, None, "1 class folder;"),
+        ({"a": 1, "b": 0}, None, "b holds no images"),
+        ({"a": 1, "b": 1}, "val/b", "b holds no images"),
+    ],
+)
+def test_a_set_that_is_not_laid_out_as_one_is_named(
+    tmp_path: Path, counts: dict[str, int], lost: str | None, words: str
+) -> None:
+    root = write_set(tmp_path / "set", counts)
+    if lost:
+        (root / lost).rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=words):
+        open_classification(root)
+
+
+def test_a_damaged_image_is_named_when_its_turn_comes(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"a": 2, "b": 2})
+    broken = root / "train" / "b" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    train = open_classification(root).train
+    with pytest.raises(UserError, match=r"b/1\.png"):
+        list(batches_of(train))
+
+
+def batches_of(
+    images: classification.ImageFolder, epoch: int = 0, threads: int = 2, batch_size: int = 2
+) -> list:
+    return list(
+        train_batches(
+            images,
+            batch_size=batch_size,
+            crop_size=8,
+            smallest_crop=0.3,
+            seed=3,
+            epoch=epoch,
+            threads=threads,
+        )
+    )
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch_whatever_the_threads(tmp_path: Path) -> None:
+    train = open_classification(write_set(tmp_path, {"a": 4, "b": 3})).train
+    one, other = batches_of(train, threads=1), batches_of(train, threads=3)
+    assert all(torch.equal(a, b) and torch.equal(x, y) for (a, x), (b, y) in zip(one, other, strict=True))
+    later = batches_of(train, epoch=1)
+    assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(one, later, strict=True))
+
+
+def test_batches_hold_every_image_but_a_last_single_one(tmp_path: Path) -> None:
+    train = open_classification(write_set(tmp_path, {"a": 4, "b": 3})).train
+    assert [len(labels) for _, labels in batches_of(train, batch_size=4)] == [4, 3]
+    assert [len(labels) for _, labels in batches_of(train, batch_size=3)] == [3, 3]
+    images, _ = batches_of(train, batch_size=4)[0]
+    assert images.shape == (4, 3, 8, 8)
+    assert images.dtype == torch.uint8
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    whole = torch.cat([labels for _, labels in batches_of(train, batch_size=4)])
+    assert sorted(whole.tolist()) == [0] * 4 + [1] * 3
+
+
+def test_evaluation_sees_every_image_once_in_order(tmp_path: Path) -> None:
+    val = open_classification(write_set(tmp_path, {"a": 4, "b": 3})).val
+    batches = list(eval_batches(val, batch_size=2, crop_size=12, resize=12, threads=2))
+    assert torch.cat([labels for _, labels in batches]).tolist() == [0] * 4 + [1] * 3
+    images = torch.cat([images for images, _ in batches]).permute(0, 2, 3, 1).numpy()
+    for index in range(len(val)):
+        np.testing.assert_array_equal(images[index], val.read(index)[:, 2:14])
+
+
+def test_a_whole_crop_is_the_image_or_its_mirror_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)
+    crops = [random_crop(image, 9, 1.0, np.random.default_rng(seed)) for seed in range(40)]
+    # A square image is cropped whole only where the aspect ratio happens to be near 1.
+    exact = [crop for crop in crops if (crop == image).all()]
+    mirrored = [crop for crop in crops if (crop == image[:, ::-1]).all()]
+    assert exact
+    assert mirrored
+
+
+def test_crops_cover_the_asked_share_of_the_area() -> None:
+    # Colour is position: the range of values in a crop is the extent that it covers.
+    position = np.arange(200, dtype=np.uint8)
+    image = np.stack(np.broadcast_arrays(position[:, None], position[None, :], np.uint8(0)), axis=2)
+    shares = []
+    for seed in range(60):
+        crop = random_crop(image, 64, 0.25, np.random.default_rng(seed)).astype(int)
+        height, width = (np.ptp(crop[:, :, channel]) / 199 for channel in (0, 1))
+        shares.append(height * width)
+    assert 0.2 < min(shares) < 0.4
+    assert 0.8 < max(shares) <= 1.0
+
+
+def test_the_middle_is_cropped_after_the_resize() -> None:
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, 30:50] = 255
+    crop = middle_crop(image, 10, 20)
+    assert crop.shape == (10, 10, 3)
+    assert (crop == 255).all()

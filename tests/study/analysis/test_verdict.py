@@ -1,0 +1,102 @@
+import pandas as pd
+import pytest
+
+from study.analysis.contrasts import Chosen, Contrasts
+from study.analysis.intervals import Interval
+from study.analysis.verdict import MARGIN, ahead, decisive_contrasts, judge, points, with_interval
+
+
+def interval(low, high, n=5):
+    return Interval((low + high) / 2, low, high, n, "test")
+
+
+UNKNOWN = Interval(0.03, None, None, 1, "no interval: 1 seed, at least 3 are needed")
+NOTHING = Interval(None, None, None, 0, "no value")
+
+
+def found(gap, improvement, remaining, missing=()):
+    chosen = Chosen({0: "weight decay 5e-4"}, pd.Series([0.3]), same_seed=False)
+    return Contrasts(
+        gap=gap, improvement=improvement, remaining=remaining, closure=NOTHING, raw=chosen, pretrained=chosen,
+        reference="weight decay 0",
+        differences={name: pd.Series([0.01, 0.02, 0.03]) for name in ("gap", "improvement", "remaining")},
+        variance_factors=dict.fromkeys(("gap", "improvement", "remaining"), 1.0),
+        missing=missing,
+    )  # fmt: skip
+
+
+GAP = interval(0.05, 0.07)
+
+
+@pytest.mark.parametrize(
+    ("gap", "improvement", "remaining", "label"),
+    [
+        (GAP, interval(0.05, 0.07), interval(-0.005, 0.008), "closes"),
+        (GAP, interval(0.05, 0.12), interval(-0.03, -0.01), "closes"),  # raw even overtakes
+        (GAP, interval(0.01, 0.03), interval(0.02, 0.05), "narrows"),
+        (GAP, interval(-0.01, 0.02), interval(0.03, 0.06), "does not close"),
+        (GAP, interval(-0.03, -0.01), interval(0.06, 0.09), "does not close"),
+        (GAP, interval(0.03, 0.06), interval(0.0, 0.03), "undetermined"),  # holds the margin
+        (interval(-0.01, 0.02), interval(0.0, 0.02), interval(-0.005, 0.005), "undetermined"),  # no gap shown
+        (
+            interval(0.002, 0.008),
+            interval(0.0, 0.02),
+            interval(-0.005, 0.005),
+            "undetermined",
+        ),  # below margin
+        (UNKNOWN, UNKNOWN, UNKNOWN, "undetermined"),
+        (NOTHING, NOTHING, NOTHING, "undetermined"),
+        (NOTHING, NOTHING, interval(0.02, 0.05), "undetermined"),  # no reference
+    ],
+)
+def test_the_label_follows_the_intervals(gap, improvement, remaining, label):
+    assert judge(found(gap, improvement, remaining))[0] == label
+
+
+def test_the_margin_decides():
+    narrow = found(GAP, interval(0.04, 0.05), interval(0.012, 0.018))
+    assert judge(narrow, 0.01)[0] == "narrows"
+    assert judge(narrow, 0.015)[0] == "undetermined"
+    assert judge(narrow, 0.02)[0] == "closes"
+
+
+def test_reasons_hold_the_numbers():
+    label, reason = judge(found(GAP, interval(0.01, 0.03), interval(0.02, 0.05)))
+    assert label == "narrows"
+    assert "2 points (95 % interval 1.0 to 3.0, 5 seeds)" in reason
+    assert "3.5 points (95 % interval 2.0 to 5.0, 5 seeds) ahead of" in reason
+    assert "margin of 1 point" in reason
+
+
+def test_a_single_seed_says_so_without_an_interval():
+    _, reason = judge(found(UNKNOWN, UNKNOWN, UNKNOWN))
+    assert "One seed allows no interval" in reason
+    assert "95 %" not in reason
+
+
+def test_missing_parts_are_named():
+    _, reason = judge(found(NOTHING, NOTHING, NOTHING, missing=["The study has no raw trial."]))
+    assert reason == "The study has no raw trial."
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.012, "1.2 points"), (0.01, "1 point"), (-0.004, "−0.4 points"), (0.1, "10 points")]
+)
+def test_points(value, text):
+    assert points(value) == text
+
+
+def test_behind_is_not_a_negative_lead():
+    assert ahead(interval(-0.03, -0.01)) == "2 points (95 % interval 1.0 to 3.0, 5 seeds) behind"
+    assert with_interval(UNKNOWN) == "3 points (1 seed, no interval)"
+    assert with_interval(NOTHING) == "an unknown number of points"
+
+
+def test_decisive_contrasts_ask_for_seeds_only_where_unsettled():
+    rows = decisive_contrasts(found(GAP, interval(-0.01, 0.02), interval(0.0, 0.03)), MARGIN)
+    by_name = {row["contrast"]: row for row in rows}
+    assert by_name["gap"]["settled"]
+    assert not by_name["remaining"]["settled"]
+    # Mean .02 and spread .01 of three seeds against a threshold of .01: 7 seeds by Student's t.
+    assert by_name["remaining"]["seeds"] == 7
+    assert not by_name["improvement"]["settled"]

@@ -1,0 +1,76 @@
+"""Every space in search_spaces/ can be planned, and each of its trials can be built."""
+
+import pytest
+
+from segstrat.models import assemble_model
+from segstrat.tasks import Task
+from study.planning.sampling import STARTUP_POINTS
+from study.planning.space import load_space, space_names
+from study.planning.trials import plan
+
+TASKS = {"semseg": Task("semseg", 21), "parts": Task("parts", 7)}
+SIZES = {
+    "backbones": 6,
+    "batch_size": 24,
+    "dropout_wd": 36,
+    "label_fraction": 24,
+    "multitask": 6,
+    "optuna_wd_dropout": 48,
+    "regularizers": 32,
+    "sobol_wd_dropout": 32,
+    "wd_grid": 12,
+    "wd_squeezenet": 6,
+}
+
+
+def test_every_space_is_listed_here():
+    assert space_names() == sorted(SIZES)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_space_states_its_question_command_and_cost(name):
+    space = load_space(name)
+    assert space.size == SIZES[name]
+    assert space.question.endswith("?")
+    assert f"--space {name}" in space.doc
+    assert f"{SIZES[name]} a seed" in space.doc or "Trials: 2 arms" in space.doc
+    assert "Cost:" in space.doc
+    assert space.roles["pretrained"] == "arm"
+
+
+@pytest.mark.parametrize("name", SIZES)
+@pytest.mark.parametrize("data", ["figures", "d3"])
+def test_its_models_can_be_built(name, data):
+    import torch
+
+    trials = plan(load_space(name), data, seeds=(0,), weights="imagenet")
+    startup = 2 * STARTUP_POINTS if name == "optuna_wd_dropout" else SIZES[name]
+    assert len(trials) == startup, "Optuna proposes the rest while the study runs"
+    built = set()
+    for trial in trials:
+        config = trial.config
+        key = (config.model, config.backbone, config.tasks, config.dropout > 0, config.stochastic_depth > 0)
+        if key in built:
+            continue
+        built.add(key)
+        with torch.device("meta"):
+            model = assemble_model(config, {task: TASKS[task] for task in config.tasks})
+        assert set(model.heads) == set(config.tasks)
+
+
+def test_joint_training_is_asynchronous_where_images_have_one_label():
+    trials = plan(load_space("multitask"), "d1+d2", seeds=(0,), weights="imagenet")
+    assert all(trial.config.asynchronous for trial in trials)
+    assert not any(
+        trial.config.asynchronous for trial in plan(load_space("multitask"), "d3", weights="imagenet")
+    )
+
+
+def test_sampled_points_are_the_same_in_both_arms():
+    trials = plan(load_space("sobol_wd_dropout"), "figures", weights="w.pt")
+    points = {
+        arm: {(trial.axes["weight_decay"], trial.axes["dropout"]) for trial in trials if trial.arm == arm}
+        for arm in ("raw", "pre-trained")
+    }
+    assert points["raw"] == points["pre-trained"]
+    assert len(points["raw"]) == 16

@@ -1,0 +1,153 @@
+import dataclasses
+from types import ModuleType
+
+import pytest
+from ray import tune
+
+from segstrat.errors import UserError
+from study.planning.sampling import quasi_random
+from study.planning.space import load_space, space_from_module
+from study.planning.trials import PlannedTrial, plan
+
+
+def module(**parts) -> ModuleType:
+    """A space like a file in search_spaces/, with parts replaced; None removes a part."""
+    defaults = {
+        "__doc__": "A question?",
+        "QUESTION": "A question?",
+        "BASE": {"model": "fcn32s"},
+        "SPACE": {
+            "pretrained": tune.grid_search([False, True]),
+            "weight_decay": tune.grid_search([0.0, 1e-3]),
+        },
+        "ROLES": {"pretrained": "arm", "weight_decay": "treatment"},
+        "METRIC": "semseg_val_miou",
+    }
+    made = ModuleType("toy")
+    made.__file__ = None
+    for name, value in (defaults | parts).items():
+        if value is not None:
+            setattr(made, name, value)
+    return made
+
+
+def test_wd_grid_is_the_thesiss_grid_with_two_values_more():
+    space = load_space("wd_grid")
+    trials = plan(space, "d1", weights="imagenet")
+    assert len(trials) == 12
+    for trial in trials:
+        pretrained = trial.config.pretrained
+        assert trial.config.epochs == (100 if pretrained else 300)
+        assert trial.config.learning_rate == 5e-3
+        assert trial.config.weights == ("imagenet" if pretrained else None)
+        assert trial.arm == ("pre-trained" if pretrained else "raw")
+    assert {trial.config.weight_decay for trial in trials} == {0.0, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2}
+
+
+def test_the_order_is_shuffled_and_the_same_every_time():
+    space = load_space("wd_grid")
+    first, second = plan(space, "figures", weights="w"), plan(space, "figures", weights="w")
+    assert first == second
+    assert [trial.order for trial in first] == list(range(12))
+    decays = [trial.config.weight_decay for trial in first]
+    assert decays != sorted(decays)
+    assert [trial.arm for trial in first] != sorted(trial.arm for trial in first)
+
+
+def test_seeds_replicate_every_cell_and_pairs_share_all_but_the_arm():
+    trials = plan(load_space("wd_grid"), "figures", seeds=(0, 1, 2), weights="w")
+    assert len(trials) == 36
+    raw, pretrained = (
+        next(t.config for t in trials if t.axes == {"pretrained": arm, "weight_decay": 0.0, "seed": 1})
+        for arm in (False, True)
+    )
+    differing = {name for name, value in raw.to_dict().items() if pretrained.to_dict()[name] != value}
+    assert {"pretrained", "weights"} <= differing <= {"pretrained", "weights", "epochs"}
+
+
+def test_a_budget_scales_every_trials_epochs():
+    trials = plan(load_space("wd_grid"), "d1", budget=0.1, weights="w")
+    assert {trial.config.epochs for trial in trials} == {10, 30}
+    assert {t.config.epochs for t in plan(load_space("wd_grid"), "d1", budget=1e-6, weights="w")} == {1}
+
+
+def test_a_planned_trial_survives_the_manifest():
+    for trial in plan(load_space("wd_grid"), "figures", weights="w"):
+        assert PlannedTrial.from_dict(trial.to_dict()) == trial
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"ROLES": None}, "ROLES missing"),
+        ({"SPACE": {"weight_decay": tune.grid_search([])}}, "axis 'weight_decay' has no values"),
+        ({"SPACE": {"weight_decay": tune.grid_search([0.1, 0.1])}}, r"lists 0\.1 twice"),
+        ({"SPACE": {"wieght_decay": tune.grid_search([0.1])}}, "did you mean 'weight_decay'"),
+        ({"SPACE": {"weight_decay": 0.1}}, "a fixed value belongs in BASE"),
+        ({"ROLES": {"pretrained": "arm", "weight_decay": "axis"}}, "has role 'axis'"),
+        ({"ROLES": {"pretrained": "arm", "weight_decay": "treatment", "dropout": "arm"}}, "names 'dropout'"),
+        ({"SEARCH": "random"}, "expected 'grid' or 'tpe'"),
+    ],
+)
+def test_an_unsound_space_is_refused_with_the_axis_named(parts: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        space_from_module("toy", module(**parts))
+
+
+def test_a_bad_value_is_refused_with_the_trial_named():
+    bad = module(SPACE={"dropout": tune.grid_search([0.0, 1.5])}, ROLES={"dropout": "treatment"})
+    with pytest.raises(UserError, match=r"space toy, trial \(dropout=1.5\): TrialConfig.dropout=1.5"):
+        plan(space_from_module("toy", bad), "d1")
+
+
+def test_an_axis_without_effect_is_refused():
+    twins = module(SPACE={"schedule": tune.grid_search([1.0, 1.0001])}, ROLES={"schedule": "nuisance"})
+    with pytest.raises(UserError, match="the same training run"):
+        plan(space_from_module("toy", twins), "d1")
+
+
+@pytest.mark.parametrize("seeds", [(), (0, 0), (-1,)])
+def test_bad_seeds_are_refused(seeds: tuple[int, ...]):
+    with pytest.raises(UserError, match="seeds"):
+        plan(load_space("wd_grid"), "d1", seeds=seeds, weights="w")
+
+
+def test_an_unknown_space_lists_the_known_ones():
+    with pytest.raises(UserError, match="unknown space 'wd_gird': did you mean 'wd_grid'"):
+        load_space("wd_gird")
+
+
+def test_sampled_axes_draw_the_same_points_in_every_arm_and_cover_the_range():
+    sampled = module(
+        SPACE={
+            "pretrained": tune.grid_search([False, True]),
+            "weight_decay": tune.loguniform(1e-5, 1e-1),
+            "dropout": tune.uniform(0.0, 0.5),
+        },
+        ROLES={"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"},
+        SAMPLES=17,
+    )
+    trials = plan(space_from_module("toy", sampled), "d1", weights="w")
+    assert len(trials) == 34
+    raw, pretrained = (
+        sorted((t.config.weight_decay, t.config.dropout) for t in trials if t.config.pretrained == arm)
+        for arm in (False, True)
+    )
+    assert raw == pretrained
+    assert raw.pop(0) == (0.0, 0.0), "the unregularized point, which no distribution draws"
+    # A Sobol sequence puts one of 16 points in each sixteenth of every axis.
+    assert [int((decay_dropout[1]) / 0.5 * 16) for decay_dropout in sorted(raw, key=lambda p: p[1])] == list(
+        range(16)
+    )
+
+
+def test_quasi_random_points_are_reproducible():
+    domain = {"weight_decay": tune.loguniform(1e-5, 1e-1)}
+    assert quasi_random(domain, 5) == quasi_random(domain, 5)
+    assert all(1e-5 <= point["weight_decay"] <= 1e-1 for point in quasi_random(domain, 5))
+
+
+def test_a_planned_trial_has_a_telling_label():
+    trial = plan(load_space("wd_grid"), "figures", weights="w")[0]
+    assert trial.label == f"{trial.arm} weight_decay={trial.config.weight_decay:g} seed=0"
+    assert dataclasses.replace(trial, arm="raw, joint").label.startswith("raw, joint weight_decay")

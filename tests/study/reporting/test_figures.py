@@ -1,0 +1,270 @@
+"""Every figure's table on a small study whose values are known, and that each table can be drawn."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from study.analysis.answer import analyse
+from study.analysis.study import Study
+from study.analysis.thesis import table_1_2
+from study.frame import write_frames
+from study.reporting.figures import draw_pictures
+from study.reporting.plot_answer import (
+    closure_table,
+    context_table,
+    contrast_table,
+    draw_contexts,
+    draw_contrasts,
+    draw_ladder,
+    ladder_table,
+    shown_closure,
+)
+from study.reporting.plot_training import class_table, cost_table, curve_table, plane_table
+from study.reporting.plot_treatments import color_range, draw_map, map_table, sampled_table, treatment_table
+from study.reporting.style import CSS_NAMES, PNG_DPI, arm_colors
+
+RAW = {0.0: 0.25, 5e-4: 0.30, 5e-3: 0.28}
+PRE = {0.0: 0.40, 5e-4: 0.38, 5e-3: 0.35}
+
+
+@pytest.fixture
+def answer(study_writer, make_trial):
+    """Three seeds that differ by a constant; the strongest raw decay of seed 2 was stopped."""
+    trials = []
+    for seed in range(3):
+        for pre, cells in ((False, RAW), (True, PRE)):
+            for decay, value in cells.items():
+                axes = {"pretrained": pre, "weight_decay": decay, "seed": seed}
+                if (pre, decay, seed) == (False, 5e-3, 2):
+                    stopped = {"status": "stopped", "stop_epoch": 2, "stop_rung": 0, "epochs": 4}
+                    trials.append(make_trial(axes, [0.1, 0.2], **stopped))
+                else:
+                    trials.append(make_trial(axes, value + 0.01 * seed, train=0.8 if not pre else 0.6))
+    folder = study_writer(trials)
+    write_frames(folder)
+    return analyse(Study.open(folder))
+
+
+def test_figure_6_1_is_reproduced_from_the_thesis():
+    table = treatment_table(table_1_2(), "weight_decay", "semseg")
+    lines = table.pivot_table(index=["arm", "split", "score"], columns="level", values="value")
+    assert lines.loc[("raw", "val", "miou")].tolist() == [0.380, 0.398, 0.411, 0.397]
+    assert lines.loc[("raw", "train", "miou")].tolist() == [0.697, 0.727, 0.707, 0.661]
+    assert lines.loc[("pre-trained", "val", "miou")].tolist() == [0.472, 0.474, 0.471, 0.457]
+    assert lines.loc[("pre-trained", "train", "loss")].tolist() == [0.323, 0.329, 0.344, 0.381]
+    assert len(lines) == 8
+    assert table["final"].all()
+
+
+def test_stopped_trials_are_not_final_in_figure_6_1(answer):
+    table = treatment_table(answer.study, "weight_decay", "semseg")
+    stopped = table[~table["final"]]
+    assert set(stopped["level"]) == {5e-3}
+    assert set(stopped["arm"]) == {"raw"}
+    assert stopped.query("split == 'val' and score == 'miou'")["value"].tolist() == [0.2]
+
+
+def test_the_line_of_figure_6_1_leaves_stopped_trials_out(answer):
+    from study.reporting.plot_treatments import draw_treatment
+
+    table = treatment_table(answer.study, "weight_decay", "semseg")
+    ax = draw_treatment(table, "weight_decay", "miou").axes[0]
+    solid = [line for line in ax.lines if line.get_linestyle() == "-" and len(line.get_xdata()) == 3]
+    ends = sorted(round(float(line.get_ydata()[-1]), 6) for line in solid)
+    # The mean of the two completed raw seeds, not of all three.
+    assert ends[0] == pytest.approx(0.285)
+    hollow = [line for line in ax.lines if line.get_markerfacecolor() == "none" and len(line.get_ydata())]
+    assert sorted(float(value) for line in hollow for value in line.get_ydata()) == pytest.approx([0.2, 0.3])
+
+
+def test_ladder(answer):
+    table = ladder_table(answer.study, answer.primary[0])
+    means = table.groupby("place")["value"].mean()
+    assert means["raw, unregularized"] == pytest.approx(0.26)
+    assert means["raw, best regularized"] == pytest.approx(0.31)
+    assert means["pre-trained, best"] == pytest.approx(0.41)
+    assert isinstance(draw_ladder(table), Figure)
+    assert isinstance(draw_ladder(table[table["place"] != "raw, unregularized"]), Figure)
+
+
+def test_contrasts_are_in_points(answer):
+    table = contrast_table(answer, answer.primary[0]).set_index("contrast")
+    assert table["estimate"].tolist() == pytest.approx([15, 5, 10])
+    assert table["margin"].tolist() == [1.0] * 3
+    assert isinstance(draw_contrasts(table.reset_index()), Figure)
+
+
+def test_closure_of_every_setting(answer):
+    table = closure_table(answer.study, answer.primary[0])
+    assert table["setting"].tolist() == [
+        "weight decay 5e-4", "weight decay 5e-3", "best, chosen on other seeds"
+    ]  # fmt: skip
+    assert table["estimate"].tolist() == pytest.approx([100 / 3, 20, 100 / 3])
+    # The stopped seed leaves two of the second setting: no interval.
+    assert table["n"].tolist() == [3, 2, 3]
+    assert np.isnan(table["low"].iloc[1])
+
+
+def test_contexts(answer):
+    table = context_table(answer)
+    assert table["contrast"].tolist() == ["gap", "remaining"]
+    assert isinstance(draw_contexts(table, 0.01), Figure)
+
+
+def test_map_counts_and_bounds(answer):
+    table = map_table(answer.study, "semseg", None, "weight_decay").set_index(["arm", "column"])
+    cell = table.loc[("raw", 5e-3)]
+    assert (cell["n"], cell["stopped"], cell["planned"]) == (2, 1, 3)
+    assert cell["val_miou"] == pytest.approx(0.285)
+    # Seeds 0 and 1 ended at .28 and .29; the stopped one had shown .2 and its arm's best is .32.
+    assert cell["bound_low"] == pytest.approx((0.28 + 0.29 + 0.2) / 3)
+    assert cell["bound_high"] == pytest.approx((0.28 + 0.29 + 0.32) / 3)
+    assert isinstance(draw_map(table.reset_index(), None, "weight_decay", "map", (0.25, 0.42)), Figure)
+
+
+def test_a_map_without_any_value_is_drawn(answer):
+    table = map_table(answer.study, "semseg", None, "weight_decay")
+    empty = table.assign(n=0, val_miou=None, low=None, high=None, bound_low=np.nan, bound_high=np.nan)
+    assert isinstance(draw_map(empty, None, "weight_decay", "map", color_range(empty)), Figure)
+
+
+def test_panels_of_a_map_share_their_colours(answer):
+    """Raw's best cell must not look like pre-trained's: the same colour means the same mIoU in each panel."""
+    table = map_table(answer.study, "semseg", None, "weight_decay")
+    low, high = color_range(table)
+    assert (low, high) == pytest.approx((0.26, 0.41))
+    faces = []
+    for arm in ("raw", "pre-trained"):
+        part = table[table["arm"] == arm]
+        figure = draw_map(part, None, "weight_decay", arm, (low, high))
+        faces.append([patch.get_facecolor()[:3] for patch in figure.axes[0].patches])
+    assert not set(faces[0]) & set(faces[1])
+
+
+def test_a_long_closure_table_is_cut_to_what_closes_most():
+    known = {"low": 0.0, "high": 1.0, "n": 3}
+    rows = [{"setting": f"s{i}", "estimate": float(i), "chosen": False} | known for i in range(20)]
+    rows.append({"setting": "best", "estimate": 3.0, "chosen": True} | known)
+    shown = shown_closure(pd.DataFrame(rows))
+    assert shown["setting"].tolist() == [*(f"s{i}" for i in range(12, 20)), "best"]
+
+
+def test_two_treatments_make_a_square_map(study_writer, make_trial):
+    trials = [
+        make_trial(
+            {"pretrained": pre, "weight_decay": decay, "dropout": rate, "seed": 0}, 0.2 + rate + 10 * decay
+        )
+        for pre in (False, True)
+        for decay in (0.0, 1e-3)
+        for rate in (0.0, 0.2)
+    ]
+    roles = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
+    folder = study_writer(trials, roles=roles)
+    write_frames(folder)
+    study = Study.open(folder)
+    table = map_table(study, "semseg", "weight_decay", "dropout")
+    assert len(table) == 8
+    assert table.query("arm == 'raw' and row == 1e-3 and column == 0.2")["val_miou"].item() == pytest.approx(
+        0.41
+    )
+    # One treatment is shown with the other at its weakest.
+    shown = treatment_table(study, "dropout", "semseg").query("split == 'val' and score == 'miou'")
+    assert shown["value"].tolist() == pytest.approx([0.2, 0.4] * 2)
+    names = [picture.name for picture in draw_pictures(analyse(study)).treatments]
+    assert "map-semseg-weight_decay-dropout" in names
+
+
+def test_sampled_points_are_each_shown(study_writer, make_trial):
+    trials = [
+        make_trial({"pretrained": pre, "weight_decay": 1e-5 * 1.7**index, "seed": 0}, 0.3 + 0.001 * index)
+        for pre in (False, True)
+        for index in range(14)
+    ]
+    folder = study_writer(trials, roles={"pretrained": "arm", "weight_decay": "treatment"})
+    write_frames(folder)
+    study = Study.open(folder)
+    table = sampled_table(study, "semseg")
+    assert len(table) == 28
+    assert table["weight_decay"].nunique() == 14
+    pictures = draw_pictures(analyse(study)).treatments
+    assert [picture.name for picture in pictures] == ["sampled-semseg"]
+
+
+def test_curves_hold_completed_trials_with_seed_bands(answer):
+    table = curve_table(answer.study, answer.primary[0])
+    best = table.query("line == 'raw, best regularized' and split == 'val' and score == 'miou'")
+    assert best["epoch"].tolist() == [1, 2, 3, 4]
+    last = best.iloc[-1]
+    assert (last["low"], last["mean"], last["high"]) == pytest.approx((0.30, 0.31, 0.32))
+    assert last["n"] == 3
+
+
+def test_the_plane_has_every_trial(answer):
+    table = plane_table(answer.study, "semseg")
+    assert len(table) == 18
+    assert table["final"].sum() == 17
+
+
+def test_class_differences_leave_unknown_classes_out(answer):
+    table = class_table(answer.study, answer.primary[0])
+    remaining = table[table["contrast"] == "remaining"]
+    # The fourth class of the synthetic records has no IoU.
+    assert remaining["label"].tolist() == ["class 0", "class 1", "class 2"]
+    assert remaining["estimate"].tolist() == pytest.approx([10] * 3)
+    assert table[table["contrast"] == "improvement"]["estimate"].tolist() == pytest.approx([5] * 3)
+
+
+def test_cost_counts_what_was_saved(answer):
+    table = cost_table(answer.study).set_index("arm")
+    assert table.loc["raw", ["trials", "epochs", "budget", "saved"]].tolist() == [9, 34, 36, 2]
+    assert table.loc["pre-trained", "saved"] == 0
+    assert table.loc["raw", "hours"] == pytest.approx(90 / 3600)
+
+
+def test_pictures_have_captions_files_and_themable_colours(answer):
+    pictures = draw_pictures(answer).all()
+    assert {picture.name for picture in pictures} >= {
+        "answer-semseg", "closure-semseg", "semseg-weight_decay", "map-semseg-weight_decay", "curves-semseg",
+        "plane-semseg", "classes-semseg", "cost",
+    }  # fmt: skip
+    for picture in pictures:
+        assert len(picture.caption) > 60
+        for svg in picture.inline():
+            assert svg.startswith("<svg")
+            assert "var(--ink" in svg
+            assert 'fill="#ffffff"' not in svg
+    files = next(picture for picture in pictures if picture.name == "cost").files()
+    assert set(files) == {"cost.svg", "cost.png"}
+    assert b"var(--" not in files["cost.svg"]
+    panel = next(picture for picture in pictures if picture.name == "cost").panels[0]
+    width, height = (PNG_DPI * size for size in panel.get_size_inches())
+    with Image.open(io.BytesIO(files["cost.png"])) as png:
+        assert png.size == (int(width), int(height)), "too coarse for print"
+
+
+def test_a_layout_found_for_one_format_serves_all(answer):
+    picture = draw_pictures(answer).all()[0]
+    first = picture.files()
+    assert picture.inline("a-") != picture.inline("b-")
+    assert picture.files() == first
+
+
+def test_the_same_table_gives_the_same_file(answer):
+    twice = [draw_ladder(ladder_table(answer.study, answer.primary[0])) for _ in range(2)]
+    from study.reporting.style import Picture
+
+    first, second = (Picture("x", "t", "c", (figure,)).files()["x.svg"] for figure in twice)
+    assert first == second
+
+
+def test_colours_of_arms():
+    colors = arm_colors(["raw", "pre-trained", "raw"])
+    assert len(set(colors.values())) == 2
+    several = arm_colors([f"arm {index}" for index in range(6)])
+    assert len(set(several.values())) == 6
+    assert set(several.values()) <= set(CSS_NAMES)
+    assert pd.Series(colors).notna().all()

@@ -1,0 +1,281 @@
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segstrat.errors import UserError
+from segstrat.store import Store
+from study.analysis.answer import analyse
+from study.analysis.thesis import table_1_2
+from study.frame import write_frames
+from study.report import main, make_page, render, write_report
+from study.reporting.gallery import write_gallery
+
+ROOT = Path(__file__).parents[3]
+
+
+def grid(make_trial, seeds=(0, 1, 2)):
+    cells = {False: (0.25, 0.29), True: (0.36, 0.34)}
+    return [
+        make_trial(
+            {"pretrained": pre, "weight_decay": decay, "seed": seed}, value + 0.002 * seed * (1 + decay)
+        )
+        for seed in seeds
+        for pre, values in cells.items()
+        for decay, value in zip((0.0, 5e-4), values, strict=True)
+    ]
+
+
+@pytest.fixture
+def study(study_writer, make_trial):
+    folder = study_writer(grid(make_trial))
+    write_frames(folder)
+    return folder
+
+
+class Balance(html.parser.HTMLParser):
+    """Counts open tags, and collects what a browser would fetch."""
+
+    VOID = ("meta", "br", "img", "link", "hr", "input")
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name == "src" or (name == "href" and tag == "link"):
+                self.fetched.append(value)
+
+    def handle_startendtag(self, _, attrs):
+        self.ids += [value for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def parsed(text):
+    parser = Balance()
+    parser.feed(text)
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+    return parser
+
+
+def test_the_page_opens_with_the_verdict_and_fetches_nothing(study):
+    sentence = write_report(study, files=False)
+    text = (study / "report.html").read_text()
+    assert parsed(text).fetched == []
+    assert not re.search(r"url\((?!#)|@import", text)
+    head, _, _ = text.partition("</h1>")
+    assert "Narrows the gap" in head
+    assert text.index("Narrows the gap") < text.index("<svg")
+    assert sentence.split(":")[0][:40] in text
+    for heading in (
+        "What would change this answer",
+        "Hypothesis and claims",
+        "Provenance",
+        "Beside the thesis",
+    ):
+        assert heading in text
+    assert len(text) < 1_000_000
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_verdict_and_figures_lie_beside_the_page(study):
+    write_report(study)
+    verdict = json.loads((study / "verdict.json").read_text())
+    assert verdict["verdict"] == "narrows"
+    assert verdict["effects"][0]["closure"]["low"] is not None
+    files = {path.name for path in (study / "figures").iterdir()}
+    assert {"semseg-weight_decay-a.svg", "semseg-weight_decay-b.png", "answer-semseg-a.png"} <= files
+
+
+def test_a_running_study_follows_itself(study_writer, make_trial):
+    trials = grid(make_trial)
+    trials[-1] |= {"status": "unfinished"}
+    folder = study_writer(trials, scheduler={"name": "asha", "reduction_factor": 2, "rung_fractions": [0.5]})
+    write_frames(folder)
+    write_report(folder, files=False)
+    text = (folder / "report.html").read_text()
+    assert 'http-equiv="refresh"' in text
+    assert "1 of 12 trials have not finished" in text
+    assert not (folder / "figures").exists()
+    write_report(folder)
+    assert 'http-equiv="refresh"' not in (folder / "report.html").read_text()
+
+
+def test_the_report_is_rebuilt_without_torch_and_ray(study):
+    """On a laptop with the frames alone: neither is importable, and the records are gone."""
+    blocker = (
+        "import sys\n"
+        "class Block:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.split('.')[0] in ('torch', 'torchvision', 'ray', 'optuna'):\n"
+        "            raise ImportError(f'{name} is blocked')\n"
+        "sys.meta_path.insert(0, Block())\n"
+        "import runpy\n"
+        f"sys.argv = ['report.py', {str(study)!r}]\n"
+        f"runpy.run_path({str(ROOT / 'study' / 'report.py')!r}, run_name='__main__')\n"
+    )
+    for records in study.glob("trials/*/records.json"):
+        records.unlink()
+    done = subprocess.run(
+        [sys.executable, "-c", blocker], capture_output=True, text=True, timeout=120, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "narrows the gap" in done.stdout
+    assert (study / "report.html").is_file()
+
+
+def test_csv_frames_give_the_same_verdict(study):
+    first = write_report(study, files=False)
+    for name in ("trials", "epochs"):
+        (study / f"{name}.parquet").unlink()
+    assert write_report(study, files=False) == first
+
+
+def test_the_thesis_as_a_study_has_a_page():
+    text = render([make_page(analyse(table_1_2()))])
+    parsed(text)
+    assert "one seed allows no interval" in text
+    assert "Only the best epoch is known" in text
+    assert "9.4" in text
+
+
+def broken(kind, study_writer, make_trial):
+    trials = grid(make_trial)
+    if kind == "no trials":
+        return study_writer([])
+    if kind == "nothing completed":
+        return study_writer([entry | {"status": "diverged", "curve": [0.1, None]} for entry in trials])
+    if kind == "nothing started":
+        return study_writer([entry | {"status": "not started", "curve": []} for entry in trials])
+    if kind == "one arm":
+        return study_writer([entry for entry in trials if entry["axes"]["pretrained"]])
+    if kind == "one seed":
+        return study_writer(grid(make_trial, seeds=(0,)))
+    if kind == "no roles":
+        return study_writer(trials, roles={})
+    return study_writer(trials, roles=None, data={})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["no trials", "nothing completed", "nothing started", "one arm", "one seed", "no roles", "no data facts"],
+)
+def test_bad_studies_get_a_page_that_says_why(kind, study_writer, make_trial):
+    folder = broken(kind, study_writer, make_trial)
+    write_frames(folder)
+    sentence = write_report(folder)
+    text = (folder / "report.html").read_text()
+    parsed(text)
+    assert not re.search(
+        r"\bnan\b|\bNone\b|<NA>", re.sub(r"<style>.*?</style>|<script>.*?</script>", "", text, flags=re.S)
+    )
+    verdict = json.loads((folder / "verdict.json").read_text())
+    if kind != "no data facts":
+        assert verdict["verdict"] == "undetermined"
+        assert "ndetermined" in sentence
+
+
+def test_a_frame_of_another_version_gets_a_page(study):
+    pd.read_parquet(study / "trials.parquet").drop(columns="status").to_parquet(study / "trials.parquet")
+    sentence = write_report(study)
+    assert sentence.startswith("Undetermined: the frames in")
+    assert "lack status" in (study / "report.html").read_text()
+    assert json.loads((study / "verdict.json").read_text())["verdict"] == "undetermined"
+
+
+def test_a_study_without_a_manifest_says_that_it_has_no_roles(study):
+    (study / "manifest.json").unlink()
+    assert "states no roles" in write_report(study)
+
+
+def test_several_studies_on_one_page(study_writer, make_trial, tmp_path, capsys):
+    folders = []
+    for name in ("first", "second"):
+        folder = study_writer(grid(make_trial), name=name)
+        write_frames(folder)
+        folders.append(str(folder))
+    out = tmp_path / "both.html"
+    assert main([*folders, "--out", str(out)]) == 0
+    text = out.read_text()
+    parsed(text)
+    assert "2 studies" in text
+    assert text.count("Narrows the gap") == 2
+    assert "all together" in capsys.readouterr().out
+
+
+def test_a_study_of_another_version_is_left_out_of_the_common_page(study, tmp_path, capsys):
+    old = tmp_path / "old"
+    shutil.copytree(study, old)
+    pd.read_parquet(old / "trials.parquet").drop(columns="status").to_parquet(old / "trials.parquet")
+    out = tmp_path / "both.html"
+    assert main([str(old), str(study), "--out", str(out)]) == 0
+    assert "old: Undetermined" in capsys.readouterr().out
+    assert out.read_text().count("Narrows the gap") == 1
+
+
+def test_studies_of_another_version_alone_have_no_common_page(study, tmp_path, capsys):
+    pd.read_parquet(study / "trials.parquet").drop(columns="status").to_parquet(study / "trials.parquet")
+    assert main([str(study), str(study), "--out", str(tmp_path / "both.html")]) == 0
+    assert "all together" not in capsys.readouterr().out
+    assert not (tmp_path / "both.html").exists()
+
+
+def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert "holds no frames" in capsys.readouterr().err
+    assert main([str(study), "--margin", "2"]) == 2
+    assert "--margin" in capsys.readouterr().err
+
+
+def test_the_margin_is_a_parameter(study):
+    write_report(study, files=False, margin=0.1)
+    assert json.loads((study / "verdict.json").read_text())["margin"] == 0.1
+
+
+def test_a_gallery_is_shown_where_there_is_one(study):
+    write_report(study, files=False)
+    assert "No gallery is here" in (study / "report.html").read_text()
+    shape = (2, 12, 10)
+    write_gallery(
+        Store(study), "semseg", images=np.zeros((*shape, 3), np.uint8), valid=np.array([[12, 10], [8, 10]]),
+        labels=np.ones(shape, np.uint8), predictions=np.stack([np.zeros(shape, np.uint8)] * 2),
+        names=np.array(["raw", "pre-trained"]), classes=np.array(["background", "cat"]),
+        palette=np.arange(768).reshape(256, 3).astype(np.uint8), ids=np.array(["a", "b"]),
+        caption=np.array("Two images."),
+    )  # fmt: skip
+    write_report(study, files=False)
+    text = (study / "report.html").read_text()
+    sources = parsed(text).fetched
+    assert len(sources) == 2 * 4
+    assert all(source.startswith("data:image/") for source in sources)
+    assert "Two images." in text
+    assert "No gallery is here" not in text
+
+
+def test_text_from_outside_is_escaped(study_writer, make_trial):
+    folder = study_writer(grid(make_trial), question="Is <script>alert(1)</script> safe?")
+    write_frames(folder)
+    write_report(folder, files=False)
+    assert "<script>alert(1)" not in (folder / "report.html").read_text()
+
+
+def test_a_store_that_is_nowhere_is_told():
+    with pytest.raises(UserError, match="no frames"):
+        write_report(Store("/nonexistent/study"))

@@ -1,0 +1,163 @@
+"""The command line is frozen: flags, defaults, and one sentence for each mistake."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segstrat.errors import UserError
+from study.cli import Options, make_parser, parse
+from study.run import main
+
+ROOT = Path(__file__).parents[2]
+
+FLAGS = [
+    "--accept-changes",
+    "--address",
+    "--budget",
+    "--compile",
+    "--confirm",
+    "--cpus-per-trial",
+    "--dashboard",
+    "--data",
+    "--data-root",
+    "--deterministic",
+    "--device-cache",
+    "--dry-run",
+    "--gpus-per-trial",
+    "--help",
+    "--list",
+    "--max-concurrent",
+    "--name",
+    "--no-cache",
+    "--precision",
+    "--resume",
+    "--scheduler",
+    "--seeds",
+    "--space",
+    "--status",
+    "--storage",
+    "--top",
+    "--verbose",
+    "--weights",
+]
+
+
+def test_the_flags_are_frozen():
+    known = [name for action in make_parser()._actions for name in action.option_strings]
+    assert sorted(name for name in known if name.startswith("--")) == FLAGS
+
+
+def test_values_are_read():
+    options = parse(
+        [
+            "--space",
+            "s",
+            "--data",
+            "d1",
+            "--seeds",
+            "0,3",
+            "--gpus-per-trial",
+            "0.5",
+            "--budget",
+            ".5",
+            "--name",
+            "a-b",
+            "--no-cache",
+        ]
+    )
+    assert options == Options(
+        space="s", data="d1", seeds=(0, 3), gpus_per_trial=0.5, budget=0.5, name="a-b", no_cache=True
+    )
+    assert parse(["--space", "s", "--gpus-per-trial", "auto"]).gpus_per_trial == "auto"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "--space NAME"),
+        ("--resume", "--space NAME"),
+        ("--spaec wd_grid", "did you mean --space"),
+        ("--space s --zzz", "unknown argument '--zzz'"),
+        ("--space s extra", "unknown argument 'extra'"),
+        ("--space", "expected one argument"),
+        ("--space s --seeds 0,x", "no list of whole numbers"),
+        ("--space s --budget -1", "no number above 0"),
+        ("--space s --budget nan", "no number above 0"),
+        ("--space s --gpus-per-trial 1.5", "whole number"),
+        ("--space s --gpus-per-trial -1", "no number above 0"),
+        ("--space s --cpus-per-trial 0", "at least 1"),
+        ("--space s --max-concurrent 1.5", "at least 1"),
+        ("--space s --scheduler hyperband", "invalid choice: 'hyperband'"),
+        ("--space s --name ../x", "cannot be a folder's name"),
+        ("--space s --accept-changes", "goes with --resume"),
+    ],
+)
+def test_mistakes_are_one_sentence(line, words, capsys):
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert error.startswith("error: ")
+
+
+def test_a_resumed_study_keeps_what_is_not_given_again():
+    recorded = Options(space="wd_grid", data="d1", seeds=(0, 1), budget=0.5, scheduler="none").study_fields()
+    options = Options(name="x", resume=True, budget=1.0).completed_by(recorded)
+    assert (options.space, options.data, options.seeds, options.scheduler) == (
+        "wd_grid",
+        "d1",
+        (0, 1),
+        "none",
+    )
+    assert options.budget == 1.0
+
+
+def test_help_needs_neither_torch_nor_ray():
+    code = (
+        "import sys; from study.run import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: print(sorted({'torch', 'ray', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "--gpus-per-trial" in done.stdout
+
+
+def test_status_needs_neither_torch_nor_ray(study_writer, make_trial):
+    folder = study_writer([make_trial({"weight_decay": 0.0, "pretrained": False, "seed": 0}, 0.3)])
+    code = (
+        f"import sys; from study.run import main; main(['--status', {str(folder)!r}])\n"
+        "print(sorted({'torch', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+    assert "1/1 trials done" in done.stdout
+
+
+@pytest.mark.parametrize("command", [["--list"], ["--space", "wd_grid", "--dry-run"]])
+@pytest.mark.usefixtures("few_figures")
+def test_looking_starts_nothing(command, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    assert "wd_grid" in output
+    assert list(tmp_path.iterdir()) == []
+    if "--dry-run" in command:
+        assert output.count("pre-trained ") == 6
+        assert "Nothing was started" in output
+
+
+def test_unknown_space_and_data(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["--space", "wd_gird"]) == 2
+    assert "did you mean 'wd_grid'" in capsys.readouterr().err
+    assert main(["--space", "wd_grid", "--data", "figurse", "--weights", "imagenet"]) == 2
+    assert "did you mean 'figures'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parse_raises_for_other_callers():
+    with pytest.raises(UserError, match="did you mean --seeds"):
+        parse(["--space", "s", "--sedes", "1"])

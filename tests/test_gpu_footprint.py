@@ -1,0 +1,25 @@
+import pytest
+import torch
+
+from segstrat.config import TrialConfig
+from segstrat.gpu_footprint import CONTEXT_GIB, Footprint, measure_footprint
+from segstrat.tasks import Task
+
+TASKS = {"semseg": Task("semseg", 5), "parts": Task("parts", 3)}
+
+
+def config(**fields) -> TrialConfig:
+    return TrialConfig(tasks=("semseg", "parts"), width=0.25, crop_size=64, batch_size=4, **fields)
+
+
+def test_on_the_cpu_the_steps_run_and_nothing_is_claimed():
+    assert measure_footprint(config(), TASKS, device="cpu") == Footprint(memory_gib=0.0, busy=0.0)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_larger_crops_take_more_memory():
+    small = measure_footprint(config(), TASKS)
+    torch.cuda.reset_peak_memory_stats()
+    large = measure_footprint(config().__class__(**config().to_dict() | {"crop_size": 256}), TASKS)
+    assert CONTEXT_GIB < small.memory_gib < large.memory_gib
+    assert 0 < small.busy <= 1

@@ -1,0 +1,64 @@
+"""The threaded map: in order, few ahead, errors where they belong."""
+
+import itertools
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from segstrat.parallel import parallel_map, tracked
+
+
+def test_results_come_in_order_whatever_finishes_first() -> None:
+    second_is_done = threading.Event()
+
+    def second_first(number: int) -> int:
+        if number == 0:
+            assert second_is_done.wait(30)
+        if number == 1:
+            second_is_done.set()
+        return number * number
+
+    assert list(parallel_map(second_first, range(20), threads=4)) == [n * n for n in range(20)]
+
+
+def test_no_more_than_a_few_items_are_taken_ahead() -> None:
+    taken = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal taken
+        for number in itertools.count():
+            taken += 1
+            yield number
+
+    results = parallel_map(lambda number: number, endless(), threads=2)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    assert taken <= 3 + 8
+    results.close()
+
+
+def test_an_error_is_raised_in_its_turn_and_stops_the_rest() -> None:
+    done: list[int] = []
+    lock = threading.Lock()
+
+    def fail_at_five(number: int) -> int:
+        if number == 5:
+            raise ValueError("five")
+        with lock:
+            done.append(number)
+        return number
+
+    results = parallel_map(fail_at_five, range(1000), threads=2)
+    assert [next(results) for _ in range(5)] == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="five"):
+        next(results)
+    assert len(done) < 50
+
+
+def test_a_progress_bar_changes_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(tracked(iter("abc"), 3, "letters", True)) == ["a", "b", "c"]
+    captured = capsys.readouterr()
+    assert "letters" in captured.err
+    assert captured.out == ""
+    assert list(tracked(iter("abc"), 3, "letters", False)) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
