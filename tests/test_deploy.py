@@ -25,7 +25,7 @@ WORKERS = HEAD | {"groupName", "replicas", "minReplicas", "maxReplicas"}
 
 def gauge_names() -> set[str]:
     """First argument of every `Gauge(…)` in study/on_ray/prometheus.py, read without starting Ray."""
-    tree = ast.parse((ROOT / "study" / "gauges.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "study" / "on_ray" / "prometheus.py").read_text(encoding="utf-8"))
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return {
         call.args[0].value

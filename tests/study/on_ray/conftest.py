@@ -122,11 +122,10 @@ def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., s
 def finding_the_tiny_space() -> Iterator[None]:
     """Lets the command line, in this process, find the space `tiny`."""
     import search_spaces
-    from study.planning import trials as plan
 
     spaces = LAUNCH.parent / "spaces"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "SPACES_DIR", spaces)
+        patch.setattr("study.planning.space.SPACES_DIR", spaces)
         patch.setattr(search_spaces, "__path__", [*search_spaces.__path__, str(spaces)])
         yield
 

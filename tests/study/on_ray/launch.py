@@ -6,7 +6,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[0] = str(HERE.parents[2])
 
-from study.planning import trials as plan  # noqa: E402
+from study.planning import space as spaces  # noqa: E402
 from study.run import main  # noqa: E402
 
 
@@ -14,7 +14,7 @@ def use_test_spaces() -> None:
     """Lets the command line find `spaces/*.py` beside this file."""
     import search_spaces
 
-    plan.SPACES_DIR = HERE / "spaces"
+    spaces.SPACES_DIR = HERE / "spaces"
     search_spaces.__path__.append(str(HERE / "spaces"))
 
 
