@@ -18,9 +18,9 @@ import jinja2
 import numpy as np
 
 from segstrat.errors import UserError
+from segstrat.formatting import format_value
 from segstrat.store import Store
 from study.analysis.answer import Answer, analyse, to_json
-from study.analysis.names import level_name
 from study.analysis.study import Study
 from study.analysis.verdict import MARGIN, points
 from study.frame import OldFrameError
@@ -107,7 +107,7 @@ def _environment() -> jinja2.Environment:
         "percent": lambda value: f"{100 * value:.0f} %".replace("-", "−"),
         "points": points,
         "plain": lambda value: f"{value:g}",
-        "level": level_name,
+        "level": format_value,
     }
     return environment
 

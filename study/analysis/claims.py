@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from segstrat.formatting import format_value
 from study.analysis.contrasts import contrasts, final_values, weakest_setting
 from study.analysis.intervals import Interval, mean_interval
-from study.analysis.names import level_name
 from study.analysis.study import Context, Study, contexts
 from study.analysis.verdict import MARGIN, Verdict, points, with_interval
 
@@ -187,8 +187,8 @@ def claim_c3(study: Study, verdicts: Sequence[Verdict], margin: float) -> Claim:
         best = found.raw.usual
         if best is None:
             continue
-        agrees = best.endswith(f"weight decay {level_name(THESIS_BEST_DECAY)}")
-        grid = ", ".join(level_name(level) for level in sorted(context.trials["weight_decay"].unique()))
+        agrees = best.endswith(f"weight decay {format_value(THESIS_BEST_DECAY)}")
+        grid = ", ".join(format_value(level) for level in sorted(context.trials["weight_decay"].unique()))
         notes.append(
             f"{prefix or 'Here '}raw is best at {best} of {{{grid}}}, {'as' if agrees else 'not as'} in the "
             "thesis. The optimum moves with the sum of learning rate × weight decay, so it does not count."

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from segstrat.errors import UserError
+from segstrat.formatting import format_value
 from study.analysis.cells import final_bounds
 from study.analysis.contrasts import scores_for_choice
-from study.analysis.names import level_name
 from study.analysis.study import Context, Study
 
 
@@ -60,7 +60,7 @@ def confirm_cells(study: Study, top_k: int) -> dict[str, list[Cell]]:
     nuisance = study.axes("nuisance")
     for values, trials in study.trials.groupby(["arm", *nuisance], sort=True):
         arm, *rest = values
-        told = ", ".join(f"{axis} {level_name(value)}" for axis, value in zip(nuisance, rest, strict=True))
+        told = ", ".join(f"{axis} {format_value(value)}" for axis, value in zip(nuisance, rest, strict=True))
         name = f"{arm}, {told}" if told else str(arm)
         found[name] = _best_of_arm(study, str(arm), trials, axes_of, top_k)
     return found

@@ -1,18 +1,20 @@
-"""Axes, levels and settings in words."""
+"""Axes and settings in words."""
 
 from collections.abc import Mapping
 from typing import Any
 
+from segstrat.formatting import format_value
+
 
 def setting_label(values: Mapping[str, Any]) -> str:
-    """A setting in words: `joint semseg+parts, dropout 0.3`; `as is` where nothing is varied."""
+    """A setting in words: `multi-task semseg+parts, dropout 0.3`; `default` where nothing is varied."""
     words = []
     for axis, value in values.items():
         if axis == "tasks":
-            words.append(f"joint {value}" if "+" in str(value) else "separate")
+            words.append(f"multi-task {value}" if "+" in str(value) else "single-task")
         else:
-            words.append(f"{axis_name(axis)} {level_name(value)}")
-    return ", ".join(words) or "as is"
+            words.append(f"{axis_name(axis)} {format_value(value)}")
+    return ", ".join(words) or "default"
 
 
 def axis_name(axis: str) -> str:
@@ -20,11 +22,6 @@ def axis_name(axis: str) -> str:
     return axis.replace("_", " ")
 
 
-def level_name(value: object) -> str:
-    """A level as it is written on an axis: 0, 1e-4, 0.02, yes."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return str(value)
-    short = f"{value:.0e}".replace("e-0", "e-")
-    return short if 0 < value < 0.01 and float(short) == value else f"{value:.3g}"
+def join_words(words: list[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

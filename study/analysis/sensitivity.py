@@ -6,9 +6,9 @@ The primary view gives each arm its own budget, and in the thesis raw trains thr
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 
+from segstrat.formatting import format_duration
 from study.analysis.contrasts import Contrasts, contrasts, final_values
 from study.analysis.study import Context, Study
 from study.analysis.verdict import MARGIN, Label, judge
@@ -88,7 +88,7 @@ def equal_compute(study: Study, context: Context) -> tuple[str, str, pd.Series |
         return name, "", None
     limit = float(cost.min())
     note = (
-        f"All arms after {_duration(limit)} of training, the cheaper side's mean. The cost of "
+        f"All arms after {format_duration(limit)} of training, the cheaper side's mean. The cost of "
         "pre-training is left out, and a longer schedule has not annealed its learning rate by then."
     )
     elapsed = seconds.groupby("trial_id").cumsum()
@@ -124,10 +124,3 @@ def _seconds_per_epoch(study: Study, context: Context) -> pd.Series:
     if epochs.empty:
         return pd.Series(dtype=float)
     return epochs.groupby(["trial_id", "epoch"])["seconds"].first()
-
-
-def _duration(seconds: float) -> str:
-    for limit, unit, size in ((120, "s", 1.0), (7200, "min", 60.0), (np.inf, "h", 3600.0)):
-        if seconds < limit:
-            return f"{seconds / size:.0f} {unit}" if unit != "h" else f"{seconds / size:.1f} h"
-    return "an unknown time"

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from segstrat.formatting import format_value
 from segstrat.store import Store
-from study.analysis.names import axis_name, level_name
+from study.analysis.names import axis_name
 from study.frame import load, read_manifest
 
 # Arm axes whose values are compared with each other; any other arm axis (the backbone) splits the study into
@@ -100,7 +101,7 @@ class Context:
     @property
     def label(self) -> str:
         """The fixed values in words; empty where the study has one context only."""
-        return ", ".join(f"{axis_name(axis)} {level_name(value)}" for axis, value in self.fixed.items())
+        return ", ".join(f"{axis_name(axis)} {format_value(value)}" for axis, value in self.fixed.items())
 
 
 def contexts(study: Study, task: str) -> list[Context]:

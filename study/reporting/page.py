@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from segstrat.formatting import format_duration, format_value
 from study.analysis.answer import Answer
-from study.analysis.names import axis_name, level_name
+from study.analysis.names import axis_name
 from study.analysis.study import Study
 from study.analysis.thesis import comparison, reasons_to_differ
 from study.analysis.verdict import Verdict, judge
@@ -136,7 +137,7 @@ class Page:
         if saved:
             text += f"; stopping trials early saved {saved:,} ({saved / budget:.0%})".replace(",", " ")
         if "hours" in table and table["hours"].sum() > 0:
-            text += f". Trials took {_hours(float(table['hours'].sum()))} in all"
+            text += f". Trials took {format_duration(3600 * float(table['hours'].sum()))} in all"
             devices = [
                 str(each) for each in self.answer.study.trials.get("device", pd.Series()).dropna().unique()
             ]
@@ -259,7 +260,7 @@ def _cell(value: Any, *, numeric: bool, chip: bool) -> dict[str, Any]:
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return {"text": "", "value": "", "numeric": numeric, "chip": False}
     if isinstance(value, float) and numeric:
-        text = level_name(value) if abs(value) < 0.1 or value >= 10 else f"{value:.3f}"
+        text = format_value(value) if abs(value) < 0.1 or value >= 10 else f"{value:.3f}"
         return {"text": text, "value": f"{value:.9g}", "numeric": True, "chip": False}
     if isinstance(value, str) and "/" in value and numeric:
         return {"text": value, "value": value.partition("/")[0], "numeric": True, "chip": False}
@@ -270,10 +271,6 @@ def _parent(parent: Mapping[str, Any] | None) -> str:
     if not parent:
         return ""
     return f"the best {parent['top']} cells of each arm of {parent['study']} ({parent['folder']})"
-
-
-def _hours(hours: float) -> str:
-    return f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
 
 
 def _words(value: Any) -> str:

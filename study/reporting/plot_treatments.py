@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
+from segstrat.formatting import format_value
 from study.analysis.cells import final_bounds
 from study.analysis.contrasts import weakest_setting
 from study.analysis.intervals import mean_interval
-from study.analysis.names import axis_name, level_name
+from study.analysis.names import axis_name
 from study.analysis.study import Study, contexts
 from study.reporting.style import INK, MUTED, PAPER, Picture, arm_colors, new_panel
 
@@ -70,7 +71,7 @@ def draw_treatment(table: pd.DataFrame, axis: str, score: str) -> Figure:
             )
             ended = group[~group["final"]]
             ax.plot(ended["level"].map(place), ended["value"], marker, mfc="none", mec=color, ms=6, mew=1.2)
-        ax.set_xticks(range(len(levels)), [level_name(level) for level in levels])
+        ax.set_xticks(range(len(levels)), [format_value(level) for level in levels])
         ax.set_xlim(-0.35, len(levels) - 0.65)
         ax.grid(axis="x", visible=False)
         ax.set_xlabel(axis_name(axis))
@@ -165,8 +166,8 @@ def draw_map(
             _draw_cell(ax, x, y, cell, scale, low, high)
         ax.set_xlim(-0.5, len(levels) - 0.5)
         ax.set_ylim(len(sides) - 0.5, -0.5)
-        ax.set_xticks(range(len(levels)), [level_name(level) for level in levels])
-        ax.set_yticks(range(len(sides)), [level_name(each) for each in sides])
+        ax.set_xticks(range(len(levels)), [format_value(level) for level in levels])
+        ax.set_yticks(range(len(sides)), [format_value(each) for each in sides])
         ax.set_xlabel(axis_name(columns))
         if rows is not None:
             ax.set_ylabel(axis_name(rows))

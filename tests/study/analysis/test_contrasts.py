@@ -15,7 +15,6 @@ from study.analysis.contrasts import (
     weakest_setting,
 )
 from study.analysis.intervals import mean_interval
-from study.analysis.names import level_name
 from study.analysis.study import Study, contexts
 from study.analysis.verdict import judge
 from study.frame import build_frames
@@ -239,20 +238,3 @@ def test_joint_training_is_a_setting(study_writer, make_trial):
         assert weakest_setting(context) == {"tasks": task}
         found = contrasts(study, context)
         assert found.improvement.estimate == pytest.approx(0.35 - separate)
-
-
-@pytest.mark.parametrize(
-    ("value", "name"),
-    [
-        (0.0, "0"),
-        (1e-4, "1e-4"),
-        (5e-4, "5e-4"),
-        (0.02, "0.02"),
-        (0.5, "0.5"),
-        (3, "3"),
-        (True, "yes"),
-        ("x", "x"),
-    ],
-)
-def test_levels_are_written_short(value, name):
-    assert level_name(value) == name

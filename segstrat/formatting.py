@@ -1,0 +1,24 @@
+"""How numbers and durations are written, in the console, the report and every message."""
+
+
+def format_value(value: object) -> str:
+    """The value of an axis or setting: `0`, `1e-4`, `0.02`, `yes`, `semseg+parts`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return "+".join(str(item) for item in value)
+    if not isinstance(value, int | float):
+        return str(value)
+    scientific = f"{value:.0e}".replace("e-0", "e-")
+    return scientific if 0 < value < 0.01 and float(scientific) == value else f"{value:.3g}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration with its unit: `40 s`, `12 min`, `3.5 h`, `2.1 days`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 86400:.1f} days"
