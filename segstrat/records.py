@@ -5,11 +5,23 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, Literal
 
 from segstrat.store import Store
 
 RECORDS = "records.json"
+
+
+class TrialStatus(StrEnum):
+    """How a trial ended. Only a completed one has a final value."""
+
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    """By the scheduler, at a rung."""
+    DIVERGED = "diverged"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
 
 
 @dataclass(frozen=True, kw_only=True)
