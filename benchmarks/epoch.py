@@ -14,8 +14,8 @@ from benchmarks.scenes import scenes_folder
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
-from segstrat.data.loading.device import DeviceTrainLoader
-from segstrat.data.loading.loader import TrainLoader
+from segstrat.data.loading.device_loader import DeviceTrainLoader
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.optim import COMMON, SummedUpdate, make_parts

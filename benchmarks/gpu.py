@@ -22,7 +22,7 @@ from benchmarks.scenes import scenes_folder
 from benchmarks.step import OneBatch, trial_step
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.data import build_protocol
-from segstrat.data.loading.loader import normalize
+from segstrat.data.loading.batch import normalize
 from segstrat.machine import Machine, fastest_precision
 
 

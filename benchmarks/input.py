@@ -24,7 +24,8 @@ from benchmarks.scenes import CLASSES, HEIGHT, scenes_folder
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
-from segstrat.data.loading.loader import TrainLoader, normalize
+from segstrat.data.loading.batch import normalize
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.tasks import Task
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

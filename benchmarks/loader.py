@@ -17,7 +17,7 @@ from benchmarks.timing import Comparison, Contestant, compare
 from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
 from segstrat.data.loading.augment import draw_placement, place_image, place_label
-from segstrat.data.loading.loader import TrainLoader
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.tasks import Task
 
 

@@ -15,7 +15,7 @@ from benchmarks.input import one_core
 from benchmarks.recipe import CLASSES, PlainFCN, plain_optimizer, train_plainly
 from benchmarks.timing import Claim, Comparison, Contestant, compare
 from segstrat.config import TrialConfig
-from segstrat.data.loading.loader import Batch, normalize
+from segstrat.data.loading.batch import Batch, normalize
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.models.upsample import LearnableUpsample

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from segstrat.config import TrialConfig
-from segstrat.data.loading.loader import normalize
+from segstrat.data.loading.batch import normalize
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
 from segstrat.models import build_model

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from segstrat.checkpoint import read_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.data.loading.augment import mirrored_labels
-from segstrat.data.loading.loader import normalize
+from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.models import build_model
 from segstrat.models.segmenter import Segmenter

@@ -18,8 +18,10 @@ from segstrat.checkpoint import load_checkpoint, save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.dataset import Dataset, Subset, nested_indices
-from segstrat.data.loading.device import DeviceTrainLoader
-from segstrat.data.loading.loader import Batch, EvalLoader, TrainLoader, normalize
+from segstrat.data.loading.batch import Batch, normalize
+from segstrat.data.loading.device_loader import DeviceTrainLoader
+from segstrat.data.loading.eval_loader import EvalLoader
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.epoch_metrics import Tally
 from segstrat.errors import UserError
 from segstrat.losses import pixel_losses

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from segstrat.checkpoint import load_checkpoint, save_checkpoint
-from segstrat.data.loading.loader import normalize
+from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.models.backbone import Backbone

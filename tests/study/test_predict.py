@@ -68,7 +68,7 @@ def test_the_map_is_the_argmax_of_the_logits(trial_folder, images):
     trial = load_trial(trial_folder)
     image = np.asarray(Image.open(images / "a.png"))
     found = predict(trial, image)["semseg"]
-    from segstrat.data.loading.loader import normalize
+    from segstrat.data.loading.batch import normalize
 
     with torch.inference_mode():
         logits = trial.model(normalize(torch.from_numpy(image.copy()).permute(2, 0, 1)[None]))["semseg"]

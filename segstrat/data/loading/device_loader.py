@@ -19,7 +19,8 @@ import torch.nn.functional as F
 
 from segstrat.data.dataset import VOID, Dataset
 from segstrat.data.loading.augment import Placement, low_pass
-from segstrat.data.loading.loader import Batch, TrainLoader, positions
+from segstrat.data.loading.batch import Batch, positions
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
 
 _AHEAD = 3

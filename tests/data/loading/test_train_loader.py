@@ -8,7 +8,9 @@ import torch
 
 from segstrat.data.dataset import VOID, Dataset, Sample
 from segstrat.data.loading.augment import draw_placement, place_image, place_label
-from segstrat.data.loading.loader import Batch, EvalLoader, TrainLoader, normalize
+from segstrat.data.loading.batch import Batch, normalize
+from segstrat.data.loading.eval_loader import EvalLoader
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
 from segstrat.tasks import Task
 
@@ -197,7 +199,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread_behind():
 
 def test_wait_seconds_counts_slow_input_alone(monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr("segstrat.data.loading.loader.time.perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr("segstrat.data.loading.train_loader.time.perf_counter", lambda: float(next(clock)))
     one = loader(Scenes(12))
     for step, _ in enumerate(one.epoch(0)):
         # Two readings of the clock a batch, one tick apart.

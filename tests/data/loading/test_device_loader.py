@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from segstrat.data.dataset import VOID, Dataset, Sample
-from segstrat.data.loading import device as device_cache
-from segstrat.data.loading.device import DeviceTrainLoader
-from segstrat.data.loading.loader import TrainLoader
+from segstrat.data.loading import device_loader
+from segstrat.data.loading.device_loader import DeviceTrainLoader
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
 from segstrat.tasks import Task
 
@@ -115,9 +115,9 @@ def test_shards_partition_each_batch():
 
 def test_a_set_that_does_not_fit_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1_000_000, 2_000_000))
-    device_cache._check_fit(400_000, torch.device("cuda"))
+    device_loader._check_fit(400_000, torch.device("cuda"))
     with pytest.raises(UserError, match="run without the device cache"):
-        device_cache._check_fit(600_000, torch.device("cuda"))
+        device_loader._check_fit(600_000, torch.device("cuda"))
 
 
 @pytest.mark.gpu

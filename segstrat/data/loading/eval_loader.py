@@ -1,0 +1,93 @@
+"""Batches for evaluation: every image once, whole, at native resolution."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from segstrat.data.dataset import VOID, Dataset, Sample
+from segstrat.data.loading.batch import Batch, positions
+from segstrat.tasks import Task
+
+# Images that wait for others of their size, in batches.
+_WAITING_BATCHES = 8
+
+
+class EvalLoader:
+    """Every image once, whole, at native resolution; images of one size share a batch.
+
+    The batches are the same at every pass, whatever the number of threads. No pixel is padded or scaled, so
+    that scores do not depend on the batch size.
+
+    Args:
+        tasks: the tasks by name.
+        batch_size: most images of a batch.
+        threads: threads that read images.
+        device: where batches lie.
+        rank: number of this process; it gets every `world_size`-th image.
+        world_size: number of processes that share the evaluation.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        tasks: Mapping[str, Task],
+        batch_size: int,
+        threads: int = 1,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.dataset = dataset
+        self.tasks = dict(tasks)
+        self.batch_size = batch_size
+        self.threads = threads
+        self.device = torch.device(device)
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[Batch]:
+        waiting: dict[tuple[int, ...], list[Sample]] = {}
+        for sample in self._samples():
+            size = sample.image.shape[:2]
+            group = waiting.setdefault(size, [])
+            group.append(sample)
+            if len(group) == self.batch_size:
+                yield self._batch(waiting.pop(size))
+            elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.batch_size:
+                yield self._batch(waiting.pop(next(iter(waiting))))
+        for group in waiting.values():
+            yield self._batch(group)
+
+    def _samples(self) -> Iterator[Sample]:
+        """The samples in order, read a little ahead."""
+        indices = range(self.rank, len(self.dataset), self.world_size)
+        depth = self.threads + self.batch_size
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval-input")
+        try:
+            ahead: deque[Future[Sample]] = deque()
+            for index in indices:
+                ahead.append(pool.submit(self.dataset.read, index))
+                if len(ahead) > depth:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batch(self, samples: list[Sample]) -> Batch:
+        void = np.full(samples[0].image.shape[:2], VOID, np.uint8)
+        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
+        labels = {
+            name: torch.from_numpy(np.stack([sample.labels.get(name, void) for sample in samples]))
+            for name in self.tasks
+        }
+        return Batch(
+            images.to(self.device).permute(0, 3, 1, 2),
+            {name: maps.to(self.device) for name, maps in labels.items()},
+            positions(self.tasks, [tuple(sample.labels) for sample in samples]),
+            [sample.id for sample in samples],
+        )

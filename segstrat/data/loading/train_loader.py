@@ -1,0 +1,168 @@
+"""Batches for training and evaluation: a few threads over OpenCV, which leaves the interpreter lock.
+
+Threads share the decoded data and write straight into reused batch buffers, so that nothing is pickled,
+copied between processes or allocated per step (`python -m benchmarks loader` times both ways).
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import torch
+
+from segstrat.data.dataset import VOID, Dataset
+from segstrat.data.loading.augment import (
+    Placement,
+    draw_placement,
+    mirrored_labels,
+    place_image,
+    place_label,
+)
+from segstrat.data.loading.batch import Batch, positions
+from segstrat.data.loading.buffers import BatchBuffer
+from segstrat.errors import UserError
+from segstrat.tasks import Task
+
+_STREAM = 1
+# One batch in the consumer's hands, two being filled: a slow image does not stall the very next step.
+_BUFFERS = 3
+
+
+class TrainLoader:
+    """Shuffled, augmented crops; an epoch is a pure function of (seed, epoch).
+
+    The last batch may be short. It is dropped if it holds fewer than two images per process, because batch
+    norm cannot train on one image whose map is a single pixel (unless it is the only batch): an epoch leaves
+    out fewer than 2·`world_size` images, others each time.
+
+    Args:
+        tasks: the tasks by name.
+        crop_size: side of the square crops, in pixels.
+        batch_size: images of a batch, over all processes.
+        augmentation: strength, see `segstrat.data.loading.augment.draw_placement`.
+        threads: threads that prepare images.
+        device: where batches lie.
+        rank: number of this process; it gets every `world_size`-th image of a batch.
+        world_size: number of processes that train together.
+
+    Attributes:
+        wait_seconds: how long the consumer waited for input in the current or last epoch.
+        mirrored: task -> what its labels are called in a mirror, see `augment.mirrored_labels`.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        *,
+        tasks: Mapping[str, Task],
+        crop_size: int,
+        batch_size: int,
+        augmentation: float,
+        seed: int,
+        threads: int = 1,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise UserError(
+                f"a batch of {batch_size} images cannot be dealt evenly to {world_size} processes; make "
+                f"batch_size a multiple of {world_size}"
+            )
+        if len(dataset) < world_size:
+            raise UserError(
+                f"the training set has {len(dataset)} images for {world_size} process(es); check its split "
+                "list and label_fraction"
+            )
+        self.dataset = dataset
+        self.tasks = dict(tasks)
+        self.crop_size = crop_size
+        self.batch_size = batch_size
+        self.augmentation = augmentation
+        self.seed = seed
+        self.threads = threads
+        self.device = torch.device(device)
+        self.rank = rank
+        self.world_size = world_size
+        self.wait_seconds = 0.0
+        self.mirrored = {name: mirrored_labels(task.classes) for name, task in tasks.items()}
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        enough = 2 * self.world_size if whole else self.world_size
+        return whole + (rest >= enough)
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """Indices of the images of each batch of an epoch, over all processes."""
+        shuffled = np.random.default_rng([self.seed, _STREAM, epoch]).permutation(len(self.dataset))
+        starts = range(0, len(self) * self.batch_size, self.batch_size)
+        return [shuffled[start : start + self.batch_size] for start in starts]
+
+    def share(self, epoch: int) -> list[np.ndarray]:
+        """Indices of the images of each batch that this process gets."""
+        return [indices[self.rank :: self.world_size] for indices in self.order(epoch)]
+
+    def placement(self, index: int, size: tuple[int, int], epoch: int) -> Placement:
+        """Where image `index`, of (height, width) `size`, lies in its crop in `epoch`."""
+        return draw_placement(
+            size,
+            crop_size=self.crop_size,
+            strength=self.augmentation,
+            seed=self.seed,
+            epoch=epoch,
+            index=index,
+        )
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch. On the CPU, a batch is overwritten after the next one is asked for.
+
+        Raises:
+            UserError: from the dataset, for a file that cannot be read.
+        """
+        # The pool is the parallelism: OpenCV's own threads on top would fight for the same cores.
+        cv2.setNumThreads(1)
+        self.wait_seconds = 0.0
+        batches = self.share(epoch)
+        buffers = [self._new_buffer() for _ in batches[:_BUFFERS]]
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="input")
+
+        def start(step: int) -> list[Future[tuple[str, ...]]]:
+            buffer = buffers[step % _BUFFERS]
+            buffer.wait_until_free()
+            rows = enumerate(batches[step].tolist())
+            return [pool.submit(self._fill, buffer, row, index, epoch) for row, index in rows]
+
+        try:
+            ahead = deque(start(step) for step in range(len(buffers)))
+            for step, indices in enumerate(batches):
+                asked = time.perf_counter()
+                labelled = [future.result() for future in ahead.popleft()]
+                self.wait_seconds += time.perf_counter() - asked
+                images, labels = buffers[step % _BUFFERS].tensors(len(indices))
+                yield Batch(
+                    images, labels, positions(self.tasks, labelled), [self.dataset.ids[i] for i in indices]
+                )
+                if step + _BUFFERS < len(batches):
+                    ahead.append(start(step + _BUFFERS))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _new_buffer(self) -> BatchBuffer:
+        images = self.batch_size // self.world_size
+        return BatchBuffer(images, self.crop_size, tuple(self.tasks), self.device)
+
+    def _fill(self, buffer: BatchBuffer, row: int, index: int, epoch: int) -> tuple[str, ...]:
+        """Writes an image and its labels into a row of a buffer; returns the tasks it is labelled for."""
+        sample = self.dataset.read(index)
+        placement = self.placement(index, sample.image.shape[:2], epoch)
+        place_image(sample.image, placement, buffer.images[row])
+        for name, maps in buffer.labels.items():
+            if name in sample.labels:
+                place_label(sample.labels[name], placement, maps[row], self.mirrored[name])
+            else:
+                maps[row].fill(VOID)
+        return tuple(sample.labels)
