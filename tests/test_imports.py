@@ -1,34 +1,151 @@
-"""The direction of imports, which keeps the library free of Ray and the analysis free of torch."""
+"""The direction of imports: the library is free of Ray, the analysis of torch, and nothing runs in a circle.
+
+Every import counts, those inside functions too.
+"""
 
 import ast
 import subprocess
 import sys
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ANALYSIS = ("frame", "analysis.answer", "reporting.figures", "report")
+# Units of study/, lowest first; a module imports only its own unit and units of an earlier line.
+LEVELS = (
+    {"cli"},
+    {"planning", "pretrain"},
+    {"state"},
+    {"frame", "search", "console", "on_ray"},
+    {"analysis"},
+    {"reporting"},
+    {"report"},
+    {"predict"},
+    {"driver"},
+    {"run"},
+)
+RAY_ONLY_IN = "on_ray"
+# Load neither torch nor Ray.
+LIGHT = ("planning", "state", "search", "console", "analysis", "reporting", "frame", "report", "cli")
+LONGEST_CHAIN = 8
+MOST_LINES = 300
+MOST_ROOT_FILES = 7
 
 
-def imported(path: Path) -> set[str]:
-    """Top-level packages that a file imports anywhere, in functions too."""
+def sources(package: str) -> list[Path]:
+    return sorted((ROOT / package).rglob("*.py"))
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for package in ("study", "segstrat") for path in sources(package)}
+STUDY = [name for name in MODULES if name.startswith("study")]
+
+
+def unit(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+@cache
+def imported(path: Path) -> frozenset[str]:
+    """Names that a file imports: modules, and `module.name` for what it takes from one."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            names.add(node.module.partition(".")[0])
-    return names
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return frozenset(names)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "segstrat").rglob("*.py")), ids=lambda p: p.stem)
+def packages(path: Path) -> set[str]:
+    return {name.partition(".")[0] for name in imported(path)}
+
+
+def imports_of(module: str) -> set[str]:
+    """The project's modules that a module imports; a package counts only where a name is taken from itself."""
+    names = imported(MODULES[module])
+    found = {name for name in names if name in MODULES and name != module}
+    through = {name.rpartition(".")[0] for name in found}
+    own_names = {name.rpartition(".")[0] for name in names if name not in MODULES}
+    return {name for name in found if name not in through or name in own_names}
+
+
+def longest_chain(modules: list[str]) -> list[str]:
+    """The longest chain of imports; fails where imports run in a circle."""
+    chains: dict[str, list[str]] = {}
+
+    def chain(module: str, above: tuple[str, ...]) -> list[str]:
+        assert module not in above, f"a circle: {' -> '.join([*above, module])}"
+        if module not in chains:
+            below = [chain(name, (*above, module)) for name in imports_of(module) if name in modules]
+            chains[module] = [module, *max(below, key=len, default=[])]
+        return chains[module]
+
+    return max((chain(module, ()) for module in modules), key=len)
+
+
+@pytest.mark.parametrize("path", sources("segstrat"), ids=module_name)
 def test_the_library_knows_neither_ray_nor_the_study(path: Path):
-    assert not imported(path) & {"ray", "optuna", "study", "search_spaces"}
+    assert not packages(path) & {"ray", "optuna", "study", "search_spaces"}
 
 
-@pytest.mark.parametrize("module", ANALYSIS)
-def test_the_analysis_loads_neither_torch_nor_ray(module: str):
-    code = f"import sys, study.{module}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
+@pytest.mark.parametrize("module", STUDY)
+def test_only_one_package_imports_ray(module: str):
+    if unit(module) != RAY_ONLY_IN:
+        assert "ray" not in packages(MODULES[module])
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_it_loads_neither_torch_nor_ray(name: str):
+    modules = [module for module in STUDY if unit(module) == name]
+    assert modules
+    code = f"import sys, {', '.join(modules)}; print(sorted({{'torch', 'ray'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_imports_point_down():
+    level = {name: number for number, names in enumerate(LEVELS) for name in names}
+    upward = [
+        f"{module} imports {other}"
+        for module in STUDY
+        for other in imports_of(module)
+        if other in STUDY and unit(other) != unit(module) and level[unit(other)] >= level[unit(module)]
+    ]
+    assert upward == []
+
+
+def test_there_is_no_circle_and_no_long_chain():
+    chain = longest_chain(STUDY)
+    assert len(chain) <= LONGEST_CHAIN, " -> ".join(chain)
+    longest_chain([module for module in MODULES if module not in STUDY])
+
+
+def test_a_circle_and_a_chain_are_seen(monkeypatch):
+    edges = {"a": {"b"}, "b": {"c"}, "c": set()}
+    monkeypatch.setitem(globals(), "imports_of", edges.__getitem__)
+    assert longest_chain(list(edges)) == ["a", "b", "c"]
+    edges["c"] = {"a"}
+    with pytest.raises(AssertionError, match="a circle: a -> b -> c -> a"):
+        longest_chain(list(edges))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_module_is_long(module: str):
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MOST_LINES
+
+
+def test_the_root_of_study_is_short():
+    assert len(list((ROOT / "study").glob("*.py"))) <= MOST_ROOT_FILES
+
+
+def test_levels_name_every_unit():
+    named = [name for names in LEVELS for name in names]
+    assert sorted(named) == sorted({unit(module) for module in STUDY} - {""})
+    assert all(first.isdisjoint(second) for first, second in pairwise(LEVELS))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from segstrat.config import REGULARIZERS
-from segstrat.errors import UserError
+from study.planning.distribution import Distribution
 from study.planning.space import Space
 
 # With SEARCH = "tpe" so many quasi-random points, the same in every arm, come before Optuna's proposals.
@@ -21,7 +21,7 @@ def space_points(space: Space) -> list[dict[str, Any]]:
     return [dict(point) | draw for point in grid for draw in draws]
 
 
-def sampled_points(sampled: Mapping[str, Any], samples: int) -> list[dict[str, Any]]:
+def sampled_points(sampled: Mapping[str, Distribution], samples: int) -> list[dict[str, Any]]:
     """Quasi-random points; where only regularizers are drawn, the first point is that without any.
 
     Gap closure is measured from the unregularized setting, which a distribution never draws.
@@ -31,29 +31,16 @@ def sampled_points(sampled: Mapping[str, Any], samples: int) -> list[dict[str, A
     return quasi_random(sampled, samples)
 
 
-def quasi_random(sampled: Mapping[str, Any], samples: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Points of a scrambled Sobol sequence over Ray Tune's float distributions (uniform, loguniform).
+def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 0) -> list[dict[str, Any]]:
+    """Points of a scrambled Sobol sequence.
 
     The same points serve every arm and seed, so that a map's cells stay paired.
     """
-    from ray.tune.search.sample import Float, LogUniform
     from scipy.stats import qmc
 
-    for axis, domain in sampled.items():
-        if not isinstance(domain, Float):
-            raise UserError(
-                f"axis {axis!r}: only tune.uniform and tune.loguniform can be drawn, not {domain!r}"
-            )
-    unit = qmc.Sobol(len(sampled), scramble=True, rng=seed).random_base2(
-        math.ceil(math.log2(max(samples, 1)))
-    )
-    points = []
-    for row in unit[:samples]:
-        point = {}
-        for (axis, domain), u in zip(sampled.items(), row, strict=True):
-            low, high = domain.lower, domain.upper
-            log = isinstance(domain.sampler, LogUniform)
-            value = math.exp(math.log(low) + u * math.log(high / low)) if log else low + u * (high - low)
-            point[axis] = float(f"{value:.4g}")
-        points.append(point)
-    return points
+    power = math.ceil(math.log2(max(samples, 1)))
+    unit = qmc.Sobol(len(sampled), scramble=True, rng=seed).random_base2(power)
+    return [
+        {axis: drawn.quantile(u) for (axis, drawn), u in zip(sampled.items(), row, strict=True)}
+        for row in unit[:samples].tolist()
+    ]

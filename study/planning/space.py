@@ -12,6 +12,7 @@ from typing import Any
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError, unknown_name
+from study.planning.distribution import Distribution, read_distribution
 
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 NOT_SPACES = {"__init__", "recipes"}
@@ -29,7 +30,7 @@ class Space:
         axes: values of each axis, in the file's order.
         on: data protocol -> fields that replace BASE there.
         roles: role of each axis, one of `ROLES`.
-        sampled: axes that are drawn from a distribution, as Ray Tune domains.
+        sampled: axes that are drawn from a distribution.
         samples: points that are drawn from `sampled`, the same in every arm.
         search: `grid` (with quasi-random points where axes are sampled) or `tpe` (Optuna, one per arm).
         recipe: `(data, model, pretrained) -> fields`.
@@ -44,7 +45,7 @@ class Space:
     axes: dict[str, list[Any]]
     roles: dict[str, str]
     metric: str
-    sampled: dict[str, Any]
+    sampled: dict[str, Distribution]
     samples: int
     search: str
     seeds: tuple[int, ...]
@@ -88,7 +89,8 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         raise UserError(
             f"space {name}: {', '.join(missing)} missing; see search_spaces/wd_grid.py for the form"
         )
-    axes, sampled = {}, {}
+    axes: dict[str, list[Any]] = {}
+    sampled: dict[str, Distribution] = {}
     for axis, domain in module.SPACE.items():
         if axis not in CONFIG_FIELDS and axis != SCHEDULE:
             near = difflib.get_close_matches(axis, CONFIG_FIELDS, n=1)
@@ -97,7 +99,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         if isinstance(domain, Mapping) and "grid_search" in domain:
             axes[axis] = list(domain["grid_search"])
         elif hasattr(domain, "sample"):
-            sampled[axis] = domain
+            sampled[axis] = read_distribution(axis, domain)
         else:
             raise UserError(
                 f"space {name}: axis {axis!r} is {domain!r}; expected tune.grid_search([...]) or a tune "

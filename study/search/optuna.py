@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from ray.tune.search.sample import LogUniform
 
 from segstrat.errors import UserError
 from segstrat.store import Store
+from study.planning.distribution import Distribution
 from study.planning.space import Space
 from study.planning.trials import PlannedTrial, planned_trial
 from study.state.trial_states import FINAL, Ledger, TrialRow
@@ -66,8 +66,7 @@ class OptunaSearch:
             self._arms.setdefault(_arm(space, trial), []).append(trial)
         self._arms = dict(sorted(self._arms.items()))
         self._distributions: dict[str, BaseDistribution] = {
-            axis: FloatDistribution(each.lower, each.upper, log=isinstance(each.sampler, LogUniform))
-            for axis, each in space.sampled.items()
+            axis: as_optuna(drawn) for axis, drawn in space.sampled.items()
         }
         self._database = _Database(folder, self._arms)
         for row in ledger.rows.values():
@@ -102,10 +101,7 @@ class OptunaSearch:
             self._database.add(_arm(self._space, row.trial), self._frozen(row))
 
     def _was_drawn(self, row: TrialRow) -> bool:
-        return all(
-            domain.lower <= row.trial.axes[axis] <= domain.upper
-            for axis, domain in self._space.sampled.items()
-        )
+        return all(row.trial.axes[axis] in drawn for axis, drawn in self._space.sampled.items())
 
     def _propose(self, arm: str, history: Sequence[TrialRow]) -> PlannedTrial:
         trials = self._arms[arm]
@@ -117,7 +113,7 @@ class OptunaSearch:
         values = study.ask(self._distributions).params
         first = trials[0]
         axes = {name: value for name, value in first.axes.items() if name not in self._distributions}
-        axes |= {axis: float(f"{value:.4g}") for axis, value in values.items()}
+        axes |= {axis: self._space.sampled[axis].rounded(value) for axis, value in values.items()}
         known = {name: value for name, value in axes.items() if name != "seed"}
         trial = planned_trial(
             self._space,
@@ -155,6 +151,13 @@ class OptunaSearch:
             intermediate_values=shown,
             user_attrs={TRIAL_ID: row.trial.trial_id, "status": row.state},
         )
+
+
+def as_optuna(drawn: Distribution) -> BaseDistribution:
+    """A distribution as Optuna writes it."""
+    if drawn.integer:
+        return IntDistribution(int(drawn.low), int(drawn.high), log=drawn.log)
+    return FloatDistribution(drawn.low, drawn.high, log=drawn.log)
 
 
 class _Database:

@@ -5,6 +5,7 @@ import pytest
 from ray import tune
 
 from segstrat.errors import UserError
+from study.planning.distribution import Distribution
 from study.planning.sampling import quasi_random
 from study.planning.space import load_space, space_from_module
 from study.planning.trials import PlannedTrial, plan
@@ -142,7 +143,7 @@ def test_sampled_axes_draw_the_same_points_in_every_arm_and_cover_the_range():
 
 
 def test_quasi_random_points_are_reproducible():
-    domain = {"weight_decay": tune.loguniform(1e-5, 1e-1)}
+    domain = {"weight_decay": Distribution(low=1e-5, high=1e-1, log=True)}
     assert quasi_random(domain, 5) == quasi_random(domain, 5)
     assert all(1e-5 <= point["weight_decay"] <= 1e-1 for point in quasi_random(domain, 5))
 

@@ -7,13 +7,13 @@ from collections import Counter
 
 import optuna
 import pytest
-from ray import tune
 
 from segstrat.errors import UserError
 from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
 from segstrat.store import Store
 from study.cli import parse
 from study.driver.prepare import plan_study
+from study.planning.distribution import Distribution
 from study.planning.sampling import STARTUP_POINTS
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
@@ -28,7 +28,10 @@ NEVER = HalvingRule(fractions=())
 
 @pytest.fixture
 def space():
-    axes = {"weight_decay": tune.loguniform(1e-5, 1e-1), "dropout": tune.uniform(0.0, 0.6)}
+    axes = {
+        "weight_decay": Distribution(low=1e-5, high=1e-1, log=True),
+        "dropout": Distribution(low=0.0, high=0.6),
+    }
     return dataclasses.replace(load_space("optuna_wd_dropout"), samples=SAMPLES, sampled=axes)
 
 
