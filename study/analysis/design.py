@@ -1,0 +1,117 @@
+"""How the answering stage is planned: the looks, the margin, the error rates, when a candidate is dropped.
+
+Everything here is fixed before the first answering trial and recorded in the manifest, so that a resumed
+study makes the same decisions again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from segstrat.errors import UserError
+from study.analysis.spending import look_seeds, spent_error, tail_probabilities
+
+FEWEST_SEEDS = 3
+LOOK_FRACTIONS = (0.2, 0.35, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnsweringDesign:
+    """The plan of the answering stage. The defaults are what docs/simulations.md measures.
+
+    Args:
+        max_seeds: answering seeds at which the study ends, settled or not.
+        looks: seeds after which the study is looked at; empty: fixed fractions of `max_seeds`.
+        margin: the largest difference of mIoU that counts as none.
+        error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
+        screening_seeds: seeds of the screening stage.
+        raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
+        drop_t, drop_slope: a candidate is dropped at a look of n seeds once it trails its arm's leader by
+            more than `drop_t + drop_slope / n` standard errors of their paired difference.
+        futility: a question is given up once the chance to settle it by `max_seeds` is below this.
+        extended_from: `max_seeds` of the finished plans that this one extends, the first one first.
+    """
+
+    max_seeds: int = 20
+    looks: tuple[int, ...] = ()
+    margin: float = 0.01
+    error: float = 0.05
+    screening_seeds: int = 2
+    raw_candidates: int = 2
+    pretrained_candidates: int = 3
+    drop_t: float = 1.5
+    drop_slope: float = 2.0
+    futility: float = 0.1
+    extended_from: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.max_seeds < 1:
+            raise UserError(f"max_seeds {self.max_seeds}: expected at least one answering seed")
+        looks = self.looks or look_seeds(self.max_seeds, LOOK_FRACTIONS, FEWEST_SEEDS)
+        if list(looks) != sorted(set(looks)) or looks[0] < 1 or looks[-1] != self.max_seeds:
+            raise UserError(
+                f"looks {looks}: expected increasing numbers of seeds that end at max_seeds {self.max_seeds}"
+            )
+        object.__setattr__(self, "looks", tuple(looks))
+
+    @classmethod
+    def single_look(cls, seeds: int, margin: float = 0.01) -> "AnsweringDesign":
+        """A plan without interim looks: all seeds are there, ordinary 95 % intervals."""
+        return cls(max_seeds=seeds, looks=(seeds,), margin=margin)
+
+    @property
+    def spent(self) -> tuple[float, ...]:
+        """Cumulative two-sided error of an interval after each look.
+
+        Each extension spends at most half as much again as the plan before it, so that any number of
+        extensions together at most doubles the error.
+        """
+        spent: list[float] = []
+        start, base, budget = 0, 0.0, self.error
+        for end in (*self.extended_from, self.max_seeds):
+            for seeds in (look for look in self.looks if start < look <= end):
+                spent.append(base + 2 * spent_error((seeds - start) / (end - start), budget / 2))
+            start, base, budget = end, base + budget, budget / 2
+        return tuple(spent)
+
+    def tail_probability(self, look: int, comparisons: int = 1) -> float:
+        """One-sided tail probability of one end of an interval at a look (counted from 1).
+
+        Args:
+            comparisons: how many candidates may make the statement true; the error is divided among them.
+        """
+        spent = tuple(value / 2 / comparisons for value in self.spent)
+        return tail_probabilities(self.looks, spent)[look - 1]
+
+    def extended(self, max_seeds: int) -> "AnsweringDesign":
+        """The plan of a finished study that gets more seeds.
+
+        Raises:
+            UserError: if that is not more than before.
+        """
+        if max_seeds <= self.max_seeds:
+            raise UserError(
+                f"max_seeds {max_seeds}: the study was planned with {self.max_seeds}; give a larger number"
+            )
+        added = look_seeds(max_seeds - self.max_seeds, (0.5, 1.0), 1)
+        looks = (*self.looks, *(self.max_seeds + seeds for seeds in added))
+        return replace(
+            self,
+            max_seeds=max_seeds,
+            looks=looks,
+            extended_from=(*self.extended_from, self.max_seeds),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the manifest holds them."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "AnsweringDesign":
+        """The inverse of `to_dict`."""
+        fields: dict[str, Any] = dict(values)
+        for key in ("looks", "extended_from"):
+            fields[key] = tuple(fields[key])
+        return cls(**fields)

@@ -1,0 +1,84 @@
+"""Paired differences between all cells of a context: mean, standard error and degrees of freedom."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairedDifferences:
+    """Differences between cells over the same seeds.
+
+    Args:
+        cells: labels, m of them.
+        values: final scores, (n, m), no NaN.
+        mean: mean difference row − column, (m, m).
+        error: its standard error, (m, m).
+        degrees: degrees of freedom of that error, (m, m).
+    """
+
+    cells: tuple[str, ...]
+    values: Floats
+    mean: Floats
+    error: Floats
+    degrees: Floats
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.values)
+
+    def lower(self, left: Sequence[str], right: Sequence[str], tail: float) -> Floats:
+        """One-sided lower confidence limits of left − right with error `tail`, (left, right)."""
+        block = np.ix_(self.index(left), self.index(right))
+        return self.mean[block] - stats.t.isf(tail, self.degrees[block]) * self.error[block]
+
+    def upper(self, left: Sequence[str], right: Sequence[str], tail: float) -> Floats:
+        """The upper limits, likewise."""
+        return -self.lower(right, left, tail).T
+
+    def t_statistic(self, left: str, right: str) -> float:
+        """t statistic of a difference; infinite where it has no spread."""
+        row, column = self.index([left, right])
+        mean, error = self.mean[row, column], self.error[row, column]
+        return float(mean / error) if error > 0 else float(np.sign(mean) * np.inf) if mean else 0.0
+
+    def column(self, cell: str) -> Floats:
+        """Scores of one cell, one per seed (n,)."""
+        return self.values[:, self.cells.index(cell)]
+
+    def difference(self, left: str, right: str) -> Floats:
+        """Paired differences of two cells, one per seed (n,)."""
+        return self.column(left) - self.column(right)
+
+    def index(self, labels: Sequence[str]) -> list[int]:
+        """Positions of cells."""
+        return [self.cells.index(label) for label in labels]
+
+
+def paired_differences(values: pd.DataFrame) -> PairedDifferences:
+    """All differences between the columns of values (seeds × cells), which must be complete."""
+    array = values.to_numpy(float)
+    n = len(array)
+    mean = array.mean(axis=0)
+    if n < 2:
+        unknown = np.full((len(mean), len(mean)), np.nan)
+        return PairedDifferences(
+            tuple(map(str, values.columns)), array, mean[:, None] - mean[None, :], unknown, unknown
+        )
+    covariance = np.atleast_2d(np.cov(array, rowvar=False))
+    variance = np.diag(covariance)
+    spread = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0.0)
+    return PairedDifferences(
+        cells=tuple(map(str, values.columns)),
+        values=array,
+        mean=mean[:, None] - mean[None, :],
+        error=np.sqrt(spread / n),
+        degrees=np.full(spread.shape, float(n - 1)),
+    )
