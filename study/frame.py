@@ -1,4 +1,4 @@
-"""Trial records -> two tidy frames: `trials`, a row a trial, and `epochs`, trial × epoch × split × task.
+"""Trial records -> two tidy frames: `trials`, one row per trial, and `epochs`, trial × epoch × split × task.
 
     from study.frame import load
     trials, epochs = load("results/my-study")
@@ -11,6 +11,7 @@ the columns.
 import io
 import itertools
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,13 @@ import numpy as np
 import pandas as pd
 
 from segstrat.errors import UserError
-from segstrat.records import RECORDS
+from segstrat.records import EpochReport, SplitScore, TrialStatus
 from segstrat.store import Store
+from segstrat.trial_record import TrialRecord, read_record
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
-OUTCOME = "outcome.json"
-STATUSES = ("completed", "stopped", "diverged", "failed", "unfinished")
+STATUSES = tuple(str(status) for status in TrialStatus)
 
 EPOCH_KEYS = ("trial_id", "epoch", "split", "task")
 SCORES = ("loss", "miou", "miou_thesis", "pixel_accuracy", "class_accuracy")
@@ -105,7 +106,7 @@ def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
 
 
 def write_frames(folder: str | Path | Store) -> Frames:
-    """Builds the frames and writes them as parquet and CSV, each whole or not at all."""
+    """Builds the frames and writes them as parquet and CSV, each atomically."""
     store = _store(folder)
     trials, epochs = build_frames(store)
     for name, frame in (("trials", trials), ("epochs", epochs)):
@@ -137,44 +138,33 @@ def build_frames(folder: str | Path | Store) -> Frames:
     rows, tables = [], []
     for trial in planned:
         folder_of_trial = store / "trials" / trial["trial_id"]
-        records, problem = _read_json(folder_of_trial, RECORDS)
-        outcome, _ = _read_json(folder_of_trial, OUTCOME)
-        reports = _cut(records.get("reports", []), outcome.get("stop_epoch"))
-        row = _trial_row(manifest, trial, records.get("facts", {}), outcome, reports)
-        row |= _score_columns(reports, trial["config"]["tasks"], _primary_task(manifest, trial))
-        row["error"] = row["error"] or problem
+        record = read_record(folder_of_trial)
+        row = _trial_row(manifest, trial, record)
+        row |= _score_columns(record, trial["config"]["tasks"], _primary_task(manifest, trial))
         checkpoints = [name for name in folder_of_trial.names() if name.endswith(".pt")]
         row["checkpoint"] = f"trials/{trial['trial_id']}/{checkpoints[-1]}" if checkpoints else ""
         rows.append(row)
-        tables.append(epoch_table(trial["trial_id"], reports))
+        tables.append(epoch_table(trial["trial_id"], record.reports))
     return _trials_frame(rows, tasks), _epochs_frame(tables)
 
 
-def epoch_table(trial_id: str, reports: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
     """One trial's part of the `epochs` frame; losses in nats, mIoU and accuracies as shares of one."""
     rows = [
-        {"trial_id": trial_id, "epoch": report["epoch"], "split": score["split"], "task": score["task"]}
-        | {name: score.get(name) for name in SCORES}
-        | {name: report.get(name) for name in EPOCH_FACTS}
-        | {"iou": np.array(score.get("iou") or [], dtype=float)}
+        {"trial_id": trial_id, "epoch": report.epoch, "split": score.split, "task": score.task}
+        | {name: getattr(score, name) for name in SCORES}
+        | {name: getattr(report, name) for name in EPOCH_FACTS}
+        | {"iou": np.array(score.iou, dtype=float)}
         for report in reports
-        for score in report["scores"]
+        for score in report.scores
     ]
     table = pd.DataFrame(rows, columns=[*EPOCH_KEYS, *SCORES, *EPOCH_FACTS, "iou"])
     numbers = [*SCORES, *EPOCH_FACTS]
     return table.astype(dict.fromkeys(numbers, "float64") | {"epoch": "int64"})
 
 
-def _trial_row(
-    manifest: Mapping[str, Any],
-    trial: Mapping[str, Any],
-    facts: Mapping[str, Any],
-    outcome: Mapping[str, Any],
-    reports: list[dict[str, Any]],
-) -> dict[str, Any]:
-    config = trial["config"]
-    last = reports[-1] if reports else {}
-    seconds = outcome.get("seconds")
+def _trial_row(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: TrialRecord) -> dict[str, Any]:
+    config, last = trial["config"], record.last_report
     row = {
         "trial_id": trial["trial_id"],
         "study": manifest["study"],
@@ -182,42 +172,40 @@ def _trial_row(
         "order": trial["order"],
         "arm": trial["arm"],
         "multi_task": len(config["tasks"]) > 1,
-        "status": outcome.get("status") or _status_of(last, manifest),
-        "stop_rung": outcome.get("stop_rung"),
-        "stop_epoch": outcome.get("stop_epoch"),
-        "epochs_run": last.get("epoch", 0),
+        "status": str(_status(record, manifest)),
+        "stop_rung": record.stop_rung,
+        "stop_epoch": record.stop_epoch,
+        "epochs_run": last.epoch if last else 0,
         "epochs_budget": config["epochs"],
-        "seconds": seconds if seconds is not None else sum(report["seconds"] for report in reports),
-        "images_per_second": _mean(report["images_per_second"] for report in reports),
-        "error": outcome.get("error") or last.get("message") or "",
+        "seconds": record.seconds,
+        "images_per_second": _mean(report.images_per_second for report in record.reports),
+        "error": record.error or record.problem or (last.message if last else ""),
     }
-    # `weights` may be a path of one machine; its content is told by `weights_digest`.
+    # `weights` may be a path of one machine; `weights_digest` identifies its content.
     settings = {key: value for key, value in config.items() if key not in ("epochs", "weights")}
     row |= settings | {"tasks": "+".join(config["tasks"])}
     row |= {name: value for name, value in trial["axes"].items() if name not in (*config, *row)}
-    return row | {name: facts.get(name) for name in TRIAL_FACTS}
+    return row | {name: record.facts.get(name) for name in TRIAL_FACTS}
 
 
-def _score_columns(
-    reports: Iterable[Mapping[str, Any]], tasks: Iterable[str], primary: str
-) -> dict[str, Any]:
+def _score_columns(record: TrialRecord, tasks: Iterable[str], primary: str) -> dict[str, Any]:
     """Each task's scores at its best validation epoch, and under `last_…` at the last scored epoch."""
     columns: dict[str, Any] = {}
     for task in tasks:
-        scored: dict[str, dict[int, Mapping[str, Any]]] = {"train": {}, "val": {}}
-        for report in reports:
-            for score in report["scores"]:
-                if score["task"] == task:
-                    scored[score["split"]][report["epoch"]] = score
-        known = [epoch for epoch, score in scored["val"].items() if score["miou"] is not None]
-        best = max(known, key=lambda epoch: (scored["val"][epoch]["miou"], -epoch), default=None)
+        scored: dict[str, dict[int, SplitScore]] = {"train": {}, "val": {}}
+        for report in record.reports:
+            for score in report.scores:
+                if score.task == task:
+                    scored[score.split][report.epoch] = score
+        known = [epoch for epoch, score in scored["val"].items() if not math.isnan(score.miou)]
+        best = max(known, key=lambda epoch: (scored["val"][epoch].miou, -epoch), default=None)
         columns[f"{task}_best_epoch"] = best
         for split, by_epoch in scored.items():
-            at_best = by_epoch.get(best, {}) if best is not None else {}
-            at_last = by_epoch[max(by_epoch)] if by_epoch else {}
+            at_best = by_epoch.get(best) if best is not None else None
+            at_last = by_epoch[max(by_epoch)] if by_epoch else None
             for name in SCORES:
-                columns[f"{task}_{split}_{name}"] = at_best.get(name)
-                columns[f"last_{task}_{split}_{name}"] = at_last.get(name)
+                columns[f"{task}_{split}_{name}"] = getattr(at_best, name, None)
+                columns[f"last_{task}_{split}_{name}"] = getattr(at_last, name, None)
     columns["best_epoch"] = columns[f"{primary}_best_epoch"]
     for prefix in ("", "last_"):
         columns[f"{prefix}val_miou_thesis"] = columns[f"{prefix}{primary}_val_miou_thesis"]
@@ -250,36 +238,23 @@ def _epochs_frame(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(filled, ignore_index=True) if filled else epoch_table("", [])
 
 
-def _cut(reports: list[dict[str, Any]], stop_epoch: int | None) -> list[dict[str, Any]]:
-    """A stopped trial may have trained on while its rung was being settled: that part counts nowhere."""
-    return [report for report in reports if stop_epoch is None or report["epoch"] <= stop_epoch]
+def _status(record: TrialRecord, manifest: Mapping[str, Any]) -> TrialStatus:
+    """The status of a trial, whose outcome may not be written yet.
 
-
-def _status_of(last_report: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
-    """Status of a trial without an outcome.
-
-    Under a scheduler even a trial that ran to its end may yet turn out to have been stopped at a rung, so
-    it stays `unfinished` until the outcome is written.
+    With a scheduler even a trial that ran to its end may turn out to have been stopped at a rung, so it
+    stays `unfinished` until the outcome is written.
     """
-    status = last_report.get("status")
-    settled = (manifest.get("scheduler") or {}).get("name", "none") == "none"
-    return status if settled and status in ("completed", "diverged") else "unfinished"
+    scheduler = (manifest.get("scheduler") or {}).get("name", "none")
+    last = record.last_report
+    if record.final or scheduler != "none" or last is None or last.status == "running":
+        return record.status
+    return TrialStatus(last.status)
 
 
 def _primary_task(manifest: Mapping[str, Any], trial: Mapping[str, Any]) -> str:
     """The task of the study's metric, or the trial's first one where it does not learn that task."""
     tasks = trial["config"]["tasks"]
     return next((task for task in tasks if str(manifest.get("metric", "")).startswith(f"{task}_")), tasks[0])
-
-
-def _read_json(store: Store, name: str) -> tuple[dict[str, Any], str]:
-    """Content of a record and, where it cannot be read, why; a torn file must not cost the whole frame."""
-    if not store.exists(name):
-        return {}, ""
-    try:
-        return json.loads(store.read(name)), ""
-    except ValueError as error:
-        return {}, f"{name} cannot be read: {error}"
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
