@@ -18,7 +18,8 @@ from segstrat.data.loading.device_loader import DeviceTrainLoader
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.machine import Machine
 from segstrat.models import build_model
-from segstrat.optim import COMMON, SummedUpdate, make_parts
+from segstrat.objective import Objective
+from segstrat.optim import COMMON, SummedUpdate, make_parameter_groups
 from segstrat.train import train_one_epoch
 
 
@@ -68,8 +69,9 @@ def trial_epoch(data: DataProtocol, crop_size: int, machine: Machine) -> tuple[C
     """An epoch of a trial, and the loader that feeds it."""
     config = TrialConfig(crop_size=crop_size, batch_size=BATCH)
     model = build_model(config, data.tasks).to(machine.torch_device).to(memory_format=torch.channels_last)
-    parts = make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
-    update = SummedUpdate(parts, total_steps=10**6)
+    groups = make_parameter_groups(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
+    update = SummedUpdate(groups, total_steps=10**6)
+    objective = Objective(model, data.tasks, machine)
     kind = DeviceTrainLoader if machine.device_cache else TrainLoader
     loader = kind(
         data.train,
@@ -81,4 +83,4 @@ def trial_epoch(data: DataProtocol, crop_size: int, machine: Machine) -> tuple[C
         threads=machine.threads,
         device=machine.torch_device,
     )
-    return lambda: train_one_epoch(model, loader, update, data.tasks, config, machine, 0), loader
+    return lambda: train_one_epoch(objective, loader.epoch(0), update, BATCH), loader

@@ -19,9 +19,10 @@ from segstrat.data.loading.batch import Batch, normalize
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.models.upsample import LearnableUpsample
-from segstrat.optim import COMMON, SummedUpdate, make_parts
+from segstrat.objective import Objective
+from segstrat.optim import COMMON, SummedUpdate, make_parameter_groups
 from segstrat.tasks import Task
-from segstrat.train import compile_steps, train_one_epoch
+from segstrat.train import train_one_epoch
 
 TASKS = {"semseg": Task("semseg", CLASSES)}
 
@@ -132,8 +133,9 @@ def trial_step(loader: OneBatch, machine: Machine, model_name: str = "fcn32s") -
         model=model_name, crop_size=loader.batch.images.shape[-1], batch_size=len(loader.batch.ids)
     )
     model = build_model(config, TASKS).to(machine.torch_device).to(memory_format=torch.channels_last)
-    parts = make_parts(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
-    update = SummedUpdate(parts, total_steps=10**6)
+    groups = make_parameter_groups(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
+    update = SummedUpdate(groups, total_steps=10**6)
+    objective = Objective(model, TASKS, machine)
     if machine.compile:
-        compile_steps(model, machine.torch_device, same_shapes=True)
-    return lambda: train_one_epoch(model, loader, update, TASKS, config, machine, 0)
+        objective.compile(same_shapes=True)
+    return lambda: train_one_epoch(objective, loader.epoch(0), update, config.batch_size)

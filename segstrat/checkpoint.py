@@ -1,60 +1,65 @@
-"""Checkpoints that survive a kill at any moment: written whole, named by epoch, guarded by a digest."""
+"""Checkpoints that survive a kill at any moment: written atomically, named by epoch, checked by a digest."""
 
 import hashlib
 import io
-import re
 from typing import Any
 
 import torch
+from torch import nn
 
 from segstrat.store import Store
+from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 
 KEEP_LAST = 2
-_NAME = re.compile(r"checkpoint-(\d{6})\.pt")
 
 
 def save_checkpoint(store: Store, epoch: int, state: dict[str, Any], *, best_epoch: int | None) -> str:
     """Writes the state after `epoch` and returns the file's name.
 
-    The two newest checkpoints and the one of `best_epoch` are kept, so that a torn newest one costs an
+    The two newest checkpoints and the one of `best_epoch` are kept, so that a truncated newest one costs an
     epoch and not the trial.
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
     data = buffer.getvalue()
-    name = f"checkpoint-{epoch:06d}.pt"
+    name = checkpoint_name(epoch)
     store.write(name, data)
     # The digest comes last: a checkpoint without one was never finished.
-    store.write(f"{name}.sha256", hashlib.sha256(data).hexdigest().encode())
-    keep = {*sorted(_epochs(store))[-KEEP_LAST:], best_epoch}
-    for old in _epochs(store):
-        if old not in keep:
-            store.delete(f"checkpoint-{old:06d}.pt.sha256")
-            store.delete(f"checkpoint-{old:06d}.pt")
+    store.write(digest_name(name), hashlib.sha256(data).hexdigest().encode())
+    epochs = checkpoint_epochs(store.names())
+    for old in epochs:
+        if old not in (*epochs[-KEEP_LAST:], best_epoch):
+            store.delete(digest_name(checkpoint_name(old)))
+            store.delete(checkpoint_name(old))
     return name
 
 
 def load_checkpoint(store: Store) -> dict[str, Any] | None:
-    """State of the newest checkpoint whose digest is right; None if there is none.
+    """State of the newest checkpoint whose digest matches; None if there is none.
 
-    A torn or altered file is passed over for the one before it.
+    A truncated or altered file is skipped for the one before it.
     """
-    for epoch in sorted(_epochs(store), reverse=True):
-        state = read_checkpoint(store, f"checkpoint-{epoch:06d}.pt")
+    for epoch in reversed(checkpoint_epochs(store.names())):
+        state = read_checkpoint(store, checkpoint_name(epoch))
         if state is not None:
             return state
     return None
 
 
 def read_checkpoint(store: Store, name: str) -> dict[str, Any] | None:
-    """State in one checkpoint file, or None if its digest is missing or does not fit."""
-    if not (store.exists(name) and store.exists(f"{name}.sha256")):
+    """State in one checkpoint file, or None if its digest is missing or does not match."""
+    if not (store.exists(name) and store.exists(digest_name(name))):
         return None
     data = store.read(name)
-    if hashlib.sha256(data).hexdigest() != store.read(f"{name}.sha256").decode():
+    if hashlib.sha256(data).hexdigest() != store.read(digest_name(name)).decode():
         return None
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 
 
-def _epochs(store: Store) -> list[int]:
-    return [int(match[1]) for name in store.names() if (match := _NAME.fullmatch(name))]
+def state_digest(model: nn.Module) -> str:
+    """Digest of a model's parameters and buffers, 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

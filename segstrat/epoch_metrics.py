@@ -1,4 +1,4 @@
-"""What a pass over images adds up to: losses and confusion matrices, on the device until its end."""
+"""Losses and confusion matrices of one pass over images, kept on the device until its end."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,41 +7,41 @@ import torch
 
 from segstrat import distributed
 from segstrat.metrics import ConfusionMatrix
+from segstrat.objective import TaskOutput
 from segstrat.records import SplitScore
 from segstrat.tasks import Task
 
 
 @dataclass
-class Tally:
-    """Losses and confusion matrices of a pass, kept on the device and read once at its end."""
+class EpochMetrics:
+    """Losses and confusion matrices by task, read from the device once at the end of a pass."""
 
     matrices: dict[str, ConfusionMatrix]
     loss_sums: dict[str, torch.Tensor]
     bad_step: torch.Tensor
 
     @classmethod
-    def empty(cls, tasks: Mapping[str, Task], device: torch.device) -> "Tally":
-        """A tally of nothing yet."""
+    def empty(cls, tasks: Mapping[str, Task], device: torch.device) -> "EpochMetrics":
+        """Metrics of no image yet."""
         return cls(
-            {name: ConfusionMatrix(t.num_classes, t.ignore_index).to(device) for name, t in tasks.items()},
+            {name: ConfusionMatrix(t.num_classes, t.ignore_index, device) for name, t in tasks.items()},
             {name: torch.zeros((), dtype=torch.float64, device=device) for name in tasks},
             torch.full((), -1, dtype=torch.int64, device=device),
         )
 
-    def add(
-        self, task: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor, losses_BHW: torch.Tensor
-    ) -> None:
-        """Adds the predictions and pixel losses (0 at ignored pixels) of some images."""
-        self.loss_sums[task] += losses_BHW.detach().sum(dtype=torch.float64)
-        self.matrices[task].update(logits_BCHW.detach(), target_BHW)
+    def add(self, outputs: Mapping[str, TaskOutput]) -> None:
+        """Adds the predictions and pixel losses of some images."""
+        for task, output in outputs.items():
+            self.loss_sums[task] += output.plain_losses.detach().sum(dtype=torch.float64)
+            self.matrices[task].update(output.logits.detach(), output.target)
 
     def note_finite(self, loss: torch.Tensor, step: int) -> None:
         """Remembers the first step whose loss is not finite, without waiting for the device."""
         bad = ~torch.isfinite(loss) & (self.bad_step < 0)
         self.bad_step = torch.where(bad, torch.full_like(self.bad_step, step), self.bad_step)
 
-    def over_all_processes(self) -> "Tally":
-        """The tally of all processes that train this trial; itself in a single one."""
+    def over_all_processes(self) -> "EpochMetrics":
+        """The metrics of all processes that train this trial; itself in a single one."""
         for name, matrix in self.matrices.items():
             matrix.combine(distributed.summed)
             self.loss_sums[name] = distributed.summed(self.loss_sums[name])

@@ -11,7 +11,7 @@ from segstrat.data.loading.batch import normalize
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
 from segstrat.models import build_model
-from segstrat.optim import make_parts
+from segstrat.optim import make_parameter_groups
 from segstrat.tasks import Task
 
 # What CUDA itself keeps for a process that has loaded its kernels, beside torch's own allocations.
@@ -46,18 +46,18 @@ def measure_footprint(
     labels = torch.zeros(config.batch_size, config.crop_size, config.crop_size, dtype=torch.uint8)
     labels = labels.to(where)
     counts = dict.fromkeys(("common", *tasks), config.batch_size)
-    parts = make_parts(model, config, counts, fused=True)
+    groups = make_parameter_groups(model, config, counts, fused=True)
 
     def step() -> None:
-        with torch.autocast(where.type, dtype=torch.bfloat16, enabled=machine.precision == "bfloat16"):
+        with machine.autocast():
             logits = model(normalize(images), tasks=list(tasks))
         losses = [
             pixel_losses(logits[name], labels, task.ignore_index).mean() for name, task in tasks.items()
         ]
         torch.stack(losses).sum().backward()
-        for part in parts:
-            part.optimizer.step()
-            part.optimizer.zero_grad(set_to_none=True)
+        for group in groups:
+            group.optimizer.step()
+            group.optimizer.zero_grad(set_to_none=True)
 
     for _ in range(WARM_UP_STEPS):
         step()

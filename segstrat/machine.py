@@ -1,5 +1,6 @@
 """`Machine`: where and how a trial runs. Nothing here is part of the question that is asked."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ class Machine:
             `fastest_precision` says of the device.
         compile: run training steps through `torch.compile`, on CUDA as CUDA graphs.
         deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
-        cache_dir: where decoded data lies; None: decode on the fly.
+        cache_dir: folder of decoded data; None: decode on the fly.
         device_cache: keep the whole decoded training set on the device and augment there (CUDA).
     """
 
@@ -39,8 +40,27 @@ class Machine:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device as torch wants it."""
+        """The device as torch names it."""
         return torch.device(self.device)
+
+    def current_device(self) -> torch.device:
+        """The device with its index, because every thread has a current CUDA device of its own."""
+        device = self.torch_device
+        if device.type == "cuda" and device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
+        return device
+
+    def apply(self) -> None:
+        """Sets what torch holds for the whole process: threads and deterministic algorithms."""
+        torch.set_num_threads(self.threads)
+        if self.deterministic:
+            torch.use_deterministic_algorithms(True)
+
+    def autocast(self) -> AbstractContextManager:
+        """The context in which matrix products run in `precision`."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
 
 
 def fastest_precision(device: torch.device) -> Precision:

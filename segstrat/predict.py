@@ -20,6 +20,7 @@ from segstrat.models import build_model
 from segstrat.models.segmenter import Segmenter
 from segstrat.store import Store
 from segstrat.tasks import Task
+from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 
 
 @dataclass(frozen=True)
@@ -43,29 +44,29 @@ def load_trial(
     """The model of a trial's newest checkpoint, or of the named one.
 
     Raises:
-        UserError: if there is none, or if its content does not match the digest beside it. No other
-            checkpoint is taken in its place: what is predicted with must be what was asked for.
+        UserError: if there is none, or if its content does not match its digest. No other checkpoint is
+            used instead: predictions must come from the checkpoint that was asked for.
     """
     store = folder if isinstance(folder, Store) else Store(folder)
-    names = [name for name in store.names() if name.startswith("checkpoint-") and name.endswith(".pt")]
+    names = [checkpoint_name(epoch) for epoch in checkpoint_epochs(store.names())]
     if checkpoint is None and not names:
-        raise UserError(f"{store.uri} holds no checkpoint; give the folder of a trial that has trained")
+        raise UserError(f"{store.uri} has no checkpoint; give the folder of a trial that has trained")
     name = checkpoint or names[-1]
     if not store.exists(name):
         raise UserError(f"{store.uri} has no {name}; it has {', '.join(names) or 'no checkpoint'}")
     state = read_checkpoint(store, name)
     if state is None:
         raise UserError(
-            f"{store.uri}/{name} does not match its digest ({name}.sha256 is missing or differs): the file "
-            "is damaged or was replaced; name another one with --checkpoint"
+            f"{store.uri}/{name} does not match its digest ({digest_name(name)} is missing or differs): the "
+            "file is damaged or was replaced; name another one with --checkpoint"
         )
     config = TrialConfig.from_dict(state["config"])
-    tasks = {each: Task(each, classes) for each, classes in state["tasks"].items()}
+    tasks = {task: Task(task, classes) for task, classes in state["tasks"].items()}
     model = build_model(config, tasks)
     model.load_state_dict(state["model"])
-    place = torch.device(device)
-    model.to(place).eval()
-    return TrainedTrial(config, tasks, model, place, name)
+    target = torch.device(device)
+    model.to(target).eval()
+    return TrainedTrial(config, tasks, model, target, name)
 
 
 @torch.inference_mode()
@@ -75,9 +76,9 @@ def predict(
     """Label maps (H, W) uint8 of one image, for every task of the model.
 
     Args:
-        image_HWC: RGB uint8 of any size; one that is smaller than the network's stride is enlarged for it.
+        image_HWC: RGB uint8 of any size; one that is smaller than the network's stride is enlarged.
         scales: factors on the image's size; class probabilities are averaged over them.
-        flip: average over the mirrored image as well; left and right parts change places in it.
+        flip: average over the mirrored image as well, in which left and right parts are swapped.
     """
     height, width = image_HWC.shape[:2]
     image_CHW = torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)
@@ -101,7 +102,7 @@ def predict(
 def _probabilities(
     logits_BCHW: torch.Tensor, size: tuple[int, int], task: Task, *, mirrored: bool
 ) -> torch.Tensor:
-    """Class probabilities at `size`, turned back if the image was mirrored."""
+    """Class probabilities at `size`, mirrored back if the image was mirrored."""
     if logits_BCHW.shape[-2:] != size:
         logits_BCHW = F.interpolate(logits_BCHW, size, mode="bilinear", align_corners=False)
     shares = logits_BCHW.float().softmax(1)

@@ -1,4 +1,4 @@
-"""What a trial leaves behind: its facts and one report per epoch, as plain values that JSON can hold."""
+"""The records of a trial: its facts and one report per epoch, as plain values that JSON can hold."""
 
 import dataclasses
 import json
@@ -9,8 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from segstrat.store import Store
-
-RECORDS = "records.json"
+from segstrat.trial_files import RECORDS
 
 
 class TrialStatus(StrEnum):
@@ -29,7 +28,7 @@ class SplitScore:
     """Scores of one task on one split after one epoch.
 
     `miou` follows the VOC protocol (void pixels count nowhere); `miou_thesis` counts predictions on void
-    pixels into the union, as the thesis code does, so that its tables can be compared like with like.
+    pixels into the union, as the thesis code does, so that its tables can be compared.
     Classes that neither occur nor are predicted have IoU None and are left out of the mean.
     """
 
@@ -49,7 +48,7 @@ class EpochReport:
 
     Args:
         status: `completed` with the last epoch, `diverged` once a loss is not finite.
-        learning_rate: of the new part, at the last step of the epoch.
+        learning_rate: of the heads, at the last step of the epoch.
         seconds: wall time of the epoch, validation included.
         images_per_second: training images over the time spent in training.
         data_wait: share of the training time that was spent waiting for input.
@@ -79,7 +78,7 @@ class EpochReport:
         return {f"{s.task}_{s.split}_{name}": float(getattr(s, name)) for s in self.scores for name in names}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; not-a-number becomes None, which JSON has a word for."""
+        """Plain values; not-a-number becomes None, because JSON has no NaN."""
         return _without_nan(dataclasses.asdict(self))
 
     @classmethod
@@ -91,10 +90,10 @@ class EpochReport:
 
 @dataclass(frozen=True, kw_only=True)
 class TrialFacts:
-    """What was really built and used, so that no knob is inert unnoticed.
+    """What was actually built and used, so that a setting without effect is noticed.
 
     Args:
-        realised_weight_decay: the value in the optimizer's parameter groups.
+        realised_weight_decay: the value in the optimizers.
         dropout_modules: dropout layers in the built model.
         init_digest: of all parameters before pre-trained weights; equal for paired arms of one seed.
         weights_digest: SHA-256 of the pre-trained weights' file, empty without one.
@@ -113,7 +112,7 @@ class TrialFacts:
 
 
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:
-    """Writes the trial's facts and all its reports so far, whole or not at all."""
+    """Writes the trial's facts and all its reports so far, atomically."""
     content = {"facts": dataclasses.asdict(facts), "reports": [report.to_dict() for report in reports]}
     store.write(RECORDS, json.dumps(content).encode())
 

@@ -22,6 +22,7 @@ import pandas as pd
 from segstrat.errors import UserError
 from segstrat.records import EpochReport, SplitScore, TrialStatus
 from segstrat.store import Store
+from segstrat.trial_files import checkpoint_epochs, checkpoint_name
 from segstrat.trial_record import TrialRecord, read_record
 
 SCHEMA = 1
@@ -141,8 +142,8 @@ def build_frames(folder: str | Path | Store) -> Frames:
         record = read_record(folder_of_trial)
         row = _trial_row(manifest, trial, record)
         row |= _score_columns(record, trial["config"]["tasks"], _primary_task(manifest, trial))
-        checkpoints = [name for name in folder_of_trial.names() if name.endswith(".pt")]
-        row["checkpoint"] = f"trials/{trial['trial_id']}/{checkpoints[-1]}" if checkpoints else ""
+        epochs = checkpoint_epochs(folder_of_trial.names())
+        row["checkpoint"] = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
         rows.append(row)
         tables.append(epoch_table(trial["trial_id"], record.reports))
     return _trials_frame(rows, tasks), _epochs_frame(tables)

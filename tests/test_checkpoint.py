@@ -22,12 +22,12 @@ def test_the_newest_is_loaded_and_the_two_last_and_the_best_are_kept(tmp_path: P
     assert kept == ["checkpoint-000002.pt", "checkpoint-000005.pt", "checkpoint-000006.pt"]
 
 
-def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path):
+def test_a_truncated_checkpoint_is_skipped_for_the_one_before(tmp_path: Path):
     store = Store(tmp_path)
     save(store, 1)
     save(store, 2)
-    torn = tmp_path / "checkpoint-000002.pt"
-    torn.write_bytes(torn.read_bytes()[:-100])
+    damaged = tmp_path / "checkpoint-000002.pt"
+    damaged.write_bytes(damaged.read_bytes()[:-100])
     state = load_checkpoint(store)
     assert state is not None
     assert state["epoch"] == 1

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segstrat.config import TrialConfig
-from segstrat.optim import AsynchronousUpdate, SummedUpdate, make_parts, split_parameters
+from segstrat.optim import AsynchronousUpdate, SummedUpdate, make_parameter_groups, split_parameters
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
@@ -47,7 +47,7 @@ def test_asynchronous_updates_equal_a_loop_over_scalars():
     per_epoch = {"common": 12, "semseg": 7, "parts": 5}
     settings = config(asynchronous=True, common_batch=5, head_batch=2)
     model = TinyModel()
-    update = AsynchronousUpdate(make_parts(model, settings, per_epoch))
+    update = AsynchronousUpdate(make_parameter_groups(model, settings, per_epoch))
     for batch in batches:
         loss = torch.zeros(())
         for task, x in batch:
@@ -65,27 +65,27 @@ def test_asynchronous_updates_equal_a_loop_over_scalars():
             error = value["common"] * value[task] * x - 1.0
             gradient["common"] += error * value[task] * x
             gradient[task] += error * value["common"] * x
-            for part in ("common", task):
-                counter[part] += 1
-        for part in value:
-            if counter[part] >= full[part]:
-                lr = LR * 0.5 * (1 + math.cos(math.pi * seen[part] / per_epoch[part]))
-                value[part], velocity[part] = hand_sgd(
-                    value[part], gradient[part] / counter[part], velocity[part], lr
+            for group in ("common", task):
+                counter[group] += 1
+        for group in value:
+            if counter[group] >= full[group]:
+                lr = LR * 0.5 * (1 + math.cos(math.pi * seen[group] / per_epoch[group]))
+                value[group], velocity[group] = hand_sgd(
+                    value[group], gradient[group] / counter[group], velocity[group], lr
                 )
-                seen[part] += counter[part]
-                gradient[part], counter[part], steps[part] = 0.0, 0, steps[part] + 1
+                seen[group] += counter[group]
+                gradient[group], counter[group], steps[group] = 0.0, 0, steps[group] + 1
 
-    assert {part.name: part.steps for part in update.parts} == steps
+    assert {group.name: group.steps for group in update.groups} == steps
     assert model.backbone.weight.item() == pytest.approx(value["common"], abs=1e-6)
     for task, head in model.heads.items():
         assert head.weight.item() == pytest.approx(value[task], abs=1e-6)
 
 
-def test_a_part_steps_only_when_its_counter_is_full_and_so_many_times_an_epoch():
+def test_a_group_steps_only_when_its_counter_is_full_and_so_many_times_an_epoch():
     model = TinyModel()
     update = AsynchronousUpdate(
-        make_parts(model, config(asynchronous=True), {"common": 80, "semseg": 50, "parts": 30})
+        make_parameter_groups(model, config(asynchronous=True), {"common": 80, "semseg": 50, "parts": 30})
     )
     steps = []
     for batch in range(8):
@@ -96,7 +96,7 @@ def test_a_part_steps_only_when_its_counter_is_full_and_so_many_times_an_epoch()
         update.after_backward({"common": 10, task: 10})
         if task == "semseg":
             assert model.heads["parts"].weight.item() == before, "weight decay reached an unused head"
-        steps.append({part.name: part.steps for part in update.parts})
+        steps.append({group.name: group.steps for group in update.groups})
     assert steps[0] == {"common": 0, "semseg": 1, "parts": 0}
     assert steps[-1] == {"common": 4, "semseg": 5, "parts": 3}
 
@@ -106,13 +106,13 @@ def test_pending_gradients_survive_a_checkpoint():
         model = TinyModel()
         counts = {"common": 6, "semseg": 6, "parts": 6}
         settings = config(asynchronous=True, common_batch=2, head_batch=2)
-        update = AsynchronousUpdate(make_parts(model, settings, counts))
+        update = AsynchronousUpdate(make_parameter_groups(model, settings, counts))
         for step in range(6):
             if cut and step == 3:
                 weights, state = copy.deepcopy(model.state_dict()), copy.deepcopy(update.state_dict())
                 model = TinyModel()
                 model.load_state_dict(weights)
-                update = AsynchronousUpdate(make_parts(model, settings, counts))
+                update = AsynchronousUpdate(make_parameter_groups(model, settings, counts))
                 update.load_state_dict(state)
             model(torch.full((1, 1), 0.1 * step), "semseg").sum().backward()
             update.after_backward({"common": 1, "semseg": 1})
@@ -121,35 +121,35 @@ def test_pending_gradients_survive_a_checkpoint():
     assert run(cut=True) == run(cut=False)
 
 
-def test_a_summed_update_steps_every_part_at_the_cosine_of_the_step():
+def test_a_summed_update_steps_every_group_at_the_cosine_of_the_step():
     model = TinyModel(("semseg",))
-    update = SummedUpdate(make_parts(model, config(), {"common": 40, "semseg": 40}), total_steps=4)
+    update = SummedUpdate(make_parameter_groups(model, config(), {"common": 40, "semseg": 40}), total_steps=4)
     rates = []
     for _ in range(4):
         model(torch.ones(1, 1), "semseg").sum().backward()
         update.after_backward({"common": 10, "semseg": 10})
-        rates.append(update.parts[0].optimizer.param_groups[0]["lr"])
+        rates.append(update.groups[0].optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([LR, LR * 0.8535533906, LR * 0.5, LR * 0.1464466094])
-    assert [part.steps for part in update.parts] == [4, 4]
+    assert [group.steps for group in update.groups] == [4, 4]
 
 
 @pytest.mark.parametrize(("pretrained", "factor"), [(False, 1.0), (True, 0.1)])
 def test_only_a_pre_trained_backbone_trains_at_a_tenth_of_the_rate(pretrained: bool, factor: float):
     settings = config(pretrained=pretrained, weights="imagenet" if pretrained else None)
-    common, head = make_parts(TinyModel(("semseg",)), settings, {"common": 1, "semseg": 1})
+    common, head = make_parameter_groups(TinyModel(("semseg",)), settings, {"common": 1, "semseg": 1})
     assert common.initial_lr == pytest.approx(LR * factor)
     assert head.initial_lr == LR
 
 
-def test_a_parameter_outside_every_part_raises():
+def test_a_parameter_outside_every_group_raises():
     model = TinyModel()
     model.stray = nn.Parameter(torch.ones(1))
     with pytest.raises(ValueError, match=r"in none: \['stray'\]"):
         split_parameters(model)
 
 
-def test_a_parameter_in_two_parts_raises():
+def test_a_parameter_in_two_groups_raises():
     model = TinyModel()
     model.heads["parts"].weight = model.heads["semseg"].weight
-    with pytest.raises(ValueError, match=r"in several parts: \['heads.semseg.weight'\]"):
+    with pytest.raises(ValueError, match=r"in several groups: \['heads.semseg.weight'\]"):
         split_parameters(model)

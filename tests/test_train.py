@@ -8,14 +8,14 @@ import torch
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.machine import Machine
-from segstrat.metrics import ConfusionMatrix
-from segstrat.models import build_backbone
+from segstrat.models import build_backbone, build_model
 from segstrat.models.weights import save_backbone
 from segstrat.optim import COMMON
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
 from segstrat.tasks import Task
-from segstrat.train import images_per_part, pieces, train, training_set
+from segstrat.train import evaluate, train, train_one_epoch
+from segstrat.trial import build_trial, images_per_group, training_set
 
 
 def config(**fields) -> TrialConfig:
@@ -97,16 +97,6 @@ def test_a_checkpoint_of_other_classes_is_refused_with_their_numbers(tiny_protoc
         next(train(settings, protocol=other, store=store))
 
 
-@pytest.mark.parametrize(
-    ("count", "size", "lengths"),
-    [(6, 2, [2, 2, 2]), (7, 3, [2, 2, 3]), (3, 2, [3]), (5, 2, [2, 3]), (1, 4, [1]), (3, 1, [1, 1, 1])],
-)
-def test_no_piece_of_a_batch_is_a_single_image_unless_asked(count, size, lengths):
-    parts = pieces(count, size)
-    assert [part.stop - part.start for part in parts] == lengths
-    assert [index for part in parts for index in range(count)[part]] == list(range(count))
-
-
 def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tiny_protocol, tmp_path: Path):
     settings, store = config(learning_rate=1e12, epochs=5), Store(tmp_path)
     reports = list(train(settings, protocol=tiny_protocol(), store=store))
@@ -141,20 +131,13 @@ def test_paired_arms_share_the_initialization_and_other_seeds_do_not(tiny_protoc
 
 
 def test_accumulation_gives_the_gradient_of_the_large_batch(tiny_protocol):
-    # AlexNet has no batch norm; dropout is off, so that the pieces of a batch do not interact.
+    # AlexNet has no batch norm; dropout is off, so that the images of a batch do not interact.
     def weights(**fields) -> torch.Tensor:
         settings = config(model="fcn32s", backbone="alexnet", width=0.125, crop_size=64, epochs=1, **fields)
-        captured = {}
-
-        def keep(module, *_):
-            captured["model"] = module
-
-        handle = torch.nn.modules.module.register_module_forward_hook(keep)
-        try:
-            list(train(settings, protocol=tiny_protocol()))
-        finally:
-            handle.remove()
-        return torch.cat([p.detach().flatten() for p in captured["model"].parameters()])
+        protocol = tiny_protocol()
+        model = build_model(settings, {"semseg": protocol.tasks["semseg"]})
+        list(train(settings, protocol=protocol, model=model))
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     large = weights(batch_size=6)
     small = weights(batch_size=2, accumulation_steps=3)
@@ -165,7 +148,7 @@ def test_accumulation_gives_the_gradient_of_the_large_batch(tiny_protocol):
 def test_mixed_labels_train_each_head_on_its_own_images(tiny_protocol, tasks):
     protocol = tiny_protocol(train=6, mixed=True)
     settings = config(tasks=tasks, asynchronous=True, batch_size=2)
-    counts = images_per_part(training_set(protocol.train, settings), tasks)
+    counts = images_per_group(training_set(protocol.train, settings), tasks)
     assert counts == {COMMON: 3 * len(tasks)} | dict.fromkeys(tasks, 3)
     *_, last = train(settings, protocol=protocol)
     for task in tasks:
@@ -173,22 +156,15 @@ def test_mixed_labels_train_each_head_on_its_own_images(tiny_protocol, tasks):
         assert last.value(task, "val", "miou") > 0
 
 
-def test_training_matrices_count_every_valid_pixel_once(tiny_protocol, monkeypatch):
-    # Crops without scaling or rotation cover 32 × 32 pixels of each of the six images.
-    counted = []
-    monkeypatch.setattr(
-        ConfusionMatrix,
-        "update",
-        lambda self, logits, target, original=ConfusionMatrix.update: (
-            counted.append(int((target != 255).sum())),
-            original(self, logits, target),
-        )[1],
-    )
-    protocol = tiny_protocol(val=1)
-    next(train(config(augmentation=0.0, batch_size=2), protocol=protocol))
-    # The label maps have one void row on top, which a crop holds or not.
-    assert all(count % 32 == 0 and 2 * 31 * 32 <= count <= 2 * 32 * 32 for count in counted[:3])
-    assert counted[3] == 47 * 48
+def test_every_valid_pixel_is_counted_once(tiny_protocol):
+    trial = build_trial(config(augmentation=0.0, batch_size=2), Machine(), tiny_protocol(val=2))
+    expected = sum(int((batch.labels["semseg"] != 255).sum()) for batch in trial.train_loader.epoch(0))
+    metrics = train_one_epoch(trial.objective, trial.train_loader.epoch(0), trial.update, 2)
+    assert int(metrics.matrices["semseg"].counts[:-1].sum()) == expected
+    # The label maps of 48 × 48 pixels have one void row on top.
+    counts = evaluate(trial.objective, trial.val_loader).matrices["semseg"].counts
+    assert int(counts[:-1].sum()) == 2 * 47 * 48
+    assert int(counts[-1].sum()) == 2 * 48
 
 
 def test_bfloat16_on_the_cpu_still_learns(tiny_protocol):
@@ -197,7 +173,7 @@ def test_bfloat16_on_the_cpu_still_learns(tiny_protocol):
     assert last.value("semseg", "train", "miou") > 0.5
 
 
-# Every field of the config, a change of it, and what must stand beside it for the change to count.
+# Every field of the config, a change of it, and the other fields without which it would have no effect.
 BASELINE = {"epochs": 1}
 ASYNCHRONOUS = {"asynchronous": True, "tasks": ("semseg", "parts"), "common_batch": 4, "head_batch": 4}
 CHANGES: dict[str, tuple[object, dict]] = {

@@ -1,6 +1,6 @@
 """`Segmenter`: one backbone, one head per task (thesis Fig. 4.4)."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -27,17 +27,17 @@ class Segmenter(nn.Module):
         self,
         images_BCHW: torch.Tensor,
         tasks: Iterable[str] | None = None,
-        indices: Mapping[str, torch.Tensor | Sequence[int]] | None = None,
+        rows: Mapping[str, torch.Tensor] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Logits (B, classes, H, W) of each asked task, at the size of the images.
+        """Logits (B, classes, H, W) of each requested task, at the size of the images.
 
         Batch norms of the backbone see the whole batch, those of a head only the images that it is given.
 
         Args:
             images_BCHW: normalized RGB images.
             tasks: heads to compute; all by default. The others get no gradient, not even a zero one.
-            indices: positions in the batch of the images that each task is labelled for, 1-D. A head sees
-                just these, in their order; a task with none of them is left out of the result.
+            rows: for a task that only some images are labelled for, their positions in the batch, 1-D int64
+                on the images' device. The head sees only these images, in their order.
 
         Raises:
             UserError: for an unknown task, or images smaller than the network's stride.
@@ -55,17 +55,13 @@ class Segmenter(nn.Module):
             if name not in self.heads:
                 raise unknown_name("task", name, self.heads)
             chosen = features
-            if indices is not None:
-                positions = torch.as_tensor(indices.get(name, ()), dtype=torch.long)
-                if not len(positions):
-                    continue
-                positions = positions.to(images_BCHW.device)
-                chosen = [feature.index_select(0, positions) for feature in features]
+            if rows is not None and name in rows:
+                chosen = [feature.index_select(0, rows[name]) for feature in features]
             logits[name] = self.heads[name](chosen, (height, width))
         return logits
 
     def _padded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Images with the mean colour right and below, as far as the backbone's smallest size."""
+        """Images padded right and below with the mean color, up to the backbone's smallest size."""
         height, width = images_BCHW.shape[-2:]
         below = max(0, self.backbone.min_size - height)
         right = max(0, self.backbone.min_size - width)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from segstrat.checkpoint import load_checkpoint, save_checkpoint
+from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.machine import Machine
@@ -22,7 +22,6 @@ from segstrat.pretraining.classifier import Classifier
 from segstrat.pretraining.images import ClassificationData, ImageFolder, eval_batches, train_batches
 from segstrat.pretraining.recipe import Recipe, learning_rate
 from segstrat.store import Store
-from segstrat.train import state_digest
 
 VERSION = 1
 """Raised whenever this file or data/classification.py gives other weights for the same recipe."""
@@ -165,7 +164,7 @@ def _loss(
     model: Classifier, images_BCHW: torch.Tensor, labels_B: torch.Tensor, recipe: Recipe, machine: Machine
 ) -> torch.Tensor:
     device = machine.torch_device
-    with _autocast(machine):
+    with machine.autocast():
         logits = model(normalize(images_BCHW.to(device, non_blocking=True)))
     return F.cross_entropy(
         logits.float(), labels_B.to(device, non_blocking=True), label_smoothing=recipe.label_smoothing
@@ -185,19 +184,13 @@ def evaluate(model: Classifier, images: ImageFolder, recipe: Recipe, machine: Ma
         threads=machine.threads,
     )
     for images_BCHW, labels_B in batches:
-        with _autocast(machine):
+        with machine.autocast():
             logits = model(normalize(images_BCHW.to(machine.torch_device)))
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         found = best == labels_B.to(machine.torch_device)[:, None]
         hits += torch.stack([found[:, 0].sum(), found.sum()])
     top1, top5 = (hits.double() / len(images)).tolist()
     return top1, top5
-
-
-def _autocast(machine: Machine) -> torch.autocast:
-    return torch.autocast(
-        machine.torch_device.type, dtype=torch.bfloat16, enabled=machine.precision == "bfloat16"
-    )
 
 
 def _restore(states: Store, key: str, model: Classifier, optimizer: torch.optim.SGD) -> list[PretrainReport]:

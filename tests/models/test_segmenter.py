@@ -61,8 +61,7 @@ def test_each_head_sees_only_the_images_that_are_labelled_for_it():
     net = build().eval()
     images = torch.randn(4, 3, 64, 64)
     whole = net(images)
-    indices = {"semseg": torch.tensor([3, 0]), "parts": [1], "boundaries": []}
-    mixed = net(images, indices=indices)
+    mixed = net(images, ["semseg", "parts"], {"semseg": torch.tensor([3, 0]), "parts": torch.tensor([1])})
     assert list(mixed) == ["semseg", "parts"]
     torch.testing.assert_close(mixed["semseg"], whole["semseg"][[3, 0]])
     torch.testing.assert_close(mixed["parts"], whole["parts"][[1]])
@@ -74,7 +73,8 @@ def test_an_image_without_a_task_gets_no_gradient_from_it():
     # In evaluation mode images do not meet in batch norm, so that the gradient tells them apart.
     net = build().eval()
     images = torch.randn(3, 3, 32, 32, requires_grad=True)
-    net(images, tasks=["semseg"], indices={"semseg": [0, 2]})["semseg"].square().sum().backward()
+    logits = net(images, tasks=["semseg"], rows={"semseg": torch.tensor([0, 2])})
+    logits["semseg"].square().sum().backward()
     per_image = images.grad.flatten(1).abs().sum(1)
     assert per_image[1] == 0
     assert (per_image[[0, 2]] > 0).all()
@@ -83,9 +83,9 @@ def test_an_image_without_a_task_gets_no_gradient_from_it():
 def test_the_batch_norm_of_the_backbone_sees_the_whole_mixed_batch():
     images = torch.randn(4, 3, 64, 64)
     statistics = []
-    for indices in (None, {"semseg": [0], "parts": [1, 2]}):
+    for rows in (None, {"semseg": torch.tensor([0]), "parts": torch.tensor([1, 2])}):
         net = build("sunet64")
-        net(images, indices=indices)
+        net(images, rows=rows)
         statistics.append((net.backbone.norm.running_mean, net.heads["semseg"].layers[1].running_mean))
     assert torch.equal(statistics[0][0], statistics[1][0])
     assert not torch.equal(statistics[0][1], statistics[1][1])

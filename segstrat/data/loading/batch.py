@@ -1,7 +1,9 @@
-"""What loaders yield: a batch of uint8 images and label maps, and how its images are normalized."""
+"""`Batch`: images, their label maps, which image is labelled for which task; and `normalize`."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 
@@ -11,19 +13,86 @@ _STD = torch.tensor((0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Batch:
-    """Images and label maps.
+    """Images and label maps on one device.
 
     Args:
         images: (B, 3, H, W) uint8 RGB, dense in channels-last order.
         labels: task -> (B, H, W) uint8; `VOID` everywhere for an image that is not labelled for the task.
-        indices: task -> positions in the batch of the images that are labelled for it.
+        indices: task -> ascending positions in the batch of the images that are labelled for it.
         ids: names of the images.
+        rows: the positions of `indices` as int64 tensors on the device, for the tasks that only some of the
+            images are labelled for.
     """
 
     images: torch.Tensor
     labels: dict[str, torch.Tensor]
     indices: dict[str, list[int]]
     ids: list[str]
+    rows: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def labelled_tasks(self) -> list[str]:
+        """Tasks that at least one image is labelled for."""
+        return [task for task, positions in self.indices.items() if positions]
+
+    def targets(self, task: str) -> torch.Tensor:
+        """Label maps (B_task, H, W) of the images that are labelled for the task."""
+        return self.labels[task][self.rows[task]] if task in self.rows else self.labels[task]
+
+    def split(self, size: int) -> list["Batch"]:
+        """Micro-batches of about `size` images, as even as possible.
+
+        No micro-batch is a single image where `size` is larger than 1, because batch norm cannot train on
+        one image whose map is a single pixel; then one may have `size` + 1 images.
+        """
+        count = len(self)
+        number = -(-count // size)
+        if size > 1 and 1 < count < 2 * number:
+            number = count // 2
+        if number <= 1:
+            return [self]
+        bounds = [count * index // number for index in range(number + 1)]
+        return [self._part(start, stop) for start, stop in pairwise(bounds)]
+
+    def _part(self, start: int, stop: int) -> "Batch":
+        indices, rows = {}, {}
+        for task, positions in self.indices.items():
+            first, last = bisect_left(positions, start), bisect_left(positions, stop)
+            indices[task] = [position - start for position in positions[first:last]]
+            if 0 < last - first < stop - start:
+                rows[task] = self.rows[task][first:last] - start
+        return Batch(
+            self.images[start:stop],
+            {task: maps[start:stop] for task, maps in self.labels.items()},
+            indices,
+            self.ids[start:stop],
+            rows,
+        )
+
+
+def make_batch(
+    images: torch.Tensor, labels: dict[str, torch.Tensor], labelled: Sequence[Sequence[str]], ids: list[str]
+) -> Batch:
+    """A batch from the tasks that each image is labelled for.
+
+    Args:
+        images: as in `Batch`.
+        labels: as in `Batch`.
+        labelled: tasks of each image.
+        ids: as in `Batch`.
+    """
+    indices = {task: [row for row, tasks in enumerate(labelled) if task in tasks] for task in labels}
+    some = {task: positions for task, positions in indices.items() if 0 < len(positions) < len(ids)}
+    rows = {task: _send(positions, images.device) for task, positions in some.items()}
+    return Batch(images, labels, indices, ids, rows)
+
+
+def _send(positions: list[int], device: torch.device) -> torch.Tensor:
+    # From pinned memory, the host need not wait for the copy.
+    pinned = torch.tensor(positions, pin_memory=device.type == "cuda")
+    return pinned.to(device, non_blocking=True)
 
 
 def normalize(images_BCHW: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -38,8 +107,3 @@ def normalize(images_BCHW: torch.Tensor, dtype: torch.dtype = torch.float32) -> 
     scale = (1 / (255 * _STD)).to(images_BCHW.device).view(3, 1, 1)
     shift = (-_MEAN / _STD).to(images_BCHW.device).view(3, 1, 1)
     return torch.addcmul(shift, images_BCHW, scale).to(dtype)
-
-
-def positions(tasks: Iterable[str], labelled: list[tuple[str, ...]]) -> dict[str, list[int]]:
-    """Task -> positions of the images whose labelled tasks contain it."""
-    return {task: [row for row, names in enumerate(labelled) if task in names] for task in tasks}

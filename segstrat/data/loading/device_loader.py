@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from segstrat.data.dataset import VOID, Dataset
 from segstrat.data.loading.augment import Placement, low_pass
-from segstrat.data.loading.batch import Batch, positions
+from segstrat.data.loading.batch import Batch, make_batch
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
 
@@ -83,9 +83,7 @@ class DeviceTrainLoader(TrainLoader):
                     ahead.append(start(step + _AHEAD))
                 images, labels = self._crops(warp)
                 labelled = [self._labelled[index] for index in indices]
-                yield Batch(
-                    images, labels, positions(self.tasks, labelled), [self.dataset.ids[i] for i in indices]
-                )
+                yield make_batch(images, labels, labelled, [self.dataset.ids[i] for i in indices])
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from segstrat.data.dataset import VOID, Dataset, Sample
-from segstrat.data.loading.batch import Batch, positions
+from segstrat.data.loading.batch import Batch, make_batch
 from segstrat.tasks import Task
 
 # Images that wait for others of their size, in batches.
@@ -85,9 +85,9 @@ class EvalLoader:
             name: torch.from_numpy(np.stack([sample.labels.get(name, void) for sample in samples]))
             for name in self.tasks
         }
-        return Batch(
+        return make_batch(
             images.to(self.device).permute(0, 3, 1, 2),
             {name: maps.to(self.device) for name, maps in labels.items()},
-            positions(self.tasks, [tuple(sample.labels) for sample in samples]),
+            [tuple(sample.labels) for sample in samples],
             [sample.id for sample in samples],
         )

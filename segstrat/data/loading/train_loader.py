@@ -21,7 +21,7 @@ from segstrat.data.loading.augment import (
     place_image,
     place_label,
 )
-from segstrat.data.loading.batch import Batch, positions
+from segstrat.data.loading.batch import Batch, make_batch
 from segstrat.data.loading.buffers import BatchBuffer
 from segstrat.errors import UserError
 from segstrat.tasks import Task
@@ -143,9 +143,7 @@ class TrainLoader:
                 labelled = [future.result() for future in ahead.popleft()]
                 self.wait_seconds += time.perf_counter() - asked
                 images, labels = buffers[step % _BUFFERS].tensors(len(indices))
-                yield Batch(
-                    images, labels, positions(self.tasks, labelled), [self.dataset.ids[i] for i in indices]
-                )
+                yield make_batch(images, labels, labelled, [self.dataset.ids[i] for i in indices])
                 if step + _BUFFERS < len(batches):
                     ahead.append(start(step + _BUFFERS))
         finally:

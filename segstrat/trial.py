@@ -1,0 +1,181 @@
+"""`Trial`: what one training run holds between epochs; built from a config, saved and restored."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from segstrat import distributed
+from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
+from segstrat.config import TrialConfig
+from segstrat.data import DataProtocol
+from segstrat.data.dataset import Dataset, Subset, nested_indices
+from segstrat.data.loading.device_loader import DeviceTrainLoader
+from segstrat.data.loading.eval_loader import EvalLoader
+from segstrat.data.loading.train_loader import TrainLoader
+from segstrat.errors import UserError
+from segstrat.machine import Machine
+from segstrat.models import build_model
+from segstrat.models.segmenter import Segmenter
+from segstrat.models.weights import load_pretrained
+from segstrat.objective import Objective
+from segstrat.optim import COMMON, Update, make_parameter_groups, make_update
+from segstrat.records import EpochReport, TrialFacts
+from segstrat.store import Store
+from segstrat.tasks import Task
+
+EVAL_BATCH = 16
+
+
+@dataclass
+class Trial:
+    """The state of one training run, and the facts of what was built."""
+
+    config: TrialConfig
+    objective: Objective
+    update: Update
+    train_loader: TrainLoader
+    val_loader: EvalLoader
+    facts: TrialFacts
+
+    @property
+    def model(self) -> Segmenter:
+        """The model that is trained."""
+        return self.objective.model
+
+    def save(self, store: Store, reports: Sequence[EpochReport]) -> None:
+        """Writes a checkpoint; the one of the best epoch so far is kept."""
+        task = self.config.tasks[0]
+        scored = [(report.value(task, "val", "miou"), report.epoch) for report in reports]
+        best = max((pair for pair in scored if pair[0] is not None), default=None)
+        state = {
+            "config": self.config.to_dict(),
+            "tasks": {name: list(task.classes) for name, task in self.objective.tasks.items()},
+            "model": self.model.state_dict(),
+            "update": self.update.state_dict(),
+            "facts": dataclasses.asdict(self.facts),
+            "reports": [report.to_dict() for report in reports],
+        }
+        save_checkpoint(store, reports[-1].epoch, state, best_epoch=best[1] if best else None)
+
+    def resume(self, store: Store) -> list[EpochReport]:
+        """Restores the newest good checkpoint; returns its reports, none where there is no checkpoint.
+
+        Raises:
+            UserError: if it was trained for other classes than the data has.
+        """
+        state = load_checkpoint(store)
+        if state is None:
+            return []
+        for name, task in self.objective.tasks.items():
+            if state["tasks"].get(name) != list(task.classes):
+                saved = state["tasks"].get(name, [])
+                raise UserError(
+                    f"the checkpoint in {store.uri} was trained for {len(saved)} classes of task {name!r} "
+                    f"({', '.join(saved[:3])}, …); the data has {len(task.classes)} "
+                    f"({', '.join(task.classes[:3])}, …); give the data it was trained on, or another --name"
+                )
+        self.model.load_state_dict(state["model"])
+        self.update.load_state_dict(state["update"])
+        return [EpochReport.from_dict(report) for report in state["reports"]]
+
+
+def build_trial(
+    config: TrialConfig, machine: Machine, protocol: DataProtocol, model: Segmenter | None = None
+) -> Trial:
+    """Builds everything that a training run needs.
+
+    Args:
+        model: trained instead of the one that `config` describes.
+
+    Raises:
+        UserError: for weights, data or processes that do not fit the config.
+    """
+    _check_processes(config)
+    tasks = {name: protocol.tasks[name] for name in config.tasks}
+    device = machine.current_device()
+    model = model or build_model(config, tasks)
+    init_digest = state_digest(model)
+    weights_digest = load_pretrained(model, config) if config.pretrained else ""
+    model.to(device).to(memory_format=torch.channels_last)
+    model = distributed.synchronize_batch_norm(model, device)
+    train_set = training_set(protocol.train, config)
+    train_loader, val_loader = _loaders(config, machine, tasks, train_set, protocol.val)
+    images = images_per_group(train_set, tasks)
+    groups = make_parameter_groups(model, config, images, fused=True)
+    objective = Objective(model, tasks, machine, config.label_smoothing)
+    if machine.compile:
+        # Equal counts: every image is labelled for every task.
+        objective.compile(same_shapes=len(set(images.values())) == 1)
+    facts = TrialFacts(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        realised_weight_decay=groups[0].optimizer.param_groups[0]["weight_decay"],
+        dropout_modules=sum(isinstance(m, nn.Dropout | nn.Dropout2d) for m in model.modules()),
+        init_digest=init_digest,
+        weights_digest=weights_digest,
+        data_digest=protocol.digest,
+        train_images=len(train_set),
+        val_images=len(protocol.val),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision=machine.precision,
+    )
+    update = make_update(groups, config, len(train_loader))
+    return Trial(config, objective, update, train_loader, val_loader, facts)
+
+
+def _check_processes(config: TrialConfig) -> None:
+    if distributed.world_size() == 1:
+        return
+    if config.asynchronous:
+        raise UserError("asynchronous updates run in one process; give the trial a single GPU")
+    if config.accumulation_steps > 1:
+        # Processes might cut their shares into different numbers of micro-batches, and wait for each other.
+        raise UserError("several processes do not accumulate; set batch_size to the whole batch instead")
+
+
+def _loaders(
+    config: TrialConfig, machine: Machine, tasks: dict[str, Task], train_set: Dataset, val_set: Dataset
+) -> tuple[TrainLoader, EvalLoader]:
+    device = machine.current_device()
+    share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    loader = DeviceTrainLoader if machine.device_cache else TrainLoader
+    train_loader = loader(
+        train_set,
+        tasks=tasks,
+        crop_size=config.crop_size,
+        batch_size=config.batch_size * config.accumulation_steps,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        threads=machine.threads,
+        device=device,
+        **share,
+    )
+    val_loader = EvalLoader(
+        val_set,
+        tasks=tasks,
+        # The score does not depend on it, and without gradients there is memory for more.
+        batch_size=max(config.batch_size, EVAL_BATCH),
+        threads=machine.threads,
+        device=device,
+        **share,
+    )
+    return train_loader, val_loader
+
+
+def training_set(dataset: Dataset, config: TrialConfig) -> Dataset:
+    """The training images that are labelled for one of the config's tasks; of these, its label fraction."""
+    wanted = set(config.tasks)
+    indices = [index for index in range(len(dataset)) if wanted.intersection(dataset.tasks_of(index))]
+    if len(indices) < len(dataset):
+        dataset = Subset(dataset, indices)
+    if config.label_fraction < 1.0:
+        dataset = Subset(dataset, nested_indices(dataset.ids, config.label_fraction, config.seed))
+    return dataset
+
+
+def images_per_group(dataset: Dataset, tasks: Iterable[str]) -> dict[str, int]:
+    """Training images by parameter group: of each task, and all of them under `common`."""
+    labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
+    return {COMMON: len(labelled)} | {name: sum(name in names for names in labelled) for name in tasks}
