@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 
 from segstrat.config import TrialConfig
 from segstrat.data.loading.batch import normalize
+from segstrat.footprint import Footprint
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
 from segstrat.models import build_model
@@ -19,14 +19,6 @@ CONTEXT_GIB = 0.6
 WARM_UP_STEPS = 3
 EVAL_BATCH = 16
 STEPS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Footprint:
-    """Memory that a trial's process needs on its device, and the share of a step that the device is busy."""
-
-    memory_gib: float
-    busy: float
 
 
 def measure_footprint(

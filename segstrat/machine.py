@@ -7,32 +7,25 @@ from typing import Literal
 
 import torch
 
+from segstrat.numerics import Numerics
+
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Machine:
-    """Device, numerics and folders of a training run.
+class Machine(Numerics):
+    """Device and folders of a training run, besides its `Numerics`; precision `auto` is resolved here.
 
     Args:
         device: a torch device name.
         threads: CPU threads of this trial: intra-op threads and input threads share them.
-        precision: type of the matrix products; weights, losses and scores stay float32. `auto` becomes what
-            `fastest_precision` says of the device.
-        compile: run training steps through `torch.compile`, on CUDA as CUDA graphs.
-        deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
         cache_dir: folder of decoded data; None: decode on the fly.
-        device_cache: keep the whole decoded training set on the device and augment there (CUDA).
     """
 
     device: str = "cpu"
     threads: int = 1
-    precision: Precision | Literal["auto"] = "float32"
-    compile: bool = False
-    deterministic: bool = False
     data_root: Path | None = None
     cache_dir: Path | None = None
-    device_cache: bool = False
 
     def __post_init__(self) -> None:
         if self.precision == "auto":

@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from segstrat.config import TrialConfig
-from segstrat.gpu_footprint import CONTEXT_GIB, Footprint, measure_footprint
+from segstrat.footprint import Footprint
+from segstrat.gpu_footprint import CONTEXT_GIB, measure_footprint
 from segstrat.tasks import Task
 
 TASKS = {"semseg": Task("semseg", 5), "parts": Task("parts", 3)}

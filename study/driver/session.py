@@ -102,13 +102,13 @@ def divide(
     console: Console,
 ) -> Share:
     """What each trial gets of the nodes; for `--gpus-per-trial auto` the study's models are tried first."""
-    demand = None
+    footprint = None
     if options.gpus_per_trial == AUTO:
-        from study.on_ray.probes import gpu_demand, with_gpu_memory
+        from study.on_ray.probes import gpu_footprint, with_gpu_memory
 
         tasks = {name: Task(name, classes) for name, classes in data["classes"].items()}
         nodes = with_gpu_memory(nodes)
-        demand, lines = gpu_demand(nodes, trials, tasks, options.precision or "float32")
+        footprint, lines = gpu_footprint(nodes, trials, tasks, options.precision or "float32")
         for line in lines:
             console.print(Text(f"probe     {line}"))
     division = share(
@@ -116,7 +116,7 @@ def divide(
         gpus_per_trial=options.gpus_per_trial,
         cpus_per_trial=options.cpus_per_trial,
         max_concurrent=options.max_concurrent,
-        demand=demand,
+        footprint=footprint,
     )
     if division.gpus > 1:
         refuse_uneven(trials, int(division.gpus))

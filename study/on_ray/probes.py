@@ -10,10 +10,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
+from segstrat.footprint import Footprint
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.on_ray.runtime import living_nodes
-from study.planning.resources import Demand, Node
+from study.planning.resources import Node
 from study.planning.trials import PlannedTrial
 from study.state.lock import LOCK
 
@@ -85,16 +86,16 @@ def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
     return [replace(node, gpu_memory_gib=memory.get(node.node_id, 0.0)) for node in nodes]
 
 
-def gpu_demand(
+def gpu_footprint(
     nodes: Sequence[Node], trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], precision: str
-) -> tuple[Demand | None, list[str]]:
+) -> tuple[Footprint | None, list[str]]:
     """What the study's models take of a GPU: a few steps of each on one GPU node, for `auto`.
 
     Returns:
         the most that any of them takes, None without a GPU; and a line for the user on each.
     """
-    place = next((node for node in nodes if node.gpus), None)
-    if place is None:
+    node = next((node for node in nodes if node.gpus), None)
+    if node is None:
         return None, []
     kinds = {}
     for trial in trials:
@@ -103,36 +104,38 @@ def gpu_demand(
             config.model, config.backbone, config.width, config.output_stride, config.tasks,
             config.crop_size, config.batch_size, config.dropout > 0,
         ] = config  # fmt: skip
-    found: list[Demand] = []
+    found: list[Footprint] = []
     lines = []
     for config in kinds.values():
-        its = {name: tasks[name] for name in config.tasks}
-        answers = ask([place], demand_here, config, its, precision, gpu=True)
+        tasks_of_model = {name: tasks[name] for name in config.tasks}
+        answers = ask([node], footprint_here, config, tasks_of_model, precision, gpu=True)
         if not answers:
             raise UserError(
-                f"node {place.address} was lost while --gpus-per-trial auto tried a model there; start again"
+                f"node {node.address} was lost while --gpus-per-trial auto tried a model there; start again"
             )
-        ((_, demand),) = answers
-        found.append(demand)
+        ((_, footprint),) = answers
+        found.append(footprint)
         name = f"{config.model} {config.backbone or ''}".strip()
         lines.append(
-            f"{name}, batch {config.batch_size} at {config.crop_size} px: {demand.memory_gib:.1f} GiB "
-            f"of the GPU, which is busy {demand.busy:.0%} of a step"
+            f"{name}, batch {config.batch_size} at {config.crop_size} px: {footprint.memory_gib:.1f} GiB "
+            f"of the GPU, which is busy {footprint.busy:.0%} of a step"
         )
-    most = Demand(memory_gib=max(each.memory_gib for each in found), busy=max(each.busy for each in found))
-    return most, lines
+    largest = Footprint(
+        memory_gib=max(footprint.memory_gib for footprint in found),
+        busy=max(footprint.busy for footprint in found),
+    )
+    return largest, lines
 
 
-def demand_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Demand:
+def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Footprint:
     """What a model takes of the GPU that Ray gave to this process."""
     from segstrat.gpu_footprint import measure_footprint
 
     try:
-        footprint = measure_footprint(config, tasks, device="cuda", precision=precision)
+        return measure_footprint(config, tasks, device="cuda", precision=precision)
     except RuntimeError:
-        # Out of memory, or torch sees no GPU: such a model shares its GPU with nobody.
-        return Demand(memory_gib=float("inf"), busy=1.0)
-    return Demand(memory_gib=footprint.memory_gib, busy=footprint.busy)
+        # Out of memory, or torch sees no GPU: such a model does not share its GPU.
+        return Footprint(memory_gib=float("inf"), busy=1.0)
 
 
 def sees_file(path: str) -> bool:

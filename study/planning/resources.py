@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from segstrat.errors import UserError
+from segstrat.footprint import Footprint
 from study.cli import AUTO
 
 # A trial takes no more cores than this unless told so: on machines with few GPUs the rest stay free.
@@ -34,21 +35,13 @@ class Share:
     concurrent: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Demand:
-    """The most that any of a study's models asks of a GPU, see `segstrat.gpu_footprint`."""
-
-    memory_gib: float
-    busy: float
-
-
 def share(
     nodes: Sequence[Node],
     *,
     gpus_per_trial: float | str | None = None,
     cpus_per_trial: int | None = None,
     max_concurrent: int | None = None,
-    demand: Demand | None = None,
+    footprint: Footprint | None = None,
 ) -> Share:
     """Divides the nodes among trials.
 
@@ -57,13 +50,13 @@ def share(
     Without a GPU a trial takes one core.
 
     Args:
-        demand: what a trial takes of a GPU, for `auto`; without it a GPU is not shared.
+        footprint: the most that any of the models takes of a GPU, for `auto`; without it none is shared.
 
     Raises:
         UserError: if no node can hold a trial; Ray would wait for ever.
     """
     most_gpus = max(node.gpus for node in nodes)
-    gpus = _gpus(nodes, gpus_per_trial, demand)
+    gpus = _gpus(nodes, gpus_per_trial, footprint)
     if gpus > most_gpus:
         have = f"the largest node has {most_gpus}" if most_gpus else "there is none here"
         raise UserError(
@@ -81,7 +74,7 @@ def share(
     return Share(cpus=cpus, gpus=gpus, concurrent=min(fitting, max_concurrent or fitting))
 
 
-def _gpus(nodes: Sequence[Node], asked: float | str | None, demand: Demand | None) -> float:
+def _gpus(nodes: Sequence[Node], asked: float | str | None, footprint: Footprint | None) -> float:
     with_gpus = [node for node in nodes if node.gpus]
     if asked is None:
         return 1.0 if with_gpus else 0.0
@@ -89,12 +82,12 @@ def _gpus(nodes: Sequence[Node], asked: float | str | None, demand: Demand | Non
         return float(asked)
     if not with_gpus:
         return 0.0
-    if demand is None:
+    if footprint is None:
         return 1.0
     by_cpus = min(node.cpus // node.gpus // AUTO_CPUS for node in with_gpus)
     smallest = min(node.gpu_memory_gib for node in with_gpus)
-    by_memory = int(AUTO_MEMORY_SHARE * smallest / max(demand.memory_gib, 0.1))
-    by_time = math.ceil(1 / max(demand.busy, 0.05))
+    by_memory = int(AUTO_MEMORY_SHARE * smallest / max(footprint.memory_gib, 0.1))
+    by_time = math.ceil(1 / max(footprint.busy, 0.05))
     return 1.0 / max(1, min(by_cpus, by_memory, by_time))
 
 

@@ -8,11 +8,11 @@ import pytest
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
+from segstrat.footprint import Footprint
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.on_ray import probes
 from study.on_ray.runtime import living_nodes
-from study.planning.resources import Demand
 from study.planning.trials import PlannedTrial
 from study.state.lock import study_lock
 
@@ -33,7 +33,7 @@ def test_a_model_is_not_tried_on_a_lost_node(cluster):
     lost = dataclasses.replace(living_nodes()[0], node_id="ab" * 28)
     trial = PlannedTrial(trial_id="0", order=0, arm="raw", axes={}, config=TrialConfig())
     with pytest.raises(UserError, match="was lost while --gpus-per-trial auto"):
-        probes.gpu_demand([lost], [trial], {"semseg": Task("semseg", 9)}, "float32")
+        probes.gpu_footprint([lost], [trial], {"semseg": Task("semseg", 9)}, "float32")
 
 
 def test_a_living_node_that_cannot_answer_is_named(cluster, monkeypatch):
@@ -72,7 +72,7 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
 
     def measured(nodes, question, config, tasks, precision, *, gpu):
         asked.append((config.model, sorted(tasks), precision, gpu))
-        return [(nodes[0], Demand(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5))]
+        return [(nodes[0], Footprint(memory_gib=4.0 if config.model == "fcn8s" else 6.0, busy=0.5))]
 
     monkeypatch.setattr(probes, "ask", measured)
     configs = [
@@ -84,8 +84,8 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
         PlannedTrial(trial_id=str(order), order=order, arm="raw", axes={}, config=config)
         for order, config in enumerate(configs)
     ]
-    demand, lines = probes.gpu_demand(living_nodes(), trials, {"semseg": Task("semseg", 9)}, "bfloat16")
-    assert demand == Demand(memory_gib=6.0, busy=0.5)
+    footprint, lines = probes.gpu_footprint(living_nodes(), trials, {"semseg": Task("semseg", 9)}, "bfloat16")
+    assert footprint == Footprint(memory_gib=6.0, busy=0.5)
     assert sorted(asked) == [(model, ["semseg"], "bfloat16", True) for model in ("fcn32s", "fcn8s")]
     assert any("fcn8s resnet18, batch 4 at 80 px: 4.0 GiB" in line for line in lines)
 
@@ -94,6 +94,6 @@ def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
     # Ray was told of four GPUs that this machine has not got.
     config = TrialConfig(width=0.125, crop_size=32, batch_size=2)
     tasks = {"semseg": Task("semseg", 3)}
-    ((_, found),) = probes.ask(living_nodes(), probes.demand_here, config, tasks, "float32", gpu=True)
+    ((_, found),) = probes.ask(living_nodes(), probes.footprint_here, config, tasks, "float32", gpu=True)
     assert found.busy == 1.0
     assert found.memory_gib == float("inf")

@@ -3,7 +3,8 @@
 import pytest
 
 from segstrat.errors import UserError
-from study.planning.resources import Demand, Node, Share, share
+from segstrat.footprint import Footprint
+from study.planning.resources import Node, Share, share
 
 
 def node(cpus: int, gpus: int = 0, memory: float = 0) -> Node:
@@ -34,17 +35,17 @@ def test_share(nodes, asked, expected):
 
 
 @pytest.mark.parametrize(
-    ("cpus", "memory", "demand", "trials_per_gpu"),
+    ("cpus", "memory", "footprint", "trials_per_gpu"),
     [
-        (64, 80, Demand(memory_gib=10, busy=0.3), 4),  # a fourth trial still finds the GPU idle at times
-        (64, 24, Demand(memory_gib=10, busy=0.3), 2),  # by memory
-        (16, 80, Demand(memory_gib=1, busy=0.1), 4),  # by cores, two each
-        (64, 80, Demand(memory_gib=1, busy=1.0), 1),  # one trial fills it
-        (64, 24, Demand(memory_gib=float("inf"), busy=1.0), 1),  # it could not be measured
+        (64, 80, Footprint(memory_gib=10, busy=0.3), 4),  # a fourth trial still finds the GPU idle at times
+        (64, 24, Footprint(memory_gib=10, busy=0.3), 2),  # by memory
+        (16, 80, Footprint(memory_gib=1, busy=0.1), 4),  # by cores, two each
+        (64, 80, Footprint(memory_gib=1, busy=1.0), 1),  # one trial fills it
+        (64, 24, Footprint(memory_gib=float("inf"), busy=1.0), 1),  # it could not be measured
     ],
 )
-def test_auto_packs_by_memory_cores_and_idle_time(cpus, memory, demand, trials_per_gpu):
-    found = share([node(cpus, 2, memory)], gpus_per_trial="auto", demand=demand)
+def test_auto_packs_by_memory_cores_and_idle_time(cpus, memory, footprint, trials_per_gpu):
+    found = share([node(cpus, 2, memory)], gpus_per_trial="auto", footprint=footprint)
     assert found.gpus == 1 / trials_per_gpu
     assert found.concurrent == 2 * trials_per_gpu
     assert found.cpus * found.concurrent <= cpus

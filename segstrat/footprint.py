@@ -1,0 +1,11 @@
+"""What a training step takes of a GPU."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Footprint:
+    """Memory that a trial's process needs on its GPU, and the share of a step that the GPU is busy."""
+
+    memory_gib: float
+    busy: float

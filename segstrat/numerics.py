@@ -1,0 +1,27 @@
+"""`Numerics`: how a training run computes. The one place that names these settings; loads no torch."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """What changes a run's speed, and its results by rounding only.
+
+    Args:
+        precision: type of the matrix products; weights, losses and scores stay float32. `auto` takes the
+            type that the device's hardware multiplies fastest.
+        deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
+        compile: run training steps through `torch.compile`, on CUDA as CUDA graphs.
+        device_cache: keep the whole decoded training set on the device and augment there (CUDA).
+    """
+
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    deterministic: bool = False
+    compile: bool = False
+    device_cache: bool = False
+
+    def numerics(self) -> dict[str, Any]:
+        """These settings alone, as plain values; `Numerics(**values)` is the inverse."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Numerics)}
