@@ -46,9 +46,12 @@ def test_an_unknown_field_answers_with_the_nearest_name():
         ({"model": "sunet64", "backbone": "resnet18"}, "sunet64 is its own backbone"),
         ({"output_stride": 16}, "output_stride=16: fcn32s has a fixed one"),
         ({"model": "sunet64", "output_stride": 12}, "output_stride=12: expected 8, 16 or 32"),
-        ({"pretrained": True}, "pretrained=True: expected `weights` beside it"),
+        ({"pretrained": True}, "pretrained=True: expected `weights` as well"),
         ({"tasks": ("semsegg",)}, "unknown task 'semsegg': did you mean 'semseg'"),
-        ({"tasks": ("parts", "parts")}, "each task may stand there once"),
+        ({"tasks": ("parts", "parts")}, "expected each task once"),
+        ({"tasks": ["semseg"]}, r"tasks must be tuple, not list"),
+        ({"backbone": 18}, "backbone must be str or None, not int 18"),
+        ({"output_stride": 8.0}, r"output_stride must be int or None, not float 8\.0"),
         ({"tasks": ()}, r"tasks=\(\): expected at least one task"),
         ({"asynchronous": True, "accumulation_steps": 2}, "accumulation_steps=2: expected 1"),
     ],
@@ -58,12 +61,12 @@ def test_a_bad_value_is_named_with_what_was_expected(fields: dict, message: str)
         TrialConfig(**fields)
 
 
-def test_an_int_is_a_fine_float():
+def test_an_int_is_a_valid_float():
     assert TrialConfig(weight_decay=0).to_dict()["weight_decay"] == 0.0
     assert TrialConfig(weight_decay=0).digest() == TrialConfig(weight_decay=0.0).digest()
 
 
-def test_the_digest_names_the_science_and_not_the_place_of_the_weights():
+def test_the_digest_depends_on_the_science_and_not_on_the_path_of_the_weights():
     here = TrialConfig(pretrained=True, weights="/here/w.pth")
     assert here.digest() == TrialConfig(pretrained=True, weights="/there/w.pth").digest()
     assert len({TrialConfig().digest(), TrialConfig(seed=1).digest(), here.digest()}) == 3

@@ -1,12 +1,12 @@
-"""Networks: backbones, heads, and the two tables that name them."""
+"""Networks: builds the models and backbones that `segstrat.architectures` names."""
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
 
+from segstrat.architectures import BACKBONES, FCN_STRIDES, MODELS
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError, unknown_name
 from segstrat.models.backbone import Backbone
@@ -19,49 +19,35 @@ from segstrat.models.sunet import DegriddingHead, SUNet
 from segstrat.models.vgg import VGG, AlexNet
 from segstrat.tasks import Task
 
-BACKBONES: dict[str, type[Backbone]] = {
-    "resnet18": ResNet,
-    "resnet34": ResNet,
-    "resnet50": ResNet,
-    "resnet101": ResNet,
-    "vgg16": VGG,
-    "vgg16_bn": VGG,
+FAMILIES: dict[str, type[Backbone]] = {
+    "resnet": ResNet,
+    "vgg": VGG,
     "alexnet": AlexNet,
-    "squeezenet1_1": SqueezeNet,
-    "sunet64": SUNet,
-    "sunet128": SUNet,
-    "sunet7128": SUNet,
+    "squeezenet": SqueezeNet,
+    "sunet": SUNet,
 }
+"""Class of each family of backbones in `segstrat.architectures.BACKBONES`."""
 
 
-def fcn_head(stride: int, backbone: Backbone, num_classes: int, dropout: float) -> nn.Module:
-    """FCN head of a stride; see `FCNHead`."""
-    return FCNHead(backbone, num_classes, stride, dropout)
+def make_head(model: str, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> nn.Module:
+    """The head that makes a backbone a model of that name.
 
-
-def degridding_head(backbone: Backbone, num_classes: int, dropout: float) -> nn.Module:  # noqa: ARG001
-    """Head of a SUNet; the dropout of the model is all in its backbone."""
+    Args:
+        model: one of `segstrat.architectures.MODELS`.
+        dropout: of an FCN head; a SUNet has all its dropout in the backbone.
+    """
+    if model in FCN_STRIDES:
+        return FCNHead(backbone, num_classes, FCN_STRIDES[model], dropout)
     return DegriddingHead(backbone, num_classes)
 
 
-MODELS: dict[str, Callable[[Backbone, int, float], nn.Module]] = {
-    "fcn32s": partial(fcn_head, 32),
-    "fcn16s": partial(fcn_head, 16),
-    "fcn8s": partial(fcn_head, 8),
-    "sunet64": degridding_head,
-    "sunet128": degridding_head,
-    "sunet7128": degridding_head,
-}
-"""The head that makes a backbone a model of that name; a SUNet is its own backbone."""
-
-
 def build_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
-    """Builds and initializes the model of a trial; weights are loaded after, by `load_pretrained`.
+    """Builds and initializes the model of a trial; weights are loaded afterwards, by `load_pretrained`.
 
-    Every parameter starts from a value that only `config.seed` and its name decide.
+    The initial value of every parameter depends on `config.seed` and its name alone.
 
     Args:
-        config: its model, backbone and regularizer fields count.
+        config: its model, backbone and regularizer fields are used.
         tasks: a head is built for each.
 
     Raises:
@@ -75,7 +61,7 @@ def build_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
 
 
 def assemble_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
-    """The modules of `build_model`, to be built on the meta device: their values are left open."""
+    """The modules of `build_model`, to be built on the meta device; their values are not set."""
     if config.model not in MODELS:
         raise unknown_name("model", config.model, MODELS)
     backbone = assemble_backbone(
@@ -87,8 +73,10 @@ def assemble_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
     )
     if config.freeze_batch_norm:
         backbone.freeze_batch_norm()
-    make_head = MODELS[config.model]
-    heads = {name: make_head(backbone, task.num_classes, config.dropout) for name, task in tasks.items()}
+    heads = {
+        name: make_head(config.model, backbone, task.num_classes, config.dropout)
+        for name, task in tasks.items()
+    }
     return Segmenter(backbone, heads)
 
 
@@ -100,7 +88,7 @@ def build_backbone(
     output_stride: int | None = None,
     seed: int = 0,
 ) -> Backbone:
-    """Builds and initializes a backbone alone, with the values that it has in a model of that seed.
+    """Builds and initializes a backbone alone, with its values in a model of that seed.
 
     Args:
         name: key of `BACKBONES`.
@@ -130,10 +118,10 @@ def assemble_backbone(
     stochastic_depth: float = 0.0,
     output_stride: int | None = None,
 ) -> Backbone:
-    """The modules of `build_backbone`, to be built on the meta device: their values are left open."""
+    """The modules of `build_backbone`, to be built on the meta device; their values are not set."""
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
-    kind = BACKBONES[name]
+    kind = FAMILIES[BACKBONES[name]]
     given: dict[str, Any] = {
         "dropout": dropout,
         "stochastic_depth": stochastic_depth,
@@ -142,6 +130,8 @@ def assemble_backbone(
     for option, value in given.items():
         # Where a backbone has no dropout, its head has.
         if value and option not in kind.options and option != "dropout":
-            able = ", ".join(key for key, other in BACKBONES.items() if option in other.options)
-            raise UserError(f"{option}={value}: {name} has none; leave it out or choose one of {able}")
+            others = [key for key, family in BACKBONES.items() if option in FAMILIES[family].options]
+            raise UserError(
+                f"{option}={value}: {name} has none; leave it out or choose one of {', '.join(others)}"
+            )
     return kind(name, width, **{option: given[option] for option in kind.options})

@@ -1,4 +1,4 @@
-"""Table of all models: `python -m segstrat.models.table FILE` renews the one in docs/models.md."""
+"""Table of all models: `python -m segstrat.models.table FILE` updates the one in docs/models.md."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from segstrat.models import BACKBONES, MODELS, assemble_backbone
+from segstrat.architectures import BACKBONES, FCN_STRIDES
+from segstrat.models import assemble_backbone, make_head
 from segstrat.models.sunet import STRIDE_CENTERS
 
 CLASSES = 21
@@ -45,7 +46,6 @@ class Row:
 
 def rows(backbones: Iterable[str] = BACKBONES) -> Iterator[Row]:
     """Every model and output stride of the given backbones."""
-    fcns = [name for name in MODELS if name.startswith("fcn")]
     for backbone in backbones:
         if backbone in AUTHORS_CHECKPOINTS:
             for stride in STRIDE_CENTERS:
@@ -53,7 +53,7 @@ def rows(backbones: Iterable[str] = BACKBONES) -> Iterator[Row]:
                 yield from _measure(backbone, [backbone], "de-gridding", weights, stride)
         else:
             weights = get_model_weights(backbone).IMAGENET1K_V1.url.rpartition("/")[2]
-            yield from _measure(backbone, fcns, "FCN", weights)
+            yield from _measure(backbone, list(FCN_STRIDES), "FCN", weights)
 
 
 def _measure(
@@ -65,14 +65,14 @@ def _measure(
         with FlopCounterMode(display=False) as below:
             features = backbone(torch.empty(1, 3, SIDE, SIDE))
         for model in models:
-            head = MODELS[model](backbone, CLASSES, 0.0).eval()
+            head = make_head(model, backbone, CLASSES).eval()
             with FlopCounterMode(display=False) as above:
                 head(features, (SIDE, SIDE))
             yield Row(
                 backbone=name,
                 model=model,
                 head=head_name,
-                stride=output_stride or int(model.removeprefix("fcn").removesuffix("s")),
+                stride=output_stride or FCN_STRIDES[model],
                 parameters=_parameters(backbone) + _parameters(head),
                 multiply_adds=(below.get_total_flops() + above.get_total_flops()) // 2,
                 weights=weights,
@@ -97,20 +97,20 @@ def markdown(backbones: Iterable[str] = BACKBONES) -> str:
     return "\n".join(lines)
 
 
-def renew(text: str) -> str:
-    """`text` with a fresh table between its marks."""
+def update(text: str) -> str:
+    """`text` with a new table between its markers."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
 
 
 def main() -> None:
-    """Prints the table, or renews it in the file that is named."""
+    """Prints the table, or updates it in the file that is named."""
     if len(sys.argv) < 2:
         print(markdown())
         return
     path = Path(sys.argv[1])
-    path.write_text(renew(path.read_text()))
+    path.write_text(update(path.read_text()))
 
 
 if __name__ == "__main__":

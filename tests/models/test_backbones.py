@@ -9,16 +9,22 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from segstrat import config
-from segstrat.models import BACKBONES, MODELS, assemble_backbone, build_backbone
+from segstrat.architectures import BACKBONES, FCN_BACKBONES, MODELS
+from segstrat.config import TrialConfig
+from segstrat.models import assemble_backbone, assemble_model, build_backbone
 from segstrat.models.backbone import Backbone
 from segstrat.models.resnet import BottleneckBlock, ResidualBlock
 from segstrat.models.weights import load_backbone_weights
+from segstrat.tasks import Task
 
 
-def test_the_names_are_those_that_a_config_accepts():
-    assert tuple(MODELS) == config.MODELS
-    assert tuple(BACKBONES) == (*config.BACKBONES, *(name for name in MODELS if name.startswith("sunet")))
+def test_every_model_and_backbone_that_a_config_accepts_can_be_built():
+    configs = [TrialConfig(model=model) for model in MODELS]
+    configs += [TrialConfig(backbone=backbone) for backbone in FCN_BACKBONES]
+    with torch.device("meta"):
+        built = [assemble_model(config, {"semseg": Task("semseg", 2)}).backbone.name for config in configs]
+    assert built == [config.backbone for config in configs]
+    assert set(built) == set(BACKBONES)
 
 
 def randomize(net: nn.Module, seed: int = 0) -> nn.Module:
@@ -116,7 +122,7 @@ def test_fc7_as_a_convolution_gives_torchvisions_classifier(
             assert torch.equal(values, theirs.features[: tap + 1](images))
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if not name.startswith("sunet")])
+@pytest.mark.parametrize("name", FCN_BACKBONES)
 def test_parameters_are_torchvisions_without_the_last_layer(name: str):
     with torch.device("meta"):
         theirs = torchvision.models.get_model(name)

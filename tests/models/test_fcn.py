@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segstrat.config import BACKBONES as FCN_BACKBONES
+from segstrat.architectures import FCN_BACKBONES
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.models import build_model

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from segstrat.models import BACKBONES
-from segstrat.models.table import BEGIN, END, markdown, renew, rows
+from segstrat.architectures import BACKBONES
+from segstrat.models.table import BEGIN, END, markdown, rows, update
 
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
@@ -24,7 +24,7 @@ def test_the_docs_show_what_the_code_builds():
 
 @pytest.mark.slow
 def test_the_whole_table_is_up_to_date():
-    assert renew(DOCS.read_text()) == DOCS.read_text()
+    assert update(DOCS.read_text()) == DOCS.read_text()
 
 
 def test_multiply_adds_against_a_count_by_hand():
