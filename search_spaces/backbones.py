@@ -1,12 +1,12 @@
 """How large is the gap between raw and pre-trained on three backbones?
 
 Thesis: Table 1.1, FCN-32s on ResNet-18, VGG-16 and AlexNet, weight decay 5e-4. The thesis code trained VGG
-and AlexNet with dropout 0.5 and ResNet without; here all three train without, so that only the backbone
-differs (`dropout_wd` asks about dropout). Each backbone is a context with a gap of its own; the study
-varies no treatment, so it measures gaps and closes none.
+and AlexNet with dropout 0.5 and ResNet without. Here all three train without dropout, so that only the
+backbone differs (`dropout_wd` studies dropout). Each backbone is a context with its own gap. The study varies
+no treatment, so it measures gaps but cannot close them.
 
-Command: python study/run.py --space backbones --seeds 0,1,2 --scheduler none
-Trials: 6 a seed. Cost: D1 at the thesis's recipe, one H100: about 6 × 4 h (estimated from the step time).
+Command: uv run python study/run.py --space backbones --seeds 0,1,2 --scheduler none
+Trials: 6 per seed. Cost: D1 at the thesis's recipe, one H100: about 6 × 4 h (estimated from the step time).
 """
 
 from ray import tune

@@ -1,11 +1,11 @@
 """Does the answer depend on the batch size?
 
-Thesis: future work, §7.2: larger batches. FCN-ResNet-18 without and with weight decay. The learning rate
-stays that of the recipe, so a larger batch takes fewer steps of the same size; each batch size is a context
-with a gap of its own.
+Thesis: future work, §7.2: larger batches. FCN-ResNet-18 with and without weight decay. The learning rate is
+that of the recipe for every batch size, so a larger batch takes fewer steps at the same rate. Each batch size
+is a context with its own gap.
 
-Command: python study/run.py --space batch_size
-Trials: 24 a seed. Cost: 24 × 1 minute on one CPU core (figures).
+Command: uv run python study/run.py --space batch_size
+Trials: 24 per seed. Cost: 24 × 1 minute on one CPU core (figures).
 """
 
 from ray import tune

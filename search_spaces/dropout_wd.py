@@ -1,16 +1,16 @@
 """Does dropout, alone or with weight decay, do what weight decay cannot, for one task and for two?
 
-Thesis: future work, §7.2: dropout with weight decay. FCN-ResNet-18, separate and joint, raw and
-pre-trained. The dropout flag of the thesis code had no effect on this network; here it acts in front of the
-coarsest score layer.
+Thesis: future work, §7.2: dropout with weight decay. FCN-ResNet-18, single-task and multi-task, raw and
+pre-trained. The dropout flag of the thesis code had no effect on this network; here dropout is applied before
+the coarsest score layer.
 
-Command: python study/run.py --space dropout_wd
-Trials: 36 a seed. Cost: 36 × 1 minute on one CPU core (figures) without early stopping.
+Command: uv run python study/run.py --space dropout_wd
+Trials: 36 per seed. Cost: 36 × 1 minute on one CPU core (figures) without early stopping.
 """
 
 from ray import tune
 
-QUESTION = "Do dropout, weight decay and joint training close the gap between raw and pre-trained?"
+QUESTION = "Do dropout, weight decay and multi-task training close the gap between raw and pre-trained?"
 
 BASE = {"model": "fcn32s", "backbone": "resnet18"}
 

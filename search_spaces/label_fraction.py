@@ -1,12 +1,12 @@
 """How does the gap between raw and pre-trained change with the number of labelled images?
 
 Beyond the thesis, which trained on one half of D1: FCN-ResNet-18 on nested subsets of the training images,
-without and with weight decay. He et al. 2019 (arXiv:1811.08883) found from-scratch training to fall behind
-on small sets. Each fraction is a context with a gap of its own. An epoch of a smaller subset has fewer
-steps: the number of epochs is the same for all.
+with and without weight decay. He et al. 2019 (arXiv:1811.08883) found that training from scratch falls behind
+on small data sets. Each fraction is a context with its own gap. The number of epochs is the same for all, so
+training on a smaller subset takes fewer steps.
 
-Command: python study/run.py --space label_fraction
-Trials: 24 a seed. Cost: 24 × ½ minute on one CPU core (figures).
+Command: uv run python study/run.py --space label_fraction
+Trials: 24 per seed. Cost: 24 × ½ minute on one CPU core (figures).
 """
 
 from ray import tune

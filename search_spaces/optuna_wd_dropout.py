@@ -1,12 +1,12 @@
-"""What are the best weight decay and dropout of each arm, when a search looks for them?
+"""Which weight decay and dropout does a search find best for each arm?
 
-Optuna's TPE over log-uniform weight decay and dropout, one sampler an arm: a shared one would spend the
-budget on the arm that starts better. The trials lie in optuna.db inside the study's folder
-(`optuna-dashboard` opens it); stopped ones are told as pruned. A search gives one seed a point and picks
-what looks best, so its best values flatter: `--confirm` trains the best cells again. `sobol_wd_dropout`
-draws the same points in both arms and gives an unbiased map.
+Optuna's TPE over log-uniform weight decay and uniform dropout, with one sampler per arm: a shared sampler
+would spend the budget on the arm that starts better. The trials are stored in optuna.db in the study's folder
+(`optuna-dashboard` opens it), stopped ones as pruned. A search trains one seed per point and selects what
+looks best, so its best values are optimistically biased: `--confirm` trains the best cells again.
+`sobol_wd_dropout` draws the same points in both arms and gives an unbiased map.
 
-Command: python study/run.py --space optuna_wd_dropout
+Command: uv run python study/run.py --space optuna_wd_dropout
 Trials: 2 arms × 24. Cost: 48 × 1 minute on one CPU core (figures) without early stopping.
 """
 

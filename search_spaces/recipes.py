@@ -1,4 +1,4 @@
-"""How long and how fast each arm trains on which data: the one place where recipes are stated.
+"""Epochs, learning rates, batch and crop of each arm on each data set: the one place for recipes.
 
 A recipe gives fields of `TrialConfig` for (data, model, pretrained); a space's axes override it.
 """
@@ -11,7 +11,7 @@ Fields = dict[str, Any]
 def thesis(model: str, *, pretrained: bool) -> Fields:
     """The thesis's own recipe (Tables 6.1, 6.2), for real images.
 
-    The raw SUNet arm is given 300 epochs in Table 6.2 and 200 in the figures; the table is taken.
+    For the raw SUNet arm, Table 6.2 says 300 epochs and the figures show 200; this is the table's value.
     """
     if model.startswith("sunet"):
         return {
@@ -24,11 +24,11 @@ def thesis(model: str, *, pretrained: bool) -> Fields:
 
 
 def figures(model: str, *, pretrained: bool) -> Fields:  # noqa: ARG001
-    """A short recipe for the embedded scenes: a trial takes about a minute on one core, thanks to validation
-    after every other epoch only.
+    """A short recipe for the embedded scenes: a trial takes about a minute on one core.
 
-    Weaker augmentation than the thesis's for both arms, and a pre-trained part that is less held back, so
-    that 120 scenes can be over-fitted within 40 epochs as half of D1 is within 300.
+    Validation runs after every other epoch only. Both arms have weaker augmentation than in the thesis, and
+    the pre-trained part a higher learning rate, so that 120 scenes can be overfitted within 40 epochs as half
+    of D1 is within 300.
     """
     return {
         "width": 0.25,
@@ -43,7 +43,7 @@ def figures(model: str, *, pretrained: bool) -> Fields:  # noqa: ARG001
 
 
 def recipe(data: str, model: str, *, pretrained: bool) -> Fields:
-    """Fields of the recipe for a protocol; real data train as in the thesis."""
+    """Fields of the recipe for a protocol; real images are trained as in the thesis."""
     return (
         figures(model, pretrained=pretrained) if data == "figures" else thesis(model, pretrained=pretrained)
     )

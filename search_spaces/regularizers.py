@@ -2,11 +2,11 @@
 
 Beyond the thesis: the regularizers that its reader would try next, on FCN-ResNet-18 with weight decay 5e-4.
 Each has a weak and a strong level, and all combinations are trained, so that each effect is averaged over
-the others. The pre-trained arm gets them too, the threefold schedule included: the comparison is best
-against best.
+the others. The pre-trained arm gets the same levels, including the three times longer schedule, so that best
+is compared with best.
 
-Command: python study/run.py --space regularizers
-Trials: 32 a seed. Cost: 32 × 2 minutes on one CPU core (figures) without early stopping.
+Command: uv run python study/run.py --space regularizers
+Trials: 32 per seed. Cost: 32 × 2 minutes on one CPU core (figures) without early stopping.
 """
 
 from ray import tune

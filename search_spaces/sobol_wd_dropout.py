@@ -1,9 +1,9 @@
-"""How do weight decay and dropout map to mIoU, where no search prefers some places to others?
+"""How does mIoU depend on weight decay and dropout in each arm?
 
-The quasi-random twin of `optuna_wd_dropout`: the same box, scrambled Sobol points, the same ones in both
-arms and for every seed, so that arms stay paired and the map is unbiased.
+The quasi-random counterpart of `optuna_wd_dropout`: scrambled Sobol points in the same ranges, the same
+points in both arms and for every seed, so that arms stay paired and the map is unbiased.
 
-Command: python study/run.py --space sobol_wd_dropout
+Command: uv run python study/run.py --space sobol_wd_dropout
 Trials: 2 arms × 16. Cost: 32 × 1 minute on one CPU core (figures) without early stopping.
 """
 

@@ -1,14 +1,14 @@
 """Does weight decay close the gap on real photographs, at a size that a CPU can train?
 
 The thesis's question (E1, E2) on SqueezeNet 1.1, the smallest backbone with public ImageNet weights, for
-machines without a GPU: crops of 96 pixels, half of the training images, twelve epochs at batch 5 for either
-arm. It is not the thesis's recipe. Short training favours pre-training, and a thousand steps need more decay
-for the same shrinkage. The learning rates differ: the published weights have no batch norm, large features,
-and do not train at the rate that the raw arm is given (docs/models.md). Only the last epoch is validated,
-because validation on whole images costs as much as several epochs.
+machines without a GPU: crops of 96 pixels, half of the training images, twelve epochs at batch size 5 for
+both arms. It is not the thesis's recipe. Short training favors pre-training, and a thousand steps need a
+larger decay for the same shrinkage. The learning rates differ: the published weights have no batch norm and
+large features, and do not train at the rate of the raw arm (docs/models.md). Only the last epoch is
+validated, because validation on whole images costs as much as several epochs.
 
-Command: python study/run.py --space wd_squeezenet --data voc --weights FILE --scheduler none
-Trials: 6 a seed, three seeds. Cost: 18 × 4 minutes on one busy CPU core.
+Command: uv run python study/run.py --space wd_squeezenet --data voc --weights FILE --scheduler none
+Trials: 6 per seed, three seeds. Cost: 18 × 4 minutes on one busy CPU core.
 """
 
 from typing import Any
