@@ -1,0 +1,150 @@
+"""The effect of each regularizer averaged over the others, in each arm and between the arms.
+
+Every factor is estimated for four responses, each with its own pooled error, so that arms of different spread
+never lend each other precision:
+
+- `raw` and `pre-trained`: the two arms.
+- `both arms`: their mean, which has the smallest error.
+- `raw − pre-trained`: how much more a factor helps raw, paired by setting and seed. This is the study's
+  question; a factor that helps both arms alike does not replace pre-training.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from study.analysis.factorial import Factor, Kind, PooledError, fit_factorial, holm
+from study.analysis.study import Context, Study, contexts
+from study.analysis.trial_values import TrialValues, trial_values
+
+RAW, PRETRAINED = "raw", "pre-trained"
+BOTH, DIFFERENCE = "both arms", "raw − pre-trained"
+SIGNIFICANT = 0.05
+# An axis with more levels was drawn from a distribution.
+MOST_LEVELS = 12
+
+
+@dataclass(frozen=True)
+class FactorialEffects:
+    """Main effects and two-way interactions of one context.
+
+    Args:
+        context: label of the context; empty where the study has one.
+        table: a row per response × effect: `response` and the columns of `study.analysis.factorial.COLUMNS`,
+            in shares of mIoU; `adjusted_p` is Holm's over the effects of one response and kind in all
+            contexts of the task.
+        survivors: the same without diverged trials; None where none diverged.
+        errors: the pooled error of each response and kind.
+        used: where and when the trials' values were read.
+        seeds: seeds on which every combination was planned.
+    """
+
+    task: str
+    context: str
+    factors: Sequence[Factor]
+    table: pd.DataFrame
+    survivors: pd.DataFrame | None
+    errors: Mapping[tuple[str, Kind], PooledError]
+    used: TrialValues
+    seeds: tuple[int, ...]
+
+    @property
+    def responses(self) -> list[str]:
+        """The responses that the context has, in the order of the table."""
+        return list(dict.fromkeys(self.table["response"]))
+
+
+def factorial_effects(study: Study, task: str, floor: float = 0.0) -> list[FactorialEffects]:
+    """Effects of every context of a task whose trials are a full grid of at least two settings.
+
+    Args:
+        floor: the value of a diverged trial, see `trial_values`.
+
+    Returns:
+        empty where the treatments were drawn from distributions, or nothing is varied.
+    """
+    found = [_context_effects(study, context, floor) for context in contexts(study, task)]
+    effects = [each for each in found if each is not None]
+    _adjust([each.table for each in effects])
+    _adjust([each.survivors for each in effects if each.survivors is not None])
+    return effects
+
+
+def context_factors(context: Context) -> list[Factor]:
+    """The varied strategies of a context, the weakest level of each first."""
+    factors = []
+    for axis in context.strategies:
+        levels = context.trials[axis].dropna().unique()
+        ordered = sorted(levels, key=lambda level: (str(level).count("+"), level))
+        if len(ordered) > 1:
+            factors.append(Factor(axis, tuple(ordered)))
+    return factors
+
+
+def _context_effects(study: Study, context: Context, floor: float) -> FactorialEffects | None:
+    factors = context_factors(context)
+    if not factors or any(len(factor.levels) > MOST_LEVELS for factor in factors):
+        return None
+    seeds = _complete_seeds(context, factors)
+    if not seeds:
+        return None
+    used = trial_values(study, context, floor)
+    table, errors = _responses(context, used.values, factors, seeds)
+    survivors = None
+    if used.counts.get("diverged"):
+        survivors, _ = _responses(context, trial_values(study, context, None).values, factors, seeds)
+    return FactorialEffects(
+        context.task, context.label, factors, table, survivors, errors, used, tuple(seeds)
+    )
+
+
+def _complete_seeds(context: Context, factors: Sequence[Factor]) -> list[int]:
+    """Seeds on which every combination of the factors was planned in every arm.
+
+    Further seeds, on which only candidates were trained, are left out: their cells were selected.
+    """
+    axes = [factor.axis for factor in factors]
+    arms = context.trials["pretrained"].nunique()
+    wanted = arms * len(list(itertools.product(*(factor.levels for factor in factors))))
+    planned = context.trials.drop_duplicates(["seed", "pretrained", *axes]).groupby("seed").size()
+    return [int(str(seed)) for seed, count in planned.items() if count == wanted]
+
+
+def _responses(
+    context: Context, values: pd.Series, factors: Sequence[Factor], seeds: Sequence[int]
+) -> tuple[pd.DataFrame, dict[tuple[str, Kind], PooledError]]:
+    """The effects on every response: the table, and the pooled errors by response and kind."""
+    trials = context.trials.assign(value=values)
+    trials = trials[trials["seed"].isin(seeds)]
+    keys = [factor.axis for factor in factors] + ["seed"]
+    by_arm = trials.pivot_table(index=keys, columns="pretrained", values="value", dropna=False)
+    arms = {bool(arm): by_arm[arm] for arm in by_arm.columns}
+    responses = {PRETRAINED if arm else RAW: arms[arm] for arm in sorted(arms)}
+    if len(arms) == 2:
+        responses = {
+            BOTH: (arms[False] + arms[True]) / 2,
+            **responses,
+            DIFFERENCE: arms[False] - arms[True],
+        }
+    tables = []
+    errors: dict[tuple[str, Kind], PooledError] = {}
+    for name, response in responses.items():
+        fit = fit_factorial(response.rename("value").reset_index(), factors)
+        tables.append(fit.table.assign(response=name))
+        errors |= {(name, kind): error for kind, error in fit.errors.items()}
+    return pd.concat(tables, ignore_index=True), errors
+
+
+def _adjust(tables: Sequence[pd.DataFrame]) -> None:
+    """Holm's adjustment over all contexts, for each response and kind; writes into the tables."""
+    if not tables:
+        return
+    together = pd.concat(tables, ignore_index=True)
+    for _, group in together.groupby(["response", "kind"]):
+        together.loc[group.index, "adjusted_p"] = holm(group["p"].to_numpy(float))
+    start = 0
+    for table in tables:
+        table["adjusted_p"] = together["adjusted_p"].iloc[start : start + len(table)].to_numpy()
+        start += len(table)
