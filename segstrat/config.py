@@ -83,7 +83,7 @@ class TrialConfig:
     accumulation_steps: Count = 1
     """Forward passes whose gradients make one update."""
     learning_rate: Annotated[float, Limit("a number > 0", lambda value: 0 < value < math.inf)] = 5e-3
-    """Initial rate of heads and raw backbones; a half cosine takes it to 0 over the budget (thesis Eq. 6.3)."""
+    """Initial rate of heads and raw backbones; falls to 0 by a half cosine (thesis Eq. 6.3)."""
     pretrained_lr_factor: PositiveShare = 0.1
     """Rate of a pre-trained backbone, as a share of `learning_rate`."""
     momentum: Probability = 0.9
