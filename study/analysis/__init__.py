@@ -1,1 +1,13 @@
-"""From frames to effects, intervals, claims and one verdict. Imports neither torch nor Ray."""
+"""Study frames → contrasts with intervals → verdict.
+
+from study.analysis import answer
+from study.frame import load, read_manifest
+
+trials, epochs = load("results/my-study")
+found = answer(trials, read_manifest("results/my-study"), epochs)
+print(found.label, found.sentence)
+"""
+
+from study.analysis.conclusion import Answer, answer
+
+__all__ = ["Answer", "answer"]

@@ -1,4 +1,4 @@
-"""Hypothesis H2 and claims C1–C5 of W. Dai's thesis (UCL 2018), each judged on the user's own trials.
+"""Claims C1–C5 of W. Dai's thesis (UCL 2018), each judged on the user's own trials.
 
 A claim is `supported` or `contradicted` only by an interval; its part effects and their intervals are given
 with it. Differences below the margin count as none.
@@ -9,24 +9,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 
 from segstrat.formatting import format_value
-from study.analysis.contrasts import contrasts, final_values, weakest_setting
+from study.analysis.claim_effects import Effect, paired_difference
+from study.analysis.contrasts import contrasts, final_values
 from study.analysis.intervals import Interval, mean_interval
+from study.analysis.phrases import count_seeds, points
 from study.analysis.study import Context, Study, contexts
-from study.analysis.verdict import MARGIN, Verdict, points, with_interval
+from study.analysis.verdict import MARGIN, Verdict
 
 Status = Literal["supported", "contradicted", "undetermined"]
 THESIS_BEST_DECAY = 5e-4
-
-
-@dataclass(frozen=True)
-class Effect:
-    """One difference that a claim is about, in shares of mIoU."""
-
-    what: str
-    interval: Interval
 
 
 @dataclass(frozen=True)
@@ -46,87 +39,6 @@ class Claim:
     effects: Sequence[Effect] = ()
 
 
-@dataclass(frozen=True)
-class Mechanism:
-    """H2: what pre-training does.
-
-    Args:
-        label: `initialization`, `regularization`, `both` or `undetermined`.
-        training, validation: what pre-trained gains over raw without regularization.
-    """
-
-    label: str
-    reason: str
-    training: Interval
-    validation: Interval
-
-
-def paired_difference(
-    context: Context, values: pd.Series, left: pd.Series, right: pd.Series, keys: Sequence[str]
-) -> pd.Series:
-    """Left minus right, averaged within each seed over the cells that both completed.
-
-    Args:
-        values: a value a trial, NaN where it has no final one.
-        left, right: masks of the two groups of trials.
-        keys: axes on which the two must agree.
-
-    Returns:
-        a difference a seed, indexed by seed; empty where no cell has both.
-    """
-    frame = context.trials.assign(value=values)
-    index = ["seed", *keys]
-    sides = [frame[mask & frame["value"].notna()].set_index(index)["value"] for mask in (left, right)]
-    if any(part.empty for part in sides):
-        return pd.Series(dtype=float)
-    difference = (sides[0] - sides[1]).dropna()
-    return difference.groupby(level="seed").mean() if keys else difference
-
-
-def mechanism(study: Study, verdict: Verdict, margin: float = MARGIN) -> Mechanism:
-    """H2 by the logic of thesis §5.2, on the unregularized cells.
-
-    Pre-trained ahead on training and validation data: initialization. Ahead on validation only, behind on
-    training: (also) regularization; alone if other regularization closes the gap, both if a gap remains.
-    """
-    context = verdict.context
-    weakest = weakest_setting(context)
-    plain = pd.Series(True, index=context.trials.index)
-    for axis, level in weakest.items():
-        plain &= context.trials[axis] == level
-    gains = {}
-    for split in ("train", "val"):
-        values = final_values(study, context, study.column(context.task, split, "miou"))
-        pre = context.trials["pretrained"].astype(bool)
-        gains[split] = mean_interval(
-            paired_difference(context, values, pre & plain, ~pre & plain, []).to_numpy()
-        )
-    training, validation = gains["train"], gains["val"]
-    seen = (
-        f"at the weakest regularization pre-trained gains {with_interval(validation)} on validation and "
-        f"{with_interval(training)} on training data"
-    )
-    label, why = "undetermined", "the intervals do not tell both signs"
-    if validation.estimate is None or training.estimate is None:
-        label, seen, why = "undetermined", "no seed completed both unregularized cells", "nothing to compare"
-    elif not validation.known:
-        why = "too few seeds for an interval"
-    elif not validation.above(0):
-        why = "no advantage on validation data is shown, so there is no effect to explain"
-    elif training.above(0):
-        label, why = "initialization", "ahead on both"
-    elif training.below(0) and verdict.contrasts.remaining.below(margin):
-        label, why = "regularization", "behind in training, and other regularization closes the gap"
-    elif training.below(0) and verdict.contrasts.remaining.above(margin):
-        label, why = "both", "behind in training, but a gap remains that other regularization does not close"
-    elif training.below(0):
-        why = (
-            "behind in training, so regularization is part of it; whether initialization is too is open, "
-            "as the remaining gap is"
-        )
-    return Mechanism(label, f"{why[0].upper()}{why[1:]}: {seen}.", training, validation)
-
-
 def judge_claims(study: Study, verdicts: Sequence[Verdict], margin: float = MARGIN) -> list[Claim]:
     """C1–C5 on a study; a claim that the study does not address is `undetermined` and says what it lacks.
 
@@ -137,8 +49,8 @@ def judge_claims(study: Study, verdicts: Sequence[Verdict], margin: float = MARG
         claim_c1(study, verdicts),
         claim_c2(study, verdicts),
         claim_c3(study, verdicts, margin),
-        claim_joint(study, margin, pretrained=False),
-        claim_joint(study, margin, pretrained=True),
+        claim_multi_task(study, margin, pretrained=False),
+        claim_multi_task(study, margin, pretrained=True),
     ]
 
 
@@ -184,7 +96,7 @@ def claim_c3(study: Study, verdicts: Sequence[Verdict], margin: float) -> Claim:
         effects.append(Effect(f"{prefix}best weight decay − none, raw", found.improvement))
         effects.append(Effect(f"{prefix}best pre-trained − best weight decay, raw", found.remaining))
         statuses.append(_conjunction([_above(found.improvement, 0.0), _above(found.remaining, margin)]))
-        best = found.raw.usual
+        best = found.best_raw.usual
         if best is None:
             continue
         agrees = best.endswith(f"weight decay {format_value(THESIS_BEST_DECAY)}")
@@ -198,24 +110,24 @@ def claim_c3(study: Study, verdicts: Sequence[Verdict], margin: float) -> Claim:
     return Claim("C3", text, thesis, status, " ".join([lack, *notes]).strip(), effects)
 
 
-def claim_joint(study: Study, margin: float, *, pretrained: bool) -> Claim:
-    """C4 (raw): joint training helps both tasks by a large gap. C5 (pre-trained): it does not help."""
+def claim_multi_task(study: Study, margin: float, *, pretrained: bool) -> Claim:
+    """C4 (raw): multi-task training helps both tasks by a large gap. C5 (pre-trained): it does not help."""
     name = "C5" if pretrained else "C4"
     text, thesis = (
         (
-            "Joint training does not help pre-trained.",
+            "Multi-task training does not help pre-trained.",
             "SUNet-64: semseg −1 point, parts +1.5 (read off Figure 6.3); parts were misaligned",
         )
         if pretrained
         else (
-            "Joint training helps raw on both tasks, by a large gap.",
+            "Multi-task training helps raw on both tasks, by a large gap.",
             "SUNet-64: semseg +9 points, parts +7.5 (read off Figures 6.2, 6.3); parts were misaligned",
         )
     )
     effects = []
     for task in study.tasks:
         for context in contexts(study, task):
-            effect = _joint_effect(study, context, pretrained=pretrained)
+            effect = _multi_task_effect(study, context, pretrained=pretrained)
             if effect is not None:
                 effects.append(effect)
     if not effects:
@@ -227,7 +139,7 @@ def claim_joint(study: Study, margin: float, *, pretrained: bool) -> Claim:
     elif "supported" in helps:
         status = "contradicted"
     else:
-        status = "supported" if all(each == "contradicted" for each in helps) else "undetermined"
+        status = "supported" if all(status == "contradicted" for status in helps) else "undetermined"
     threshold = f"“Helps” means by more than the margin of {points(margin)}."
     thresholds = [margin] * len(effects)
     lack = (
@@ -240,35 +152,32 @@ def claim_joint(study: Study, margin: float, *, pretrained: bool) -> Claim:
 
 def _arm_effect(study: Study, context: Context, split: str, *, sign: int) -> Effect:
     values = sign * final_values(study, context, study.column(context.task, split, "miou"))
-    pre = context.trials["pretrained"].astype(bool)
+    pre = context.pretrained
     found = paired_difference(context, values, pre, ~pre, context.strategies)
     what = "pre-trained − raw, validation" if sign > 0 else "raw − pre-trained, training"
     prefix = f"{context.label}: " if context.label else ""
     return Effect(f"{prefix}{what}, mean over shared settings", mean_interval(found.to_numpy()))
 
 
-def _joint_effect(study: Study, context: Context, *, pretrained: bool) -> Effect | None:
+def _multi_task_effect(study: Study, context: Context, *, pretrained: bool) -> Effect | None:
     if "tasks" not in context.strategies:
         return None
-    of_arm = context.trials["pretrained"].astype(bool) == pretrained
-    joint = context.trials["tasks"].str.contains("+", regex=False)
-    if not ((of_arm & joint).any() and (of_arm & ~joint).any()):
+    of_arm = context.pretrained == pretrained
+    multi = context.trials["tasks"].str.contains("+", regex=False)
+    if not ((of_arm & multi).any() and (of_arm & ~multi).any()):
         return None
     values = final_values(study, context)
     keys = [axis for axis in context.strategies if axis != "tasks"]
-    found = paired_difference(context, values, of_arm & joint, of_arm & ~joint, keys)
+    found = paired_difference(context, values, of_arm & multi, of_arm & ~multi, keys)
     prefix = f"{context.label}: " if context.label else ""
     arm = "pre-trained" if pretrained else "raw"
-    return Effect(f"{prefix}{context.task}: joint − separate, {arm}", mean_interval(found.to_numpy()))
+    return Effect(f"{prefix}{context.task}: multi-task − single-task, {arm}", mean_interval(found.to_numpy()))
 
 
 def _only_axis(context: Context, axis: str) -> Context:
-    """The context with every other strategy at its weakest setting."""
-    keep = pd.Series(True, index=context.trials.index)
-    for other, level in weakest_setting(context).items():
-        if other != axis:
-            keep &= context.trials[other] == level
-    return Context(context.task, context.fixed, (axis,), context.trials[keep])
+    """The context with every other strategy at the reference's value."""
+    reference = {axis: context.reference[axis]}
+    return Context(context.task, context.fixed, reference, context.trials[context.at_reference(but=(axis,))])
 
 
 def _above(interval: Interval, threshold: float) -> Status:
@@ -314,5 +223,5 @@ def _undetermined(
     few = [effect.interval.n for effect in effects if not effect.interval.known]
     if few:
         n = int(np.min(few))
-        return f"{way}, but {'one seed allows' if n == 1 else f'{n} seeds allow'} no interval."
-    return f"{way}, but an interval holds the threshold."
+        return f"{way}, but {'one seed allows' if n == 1 else f'{count_seeds(n)} allow'} no interval."
+    return f"{way}, but an interval contains the threshold."

@@ -1,8 +1,8 @@
 """Screen, then confirm: which cells of a study deserve full runs with more seeds.
 
 A screening study stops weak trials early and may have one seed; its best cells are optimistic because they
-were picked. `confirm_cells` names the best K of each arm and the unregularized raw cell that gap closure
-needs; a second study trains these to the end, on other seeds, and is judged alone.
+were picked. `confirm_cells` names the best K of each arm and the raw reference cell from which gap closure
+is measured; a second study trains these to the end, on other seeds, and is judged alone.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Cell:
         score: mean over seeds by which it was chosen, relative to its arm's median; None for the reference
             cell of an arm that did not rank it.
         rank: place in its arm, from 1; None for a reference that is not among the best.
-        reference: whether it is the unregularized cell of its arm.
+        reference: whether it is the raw reference, see `Study.reference_levels`.
     """
 
     arm: str
@@ -43,8 +43,8 @@ def confirm_cells(study: Study, top_k: int) -> dict[str, list[Cell]]:
     A cell's score is the mean over its seeds of the final validation mIoU, each taken relative to its
     arm's median on that seed, so that a missing seed neither helps nor harms. A stopped trial counts with the
     best value it showed, a diverged one with 0, a failed or unfinished one not at all; a cell that completed
-    nothing comes after every cell that did. Ties go to the weaker treatment. The unregularized cell of each
-    raw arm is added where it is not among the best, because gap closure is measured from it.
+    nothing comes after every cell that did. Ties go to the weaker treatment. The raw reference cell is added
+    where it is not among the best, because gap closure is measured from it; a study need not have one.
 
     Raises:
         UserError: if `top_k` is below 1, or if no trial was completed.
@@ -59,10 +59,9 @@ def confirm_cells(study: Study, top_k: int) -> dict[str, list[Cell]]:
     found: dict[str, list[Cell]] = {}
     nuisance = study.axes("nuisance")
     for values, trials in study.trials.groupby(["arm", *nuisance], sort=True):
-        arm, *rest = values
-        told = ", ".join(f"{axis} {format_value(value)}" for axis, value in zip(nuisance, rest, strict=True))
-        name = f"{arm}, {told}" if told else str(arm)
-        found[name] = _best_of_arm(study, str(arm), trials, axes_of, top_k)
+        arm, *levels = values
+        words = [f"{axis} {format_value(value)}" for axis, value in zip(nuisance, levels, strict=True)]
+        found[", ".join([str(arm), *words])] = _best_of_arm(study, str(arm), trials, axes_of, top_k)
     return found
 
 
@@ -71,24 +70,23 @@ def _best_of_arm(
 ) -> list[Cell]:
     treatments = study.axes("treatment")
     task = next(task for task in study.tasks if task in str(trials["tasks"].iloc[0]).split("+"))
-    context = Context(task, {}, tuple(treatments), trials)
+    context = Context(task, {}, study.reference_levels(task), trials)
     scores = scores_for_choice(context, final_bounds(study, context)).astype(float)
     relative = scores - scores.groupby(trials["seed"]).transform("median")
+    is_reference = context.at_reference() & ~context.pretrained
     keys = [trials[axis] for axis in treatments] or [pd.Series(0, index=trials.index)]
     ranked = []
-    for values, cell in trials.groupby(keys, sort=True):
+    for _, cell in trials.groupby(keys, sort=True):
         score = relative.loc[cell.index].mean()
         completed = (cell["status"] == "completed").any()
-        weakest = all(value == trials[axis].min() for axis, value in zip(treatments, values, strict=False))
         axes = {key: value for key, value in axes_of[cell["trial_id"].iloc[0]].items() if key != "seed"}
-        ranked.append((completed, score, axes, weakest))
+        ranked.append((completed, score, axes, bool(is_reference.loc[cell.index].all())))
     # A stable sort leaves ties in the order of the treatments, the weaker first.
     ranked.sort(key=lambda row: (not row[0], -row[1] if np.isfinite(row[1]) else np.inf))
     cells = []
-    raw = not bool(trials["pretrained"].iloc[0])
-    for rank, (_, score, axes, weakest) in enumerate(ranked, start=1):
+    for rank, (_, score, axes, reference) in enumerate(ranked, start=1):
         best = rank <= top_k and np.isfinite(score)
-        if best or (weakest and raw):
+        if best or reference:
             known = float(score) if np.isfinite(score) else None
-            cells.append(Cell(arm, axes, known, rank if best else None, reference=weakest and raw))
+            cells.append(Cell(arm, axes, known, rank if best else None, reference=reference))
     return cells

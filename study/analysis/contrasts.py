@@ -1,47 +1,47 @@
-"""Paired contrasts between raw and pre-trained trainings, the best setting chosen on other seeds.
+"""Paired contrasts between raw and pre-trained trials, with the best setting chosen on other seeds.
 
-In a context (one task, one backbone, …) a *setting* is a choice of treatments and of separate or joint
-training. Raw without regularization is the *reference*: separate, each treatment at its weakest value. Then
+In a context (one task, one backbone, …) a *setting* is a choice of treatments and of single-task or
+multi-task training. The *reference* is raw (trained from scratch), single-task, with every regularizer at 0
+(`Study.reference_levels`). Then
 
 - gap = best pre-trained − reference,
-- improvement = best regularized raw − reference,
-- remaining = best pre-trained − best regularized raw,
+- improvement = best other raw setting − reference,
+- remaining = best pre-trained − best other raw setting,
 - closure = improvement / gap,
 
-all in validation mIoU, a value a seed. "Best" of seed s is the setting with the best mean over the other
+all in validation mIoU, one value per seed. "Best" of seed s is the setting with the best mean over the other
 seeds, so that no value is reported on the seed that picked it (leave-one-out cross-fitting).
 
 Each such value is unbiased for the setting that was picked, but where settings are nearly tied the seeds pick
 different ones, and the picked values then share the noise that picked them: their mean varies up to
 1.9 times as much as that of independent values (simulated, 3 to 24 tied settings, 3 to 8 seeds). So where the
-seeds disagree the variance is doubled; the intervals' coverage is measured in tests/study/test_contrasts.py.
+seeds disagree the variance is doubled; the intervals' coverage is measured in
+tests/study/analysis/test_contrasts.py.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from segstrat.config import REGULARIZERS
 from study.analysis.cells import final_bounds
 from study.analysis.intervals import Interval, mean_interval, ratio_interval
-from study.analysis.names import setting_label
 from study.analysis.study import Context, Study
 
 DISAGREEMENT = 2.0
 
 
 @dataclass(frozen=True)
-class Side:
-    """The raw or the pre-trained half of a context.
+class Arm:
+    """The raw or the pre-trained trials of a context, as seeds × settings.
 
     Args:
-        values: seeds × settings, final values of completed trials, NaN elsewhere.
-        scores: the same, by which settings are chosen: a stopped trial counts with the best value it
-            showed, a diverged one with 0, others not at all.
-        reference: label of the unregularized setting, None if the study has no such cell.
+        values: final values of completed trials, NaN elsewhere.
+        scores: by which settings are chosen: a stopped trial counts with the best value it showed, a
+            diverged one with 0, others not at all.
+        reference: label of the reference's setting, None if the arm has no such cell.
     """
 
     values: pd.DataFrame
@@ -61,7 +61,7 @@ class Chosen:
     Args:
         setting: by seed.
         value: by seed; NaN where that trial has no final value.
-        same_seed: with a single seed there is no other to choose on, so the choice is an optimistic one.
+        same_seed: with a single seed there is no other to choose on, so the choice is optimistically biased.
     """
 
     setting: dict[int, str]
@@ -84,91 +84,98 @@ class Contrasts:
     """What a context says about the question, in shares of one (0.01 is one point of mIoU).
 
     Args:
+        raw, pretrained: the values that everything else is computed from.
+        best_raw, best_pretrained: the setting chosen for each seed; raw's reference is not among the
+            candidates.
         differences: the paired values behind each interval, by seed.
         variance_factors: by how much each interval's variance was raised.
-        missing: why a contrast cannot be made, in sentences.
     """
 
+    raw: Arm
+    pretrained: Arm
+    best_raw: Chosen
+    best_pretrained: Chosen
     gap: Interval
     improvement: Interval
     remaining: Interval
     closure: Interval
-    raw: Chosen
-    pretrained: Chosen
-    reference: str | None
     differences: Mapping[str, pd.Series]
     variance_factors: Mapping[str, float]
-    missing: Sequence[str] = field(default_factory=list)
+
+    @property
+    def reference(self) -> str | None:
+        """Label of the raw reference setting, None where the study has no such trial."""
+        return self.raw.reference
+
+    @property
+    def reference_values(self) -> pd.Series:
+        """The reference's final values by seed; empty where there is no reference."""
+        reference = self.raw.reference
+        return pd.Series(dtype=float) if reference is None else self.raw.values[reference]
 
     @property
     def same_seed(self) -> bool:
         """Whether a best setting is reported on the seed that chose it."""
-        return self.raw.same_seed or self.pretrained.same_seed
+        return self.best_raw.same_seed or self.best_pretrained.same_seed
+
+
+def contrasts(study: Study, context: Context, values: pd.Series | None = None) -> Contrasts:
+    """The contrasts of a context.
+
+    Args:
+        values: one value per trial in place of its final validation mIoU (another metric, another epoch, a
+            bound), indexed like `context.trials`; the choice of settings follows it.
+    """
+    if values is None:
+        values = final_values(study, context)
+        scores = scores_for_choice(context, final_bounds(study, context))
+    else:
+        scores = values.where(context.trials["status"] != "diverged", 0.0)
+    raw = arm_values(context, values, scores, pretrained=False)
+    pretrained = arm_values(context, values, scores, pretrained=True)
+    return compare(raw, pretrained)
 
 
 def final_values(study: Study, context: Context, column: str | None = None) -> pd.Series:
     """Final values of the context's completed trials, NaN for all others; by default validation mIoU."""
-    trials = context.trials
-    values = trials[column or study.column(context.task, "val", "miou")].astype(float)
-    return values.where(trials["status"] == "completed")
+    values = context.trials[column or study.column(context.task, "val", "miou")].astype(float)
+    return values.where(context.completed)
 
 
-def side(context: Context, values: pd.Series, scores: pd.Series, *, pretrained: bool) -> Side:
+def scores_for_choice(context: Context, bounds: pd.DataFrame) -> pd.Series:
+    """By what settings are chosen; see `Arm.scores`."""
+    return bounds["low"].where(context.trials["status"] != "diverged", 0.0)
+
+
+def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretrained: bool) -> Arm:
     """Arranges trial values as seeds × settings.
 
     Args:
         values: final values, indexed like `context.trials`.
         scores: values to choose by, likewise.
     """
-    of_side = context.trials[context.trials["pretrained"].astype(bool) == pretrained]
-    axes = list(context.strategies)
-    of_side = of_side.sort_values([*axes, "seed"])
-    settings = trial_settings(context).loc[of_side.index]
+    trials = context.trials[context.pretrained == pretrained]
+    trials = trials.sort_values([*context.strategies, "seed"])
+    settings = context.settings.loc[trials.index]
     order = list(dict.fromkeys(settings))
-    frames = [
+    tables = [
         pd.DataFrame(
-            {"seed": of_side["seed"].astype(int), "setting": settings, "value": each.loc[of_side.index]}
+            {"seed": trials["seed"].astype(int), "setting": settings, "value": series.loc[trials.index]}
         )
         .pivot(index="seed", columns="setting", values="value")
         .reindex(columns=order)
         .astype(float)
-        for each in (values, scores)
+        for series in (values, scores)
     ]
-    weakest = setting_label(weakest_setting(context))
-    return Side(frames[0], frames[1], weakest if weakest in order else None)
+    reference = context.reference_setting
+    return Arm(tables[0], tables[1], reference if reference in order else None)
 
 
-def trial_settings(context: Context) -> pd.Series:
-    """The label of each trial's setting, indexed like the context's trials."""
-    axes = context.strategies
-    rows = zip(*(context.trials[axis] for axis in axes), strict=True) if axes else [()] * len(context.trials)
-    labels = [setting_label(dict(zip(axes, row, strict=True))) for row in rows]
-    return pd.Series(labels, index=context.trials.index, dtype=object)
-
-
-def weakest_setting(context: Context) -> dict[str, object]:
-    """The unregularized setting: separate training, no regularizer, other treatments at their smallest value.
-
-    A study need not have it.
-    """
-    return {
-        axis: min(context.trials[axis], key=lambda tasks: (str(tasks).count("+"), str(tasks)))
-        if axis == "tasks"
-        else (0.0 if axis in REGULARIZERS else context.trials[axis].min())
-        for axis in context.strategies
-    }
-
-
-def scores_for_choice(context: Context, bounds: pd.DataFrame) -> pd.Series:
-    """By what settings are chosen; see `Side.scores`."""
-    return bounds["low"].where(context.trials["status"] != "diverged", 0.0)
-
-
-def choose(half: Side, candidates: Sequence[str]) -> Chosen:
+def choose(arm: Arm, candidates: Sequence[str]) -> Chosen:
     """The best of the candidate settings for each seed, judged on all other seeds; ties take the weaker."""
-    seeds = [int(seed) for seed in half.values.index]
-    columns = [half.settings.index(label) for label in candidates]
-    values, scores = (each.to_numpy(float)[:, columns] for each in (half.values, half.scores))
+    seeds = [int(seed) for seed in arm.values.index]
+    columns = [arm.settings.index(label) for label in candidates]
+    values, scores = (table.to_numpy(float)[:, columns] for table in (arm.values, arm.scores))
     known = np.isfinite(scores)
     # Relative to its seed, so that a setting that misses a hard seed does not win by that.
     level = np.array(
@@ -189,53 +196,40 @@ def choose(half: Side, candidates: Sequence[str]) -> Chosen:
     return Chosen(setting, value, same_seed=len(seeds) == 1 and len(candidates) > 1)
 
 
-def contrasts(study: Study, context: Context, values: pd.Series | None = None) -> Contrasts:
-    """The contrasts of a context.
-
-    Args:
-        values: a value a trial in place of its final validation mIoU (another metric, another epoch, a
-            bound), indexed like `context.trials`; the choice of settings follows it.
-    """
-    if values is None:
-        values = final_values(study, context)
-        scores = scores_for_choice(context, final_bounds(study, context))
-    else:
-        scores = values.where(context.trials["status"] != "diverged", 0.0)
-    raw = side(context, values, scores, pretrained=False)
-    pre = side(context, values, scores, pretrained=True)
-    found = compare(raw, pre)
-    return replace(found, missing=_missing(context, raw, pre, found.raw, found.pretrained))
-
-
-def compare(raw: Side, pre: Side) -> Contrasts:
-    """The contrasts of two sides."""
-    regularized = [label for label in raw.settings if label != raw.reference]
-    best_raw, best_pre = choose(raw, regularized), choose(pre, pre.settings)
-    nothing = pd.Series(dtype=float)
-    reference = raw.values[raw.reference] if raw.reference is not None else nothing
+def compare(raw: Arm, pretrained: Arm) -> Contrasts:
+    """The contrasts of two arms."""
+    others = [label for label in raw.settings if label != raw.reference]
+    best_raw, best_pretrained = choose(raw, others), choose(pretrained, pretrained.settings)
+    reference = raw.values[raw.reference] if raw.reference is not None else pd.Series(dtype=float)
     differences = {
-        "gap": _minus(best_pre.value, reference),
+        "gap": _minus(best_pretrained.value, reference),
         "improvement": _minus(best_raw.value, reference),
-        "remaining": _minus(best_pre.value, best_raw.value),
+        "remaining": _minus(best_pretrained.value, best_raw.value),
     }
-    chosen = {"gap": [best_pre], "improvement": [best_raw], "remaining": [best_pre, best_raw]}
+    choices = {
+        "gap": [best_pretrained],
+        "improvement": [best_raw],
+        "remaining": [best_pretrained, best_raw],
+    }
     factors = {
-        name: 1.0 if all(each.unanimous for each in sides) else DISAGREEMENT for name, sides in chosen.items()
+        name: 1.0 if all(choice.unanimous for choice in involved) else DISAGREEMENT
+        for name, involved in choices.items()
     }
     gap, improvement, remaining = (
         mean_interval(values.to_numpy(), variance_factor=factors[name])
         for name, values in differences.items()
     )
     seeds = differences["improvement"].index.intersection(differences["gap"].index)
-    both = np.column_stack([differences[name].loc[seeds].to_numpy() for name in ("improvement", "gap")])
+    pairs = np.column_stack([differences[name].loc[seeds].to_numpy() for name in ("improvement", "gap")])
     return Contrasts(
+        raw=raw,
+        pretrained=pretrained,
+        best_raw=best_raw,
+        best_pretrained=best_pretrained,
         gap=gap,
         improvement=improvement,
         remaining=remaining,
-        closure=ratio_interval(both[:, 0], both[:, 1], variance_factor=factors["remaining"]),
-        raw=best_raw,
-        pretrained=best_pre,
-        reference=raw.reference,
+        closure=ratio_interval(pairs[:, 0], pairs[:, 1], variance_factor=factors["remaining"]),
         differences=differences,
         variance_factors=factors,
     )
@@ -244,36 +238,3 @@ def compare(raw: Side, pre: Side) -> Contrasts:
 def _minus(left: pd.Series, right: pd.Series) -> pd.Series:
     """Differences of the seeds that both have."""
     return left.sub(right).dropna()
-
-
-def _missing(context: Context, raw: Side, pre: Side, best_raw: Chosen, best_pre: Chosen) -> list[str]:
-    """What the context lacks, one sentence each."""
-    found = []
-    for half, name in ((raw, "raw"), (pre, "pre-trained")):
-        if half.values.empty:
-            found.append(f"The study has no {name} trial.")
-        elif half.values.notna().sum().sum() == 0:
-            found.append(f"No {name} trial was completed ({status_count(context, name)}).")
-    if not raw.values.empty:
-        if raw.reference is None:
-            weakest = setting_label(weakest_setting(context))
-            found.append(f"No raw trial is without regularization ({weakest}), so there is no reference.")
-        elif raw.values[raw.reference].isna().all():
-            found.append(f"The unregularized raw setting ({raw.reference}) was not completed on any seed.")
-        if raw.settings == [raw.reference]:
-            found.append("The study varies neither a treatment nor joint training of the raw arm.")
-    for chosen, half, name in ((best_raw, raw, "raw"), (best_pre, pre, "pre-trained")):
-        lost = [str(seed) for seed, value in chosen.value.items() if np.isnan(value)]
-        if lost and chosen.setting and half.values.notna().any(axis=None):
-            found.append(
-                f"The {name} setting that the other seeds choose has no final value on seed "
-                f"{', '.join(lost)}."
-            )
-    return found
-
-
-def status_count(context: Context, side_name: str) -> str:
-    """`3 stopped, 1 diverged` of one side's trials."""
-    of_side = context.trials[context.trials["pretrained"].astype(bool) == (side_name != "raw")]
-    counts = of_side["status"].value_counts()
-    return ", ".join(f"{count} {status}" for status, count in counts.items())

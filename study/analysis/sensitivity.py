@@ -1,4 +1,4 @@
-"""The same contrasts seen otherwise: another epoch, another metric, equal epochs, equal compute.
+"""Sensitivity analysis: the same contrasts at another epoch, by another metric, at equal epochs or compute.
 
 The primary view gives each arm its own budget, and in the thesis raw trains three times as long.
 """
@@ -16,7 +16,7 @@ from study.analysis.verdict import MARGIN, Label, judge
 
 @dataclass(frozen=True)
 class View:
-    """One way to read a context.
+    """One row of the sensitivity analysis.
 
     Args:
         note: what is compared, in a sentence.
@@ -28,7 +28,7 @@ class View:
     label: Label
 
 
-def views(study: Study, context: Context, margin: float = MARGIN) -> list[View]:
+def sensitivity_views(study: Study, context: Context, margin: float = MARGIN) -> list[View]:
     """The primary view first, then the others that the frame allows."""
     task = context.task
     found = []
@@ -52,8 +52,8 @@ def views(study: Study, context: Context, margin: float = MARGIN) -> list[View]:
     result = []
     for name, note, values in found:
         primary = name == "last epoch"
-        each = contrasts(study, context, None if primary else values)
-        result.append(View(name, note, each, judge(each, margin)[0]))
+        view = contrasts(study, context, None if primary else values)
+        result.append(View(name, note, view, judge(view, margin).label))
     return result
 
 
@@ -81,7 +81,7 @@ def equal_compute(study: Study, context: Context) -> tuple[str, str, pd.Series |
     """
     seconds = _seconds_per_epoch(study, context)
     totals = seconds.groupby("trial_id").sum() if len(seconds) else pd.Series(dtype=float)
-    done = context.trials[context.trials["status"] == "completed"]
+    done = context.trials[context.completed]
     cost = done.assign(cost=done["trial_id"].map(totals)).groupby("pretrained")["cost"].mean().dropna()
     name = "equal compute"
     if len(cost) < 2 or cost.max() < 1.1 * cost.min():
@@ -105,7 +105,7 @@ def _values_until(
 ) -> pd.Series | None:
     """Each completed trial's last validation mIoU among the allowed epochs."""
     epochs = study.epochs
-    done = context.trials[context.trials["status"] == "completed"]
+    done = context.trials[context.completed]
     curve = epochs[
         (epochs["task"] == context.task)
         & (epochs["split"] == "val")

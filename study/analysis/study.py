@@ -7,9 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
 from segstrat.store import Store
-from study.analysis.names import axis_name
+from study.analysis.names import axis_name, setting_label
 from study.frame import load, read_manifest
 
 # Arm axes whose values are compared with each other; any other arm axis (the backbone) splits the study into
@@ -46,37 +47,62 @@ class Study:
         return cls(name, manifest, trials, epochs)
 
     def axes(self, role: str) -> list[str]:
-        """Names of the axes of a role (`arm`, `treatment`, `nuisance`) that the frame holds."""
+        """Names of the axes of a role (`arm`, `treatment`, `nuisance`) that the frame has."""
         roles = self.manifest.get("roles") or {}
-        return [axis for axis, its in roles.items() if its == role and axis in self.trials]
+        return [axis for axis, found in roles.items() if found == role and axis in self.trials]
 
     @property
-    def varies_joint_training(self) -> bool:
-        """Whether joint training is among what may stand in for pre-training."""
+    def varies_multi_task(self) -> bool:
+        """Whether multi-task training is among what may stand in for pre-training."""
         return self.trials["multi_task"].astype(bool).nunique() > 1
 
     @property
     def tasks(self) -> list[str]:
-        """Tasks that any trial learnt, the one of the study's metric first."""
+        """Tasks that any trial learned, the one of the study's metric first."""
         found = dict.fromkeys(task for tasks in self.trials["tasks"] for task in str(tasks).split("+"))
         metric = str(self.manifest.get("metric", ""))
         return sorted(found, key=lambda task: not metric.startswith(f"{task}_"))
+
+    def trials_of(self, task: str) -> pd.DataFrame:
+        """The trials that learned a task."""
+        return self.trials[[task in str(tasks).split("+") for tasks in self.trials["tasks"]]]
+
+    def strategies(self, task: str) -> tuple[str, ...]:
+        """Axes whose values make a setting: `tasks` where the task's trials vary it, then the treatments."""
+        tasks_axis = ["tasks"] if self.trials_of(task)["tasks"].nunique() > 1 else []
+        return (*tasks_axis, *self.axes("treatment"))
+
+    def reference_levels(self, task: str) -> dict[str, Any]:
+        """The reference's value on each axis of `strategies`; this is its only definition.
+
+        The reference is raw (trained from scratch), single-task, with every regularizer at 0. A treatment
+        that is no regularizer, such as the strength of augmentation, has its smallest value there. A study
+        need not contain the reference.
+        """
+        trials = self.trials_of(task)
+        levels: dict[str, Any] = {}
+        for axis in self.strategies(task):
+            if axis == "tasks":
+                levels[axis] = min(trials[axis], key=lambda tasks: (str(tasks).count("+"), str(tasks)))
+            else:
+                levels[axis] = 0.0 if axis in REGULARIZERS else trials[axis].min()
+        return levels
 
     @property
     def value(self) -> str:
         """Prefix of the primary value's columns: the last epoch's, or the best's where only that is known.
 
-        The last epoch of a completed trial is chosen by nobody; published tables may hold the best one only.
+        The last epoch of a completed trial is chosen by nobody; published tables may have the best one only.
         """
         return "" if self.manifest.get("value") == "best" else "last_"
 
     def column(self, task: str, split: str, score: str) -> str:
-        """Column of `trials` that holds the primary value of a score."""
+        """Column of `trials` with the primary value of a score."""
         return f"{self.value}{task}_{split}_{score}"
 
     @property
     def data_name(self) -> str:
-        """Name of the data protocol, `(synthetic)` beside it where the data is drawn."""
+        """Name of the data protocol, followed by `(synthetic)` where the data is drawn."""
         data = self.manifest.get("data") or {}
         name = str(data.get("name", "unknown data"))
         return f"{name} (synthetic)" if data.get("synthetic") else name
@@ -84,37 +110,75 @@ class Study:
 
 @dataclass(frozen=True)
 class Context:
-    """The trials among which raw is compared with pre-trained: one task, and one value of all that is no
-    strategy (backbone, nuisance axes).
+    """The trials among which raw is compared with pre-trained.
+
+    A context has one task and one value of every axis that is no strategy (backbone, nuisance axes).
 
     Args:
-        fixed: values of the axes that tell this context from the study's others.
-        strategies: axes whose values make a setting: `tasks` where varied, then the treatments.
+        fixed: values of the axes that distinguish this context from the study's others.
+        reference: the reference's value on each axis that makes a setting, see `Study.reference_levels`.
         trials: the context's trials.
     """
 
     task: str
     fixed: Mapping[str, Any]
-    strategies: tuple[str, ...]
+    reference: Mapping[str, Any]
     trials: pd.DataFrame
+
+    @property
+    def strategies(self) -> tuple[str, ...]:
+        """Axes whose values make a setting: `tasks` where varied, then the treatments."""
+        return tuple(self.reference)
 
     @property
     def label(self) -> str:
         """The fixed values in words; empty where the study has one context only."""
         return ", ".join(f"{axis_name(axis)} {format_value(value)}" for axis, value in self.fixed.items())
 
+    @property
+    def pretrained(self) -> pd.Series:
+        """Whether each trial starts from pre-trained weights."""
+        return self.trials["pretrained"].astype(bool)
+
+    @property
+    def completed(self) -> pd.Series:
+        """Whether each trial was completed."""
+        return self.trials["status"] == "completed"
+
+    @property
+    def settings(self) -> pd.Series:
+        """The label of each trial's setting, indexed like `trials`."""
+        axes = self.strategies
+        rows = zip(*(self.trials[axis] for axis in axes), strict=True) if axes else [()] * len(self.trials)
+        labels = [setting_label(dict(zip(axes, row, strict=True))) for row in rows]
+        return pd.Series(labels, index=self.trials.index, dtype=object)
+
+    @property
+    def reference_setting(self) -> str:
+        """The label of the reference's setting; the context need not have a trial with it."""
+        return setting_label(self.reference)
+
+    def at_reference(self, *, but: tuple[str, ...] = ()) -> pd.Series:
+        """Which trials have the reference's value on every axis except those named in `but`."""
+        found = pd.Series(True, index=self.trials.index)
+        for axis, level in self.reference.items():
+            if axis not in but:
+                found &= self.trials[axis] == level
+        return found
+
 
 def contexts(study: Study, task: str) -> list[Context]:
-    """The comparisons that a study allows for a task, in the order of its trials."""
-    learnt = study.trials[[task in str(tasks).split("+") for tasks in study.trials["tasks"]]]
+    """The comparisons that a study allows for a task, in the order of their values."""
+    trials = study.trials_of(task)
+    if trials.empty:
+        return []
+    reference = study.reference_levels(task)
     splitting = [axis for axis in study.axes("arm") if axis not in COMPARED] + study.axes("nuisance")
-    tasks_axis = ["tasks"] if learnt["tasks"].nunique() > 1 else []
-    strategies = (*tasks_axis, *study.axes("treatment"))
-    if not splitting or learnt.empty:
-        return [Context(task, {}, strategies, learnt)] if len(learnt) else []
+    if not splitting:
+        return [Context(task, {}, reference, trials)]
+    varied = [axis for axis in splitting if trials[axis].nunique(dropna=False) > 1]
     found = []
-    for values, trials in learnt.groupby(splitting, sort=True, dropna=False):
-        varied = [axis for axis in splitting if learnt[axis].nunique(dropna=False) > 1]
+    for values, group in trials.groupby(splitting, sort=True, dropna=False):
         fixed = {axis: value for axis, value in zip(splitting, values, strict=True) if axis in varied}
-        found.append(Context(task, fixed, strategies, trials))
+        found.append(Context(task, fixed, reference, group))
     return found

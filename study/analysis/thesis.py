@@ -1,4 +1,4 @@
-"""The thesis's published numbers: as a study of their own, and beside a user's cells."""
+"""The thesis's published numbers: as a study of their own, and compared with a user's cells."""
 
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def _as_study(name: str, roles: dict[str, str]) -> Study:
         )
     manifest = {
         "study": f"thesis-{name}",
-        "question": "The thesis's own numbers, one seed a cell.",
+        "question": "The thesis's own numbers, one seed per cell.",
         "roles": roles,
         "metric": "semseg_val_miou",
         "value": "best",
@@ -71,18 +71,18 @@ def _as_study(name: str, roles: dict[str, str]) -> Study:
 
 
 def comparison(study: Study, task: str) -> pd.DataFrame:
-    """Published cells beside the user's cells with the same backbone, weight decay, tasks and arm.
+    """Published cells and the user's cells with the same backbone, weight decay, tasks and arm.
 
     Returns:
-        a row a published cell that the study has too: `source arm backbone weight_decay tasks`, the published
-        `thesis` mIoU, and the user's mean over the `n` completed seeds: `like_with_like` (best epoch, the
-        thesis code's metric), `best_epoch` and `primary` (the VOC protocol), `difference` (like_with_like −
-        thesis).
+        one row per published cell that the study has too: `source arm backbone weight_decay tasks`, the
+        published `thesis` mIoU, and the user's mean over the `n` completed seeds: `like_with_like` (best
+        epoch, the thesis code's metric), `best_epoch` and `primary` (the VOC protocol), and `difference`
+        (like_with_like − thesis).
     """
     done = study.trials[study.trials["status"] == "completed"]
-    plain = [axis for axis in study.axes("treatment") if axis not in ("weight_decay",)]
-    for axis in plain:
-        done = done[done[axis] == study.trials[axis].min()]
+    for axis, level in study.reference_levels(task).items():
+        if axis not in ("weight_decay", "tasks"):
+            done = done[done[axis] == level]
     rows = []
     for _, cell in published().iterrows():
         if cell["task"] != task:
@@ -137,12 +137,12 @@ def reasons_to_differ(study: Study) -> list[str]:
         reasons.append(f"A narrower network: width {widths} of the published channel counts.")
     budgets = {bool(pre): sorted(set(group)) for pre, group in trials.groupby("pretrained")["epochs_budget"]}
     if budgets.get(False) != [300] or budgets.get(True) != [100]:
-        told = "; ".join(
-            f"{'pre-trained' if pre else 'raw'} {', '.join(str(epochs) for epochs in found)}"
+        epochs = "; ".join(
+            f"{'pre-trained' if pre else 'raw'} {', '.join(str(budget) for budget in found)}"
             for pre, found in budgets.items()
         )
         reasons.append(
-            f"Another schedule: epochs {told}; the thesis gave raw 300, pre-trained 100 (SUNet 90)."
+            f"Another schedule: epochs {epochs}; the thesis gave raw 300, pre-trained 100 (SUNet 90)."
         )
     reasons.append(
         "The thesis kept a 7 × 7 average pool before scoring and stretched the map while resizing it; here "

@@ -1,15 +1,15 @@
 """From contrasts to a verdict: does regularization close the gap to the pre-trained model?
 
+Numbers and labels only; `study.analysis.wording` puts them into sentences.
+
 The margin is the largest difference in mIoU that a user would call none. One point (0.01) is the default:
 repeats of one training with other seeds differ by 0.6 to 2 points, so a smaller difference would not change
 which of two trainings one picks. A verdict needs intervals; without them it is `undetermined`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
-
-import pandas as pd
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 
 from study.analysis.cells import final_bounds
 from study.analysis.contrasts import Contrasts, contrasts, final_values
@@ -19,7 +19,57 @@ from study.analysis.study import Context, Study, contexts
 MARGIN = 0.01
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
 
-Label = Literal["closes", "narrows", "does not close", "undetermined"]
+
+class Label(StrEnum):
+    """The answer to the question."""
+
+    CLOSES = "closes"
+    NARROWS = "narrows"
+    DOES_NOT_CLOSE = "does not close"
+    UNDETERMINED = "undetermined"
+
+
+class Cause(StrEnum):
+    """What a label rests on."""
+
+    NO_INTERVAL = "the remaining gap has no interval"
+    NO_GAP = "pre-training is not shown to help by more than the margin"
+    NO_REFERENCE = "the gap or the improvement has no interval"
+    BELOW_MARGIN = "the remaining gap is below the margin"
+    IMPROVED = "the remaining gap is above the margin and regularization helps"
+    NOT_IMPROVED = "the remaining gap is above the margin and no help of regularization is shown"
+    AT_MARGIN = "the interval of the remaining gap contains the margin"
+    OVERTURNED = "stopped trials could overturn the label"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A label with its cause."""
+
+    label: Label
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class Decisive:
+    """A contrast that decides, and what would settle it.
+
+    Args:
+        contrast: `gap`, `remaining` or `improvement`.
+        left, right: the settings that are compared; None where there is none.
+        threshold: the contrast matters by which side of it the truth lies on.
+        settled: whether the interval is on one side of the threshold.
+        seeds: how many seeds in all would settle it if mean and spread stay as they are; None if unknown
+            or too many.
+    """
+
+    contrast: str
+    left: str | None
+    right: str | None
+    threshold: float
+    interval: Interval
+    settled: bool
+    seeds: int | None
 
 
 @dataclass(frozen=True)
@@ -27,76 +77,62 @@ class Verdict:
     """What a context answers.
 
     Args:
-        reason: why, in one sentence that holds the numbers.
+        completed_only: the judgement of completed trials, before stopped ones could overturn it.
         bounds: the label if every stopped trial had ended as badly, or as well, as it could; empty where
             no trial was stopped.
         by_margin: the label under other margins.
-        decisive: for each contrast that decides: its threshold, and how many seeds would settle it.
+        decisive: the contrasts that decide.
     """
 
     context: Context
     contrasts: Contrasts
+    margin: float
     label: Label
-    reason: str
+    cause: Cause
+    completed_only: Judgement
     bounds: Mapping[str, Label]
     by_margin: Mapping[float, Label]
-    decisive: list[dict[str, Any]] = field(default_factory=list)
+    decisive: tuple[Decisive, ...] = ()
+
+    @property
+    def contradicting(self) -> tuple[str, Label] | None:
+        """The first bound whose label contradicts that of the completed trials."""
+        return next(_contradictions(self.completed_only, self.bounds), None)
 
 
-def judge(found: Contrasts, margin: float = MARGIN) -> tuple[Label, str]:
+def judge(found: Contrasts, margin: float = MARGIN) -> Judgement:
     """The label that the contrasts' intervals allow, and why."""
     if not found.remaining.known:
-        return "undetermined", _why_unknown(found)
+        return Judgement(Label.UNDETERMINED, Cause.NO_INTERVAL)
     if found.gap.known and not found.gap.above(margin):
-        return "undetermined", (
-            f"pre-training itself is not shown to help by more than the margin of {points(margin)}: it gains "
-            f"{with_interval(found.gap)}, so there may be no gap to close"
-        )
+        return Judgement(Label.UNDETERMINED, Cause.NO_GAP)
     if not (found.gap.known and found.improvement.known):
-        seen = (
-            f"pre-trained ends {ahead(found.remaining)} the best regularized raw model, but nothing says "
-            "what regularization contributed."
-        )
-        return "undetermined", " ".join([seen, *found.missing])
-    remaining = f"pre-trained ends {ahead(found.remaining)} the best regularized raw model"
-    gained = f"regularization gains {with_interval(found.improvement)}"
+        return Judgement(Label.UNDETERMINED, Cause.NO_REFERENCE)
     if found.remaining.below(margin):
-        return "closes", f"{remaining}: no more than the margin of {points(margin)}; {gained}"
+        return Judgement(Label.CLOSES, Cause.BELOW_MARGIN)
     if found.remaining.above(margin) and found.improvement.above(0):
-        return "narrows", f"{gained}, but {remaining}: more than the margin of {points(margin)}"
+        return Judgement(Label.NARROWS, Cause.IMPROVED)
     if found.remaining.above(margin):
-        return "does not close", f"{remaining}: more than the margin of {points(margin)}; {gained}"
-    return "undetermined", (f"{remaining}, and that interval holds the margin of {points(margin)}; {gained}")
+        return Judgement(Label.DOES_NOT_CLOSE, Cause.NOT_IMPROVED)
+    return Judgement(Label.UNDETERMINED, Cause.AT_MARGIN)
 
 
 def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
     """The verdict of a context; it stands unless what stopped trials could have become contradicts it."""
     found = contrasts(study, context)
     bounding = bounding_contrasts(study, context)
-    label, reason = _judge_with_bounds(found, bounding, margin)
+    judgement = _judge_with_bounds(found, bounding, margin)
     return Verdict(
         context=context,
         contrasts=found,
-        label=label,
-        reason=reason[0].upper() + reason[1:].rstrip(".") + ".",
-        bounds={name: judge(each, margin)[0] for name, each in bounding.items()},
-        by_margin={each: _judge_with_bounds(found, bounding, each)[0] for each in MARGINS},
+        margin=margin,
+        label=judgement.label,
+        cause=judgement.cause,
+        completed_only=judge(found, margin),
+        bounds={name: judge(bound, margin).label for name, bound in bounding.items()},
+        by_margin={value: _judge_with_bounds(found, bounding, value).label for value in MARGINS},
         decisive=decisive_contrasts(found, margin),
     )
-
-
-def _judge_with_bounds(
-    found: Contrasts, bounding: Mapping[str, Contrasts], margin: float
-) -> tuple[Label, str]:
-    label, reason = judge(found, margin)
-    for name, each in bounding.items():
-        other = judge(each, margin)[0]
-        if "undetermined" not in (label, other) and other != label:
-            return "undetermined", (
-                f"completed trials alone say “{label}” ({reason}), but had the stopped ones ended {name}, "
-                f"the answer would be “{other}”"
-            )
-    return label, reason
 
 
 def decide_all(study: Study, task: str, margin: float = MARGIN) -> list[Verdict]:
@@ -111,96 +147,60 @@ def bounding_contrasts(study: Study, context: Context) -> dict[str, Contrasts]:
         `at their worst for raw` (stopped raw trials at their lower bound, pre-trained ones at their upper)
         and `at their best for raw` (the reverse); empty where no trial was stopped.
     """
-    trials = context.trials
-    if not (trials["status"] == "stopped").any():
+    stopped = context.trials["status"] == "stopped"
+    if not stopped.any():
         return {}
     bounds = final_bounds(study, context)
     final = final_values(study, context)
-    stopped = trials["status"] == "stopped"
-    pretrained = trials["pretrained"].astype(bool)
     filled = {}
     for name, raw_end, pretrained_end in (
         ("at their worst for raw", "low", "high"),
         ("at their best for raw", "high", "low"),
     ):
-        end = bounds[raw_end].where(~pretrained, bounds[pretrained_end])
+        end = bounds[raw_end].where(~context.pretrained, bounds[pretrained_end])
         filled[name] = contrasts(study, context, final.where(~stopped, end))
     return filled
 
 
-def decisive_contrasts(found: Contrasts, margin: float) -> list[dict[str, Any]]:
+def decisive_contrasts(found: Contrasts, margin: float) -> tuple[Decisive, ...]:
     """Which contrasts still straddle the threshold that matters, and the seeds that would settle them."""
-    rows = []
     thresholds = {"gap": margin, "remaining": margin, "improvement": 0.0}
-    questions = {
-        "gap": "Does pre-training help by more than the margin?",
-        "remaining": "Does pre-trained stay ahead by more than the margin?",
-        "improvement": "Does regularization help raw at all?",
+    settings = {
+        "gap": (found.best_pretrained.usual, found.reference),
+        "remaining": (found.best_pretrained.usual, found.best_raw.usual),
+        "improvement": (found.best_raw.usual, found.reference),
     }
-    cells = {
-        "gap": (found.pretrained.usual, found.reference),
-        "remaining": (found.pretrained.usual, found.raw.usual),
-        "improvement": (found.raw.usual, found.reference),
-    }
+    rows = []
     for name, threshold in thresholds.items():
         interval: Interval = getattr(found, name)
         needed = seeds_needed(
             found.differences[name].to_numpy(), threshold, variance_factor=found.variance_factors[name]
         )
-        left, right = cells[name]
+        left, right = settings[name]
         rows.append(
-            {
-                "contrast": name,
-                "question": questions[name],
-                "left": left,
-                "right": right,
-                "threshold": threshold,
-                "interval": interval,
-                "settled": interval.above(threshold) or interval.below(threshold),
-                "seeds": None if needed is None else max(needed, interval.n + 1),
-            }
+            Decisive(
+                contrast=name,
+                left=left,
+                right=right,
+                threshold=threshold,
+                interval=interval,
+                settled=interval.above(threshold) or interval.below(threshold),
+                seeds=None if needed is None else max(needed, interval.n + 1),
+            )
         )
-    return rows
+    return tuple(rows)
 
 
-def points(value: float | None, *, signed: bool = False) -> str:
-    """A difference of mIoU in points, 0.012 as `1.2 points`."""
-    if value is None or pd.isna(value):
-        return "an unknown number of points"
-    number = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
-    number = number.removesuffix(".0") if not signed else number
-    return f"{number.replace('-', '−')} point{'' if number in ('1', '+1.0') else 's'}"
+def _judge_with_bounds(found: Contrasts, bounding: Mapping[str, Contrasts], margin: float) -> Judgement:
+    judgement = judge(found, margin)
+    bounds = {name: judge(bound, margin).label for name, bound in bounding.items()}
+    if any(_contradictions(judgement, bounds)):
+        return Judgement(Label.UNDETERMINED, Cause.OVERTURNED)
+    return judgement
 
 
-def with_interval(interval: Interval) -> str:
-    """`3.1 points (95 % interval 1.0 to 5.2, 5 seeds)`."""
-    if interval.estimate is None:
-        return "an unknown number of points"
-    if interval.low is None or interval.high is None:
-        seeds = f"{interval.n} seed{'' if interval.n == 1 else 's'}"
-        return f"{points(interval.estimate)} ({seeds}, no interval)"
-    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
-    return f"{points(interval.estimate)} (95 % interval {low} to {high}, {interval.n} seeds)"
-
-
-def ahead(interval: Interval) -> str:
-    """`3.1 points (…) ahead of`, `0.4 points (…) behind`, for a difference of left minus right."""
-    behind = interval.estimate is not None and interval.estimate < 0
-    return f"{with_interval(-interval if behind else interval)} {'behind' if behind else 'ahead of'}"
-
-
-def _why_unknown(found: Contrasts) -> str:
-    n = found.remaining.n
-    if found.remaining.estimate is None:
-        return " ".join(found.missing) or "No seed has final values of both a raw and a pre-trained trial."
-    side = "behind" if found.remaining.estimate < 0 else "ahead of"
-    text = (
-        f"{'One seed allows' if n == 1 else f'{n} seeds allow'} no interval. There, pre-trained ends "
-        f"{points(abs(found.remaining.estimate))} {side} the best regularized raw model"
-    )
-    if found.same_seed:
-        text += " (picked on that very seed)"
-    if found.gap.estimate is not None:
-        side = "behind" if found.gap.estimate < 0 else "ahead of"
-        text += f" and {points(abs(found.gap.estimate))} {side} the unregularized one"
-    return " ".join([f"{text}.", *found.missing])
+def _contradictions(judgement: Judgement, bounds: Mapping[str, Label]) -> Iterator[tuple[str, Label]]:
+    """The bounds whose label differs, where both labels are determined."""
+    for name, label in bounds.items():
+        if Label.UNDETERMINED not in (judgement.label, label) and label != judgement.label:
+            yield name, label

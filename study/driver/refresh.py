@@ -65,7 +65,7 @@ def write_all(study: Store, *, files: bool, add_gallery: Callable[[], None] = la
     """Writes the frames, then the report, and returns the report's one sentence."""
     # Imported here: pandas and matplotlib are loaded while the first trials start, not before.
     from study.frame import write_frames
-    from study.report import write_report
+    from study.reporting.render import write_report
 
     write_frames(study)
     add_gallery()

@@ -201,7 +201,7 @@ def _add_gallery(session: Session, console: Console) -> None:
     """Adds pictures of predictions to the report, which is whole without them."""
     import torch
 
-    from study.predict import make_gallery
+    from study.reporting.make_gallery import make_gallery
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:

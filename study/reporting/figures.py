@@ -2,11 +2,17 @@
 
 from dataclasses import dataclass
 
-from study.analysis.answer import Answer
-from study.reporting.plot_answer import answer_picture, closure_picture, contexts_picture
-from study.reporting.plot_training import class_picture, cost_picture, curves_picture, plane_picture
-from study.reporting.plot_treatments import map_pictures, sampled_picture, treatment_picture
-from study.reporting.style import Picture
+from study.analysis import Answer
+from study.reporting.picture import Picture
+from study.reporting.plot_classes import class_picture
+from study.reporting.plot_closure import closure_picture
+from study.reporting.plot_contrasts import answer_picture, contexts_picture
+from study.reporting.plot_cost import cost_picture
+from study.reporting.plot_curves import curves_picture
+from study.reporting.plot_map import map_pictures
+from study.reporting.plot_overfitting import plane_picture
+from study.reporting.plot_sampled import sampled_picture
+from study.reporting.plot_treatment import treatment_picture
 
 
 @dataclass(frozen=True)
@@ -27,7 +33,7 @@ class Pictures:
 def draw_pictures(answer: Answer) -> Pictures:
     """Draws every figure that the study's frames allow."""
     study = answer.study
-    verdicts = [verdict for each in answer.verdicts.values() for verdict in each]
+    verdicts = answer.contexts
     treatments = study.axes("treatment")
     tasks = list(answer.verdicts)
     return Pictures(

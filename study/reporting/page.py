@@ -7,14 +7,15 @@ from typing import Any
 import pandas as pd
 
 from segstrat.formatting import format_duration, format_value
-from study.analysis.answer import Answer
+from study.analysis import Answer
 from study.analysis.names import axis_name
 from study.analysis.study import Study
 from study.analysis.thesis import comparison, reasons_to_differ
-from study.analysis.verdict import Verdict, judge
+from study.analysis.verdict import Verdict
+from study.analysis.wording import count_words
 from study.reporting.figures import Pictures
 from study.reporting.gallery import Gallery
-from study.reporting.plot_training import cost_table
+from study.reporting.plot_cost import cost_table
 
 HEADLINES = {
     "closes": "Closes the gap",
@@ -75,14 +76,13 @@ class Page:
     @property
     def trial_words(self) -> str:
         """`36 trials: 34 completed, 2 stopped`."""
-        counts = {status: count for status, count in self.answer.counts.items() if count}
-        told = ", ".join(f"{count} {status}" for status, count in counts.items())
-        return f"{sum(counts.values())} trials: {told}" if counts else "no trials"
+        total = sum(self.answer.counts.values())
+        return f"{total} trials: {count_words(self.answer.counts)}" if total else "no trials"
 
     @property
-    def bounded(self) -> list[dict[str, Any]]:
-        """Verdicts that stopped trials could bear on, with the label that ignores them."""
-        return [_bounded(verdict, self.answer.margin) for verdict in self.answer.primary if verdict.bounds]
+    def bounded(self) -> list[Verdict]:
+        """Verdicts that stopped trials could change, with the label that ignores them."""
+        return [verdict for verdict in self.answer.primary if verdict.bounds]
 
     @property
     def sections(self) -> list[tuple[str, str]]:
@@ -95,7 +95,7 @@ class Page:
             ("training", "Training", bool(self.pictures.training)),
             ("classes", "Classes", bool(self.pictures.classes)),
             ("gallery", "Predictions", True),
-            ("thesis", "Beside the thesis", bool(self.comparison)),
+            ("thesis", "Comparison with the thesis", bool(self.comparison)),
             ("cost", "Cost", True),
             ("trials", "Trials", True),
             ("provenance", "Provenance", True),
@@ -113,7 +113,7 @@ class Page:
 
     @property
     def comparison(self) -> list[dict[str, Any]]:
-        """Rows beside the thesis's published cells, of every task; none for the thesis's own numbers."""
+        """The thesis's published cells and the study's, of every task; none for the thesis's own numbers."""
         if not self.answer.study.value:
             return []
         tables = [comparison(self.answer.study, task) for task in self.answer.verdicts]
@@ -139,7 +139,8 @@ class Page:
         if "hours" in table and table["hours"].sum() > 0:
             text += f". Trials took {format_duration(3600 * float(table['hours'].sum()))} in all"
             devices = [
-                str(each) for each in self.answer.study.trials.get("device", pd.Series()).dropna().unique()
+                str(device)
+                for device in self.answer.study.trials.get("device", pd.Series()).dropna().unique()
             ]
             if devices:
                 text += f" on {', '.join(devices)}"
@@ -198,14 +199,6 @@ class Page:
             "confirms": _parent(manifest.get("parent")),
         }
         return [(name, str(value)) for name, value in known.items() if value]
-
-
-def _bounded(verdict: Verdict, margin: float) -> dict[str, Any]:
-    return {
-        "context": verdict.context,
-        "bounds": verdict.bounds,
-        "alone": judge(verdict.contrasts, margin)[0],
-    }
 
 
 def _others(row: Mapping[Any, Any]) -> str:

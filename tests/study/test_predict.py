@@ -11,9 +11,10 @@ from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
 from segstrat.models import build_model
 from segstrat.predict import load_trial, predict
+from segstrat.prediction_files import folder_images, trial_store
 from segstrat.store import Store
 from segstrat.tasks import Task
-from study.predict import folder_images, main, trial_store
+from study.predict import main
 
 TASKS = {
     "semseg": Task("semseg", ["background", "cat", "cow"]),

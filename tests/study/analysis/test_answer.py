@@ -6,11 +6,11 @@ import math
 import numpy as np
 import pytest
 
-from study.analysis.answer import analyse, to_json
+from study.analysis.conclusion import answer_study
 from study.analysis.study import Study
 from study.analysis.thesis import comparison, reasons_to_differ, table_1_1, table_1_2
 from study.frame import write_frames
-from study.report import make_page, render
+from study.reporting.render import make_page, render
 
 DECAYS = (0.0, 5e-4, 5e-3)
 
@@ -32,7 +32,7 @@ def grid(make_trial, raw, pretrained, *, seeds=(0, 1, 2), noise=0.003, train=(0.
 
 def answer_of(folder, **options):
     write_frames(folder)
-    return analyse(Study.open(folder), **options)
+    return answer_study(Study.open(folder), **options)
 
 
 def test_a_known_effect_is_found(study_writer, make_trial):
@@ -46,7 +46,7 @@ def test_a_known_effect_is_found(study_writer, make_trial):
     assert "best at weight decay 5e-4" in claims["C3"].reason
     assert claims["C4"].status == claims["C5"].status == "undetermined"
     assert answer.mechanisms[0].label == "both"
-    content = to_json(answer)
+    content = answer.to_dict()
     assert content["verdict"] == "narrows"
     assert content["effects"][0]["gap"]["estimate"] == pytest.approx(0.11, abs=0.01)
 
@@ -64,7 +64,7 @@ def test_h2_follows_the_thesis_logic(study_writer, make_trial, raw, train, label
     assert answer_of(study_writer(trials)).mechanisms[0].label == label
 
 
-def test_a_contradicted_claim_is_told(study_writer, make_trial):
+def test_a_contradicted_claim_is_reported(study_writer, make_trial):
     trials = grid(make_trial, (0.36, 0.36, 0.36), (0.25, 0.25, 0.25), train=(0.4, 0.6))
     claims = {claim.name: claim.status for claim in answer_of(study_writer(trials)).claims}
     assert claims["C1"] == "contradicted"
@@ -72,13 +72,13 @@ def test_a_contradicted_claim_is_told(study_writer, make_trial):
 
 
 @pytest.mark.parametrize(
-    ("joint_raw", "joint_pre", "c4", "c5"),
+    ("multi_raw", "multi_pre", "c4", "c5"),
     [
         (0.40, 0.49, "supported", "supported"),
         (0.30, 0.56, "contradicted", "contradicted"),
     ],
 )
-def test_joint_training_claims(study_writer, make_trial, joint_raw, joint_pre, c4, c5):
+def test_multi_task_claims(study_writer, make_trial, multi_raw, multi_pre, c4, c5):
     rng = np.random.default_rng(0)
     trials = [
         make_trial(
@@ -88,8 +88,8 @@ def test_joint_training_claims(study_writer, make_trial, joint_raw, joint_pre, c
         )
         for seed in range(3)
         for pre, tasks, value in (
-            (False, ["semseg"], 0.3), (False, ["parts"], 0.3), (False, ["semseg", "parts"], joint_raw),
-            (True, ["semseg"], 0.5), (True, ["parts"], 0.5), (True, ["semseg", "parts"], joint_pre),
+            (False, ["semseg"], 0.3), (False, ["parts"], 0.3), (False, ["semseg", "parts"], multi_raw),
+            (True, ["semseg"], 0.5), (True, ["parts"], 0.5), (True, ["semseg", "parts"], multi_pre),
         )
     ]  # fmt: skip
     folder = study_writer(trials, roles={"pretrained": "arm", "tasks": "arm"}, space="multitask")
@@ -97,8 +97,8 @@ def test_joint_training_claims(study_writer, make_trial, joint_raw, joint_pre, c
     claims = {claim.name: claim.status for claim in answer.claims}
     assert (claims["C4"], claims["C5"]) == (c4, c5)
     assert list(answer.verdicts) == ["semseg", "parts"]
-    assert "joint training" in answer.sentence
-    assert "counts as regularization here" in render([make_page(answer)])
+    assert "multi-task training" in answer.sentence
+    assert "Multi-task training counts as regularization here" in render([make_page(answer)])
 
 
 def test_stopped_trials_that_could_overturn_the_verdict_make_it_undetermined(study_writer, make_trial):
@@ -116,12 +116,12 @@ def test_stopped_trials_that_could_overturn_the_verdict_make_it_undetermined(stu
 
 
 def test_the_thesis_table_says_what_the_thesis_says():
-    answer = analyse(table_1_2())
+    answer = answer_study(table_1_2())
     assert answer.label == "undetermined"
     found = answer.primary[0].contrasts
     # 41.1 − 38.0 of 47.4 − 38.0.
     assert found.closure.estimate == pytest.approx(3.1 / 9.4)
-    assert found.raw.usual == "weight decay 5e-4"
+    assert found.best_raw.usual == "weight decay 5e-4"
     for claim in answer.claims[:3]:
         assert claim.status == "undetermined"
         assert "the thesis's way, but one seed allows no interval" in claim.reason
@@ -132,7 +132,7 @@ def test_the_thesis_table_says_what_the_thesis_says():
 
 
 def test_the_backbones_of_the_thesis_are_three_contexts():
-    answer = analyse(table_1_1())
+    answer = answer_study(table_1_1())
     gaps = {verdict.context.label: verdict.contrasts.gap.estimate for verdict in answer.primary}
     assert gaps == pytest.approx(
         {"backbone alexnet": 0.073, "backbone resnet18": 0.06, "backbone vgg16": 0.125}
@@ -192,9 +192,9 @@ def test_what_cannot_be_concluded_is_said(study_writer, make_trial, change, word
     folder = study_writer(trials, roles=roles)
     answer = answer_of(folder)
     assert answer.label == "undetermined"
-    told = answer.sentence + " ".join(answer.caveats)
-    assert words in told
-    json.dumps(to_json(answer), allow_nan=False)
+    text = answer.sentence + " ".join(answer.caveats)
+    assert words in text
+    json.dumps(answer.to_dict(), allow_nan=False)
 
 
 @pytest.mark.parametrize("roles", [{}, {"weight_decay": "treatment"}, {"pretrained": "nuisance"}])
@@ -208,7 +208,7 @@ def test_without_an_arm_role_there_is_no_comparison(study_writer, make_trial, ro
 def test_no_number_is_made_up(study_writer, make_trial):
     """Every number that a study of one seed reports is one of its values or a difference of two."""
     trials = grid(make_trial, (0.25, 0.29, 0.27), (0.36, 0.36, 0.33), seeds=(0,))
-    content = to_json(answer_of(study_writer(trials)))
+    content = answer_of(study_writer(trials)).to_dict()
     for effect in content["effects"]:
         for name in ("gap", "improvement", "remaining", "closure"):
             assert effect[name]["low"] is None

@@ -3,13 +3,17 @@ import json
 import pytest
 
 from segstrat.errors import UserError
+from study.analysis.conclusion import answer_study
 from study.analysis.confirm import confirm_cells
 from study.analysis.study import Study
+from study.analysis.thesis import comparison
 from study.cli import parse
 from study.driver.prepare import TO_BE_MADE, open_study, parent_of, plan_study
 from study.frame import write_frames
 from study.planning.space import load_space
 from study.planning.trials import plan
+from study.reporting.plot_contrasts import seed_table
+from study.reporting.plot_treatment import treatment_table
 
 
 def opened(folder):
@@ -77,7 +81,47 @@ def test_ties_go_to_the_weaker_treatment(study_writer, make_trial):
     trials = [entry(make_trial, decay, 0, 0.30) for decay in (1e-3, 5e-4, 1e-4)]
     found = confirm_cells(opened(study_writer(trials)), 2)
     assert decays(found["raw"]) == [1e-4, 5e-4]
-    assert found["raw"][0].reference
+
+
+def test_the_reference_is_the_same_for_confirmation_verdict_cells_figures_and_thesis(
+    study_writer, make_trial
+):
+    """On a grid without weight decay 0 there is no reference: its smallest value must not stand in for it."""
+    for smallest, has_reference in ((0.0, True), (1e-4, False)):
+        trials = [
+            entry(make_trial, decay, seed, value + 0.01 * seed, pretrained=pretrained)
+            for pretrained, values in ((False, (0.2, 0.3)), (True, (0.4, 0.4)))
+            for decay, value in zip((smallest, 5e-4), values, strict=True)
+            for seed in (0, 1, 2)
+        ]
+        study = opened(study_writer(trials, name=f"smallest {smallest}"))
+        found = answer_study(study)
+        cells = confirm_cells(study, 2)["raw"]
+        assert any(cell.reference for cell in cells) is has_reference
+        assert (found.primary[0].contrasts.reference is not None) is has_reference
+        assert found.cells["semseg"]["reference"].any() == has_reference
+        assert (seed_table(found.primary[0])["column"] == "raw, reference").any() == has_reference
+        assert ("no reference" in found.sentence) is not has_reference
+
+
+def test_treatments_that_are_not_compared_are_held_at_the_reference(study_writer, make_trial):
+    """Without dropout 0 no trial is comparable with the thesis, which used none."""
+    rows = {}
+    for rates in ((0.0, 0.3), (0.1, 0.3)):
+        trials = [
+            make_trial(
+                {"pretrained": pretrained, "weight_decay": decay, "dropout": rate, "seed": 0}, 0.3 + rate
+            )
+            for pretrained in (False, True)
+            for decay in (0.0, 5e-4)
+            for rate in rates
+        ]
+        roles = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
+        study = opened(study_writer(trials, name=f"dropout {rates[0]}", roles=roles))
+        shown = treatment_table(study, "weight_decay", "semseg")
+        rows[rates[0]] = (len(comparison(study, "semseg")), len(shown))
+    assert rows[0.0] == (4, 16)
+    assert rows[0.1] == (0, 0)
 
 
 def test_more_cells_than_there_are_gives_all_that_ran(study_writer, make_trial):
@@ -86,7 +130,7 @@ def test_more_cells_than_there_are_gives_all_that_ran(study_writer, make_trial):
     assert decays(found["raw"]) == [0.0]
 
 
-def test_joint_and_separate_arms_are_confirmed_each(study_writer, make_trial):
+def test_single_task_and_multi_task_arms_are_confirmed_each(study_writer, make_trial):
     trials = [
         make_trial(
             {"pretrained": False, "tasks": tasks, "weight_decay": decay, "seed": 0}, value, tasks=tasks
@@ -96,9 +140,10 @@ def test_joint_and_separate_arms_are_confirmed_each(study_writer, make_trial):
     ]
     roles = {"pretrained": "arm", "tasks": "arm", "weight_decay": "treatment"}
     found = confirm_cells(opened(study_writer(trials, roles=roles)), 1)
+    # The reference is single-task: multi-task training without weight decay is not one.
     assert {name: decays(cells) for name, cells in found.items()} == {
-        name: [1e-3, 0.0] for name in ("raw, semseg", "raw, parts", "raw, joint")
-    }
+        "raw, semseg": [1e-3, 0.0], "raw, parts": [1e-3, 0.0], "raw, joint": [1e-3]
+    }  # fmt: skip
 
 
 def test_nothing_to_confirm_is_said(study_writer, make_trial):

@@ -6,13 +6,12 @@ import pytest
 
 from study.analysis.cells import cell_table, final_bounds
 from study.analysis.contrasts import (
-    Side,
+    Arm,
     choose,
     compare,
     contrasts,
     final_values,
     scores_for_choice,
-    weakest_setting,
 )
 from study.analysis.intervals import mean_interval
 from study.analysis.study import Study, contexts
@@ -60,19 +59,19 @@ def test_contrasts_by_hand():
     assert found.remaining.estimate == pytest.approx(0.06)
     assert found.closure.estimate == pytest.approx(0.4)
     assert found.reference == "weight decay 0"
-    assert set(found.raw.setting.values()) == {"weight decay 1e-4"}
-    assert set(found.pretrained.setting.values()) == {"weight decay 0"}
+    assert set(found.best_raw.setting.values()) == {"weight decay 1e-4"}
+    assert set(found.best_pretrained.setting.values()) == {"weight decay 0"}
 
 
-def simulate_sides(raw, pretrained, *, rng, seeds=5, spread=0.006, shared=0.01):
+def simulate_arms(raw, pretrained, *, rng, seeds=5, spread=0.006, shared=0.01):
     """The same as `simulate`, straight as seeds × settings."""
     shift = rng.normal(0, shared, (seeds, 1))
-    sides = []
+    arms = []
     for means in (raw, pretrained):
         values = pd.DataFrame(np.asarray(means) + shift + rng.normal(0, spread, (seeds, len(means))))
         values.columns = [f"decay {index}" for index in range(len(means))]
-        sides.append(Side(values, values, "decay 0"))
-    return sides
+        arms.append(Arm(values, values, "decay 0"))
+    return arms
 
 
 @pytest.mark.parametrize(
@@ -94,7 +93,7 @@ def test_intervals_cover_the_true_effects_at_five_seeds(raw, pretrained):
     hits = dict.fromkeys(truth, 0)
     runs = 500
     for _ in range(runs):
-        found = compare(*simulate_sides(raw, pretrained, rng=rng))
+        found = compare(*simulate_arms(raw, pretrained, rng=rng))
         for name, value in truth.items():
             interval = getattr(found, name)
             hits[name] += bool(interval.known and interval.low <= value <= interval.high)
@@ -105,20 +104,21 @@ def test_intervals_cover_the_true_effects_at_five_seeds(raw, pretrained):
 def test_closes_is_rarely_said_where_nothing_is_closed():
     rng = np.random.default_rng(3)
     labels = [
-        judge(compare(*simulate_sides([0.25] * 6, [0.28] * 6, spread=0.012, rng=rng)))[0] for _ in range(500)
+        judge(compare(*simulate_arms([0.25] * 6, [0.28] * 6, spread=0.012, rng=rng))).label
+        for _ in range(500)
     ]
     assert labels.count("closes") / 500 < 0.05
     # It is not said rarely because nothing is ever said.
-    closed = [judge(compare(*simulate_sides([0.25, 0.3], [0.3] * 2, rng=rng)))[0] for _ in range(100)]
+    closed = [judge(compare(*simulate_arms([0.25, 0.3], [0.3] * 2, rng=rng))).label for _ in range(100)]
     assert closed.count("closes") > 30
 
 
-def test_choosing_on_other_seeds_does_not_flatter():
+def test_choosing_on_other_seeds_is_unbiased():
     """All settings are equal: picking the best on the reported seeds would show a gain that is not there."""
     rng = np.random.default_rng(5)
     honest, naive = [], []
     for _ in range(300):
-        raw, pre = simulate_sides([0.25] * 6, [0.30] * 6, spread=0.01, rng=rng)
+        raw, pre = simulate_arms([0.25] * 6, [0.30] * 6, spread=0.01, rng=rng)
         honest.append(compare(raw, pre).improvement.estimate)
         naive.append(raw.values.mean().iloc[1:].max() - raw.values.mean().iloc[0])
     assert abs(np.mean(honest)) < 0.0015
@@ -129,12 +129,12 @@ def test_seeds_that_disagree_widen_the_interval():
     rng = np.random.default_rng(0)
     seeds = pd.RangeIndex(5)
     clear = pd.DataFrame({"none": 0.2, "a": 0.3 + rng.normal(0, 1e-3, 5), "b": 0.25}, index=seeds)
-    # Each of two settings is far ahead on some seeds, so that leaving one out tips the choice.
-    torn = clear.assign(a=[0.3, 0.2, 0.3, 0.2, 0.3], b=[0.2, 0.3, 0.2, 0.3, 0.25])
+    # Each of two settings is far ahead on some seeds, so that leaving one out changes the choice.
+    mixed = clear.assign(a=[0.3, 0.2, 0.3, 0.2, 0.3], b=[0.2, 0.3, 0.2, 0.3, 0.25])
     pre = pd.DataFrame({"none": 0.4}, index=seeds)
-    for values, factor in ((clear, 1.0), (torn, 2.0)):
-        found = compare(Side(values, values, "none"), Side(pre, pre, "none"))
-        assert found.raw.unanimous is (factor == 1.0)
+    for values, factor in ((clear, 1.0), (mixed, 2.0)):
+        found = compare(Arm(values, values, "none"), Arm(pre, pre, "none"))
+        assert found.best_raw.unanimous is (factor == 1.0)
         assert found.variance_factors == {"gap": 1.0, "improvement": factor, "remaining": factor}
         plain = mean_interval(found.differences["improvement"].to_numpy())
         widened = found.improvement.high - found.improvement.low
@@ -143,13 +143,13 @@ def test_seeds_that_disagree_widen_the_interval():
 
 def test_the_choice_of_a_seed_ignores_that_seed():
     values = pd.DataFrame({"a": [0.9, 0.1, 0.1], "b": [0.2, 0.2, 0.2]}, index=[0, 1, 2])
-    chosen = choose(Side(values, values, None), ["a", "b"])
+    chosen = choose(Arm(values, values, None), ["a", "b"])
     # Seed 0 alone likes `a`; judged on seeds 1 and 2 it gets `b`, and they get `a` because of seed 0.
     assert chosen.setting == {0: "b", 1: "a", 2: "a"}
     assert list(chosen.value) == [0.2, 0.1, 0.1]
 
 
-def test_a_single_seed_is_told_to_have_chosen_on_itself():
+def test_a_single_seed_says_that_it_chose_on_itself():
     study = simulate([0.25, 0.30], [0.36, 0.35], seeds=1, rng=np.random.default_rng(0))
     found = contrasts(study, only_context(study))
     assert found.same_seed
@@ -158,7 +158,7 @@ def test_a_single_seed_is_told_to_have_chosen_on_itself():
 
 def test_a_setting_that_misses_a_hard_seed_does_not_win_by_that():
     values = pd.DataFrame({"a": [0.5, 0.5, np.nan, 0.3], "b": [0.51, 0.51, 0.31, 0.31]}, index=range(4))
-    chosen = choose(Side(values, values, None), ["a", "b"])
+    chosen = choose(Arm(values, values, None), ["a", "b"])
     assert set(chosen.setting.values()) == {"b"}
 
 
@@ -186,7 +186,7 @@ def test_stopped_trials_have_bounds_and_no_value():
     assert cell["stopped"] == 3
     assert np.isnan(cell["val_miou"]) or cell["val_miou"] is None
     assert cell["bound_high"] == pytest.approx(0.27)
-    assert set(contrasts(study, context).raw.setting.values()) == {"weight decay 1e-4"}
+    assert set(contrasts(study, context).best_raw.setting.values()) == {"weight decay 1e-4"}
 
 
 def test_a_diverged_trial_counts_against_its_setting():
@@ -206,7 +206,7 @@ def test_a_diverged_trial_counts_against_its_setting():
     context = only_context(study)
     scores = scores_for_choice(context, final_bounds(study, context))
     assert scores[study.trials["status"] == "diverged"].tolist() == [0.0]
-    chosen = contrasts(study, context).raw.setting
+    chosen = contrasts(study, context).best_raw.setting
     # Only seed 0 does not see the divergence.
     assert chosen == {0: "weight decay 5e-4", 1: "weight decay 1e-4", 2: "weight decay 1e-4"}
 
@@ -221,7 +221,7 @@ def test_contexts_split_by_backbone_and_nuisance():
     assert all(len(context.trials) == len(study.trials) for context in found)
 
 
-def test_joint_training_is_a_setting(study_writer, make_trial):
+def test_multi_task_training_is_a_setting(study_writer, make_trial):
     trials = [
         make_trial({"pretrained": pre, "tasks": tasks, "seed": seed}, value + 0.001 * seed, tasks=tasks)
         for seed in range(3)
@@ -231,10 +231,10 @@ def test_joint_training_is_a_setting(study_writer, make_trial):
         )
     ]  # fmt: skip
     folder = study_writer(trials, roles={"pretrained": "arm", "tasks": "arm"})
-    study = Study("joint", {"roles": {"pretrained": "arm", "tasks": "arm"}}, *build_frames(folder))
-    for task, separate in (("semseg", 0.3), ("parts", 0.2)):
+    study = Study("multi", {"roles": {"pretrained": "arm", "tasks": "arm"}}, *build_frames(folder))
+    for task, single in (("semseg", 0.3), ("parts", 0.2)):
         (context,) = contexts(study, task)
         assert len(context.trials) == 12
-        assert weakest_setting(context) == {"tasks": task}
+        assert context.reference == {"tasks": task}
         found = contrasts(study, context)
-        assert found.improvement.estimate == pytest.approx(0.35 - separate)
+        assert found.improvement.estimate == pytest.approx(0.35 - single)

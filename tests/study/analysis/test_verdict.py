@@ -1,9 +1,14 @@
+import dataclasses
+
 import pandas as pd
 import pytest
 
-from study.analysis.contrasts import Chosen, Contrasts
+from study.analysis.contrasts import Arm, Chosen, Contrasts
 from study.analysis.intervals import Interval
-from study.analysis.verdict import MARGIN, ahead, decisive_contrasts, judge, points, with_interval
+from study.analysis.phrases import ahead, points, with_interval
+from study.analysis.study import Context
+from study.analysis.verdict import MARGIN, Verdict, decisive_contrasts, judge
+from study.analysis.wording import reason
 
 
 def interval(low, high, n=5):
@@ -14,18 +19,26 @@ UNKNOWN = Interval(0.03, None, None, 1, "no interval: 1 seed, at least 3 are nee
 NOTHING = Interval(None, None, None, 0, "no value")
 
 
-def found(gap, improvement, remaining, missing=()):
+def found(gap, improvement, remaining, seeds=(0,)):
+    values = pd.DataFrame({"weight decay 0": 0.25, "weight decay 5e-4": 0.3}, index=list(seeds))
+    arm = Arm(values, values, "weight decay 0")
     chosen = Chosen({0: "weight decay 5e-4"}, pd.Series([0.3]), same_seed=False)
     return Contrasts(
-        gap=gap, improvement=improvement, remaining=remaining, closure=NOTHING, raw=chosen, pretrained=chosen,
-        reference="weight decay 0",
+        gap=gap, improvement=improvement, remaining=remaining, closure=NOTHING,
+        raw=arm, pretrained=arm, best_raw=chosen, best_pretrained=chosen,
         differences={name: pd.Series([0.01, 0.02, 0.03]) for name in ("gap", "improvement", "remaining")},
         variance_factors=dict.fromkeys(("gap", "improvement", "remaining"), 1.0),
-        missing=missing,
     )  # fmt: skip
 
 
 GAP = interval(0.05, 0.07)
+CONTEXT = Context("semseg", {}, {"weight_decay": 0.0}, pd.DataFrame({"pretrained": [], "status": []}))
+
+
+def reason_of(contrasts, margin=MARGIN):
+    judgement = judge(contrasts, margin)
+    verdict = Verdict(CONTEXT, contrasts, margin, judgement.label, judgement.cause, judgement, {}, {})
+    return judgement.label, reason(verdict)
 
 
 @pytest.mark.parametrize(
@@ -50,33 +63,36 @@ GAP = interval(0.05, 0.07)
     ],
 )
 def test_the_label_follows_the_intervals(gap, improvement, remaining, label):
-    assert judge(found(gap, improvement, remaining))[0] == label
+    assert judge(found(gap, improvement, remaining)).label == label
 
 
 def test_the_margin_decides():
     narrow = found(GAP, interval(0.04, 0.05), interval(0.012, 0.018))
-    assert judge(narrow, 0.01)[0] == "narrows"
-    assert judge(narrow, 0.015)[0] == "undetermined"
-    assert judge(narrow, 0.02)[0] == "closes"
+    assert judge(narrow, 0.01).label == "narrows"
+    assert judge(narrow, 0.015).label == "undetermined"
+    assert judge(narrow, 0.02).label == "closes"
 
 
 def test_reasons_hold_the_numbers():
-    label, reason = judge(found(GAP, interval(0.01, 0.03), interval(0.02, 0.05)))
+    label, text = reason_of(found(GAP, interval(0.01, 0.03), interval(0.02, 0.05)))
     assert label == "narrows"
-    assert "2 points (95 % interval 1.0 to 3.0, 5 seeds)" in reason
-    assert "3.5 points (95 % interval 2.0 to 5.0, 5 seeds) ahead of" in reason
-    assert "margin of 1 point" in reason
+    assert "2 points (95 % interval 1.0 to 3.0, 5 seeds)" in text
+    assert "3.5 points (95 % interval 2.0 to 5.0, 5 seeds) ahead of" in text
+    assert "margin of 1 point" in text
 
 
 def test_a_single_seed_says_so_without_an_interval():
-    _, reason = judge(found(UNKNOWN, UNKNOWN, UNKNOWN))
-    assert "One seed allows no interval" in reason
-    assert "95 %" not in reason
+    _, text = reason_of(found(UNKNOWN, UNKNOWN, UNKNOWN))
+    assert "One seed allows no interval" in text
+    assert "95 %" not in text
 
 
 def test_missing_parts_are_named():
-    _, reason = judge(found(NOTHING, NOTHING, NOTHING, missing=["The study has no raw trial."]))
-    assert reason == "The study has no raw trial."
+    nothing = found(NOTHING, NOTHING, NOTHING)
+    empty = Arm(pd.DataFrame(), pd.DataFrame(), None)
+    nobody = Chosen({}, pd.Series(dtype=float), same_seed=False)
+    _, text = reason_of(dataclasses.replace(nothing, raw=empty, best_raw=nobody))
+    assert text == "The study has no raw trial."
 
 
 @pytest.mark.parametrize(
@@ -94,9 +110,9 @@ def test_behind_is_not_a_negative_lead():
 
 def test_decisive_contrasts_ask_for_seeds_only_where_unsettled():
     rows = decisive_contrasts(found(GAP, interval(-0.01, 0.02), interval(0.0, 0.03)), MARGIN)
-    by_name = {row["contrast"]: row for row in rows}
-    assert by_name["gap"]["settled"]
-    assert not by_name["remaining"]["settled"]
+    by_name = {row.contrast: row for row in rows}
+    assert by_name["gap"].settled
+    assert not by_name["remaining"].settled
     # Mean .02 and spread .01 of three seeds against a threshold of .01: 7 seeds by Student's t.
-    assert by_name["remaining"]["seeds"] == 7
-    assert not by_name["improvement"]["settled"]
+    assert by_name["remaining"].seeds == 7
+    assert not by_name["improvement"].settled

@@ -12,11 +12,12 @@ import pytest
 
 from segstrat.errors import UserError
 from segstrat.store import Store
-from study.analysis.answer import analyse
+from study.analysis.conclusion import answer_study
 from study.analysis.thesis import table_1_2
 from study.frame import write_frames
-from study.report import main, make_page, render, write_report
+from study.report import main
 from study.reporting.gallery import write_gallery
+from study.reporting.render import make_page, render, write_report
 
 ROOT = Path(__file__).parents[3]
 
@@ -88,14 +89,14 @@ def test_the_page_opens_with_the_verdict_and_fetches_nothing(study):
         "What would change this answer",
         "Hypothesis and claims",
         "Provenance",
-        "Beside the thesis",
+        "Comparison with the thesis",
     ):
         assert heading in text
     assert len(text) < 1_000_000
     assert "prefers-color-scheme: dark" in text
 
 
-def test_verdict_and_figures_lie_beside_the_page(study):
+def test_verdict_and_figures_are_written_next_to_the_page(study):
     write_report(study)
     verdict = json.loads((study / "verdict.json").read_text())
     assert verdict["verdict"] == "narrows"
@@ -104,7 +105,7 @@ def test_verdict_and_figures_lie_beside_the_page(study):
     assert {"semseg-weight_decay-a.svg", "semseg-weight_decay-b.png", "answer-semseg-a.png"} <= files
 
 
-def test_a_running_study_follows_itself(study_writer, make_trial):
+def test_the_page_of_a_running_study_reloads_itself(study_writer, make_trial):
     trials = grid(make_trial)
     trials[-1] |= {"status": "unfinished"}
     folder = study_writer(trials, scheduler={"name": "asha", "reduction_factor": 2, "rung_fractions": [0.5]})
@@ -149,7 +150,7 @@ def test_csv_frames_give_the_same_verdict(study):
 
 
 def test_the_thesis_as_a_study_has_a_page():
-    text = render([make_page(analyse(table_1_2()))])
+    text = render([make_page(answer_study(table_1_2()))])
     parsed(text)
     assert "one seed allows no interval" in text
     assert "Only the best epoch is known" in text
@@ -251,7 +252,7 @@ def test_the_margin_is_a_parameter(study):
 
 def test_a_gallery_is_shown_where_there_is_one(study):
     write_report(study, files=False)
-    assert "No gallery is here" in (study / "report.html").read_text()
+    assert "No gallery yet" in (study / "report.html").read_text()
     shape = (2, 12, 10)
     write_gallery(
         Store(study), "semseg", images=np.zeros((*shape, 3), np.uint8), valid=np.array([[12, 10], [8, 10]]),
@@ -266,7 +267,7 @@ def test_a_gallery_is_shown_where_there_is_one(study):
     assert len(sources) == 2 * 4
     assert all(source.startswith("data:image/") for source in sources)
     assert "Two images." in text
-    assert "No gallery is here" not in text
+    assert "No gallery yet" not in text
 
 
 def test_text_from_outside_is_escaped(study_writer, make_trial):

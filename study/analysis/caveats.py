@@ -1,0 +1,61 @@
+"""What stands between a study and a sound answer, in sentences."""
+
+from collections.abc import Mapping
+
+from study.analysis.intervals import MIN_SEEDS
+from study.analysis.phrases import count_seeds, start_sentence
+from study.analysis.study import Study
+from study.analysis.wording import count_words
+
+
+def blocking_problem(study: Study) -> str:
+    """Why nothing at all can be compared; empty where something can."""
+    roles = study.manifest.get("roles")
+    if not roles:
+        return (
+            "the space states no roles, so nothing says which axis is the strategy and which the treatment. "
+            "Add ROLES to the space file, or `roles` to manifest.json."
+        )
+    if study.trials.empty:
+        return "the study has no trials."
+    if roles.get("pretrained") != "arm":
+        return "the space does not vary `pretrained`, so there is no gap to look at."
+    if not (study.trials["status"] == "completed").any():
+        counts = count_words({str(k): int(n) for k, n in study.trials["status"].value_counts().items()})
+        return f"no trial was completed ({counts}), and only completed trials have a final value."
+    return ""
+
+
+def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
+    """What a reader must know before the numbers; empty for a sound study.
+
+    Args:
+        counts: trials by status.
+        problem: what `blocking_problem` found.
+    """
+    found = [start_sentence(problem)] if problem else []
+    total = sum(counts.values())
+    if counts["unfinished"] and not problem:
+        found.append(
+            f"{counts['unfinished']} of {total} trials have not finished: this is an interim answer."
+        )
+    if counts["stopped"]:
+        found.append(
+            f"{counts['stopped']} of {total} trials were stopped by the scheduler. They enter as bounds: not "
+            "below the best value they showed, not above the best final value of their arm."
+        )
+    for status in ("diverged", "failed"):
+        if counts[status]:
+            found.append(f"{counts[status]} of {total} trials {status}; they are counted, not imputed.")
+    seeds = study.trials["seed"].nunique()
+    if seeds < MIN_SEEDS and not problem:
+        found.append(
+            f"The study has {count_seeds(seeds)}. Below three there is no interval and hence no verdict; "
+            "three to five are worth their cost."
+        )
+    if not study.value:
+        found.append(
+            "Only the best epoch is known. It was chosen on the data that is reported, so every arm's score "
+            "is optimistically biased."
+        )
+    return found

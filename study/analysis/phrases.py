@@ -1,0 +1,50 @@
+"""How differences and shares are written, with their intervals."""
+
+import pandas as pd
+
+from study.analysis.intervals import Interval
+
+
+def points(value: float | None, *, signed: bool = False) -> str:
+    """A difference of mIoU in points, 0.012 as `1.2 points`."""
+    if value is None or pd.isna(value):
+        return "an unknown number of points"
+    number = f"{100 * value:+.1f}" if signed else f"{100 * value:.1f}"
+    number = number.removesuffix(".0") if not signed else number
+    return f"{number.replace('-', '−')} point{'' if number in ('1', '+1.0') else 's'}"
+
+
+def with_interval(interval: Interval) -> str:
+    """`3.1 points (95 % interval 1.0 to 5.2, 5 seeds)`."""
+    if interval.estimate is None:
+        return "an unknown number of points"
+    if interval.low is None or interval.high is None:
+        return f"{points(interval.estimate)} ({count_seeds(interval.n)}, no interval)"
+    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
+    return f"{points(interval.estimate)} (95 % interval {low} to {high}, {count_seeds(interval.n)})"
+
+
+def ahead(interval: Interval) -> str:
+    """`3.1 points (…) ahead of`, `0.4 points (…) behind`, for a difference of left minus right."""
+    behind = interval.estimate is not None and interval.estimate < 0
+    return f"{with_interval(-interval if behind else interval)} {'behind' if behind else 'ahead of'}"
+
+
+def percent(interval: Interval) -> str:
+    """A share as `33 % (95 % interval 20 to 46 %)`."""
+    if interval.estimate is None:
+        return "an unknown share"
+    text = f"{100 * interval.estimate:.0f} %"
+    if interval.low is not None and interval.high is not None:
+        text += f" (95 % interval {100 * interval.low:.0f} to {100 * interval.high:.0f} %)"
+    return text.replace("-", "−")
+
+
+def count_seeds(n: int) -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def start_sentence(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]

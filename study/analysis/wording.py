@@ -1,0 +1,168 @@
+"""A verdict in sentences. What the sentences say was decided in `study.analysis.verdict`."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from study.analysis.contrasts import Contrasts
+from study.analysis.names import axis_name, join_words
+from study.analysis.phrases import ahead, count_seeds, percent, points, start_sentence, with_interval
+from study.analysis.study import Context, Study
+from study.analysis.verdict import Cause, Label, Verdict
+
+QUESTIONS = {
+    "gap": "Does pre-training help by more than the margin?",
+    "remaining": "Does pre-trained stay ahead by more than the margin?",
+    "improvement": "Does regularization help raw at all?",
+}
+
+
+def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, str]:
+    """One label and one paragraph for all contexts of a task."""
+    if not verdicts:
+        return Label.UNDETERMINED, f"Undetermined: no trial of {study.name} learned the task of its metric."
+    where, means = f"On {study.data_name}", join_words(stand_ins(study))
+    if not means:
+        gaps = "; ".join(_gap_only(verdict) for verdict in verdicts)
+        return Label.UNDETERMINED, (
+            f"{where}, this study varies no stand-in for pre-training (no treatment, no multi-task "
+            f"training), so it shows the gap and not whether it can be closed. {start_sentence(gaps)}."
+        )
+    if len(verdicts) == 1:
+        return verdicts[0].label, f"{_opening(verdicts[0].label, where, means)} {_details(verdicts[0])}"
+    details = "; ".join(f"{verdict.context.label}: {_brief(verdict)}" for verdict in verdicts)
+    labels = {verdict.label for verdict in verdicts}
+    if len(labels) == 1:
+        return verdicts[0].label, f"{_opening(verdicts[0].label, where, means)} {details}."
+    return Label.UNDETERMINED, f"{where}, the answer depends on the context. {details}."
+
+
+def stand_ins(study: Study) -> list[str]:
+    """What stands in for pre-training in this study, in words."""
+    names = [axis_name(axis) for axis in study.axes("treatment") if study.trials[axis].nunique() > 1]
+    return [*names, "multi-task training"] if study.varies_multi_task else names
+
+
+def reason(verdict: Verdict) -> str:
+    """Why the verdict is what it is: one or two sentences with the numbers."""
+    text = _reason(verdict.contrasts, verdict.context, verdict.cause, verdict.margin)
+    if verdict.cause is Cause.OVERTURNED and verdict.contradicting is not None:
+        alone = verdict.completed_only
+        inner = _reason(verdict.contrasts, verdict.context, alone.cause, verdict.margin)
+        name, label = verdict.contradicting
+        text = (
+            f"completed trials alone say “{alone.label}” ({inner}), but had the stopped ones ended {name}, "
+            f"the answer would be “{label}”"
+        )
+    return start_sentence(text).rstrip(".") + "."
+
+
+def missing(found: Contrasts, context: Context) -> list[str]:
+    """What the context lacks for an answer, one sentence each."""
+    sentences = []
+    for arm, name in ((found.raw, "raw"), (found.pretrained, "pre-trained")):
+        if arm.values.empty:
+            sentences.append(f"The study has no {name} trial.")
+        elif arm.values.notna().sum().sum() == 0:
+            counts = status_counts(context, pretrained=name != "raw")
+            sentences.append(f"No {name} trial was completed ({counts}).")
+    if not found.raw.values.empty:
+        if found.reference is None:
+            setting = context.reference_setting
+            sentences.append(f"No raw trial is without regularization ({setting}), so there is no reference.")
+        elif found.reference_values.isna().all():
+            sentences.append(f"The raw reference ({found.reference}) was not completed on any seed.")
+        if found.raw.settings == [found.reference]:
+            sentences.append("The study varies neither a treatment nor multi-task training of the raw arm.")
+    for chosen, arm, name in (
+        (found.best_raw, found.raw, "raw"),
+        (found.best_pretrained, found.pretrained, "pre-trained"),
+    ):
+        lost = [str(seed) for seed, value in chosen.value.items() if np.isnan(value)]
+        if lost and chosen.setting and arm.values.notna().any(axis=None):
+            sentences.append(
+                f"The {name} setting that the other seeds choose has no final value on seed "
+                f"{', '.join(lost)}."
+            )
+    return sentences
+
+
+def status_counts(context: Context, *, pretrained: bool) -> str:
+    """`3 stopped, 1 diverged` of one arm's trials."""
+    counts = context.trials.loc[context.pretrained == pretrained, "status"].value_counts()
+    return count_words({str(status): int(count) for status, count in counts.items()})
+
+
+def count_words(counts: Mapping[str, int]) -> str:
+    """`34 completed, 2 stopped`; statuses without a trial are left out."""
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+
+
+def _reason(found: Contrasts, context: Context, cause: Cause, margin: float) -> str:
+    remaining = f"pre-trained ends {ahead(found.remaining)} the best regularized raw model"
+    improved = f"regularization gains {with_interval(found.improvement)}"
+    above = f"more than the margin of {points(margin)}"
+    match cause:
+        case Cause.NO_INTERVAL:
+            return _without_interval(found, context)
+        case Cause.NO_GAP:
+            return (
+                f"pre-training itself is not shown to help by more than the margin of {points(margin)}: it "
+                f"gains {with_interval(found.gap)}, so there may be no gap to close"
+            )
+        case Cause.NO_REFERENCE:
+            text = f"{remaining}, but nothing says what regularization contributed."
+            return " ".join([text, *missing(found, context)])
+        case Cause.BELOW_MARGIN:
+            return f"{remaining}: no more than the margin of {points(margin)}; {improved}"
+        case Cause.IMPROVED:
+            return f"{improved}, but {remaining}: {above}"
+        case Cause.NOT_IMPROVED:
+            return f"{remaining}: {above}; {improved}"
+    return f"{remaining}, and that interval contains the margin of {points(margin)}; {improved}"
+
+
+def _without_interval(found: Contrasts, context: Context) -> str:
+    n = found.remaining.n
+    if found.remaining.estimate is None:
+        lacking = missing(found, context)
+        return " ".join(lacking) or "No seed has final values of both a raw and a pre-trained trial."
+    side = "behind" if found.remaining.estimate < 0 else "ahead of"
+    text = (
+        f"{start_sentence('one seed allows' if n == 1 else f'{count_seeds(n)} allow')} no interval. There, "
+        f"pre-trained ends {points(abs(found.remaining.estimate))} {side} the best regularized raw model"
+    )
+    if found.same_seed:
+        text += " (picked on that very seed)"
+    if found.gap.estimate is not None:
+        side = "behind" if found.gap.estimate < 0 else "ahead of"
+        text += f" and {points(abs(found.gap.estimate))} {side} the unregularized one"
+    return " ".join([f"{text}.", *missing(found, context)])
+
+
+def _opening(label: Label, where: str, means: str) -> str:
+    close, narrow, do = ("close", "narrow", "do") if " and " in means else ("closes", "narrows", "does")
+    return {
+        Label.CLOSES: f"{where}, {means} {close} the gap to pre-training.",
+        Label.NARROWS: f"{where}, {means} {narrow} the gap to pre-training without closing it.",
+        Label.DOES_NOT_CLOSE: f"{where}, {means} {do} not close the gap to pre-training.",
+        Label.UNDETERMINED: f"{where}, it is undetermined whether {means} {close} the gap to pre-training.",
+    }[label]
+
+
+def _details(verdict: Verdict) -> str:
+    closure = verdict.contrasts.closure
+    if verdict.label is Label.UNDETERMINED or closure.estimate is None:
+        return reason(verdict)
+    return f"{reason(verdict)} That is {percent(closure)} of the gap."
+
+
+def _brief(verdict: Verdict) -> str:
+    remaining, gap = verdict.contrasts.remaining, verdict.contrasts.gap
+    text = f"{verdict.label}, gap {with_interval(gap)}"
+    return text if remaining.estimate is None else f"{text}, of which {with_interval(remaining)} remain"
+
+
+def _gap_only(verdict: Verdict) -> str:
+    prefix = f"{verdict.context.label}: " if verdict.context.label else ""
+    return f"{prefix}pre-trained ends {ahead(verdict.contrasts.gap)} raw"

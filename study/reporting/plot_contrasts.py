@@ -1,0 +1,183 @@
+"""Figures of the answer itself: values by seed, contrasts with intervals, contexts."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from study.analysis import Answer
+from study.analysis.intervals import Interval
+from study.analysis.verdict import Verdict
+from study.reporting.picture import Picture
+from study.reporting.plot_parts import draw_interval, picture_name
+from study.reporting.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, new_panel
+
+COLUMNS = ("raw, reference", "raw, best regularized", "pre-trained, best")
+
+
+def seed_table(verdict: Verdict) -> pd.DataFrame:
+    """Validation mIoU of the three settings that the verdict compares, by seed.
+
+    Returns:
+        one row per column × seed: `column seed setting value`; NaN values are left out.
+    """
+    found = verdict.contrasts
+    rows = [(COLUMNS[0], seed, found.reference, value) for seed, value in found.reference_values.items()]
+    for column, chosen in zip(COLUMNS[1:], (found.best_raw, found.best_pretrained), strict=True):
+        for seed, value in chosen.value.items():
+            rows.append((column, seed, chosen.setting.get(int(str(seed)), ""), value))
+    return pd.DataFrame(rows, columns=["column", "seed", "setting", "value"]).dropna(ignore_index=True)
+
+
+def draw_seeds(table: pd.DataFrame) -> Figure:
+    """Three columns of dots, joined by seed, with the mean as a bar."""
+    colors = dict(zip(COLUMNS, (ORANGE, GREEN, BLUE), strict=True))
+    with new_panel("Validation mIoU by seed") as (figure, ax):
+        for _, of_seed in table.groupby("seed"):
+            row = of_seed.set_index("column")["value"].reindex(list(COLUMNS))
+            ax.plot(range(3), row, color=MUTED, lw=0.9, alpha=0.55, zorder=2)
+        for x, column in enumerate(COLUMNS):
+            values = table.loc[table["column"] == column, "value"]
+            if values.empty:
+                ax.annotate(
+                    "no value", (x, 0.5), xycoords=("data", "axes fraction"), ha="center", color=MUTED
+                )
+                continue
+            ax.plot(
+                np.full(len(values), x), values, "o", color=colors[column], mec=PAPER, mew=0.8, ms=7, zorder=3
+            )
+            mean = values.mean()
+            ax.plot([x - 0.24, x + 0.24], [mean, mean], color=colors[column], lw=3, zorder=4)
+            ax.annotate(f"{mean:.3f}", (x + 0.28, mean), va="center", color=INK, fontsize=10)
+        ax.set_xlim(-0.5, 2.75)
+        ax.set_xticks(range(3), [column.replace(", ", ",\n") for column in COLUMNS])
+        ax.grid(axis="x", visible=False)
+        ax.set_ylabel("validation mIoU")
+    return figure
+
+
+def contrast_table(verdict: Verdict) -> pd.DataFrame:
+    """The contrasts of a verdict in points of mIoU: `contrast words estimate low high n method`."""
+    found = verdict.contrasts
+    words = {
+        "gap": "gap: pre-trained − raw reference",
+        "improvement": "gained: raw, regularized − reference",
+        "remaining": "remaining: pre-trained − raw, regularized",
+    }
+    rows = []
+    for name, text in words.items():
+        interval: Interval = getattr(found, name)
+        ends = (interval.estimate, interval.low, interval.high)
+        rows.append(
+            (name, text, *(None if end is None else 100 * end for end in ends), interval.n, interval.method)
+        )
+    table = pd.DataFrame(rows, columns=["contrast", "words", "estimate", "low", "high", "n", "method"])
+    table["margin"] = 100 * verdict.margin
+    return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
+
+
+def draw_contrasts(table: pd.DataFrame) -> Figure:
+    """One line per contrast, with the margin as a band around zero."""
+    colors = {"gap": BLUE, "improvement": GREEN, "remaining": ORANGE}
+    margin = float(table["margin"].iloc[0])
+    with new_panel("Differences with 95 % intervals") as (figure, ax):
+        ax.axvspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
+        ax.axvline(0, color=MUTED, lw=1)
+        for y, row in enumerate(table.to_dict("records")):
+            color = colors[row["contrast"]]
+            draw_interval(ax, y, row, color)
+            ax.annotate(row["words"], (0, y - 0.3), xycoords=("axes fraction", "data"), color=INK, fontsize=9)
+            if np.isnan(row["estimate"]):
+                ax.annotate(
+                    "no value", (0.5, y), xycoords=("axes fraction", "data"), color=MUTED, va="center"
+                )
+        ax.set_ylim(len(table) - 0.5, -0.6)
+        ax.set_yticks([])
+        ax.spines["left"].set_visible(False)
+        ax.set_xlabel(f"points of validation mIoU (band: margin of ±{margin:g})")
+        ax.margins(x=0.12)
+    return figure
+
+
+def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
+    """The figure that shows the verdict."""
+    study = answer.study
+    seeds = seed_table(verdict)
+    panels = [draw_contrasts(contrast_table(verdict))]
+    if len(seeds):
+        panels.insert(0, draw_seeds(seeds))
+    where = f", {verdict.context.label}" if verdict.context.label else ""
+    epoch = "the last epoch" if study.value else "the best epoch"
+    chosen = (
+        "chosen on the seed that is shown, so it is optimistically biased"
+        if verdict.contrasts.same_seed
+        else "chosen on the other seeds"
+    )
+    return Picture(
+        picture_name("answer", verdict),
+        "What decides",
+        f"{verdict.context.task} on {study.data_name}{where}; validation mIoU at {epoch} of completed "
+        "trials. Left: one dot per seed, lines join paired seeds, bars are means; the best setting is "
+        f"{chosen}. Right: paired differences with 95 % intervals ({_methods(verdict)}); differences "
+        "inside the grey band, the margin, count as none.",
+        tuple(panels),
+    )
+
+
+def context_table(answer: Answer) -> pd.DataFrame:
+    """Gaps of every context and task, in points: `task context contrast estimate low high n`."""
+    rows = []
+    for task, verdicts in answer.verdicts.items():
+        for verdict in verdicts:
+            for name in ("gap", "remaining"):
+                interval: Interval = getattr(verdict.contrasts, name)
+                ends = (interval.estimate, interval.low, interval.high)
+                points = (None if end is None else 100 * end for end in ends)
+                rows.append((task, verdict.context.label, name, *points, interval.n))
+    table = pd.DataFrame(rows, columns=["task", "context", "contrast", "estimate", "low", "high", "n"])
+    return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
+
+
+def draw_contexts(table: pd.DataFrame, margin: float) -> Figure:
+    """One row per context: the gap to the raw reference above, what remains to the best raw below."""
+    groups = list(dict.fromkeys(zip(table["task"], table["context"], strict=True)))
+    several = table["task"].nunique() > 1
+    names = [": ".join([task] * several + [context] * bool(context)) for task, context in groups]
+    with new_panel("The gap in every context", height=1.6 + 0.55 * len(groups)) as (figure, ax):
+        ax.axvspan(-100 * margin, 100 * margin, color=MUTED, alpha=0.16, lw=0)
+        ax.axvline(0, color=MUTED, lw=1)
+        for y, (task, context) in enumerate(groups):
+            rows = table[(table["task"] == task) & (table["context"] == context)]
+            for row in rows.to_dict("records"):
+                shift, color = (-0.14, BLUE) if row["contrast"] == "gap" else (0.14, ORANGE)
+                draw_interval(ax, y + shift, row, color)
+        ax.set_yticks(range(len(groups)), names)
+        ax.set_ylim(len(groups) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("points of validation mIoU that pre-trained is ahead")
+        handles = [
+            Line2D([], [], color=BLUE, marker="o", label="of the raw reference"),
+            Line2D([], [], color=ORANGE, marker="o", label="of the best regularized raw"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
+    return figure
+
+
+def contexts_picture(answer: Answer) -> Picture | None:
+    """All contexts side by side; None where there is only one."""
+    table = context_table(answer)
+    if len(table) <= 2 or table["estimate"].isna().all():
+        return None
+    return Picture(
+        "contexts",
+        "The gap in every context",
+        f"On {answer.study.data_name}. Blue: how far pre-trained is ahead of the raw reference; orange: of "
+        "the best regularized raw. Bars: 95 % intervals over paired seeds; grey band: the margin.",
+        (draw_contexts(table, answer.margin),),
+    )
+
+
+def _methods(verdict: Verdict) -> str:
+    found = verdict.contrasts
+    methods = {interval.method for interval in (found.gap, found.improvement, found.remaining)}
+    return "; ".join(sorted(methods))

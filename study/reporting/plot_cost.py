@@ -1,0 +1,69 @@
+"""Figure of what the study cost."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from study.analysis import Answer
+from study.analysis.study import Study
+from study.reporting.picture import Picture
+from study.reporting.style import MUTED, arm_colors, new_panel
+
+
+def cost_table(study: Study) -> pd.DataFrame:
+    """What the study cost: one row per arm.
+
+    Returns:
+        `arm trials epochs budget saved hours device`: epochs run and planned, epochs saved by stopping trials
+        early, and wall hours of training summed over trials.
+    """
+    trials = study.trials.assign(
+        saved=(study.trials["epochs_budget"] - study.trials["epochs_run"]).where(
+            study.trials["status"] == "stopped", 0
+        )
+    )
+    table = trials.groupby("arm", sort=False).agg(
+        trials=("trial_id", "size"),
+        epochs=("epochs_run", "sum"),
+        budget=("epochs_budget", "sum"),
+        saved=("saved", "sum"),
+    )
+    if "seconds" in trials:
+        table["hours"] = trials.groupby("arm", sort=False)["seconds"].sum() / 3600
+    return table.reset_index()
+
+
+def draw_cost(table: pd.DataFrame) -> Figure:
+    """Epochs run and epochs saved, one bar per arm."""
+    colors = arm_colors(list(table["arm"]))
+    with new_panel("Epochs by arm", height=1.5 + 0.5 * len(table)) as (figure, ax):
+        for y, row in enumerate(table.to_dict("records")):
+            ax.barh(y, row["epochs"], color=colors[row["arm"]], height=0.55)
+            ax.barh(
+                y,
+                row["saved"],
+                left=row["epochs"],
+                facecolor="none",
+                edgecolor=MUTED,
+                hatch="////",
+                lw=0.6,
+                height=0.55,
+            )
+        ax.set_yticks(range(len(table)), list(table["arm"]))
+        ax.set_ylim(len(table) - 0.5, -0.5)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel("epochs (hatched: saved by stopping trials early)")
+    return figure
+
+
+def cost_picture(answer: Answer) -> Picture | None:
+    """Where the time went; None where nothing ran."""
+    table = cost_table(answer.study)
+    if table["epochs"].sum() == 0:
+        return None
+    return Picture(
+        "cost",
+        "Cost",
+        "Epochs that the trials of each arm ran, and, hatched, those that the scheduler saved by stopping "
+        "trials. The cost of making the pre-trained weights is not part of it.",
+        (draw_cost(table),),
+    )

@@ -1,0 +1,93 @@
+"""Figure of the learning curves, in the form of the thesis's Figures 6.2 and 6.3."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from study.analysis.study import Study
+from study.analysis.verdict import Verdict
+from study.reporting.picture import Picture
+from study.reporting.plot_parts import picture_name
+from study.reporting.shown import shown_settings
+from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, SKY, new_panel
+
+
+def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
+    """Learning curves of the settings that matter, over the seeds, in the form of Figures 6.2 and 6.3.
+
+    Trials that were stopped end where they were stopped; an epoch is shown as long as every trial of the
+    setting that ran so far has a value there.
+
+    Returns:
+        one row per line × split × score × epoch: `line setting split score epoch mean low high n`;
+        `low` and `high` are the smallest and largest seed.
+    """
+    context = verdict.context
+    labels = context.settings
+    parts = []
+    for name, pretrained, setting in shown_settings(verdict):
+        mask = (context.pretrained == pretrained) & (labels == setting)
+        ids = context.trials.loc[mask & context.completed, "trial_id"]
+        curves = study.epochs[study.epochs["trial_id"].isin(ids) & (study.epochs["task"] == context.task)]
+        if curves.empty:
+            continue
+        for score in ("loss", "miou"):
+            grouped = curves.dropna(subset=[score]).groupby(["split", "epoch"])[score]
+            part = grouped.agg(mean="mean", low="min", high="max", n="size").reset_index()
+            # Where validation is sparse or a trial is short, a mean over fewer seeds would jump.
+            part = part[part["n"] == len(ids)]
+            parts.append(part.assign(line=name, setting=setting, score=score))
+    columns = ["line", "setting", "split", "score", "epoch", "mean", "low", "high", "n"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+LINES = {
+    "raw, reference": ORANGE,
+    "raw, best regularized": GREEN,
+    "pre-trained, same setting": SKY,
+    "pre-trained, best": BLUE,
+}
+
+
+def draw_curves(table: pd.DataFrame, score: str) -> Figure:
+    """Validation solid with seed bands, training dotted."""
+    of_score = table[table["score"] == score]
+    with new_panel("Loss" if score == "loss" else "Mean IoU") as (figure, ax):
+        for (name, split), line in of_score.groupby(["line", "split"], sort=False):
+            color = LINES[str(name)]
+            if split == "val":
+                ax.plot(line["epoch"], line["mean"], color=color, lw=1.8)
+                ax.fill_between(line["epoch"], line["low"], line["high"], color=color, alpha=0.18, lw=0)
+            else:
+                ax.plot(line["epoch"], line["mean"], color=color, lw=1.2, ls=(0, (1, 1.4)))
+        ax.set_xlabel("epoch")
+        ax.set_xlim(left=0)
+        shown = [name for name in LINES if name in set(of_score["line"])]
+        handles = [Line2D([], [], color=LINES[name], label=name) for name in shown]
+        handles += [
+            Line2D([], [], color=MUTED, label="validation"),
+            Line2D([], [], color=MUTED, ls=(0, (1, 1.4)), label="training"),
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
+    return figure
+
+
+def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
+    """Learning curves; None where the frame holds none."""
+    table = curve_table(study, verdict)
+    if table.empty:
+        return None
+    settings = "; ".join(
+        dict.fromkeys(
+            f"{line}: {setting}" for line, setting in zip(table["line"], table["setting"], strict=True)
+        )
+    )
+    where = f", {verdict.context.label}" if verdict.context.label else ""
+    return Picture(
+        picture_name("curves", verdict),
+        "Learning curves",
+        f"{verdict.context.task} on {study.data_name}{where}, completed trials: mean over seeds, the band "
+        "spans the smallest and the largest seed. Training scores are those of augmented crops while "
+        f"training. {settings}.",
+        tuple(draw_curves(table, score) for score in ("loss", "miou")),
+    )

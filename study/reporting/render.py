@@ -1,0 +1,109 @@
+"""A study's frames -> report.html, verdict.json and figures/. Needs neither torch nor Ray."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+import numpy as np
+
+from segstrat.formatting import format_value
+from segstrat.store import Store
+from study.analysis.conclusion import Answer, answer_study
+from study.analysis.phrases import points
+from study.analysis.study import Study
+from study.analysis.verdict import MARGIN
+from study.analysis.wording import QUESTIONS
+from study.frame import OldFrameError
+from study.reporting.figures import draw_pictures
+from study.reporting.gallery import read_gallery
+from study.reporting.page import Page
+from study.reporting.style import theme_css
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN) -> str:
+    """Writes report.html and verdict.json of a study and returns the report's one sentence.
+
+    Args:
+        files: also write each figure as SVG and PNG to figures/. Without them the study is taken to be
+            running, and the page reloads itself.
+        margin: the largest difference of mIoU that counts as none.
+
+    Raises:
+        UserError: if the folder has no frames.
+    """
+    sentence, _ = write_study_report(folder, files=files, margin=margin)
+    return sentence
+
+
+def write_study_report(
+    folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN
+) -> tuple[str, Page | None]:
+    """The same; also returns the page, or None if the frames are too old for one."""
+    store = folder if isinstance(folder, Store) else Store(folder)
+    try:
+        page = make_page(answer_study(Study.open(store), margin), store)
+    except OldFrameError as problem:
+        return _refuse(store, str(problem)), None
+    store.write("verdict.json", _json(page.answer.to_dict()))
+    store.write("report.html", render([page], live=not files).encode())
+    if files:
+        for picture in page.pictures.all():
+            for name, data in picture.files().items():
+                store.write(f"figures/{name}", data)
+    return page.sentence, page
+
+
+def make_page(answer: Answer, store: Store | None = None) -> Page:
+    """A page of an answer; the gallery is looked for in the study's store."""
+    galleries = [read_gallery(store, task) for task in answer.verdicts] if store is not None else []
+    return Page(answer, draw_pictures(answer), [gallery for gallery in galleries if gallery is not None])
+
+
+def render(pages: Sequence[Page], *, live: bool = False) -> str:
+    """The text of a page of one or more studies."""
+    return _environment().get_template("report.html").render(pages=pages, live=live, **_assets())
+
+
+def _refuse(store: Store, problem: str) -> str:
+    """A report that says why there is none."""
+    sentence = f"Undetermined: {problem}."
+    store.write("verdict.json", _json({"schema": 1, "verdict": "undetermined", "sentence": sentence}))
+    page = _environment().get_template("refusal.html").render(problem=problem, **_assets())
+    store.write("report.html", page.encode())
+    return sentence
+
+
+def _json(content: dict) -> bytes:
+    return json.dumps(content, indent=1, ensure_ascii=False).encode()
+
+
+def _assets() -> dict[str, str]:
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    return {
+        "style": f"{style}\n{theme_css()}\n",
+        "script": (TEMPLATES / "sort.js").read_text(encoding="utf-8"),
+    }
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "slug": lambda text: str(text).replace(" ", "_"),
+        "known": _known,
+        "miou": lambda value: f"{value:.3f}" if _known(value) else "",
+        "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−") if _known(value) else "",
+        "percent": lambda value: f"{100 * value:.0f} %".replace("-", "−"),
+        "points": points,
+        "value": format_value,
+        "question": QUESTIONS.__getitem__,
+    }
+    return environment
+
+
+def _known(value: object) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
