@@ -1,54 +1,47 @@
-"""Map over many files with threads: results in order, few in flight, a progress bar."""
+"""`parallel_map`: a map over threads that works a bounded number of items ahead of its consumer."""
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
 from typing import TypeVar
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_AHEAD = 4
+_AHEAD_PER_THREAD = 4
 
 
 def parallel_map(
-    function: Callable[[In], Out], items: Iterable[In], threads: int | None = None
-) -> Iterator[Out]:
-    """`map` by threads: decoders release the interpreter lock.
+    function: Callable[[In], Out],
+    items: Iterable[In],
+    threads: int | None = None,
+    *,
+    ahead: int | None = None,
+) -> Generator[Out, None, None]:
+    """`map` by threads, results in order; for functions that release the interpreter lock, as decoders do.
 
-    Only a few results a thread are kept ahead of the consumer, so that slow writing does not fill the
-    memory. An item's exception is raised when its turn comes, and nothing more is started then.
+    An item's exception is raised when its turn comes; then, and when the iterator is closed, nothing more is
+    started, and all threads have ended.
 
     Args:
-        threads: number of workers; the number of cores if not given.
+        threads: number of threads; the number of cores if not given.
+        ahead: items that are started before their result is asked for, so that a slow consumer does not fill
+            the memory; a few per thread if not given. `function` is never called for an item before all but
+            `ahead` results in front of it have been taken.
     """
     count = threads or os.cpu_count() or 1
-    with ThreadPoolExecutor(count) as pool:
+    ahead = ahead or _AHEAD_PER_THREAD * count
+    # `Executor.map` starts every item at once; its `buffersize` needs Python 3.14.
+    with ThreadPoolExecutor(count, thread_name_prefix="segstrat") as pool:
         waiting: deque[Future[Out]] = deque()
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) >= _AHEAD * count:
+                if len(waiting) > ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def tracked(results: Iterable[Out], total: int | None, title: str, show: bool) -> Iterator[Out]:
-    """The same results, with a progress bar on standard error if `show`; no total, no estimate of the end."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar = Progress(*columns, console=Console(stderr=True)) if show else None
-    with bar or nullcontext():
-        task = bar.add_task(title, total=total) if bar else None
-        for result in results:
-            yield result
-            if bar and task is not None:
-                bar.advance(task)

@@ -1,11 +1,10 @@
-"""`Store`: a folder of small files, on a disk or in S3-compatible storage, written whole or not at all."""
+"""`Store`: a folder of small files, on a disk or in S3-compatible storage, each written atomically."""
 
-import os
-import uuid
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
+from segstrat import atomic
 from segstrat.errors import UserError
 
 
@@ -45,23 +44,14 @@ class Store:
         return Store, (self.uri,)
 
     def write(self, name: str, data: bytes) -> None:
-        """Writes a whole file: a reader, or a kill, sees the old content or the new, never a part."""
+        """Writes a file atomically: a reader, or a kill, sees the old content or the new, never a part."""
         path = f"{self._root}/{name}"
         self._fs.create_dir(path.rpartition("/")[0], recursive=True)
         if not self.is_local:
             with self._fs.open_output_stream(path) as stream:
                 stream.write(data)
             return
-        part = f"{path}.{uuid.uuid4().hex[:8]}.part"
-        try:
-            with Path(part).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(part).replace(path)
-        except OSError:
-            Path(part).unlink(missing_ok=True)
-            raise
+        atomic.write_bytes(Path(path), data)
 
     def read(self, name: str) -> bytes:
         """The content of a file.
@@ -83,11 +73,11 @@ class Store:
         return sorted(
             info.base_name
             for info in self._fs.get_file_info(selector)
-            if not info.base_name.endswith(".part")
+            if not atomic.is_temporary(info.base_name)
         )
 
     def delete(self, name: str) -> None:
-        """Deletes a file; one that is gone already is no error."""
+        """Deletes a file; a missing one is no error."""
         if self.exists(name):
             self._fs.delete_file(f"{self._root}/{name}")
 

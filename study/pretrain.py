@@ -20,12 +20,12 @@ if __package__ in (None, ""):
     # Run as a script: the project's folder, and not study/, is where modules are looked for.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import filelock
 import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from segstrat.atomic import only_builder
 from segstrat.config import TrialConfig
 from segstrat.data.figures import ensure_figures
 from segstrat.errors import UserError
@@ -119,7 +119,7 @@ def ensure_pretrained(config: TrialConfig, cache: Path) -> Path:
         return out
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(out.with_suffix(".lock")):
+        with only_builder(out.with_suffix(".lock")):
             if not out.is_file():
                 reports = pretrain(model, data, recipe, out, machine=this_machine(), resume=True)
                 show(reports, f"pre-train {config.backbone} on figures (once)", recipe.epochs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from segstrat.parallel import parallel_map, tracked
+from segstrat.parallel import parallel_map
 
 
 def test_results_come_in_order_whatever_finishes_first() -> None:
@@ -55,10 +55,25 @@ def test_an_error_is_raised_in_its_turn_and_stops_the_rest() -> None:
     assert len(done) < 50
 
 
-def test_a_progress_bar_changes_no_result(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(tracked(iter("abc"), 3, "letters", True)) == ["a", "b", "c"]
-    captured = capsys.readouterr()
-    assert "letters" in captured.err
-    assert captured.out == ""
-    assert list(tracked(iter("abc"), 3, "letters", False)) == ["a", "b", "c"]
-    assert capsys.readouterr().err == ""
+def test_ahead_bounds_what_is_started_before_its_result_is_asked_for() -> None:
+    started: list[int] = []
+
+    def record(number: int) -> int:
+        started.append(number)
+        return number
+
+    results = parallel_map(record, range(100), threads=2, ahead=3)
+    for number in range(10):
+        assert next(results) == number
+        assert len(started) <= number + 1 + 3
+    results.close()
+
+
+def test_closing_ends_the_threads_and_starts_nothing_more() -> None:
+    before = threading.active_count()
+    started: list[int] = []
+    results = parallel_map(started.append, range(1000), threads=3, ahead=6)
+    next(results)
+    results.close()
+    assert threading.active_count() == before
+    assert len(started) <= 7

@@ -10,24 +10,22 @@ import errno
 import json
 import os
 import shutil
-import time
-import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
-import filelock
 import numpy as np
 from rich.console import Console
 
+from segstrat import atomic
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
 from segstrat.errors import UserError
-from segstrat.parallel import parallel_map, tracked
+from segstrat.parallel import parallel_map
+from segstrat.progress import tracked
 
 FORMAT = 1
-_ABANDONED_SECONDS = 3600
 _MARGIN = 1.02
 
 
@@ -144,8 +142,12 @@ def cached(
             if not arrays.is_whole()
         ]
 
+    def say_waiting() -> None:
+        if progress:
+            Console(stderr=True).print(f"Another process is filling {top}; waiting for it.")
+
     if missing():
-        with _writing(top), _only_builder(top, progress):
+        with _writing(top), atomic.only_builder(top / "build.lock", say_waiting):
             _build(missing(), top, progress)
     return [CachedDataset(dataset, parts) for dataset, parts in zip(datasets, found, strict=True)]
 
@@ -160,7 +162,7 @@ def decoded_bytes(dataset: FileDataset, parts: Collection[str]) -> int:
 
 
 def _build(missing: Sequence[tuple[FileDataset, str, Path]], top: Path, progress: bool) -> None:
-    _remove_abandoned(top)
+    atomic.remove_abandoned(top)
     wanted: dict[FileDataset, set[str]] = {}
     for dataset, part, _ in missing:
         wanted.setdefault(dataset, set()).add(part)
@@ -181,13 +183,8 @@ def _build_part(dataset: FileDataset, part: str, folder: Path, progress: bool) -
         return np.empty((0, 0), dtype=np.uint8)
 
     arrays = tracked(parallel_map(decode, range(len(dataset))), len(dataset), f"decode {part}", progress)
-    partial = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.part")
-    partial.mkdir()
-    try:
+    with atomic.creating_folder(folder) as partial:
         _write_entry(arrays, partial)
-        _publish(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_entry(arrays: Iterator[np.ndarray], partial: Path) -> None:
@@ -201,15 +198,6 @@ def _write_entry(arrays: Iterator[np.ndarray], partial: Path) -> None:
         size = file.tell()
     np.save(partial / "shapes.npy", np.array(shapes, dtype=np.int32).reshape(-1, 3))
     (partial / "entry.json").write_text(json.dumps({"format": FORMAT, "bytes": size, "arrays": len(shapes)}))
-
-
-def _publish(partial: Path, folder: Path) -> None:
-    try:
-        partial.rename(folder)
-    except OSError:
-        # Another node without our lock was faster: its entry has the same digest, so the same content.
-        if not RaggedArrays(folder).is_whole():
-            raise
 
 
 def _check_space(needed: int, top: Path) -> None:
@@ -236,30 +224,3 @@ def _writing(top: Path) -> Iterator[None]:
             f"cache folder {top} cannot be written: {problem}; free some space, choose another cache folder, "
             "or decode on the fly with --no-cache"
         ) from error
-
-
-@contextmanager
-def _only_builder(top: Path, progress: bool) -> Iterator[None]:
-    lock = filelock.FileLock(top / "build.lock")
-    try:
-        try:
-            lock.acquire(timeout=0.5)
-        except filelock.Timeout:
-            if progress:
-                Console(stderr=True).print(f"Another process is filling {top}; waiting for it.")
-            lock.acquire(poll_interval=0.5)
-    except OSError as error:
-        # Some network file systems know no locks: then each process builds, and the first to finish wins.
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _remove_abandoned(top: Path) -> None:
-    for partial in top.glob("*.part"):
-        newest = max(path.stat().st_mtime for path in (partial, *partial.iterdir()))
-        if time.time() - newest > _ABANDONED_SECONDS:
-            shutil.rmtree(partial, ignore_errors=True)

@@ -50,9 +50,6 @@ def build_protocol(
     root: str | Path | None = None,
     *,
     tasks: Sequence[str] | None = None,
-    label_fraction: float = 1.0,
-    portion: float | None = None,
-    seed: int = 0,
     cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> DataProtocol:
@@ -63,10 +60,6 @@ def build_protocol(
         root: the data root; `figures` needs none.
         tasks: tasks to read, all of the source if not given; images labelled for none of them are left
             out. `boundaries` can be asked for wherever `semseg` is labelled.
-        label_fraction: share of the training images, in (0, 1]; subsets of one seed are nested.
-        portion: share of the training images that the protocol itself has, the same for every seed; the
-            protocol's own if not given.
-        seed: of the label fraction.
         cache_dir: folder of decoded data, filled if need be; None decodes at every read.
         progress: draw progress bars on the console.
 
@@ -91,9 +84,8 @@ def build_protocol(
         decoded |= zip(kept, cached(kept, cache_path, progress=progress), strict=True)
     joined = {split: _join([decoded[part] for part in parts]) for split, parts in splits.items() if parts}
     train = everything = joined["train"]
-    for share, draw in ((source.portion if portion is None else portion, 0), (label_fraction, seed)):
-        if share != 1.0:
-            train = Subset(train, nested_indices(train.ids, share, draw))
+    if source.portion != 1.0:
+        train = Subset(train, nested_indices(train.ids, source.portion, seed=0))
     return DataProtocol(
         name=source.name or name,
         train=train,

@@ -2,10 +2,10 @@
 
 import hashlib
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -14,11 +14,12 @@ import torch
 
 from segstrat.data.labels import load_pixels, open_image
 from segstrat.errors import UserError
+from segstrat.parallel import parallel_map
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
 KEPT_BYTES = 1 << 30
 _STREAM = 2
-_AHEAD = 2
+_BATCHES_AHEAD = 2
 # Crops between portrait 3:4 and landscape 4:3 (Szegedy et al. 2015, arXiv:1409.4842, §6).
 _LOG_RATIO = float(np.log(4 / 3))
 
@@ -162,7 +163,7 @@ def eval_batches(
         np.arange(start, min(start + batch_size, len(images))) for start in range(0, len(images), batch_size)
     ]
     return _batches(
-        images, batches, lambda index: middle_crop(images.read(index), crop_size, resize), threads
+        images, batches, lambda index: center_crop(images.read(index), crop_size, resize), threads
     )
 
 
@@ -184,8 +185,8 @@ def random_crop(image_HWC: np.ndarray, size: int, smallest: float, rng: np.rando
     return _resized(part, size, size)
 
 
-def middle_crop(image_HWC: np.ndarray, size: int, resize: int) -> np.ndarray:
-    """The middle (size, size, 3) of an image whose short side was resized to `resize` ≥ `size`."""
+def center_crop(image_HWC: np.ndarray, size: int, resize: int) -> np.ndarray:
+    """The central (size, size, 3) crop of an image whose short side was resized to `resize` ≥ `size`."""
     height, width = image_HWC.shape[:2]
     short = min(height, width)
     height, width = round(height * resize / short), round(width * resize / short)
@@ -209,21 +210,16 @@ def _batches(
     prepare: Callable[[int], np.ndarray],
     threads: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches in order; `threads` workers prepare their images, at most `_AHEAD` batches early."""
+    """Batches in order; `threads` workers prepare their images, at most `_BATCHES_AHEAD` batches early."""
     # One image a thread: OpenCV's own threads on top would fight for the same cores.
     cv2.setNumThreads(1)
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="input")
-    try:
-        waiting: deque[list[Future[np.ndarray]]] = deque()
-        for number in range(len(batches) + _AHEAD):
-            if number < len(batches):
-                waiting.append([pool.submit(prepare, int(index)) for index in batches[number]])
-            if number >= _AHEAD:
-                pixels_BHWC = np.stack([future.result() for future in waiting.popleft()])
-                labels_B = images.labels[batches[number - _AHEAD]]
-                yield torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), torch.from_numpy(labels_B)
-    finally:
-        pool.shutdown(cancel_futures=True)
+    indices = [index for batch in batches for index in batch.tolist()]
+    ahead = _BATCHES_AHEAD * max(map(len, batches), default=1)
+    with closing(parallel_map(prepare, indices, threads, ahead=ahead)) as prepared:
+        for batch in batches:
+            pixels_BHWC = np.stack(list(islice(prepared, len(batch))))
+            labels_B = torch.from_numpy(images.labels[batch])
+            yield torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2), labels_B
 
 
 def _images(folder: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from segstrat import atomic
 from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
@@ -208,13 +209,11 @@ def _restore(states: Store, key: str, model: Classifier, optimizer: torch.optim.
 
 
 def _write(out: Path, backbone: Backbone, about: dict[str, Any]) -> None:
-    part = out.with_name(f"{out.name}.part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_backbone(part, backbone, about)
-        part.replace(out)
+        with atomic.replacing(out) as temporary:
+            save_backbone(temporary, backbone, about)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); mend that and use --resume"
+            f"{out} cannot be written ({error.strerror or error}); fix that, then continue with --resume"
         ) from error

@@ -263,14 +263,6 @@ def provide_weights(
     return placed, {"source": options.weights or "figures", "digest": " ".join(digests.values())}
 
 
-def share_weights(study: Store, trials: Sequence[PlannedTrial]) -> None:
-    """Copies the weights' files into the study, for nodes that do not see this machine's disk."""
-    for source in {trial.config.weights for trial in trials if trial.config.weights} - {"imagenet"}:
-        path = Path(source)
-        if not (study / "weights").exists(path.name):
-            (study / "weights").write(path.name, path.read_bytes())
-
-
 def _with_weights(trial: PlannedTrial, path: Path | None) -> PlannedTrial:
     if path is None:
         return trial

@@ -25,7 +25,6 @@ from study.driver.prepare import (
     parent_of,
     plan_study,
     provide_weights,
-    share_weights,
 )
 from study.driver.refresh import Refresher
 from study.on_ray.runtime import Runtime, ray_session
@@ -36,6 +35,7 @@ from study.search.base import PlannedSearch, Search
 from study.state.halving import Rungs
 from study.state.lock import study_lock
 from study.state.manifest import new_manifest, read_study_manifest, refuse_changes, write_manifest
+from study.state.shared_weights import share_weights
 from study.state.trial_states import Ledger, TrialRow, rows_by_order
 
 
@@ -81,7 +81,7 @@ def run_study(options: Options) -> int:
             manifest = _manifest(study, options, space, trials, data, weights, runtime.nodes)
             write_manifest(study, manifest)
             if options.address is not None:
-                share_weights(study, trials)
+                share_weights(study, [trial.config for trial in trials])
             session = Session(
                 study=study,
                 options=options,

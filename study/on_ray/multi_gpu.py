@@ -13,9 +13,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from segstrat.config import TrialConfig
-from segstrat.paths import cache_dir, data_root, local_config
+from segstrat.paths import cache_dir, data_root
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
+from study.state.shared_weights import local_config
 
 # Share of a core that the trial itself keeps; its processes divide the rest.
 SUPERVISOR_CPUS = 0.1

@@ -7,11 +7,12 @@ import ray
 from ray import tune
 
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir, data_root, local_config
+from segstrat.paths import cache_dir, data_root
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
 from study.on_ray import prometheus
 from study.planning.trials import PlannedTrial
+from study.state.shared_weights import local_config
 
 MACHINE_FIELDS = ("precision", "deterministic", "compile", "device_cache")
 

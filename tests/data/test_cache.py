@@ -1,4 +1,4 @@
-"""The decoded cache: the same pixels, built once, whole or not at all, one copy in memory."""
+"""The decoded cache: the same pixels, built once, atomically, one copy in memory."""
 
 import errno
 import os
@@ -16,6 +16,7 @@ import filelock
 import numpy as np
 import pytest
 
+from segstrat.atomic import is_temporary
 from segstrat.data import build_protocol, cache
 from segstrat.data.cache import CachedDataset, cached
 from segstrat.data.files import FileDataset, Item, LabelFile
@@ -117,9 +118,9 @@ def test_fractions_and_protocols_share_one_cache(trees, tmp_path: Path) -> None:
     trees.cihp(["c1"], ["c2"])
     build_protocol("d1", trees.root, cache_dir=tmp_path)
     before = names(tmp_path)
-    quarter = build_protocol("d1", trees.root, cache_dir=tmp_path, label_fraction=0.25)
+    half = build_protocol("d1-half", trees.root, cache_dir=tmp_path)
     assert names(tmp_path) == before
-    assert len(quarter.train) == 2
+    assert len(half.train) == 5
     build_protocol("d1+d2", trees.root, cache_dir=tmp_path)
     assert set(before) < set(names(tmp_path))
     assert len([name for name in names(tmp_path) if name.startswith("semseg")]) == 2
@@ -202,15 +203,15 @@ def test_a_damaged_cache_is_not_used(items: list[Item], tmp_path: Path, damage, 
 
 def test_remains_of_a_killed_build_are_removed_once_they_are_old(items: list[Item], tmp_path: Path) -> None:
     top = tmp_path / "decoded"
-    for name in ("image-v1-a.1.part", "image-v1-b.2.part"):
+    for name in ("image-v1-a.part00000001", "image-v1-b.part00000002"):
         (top / name).mkdir(parents=True)
         (top / name / "pixels.u8").write_bytes(b"12")
     long_ago = time.time() - 86_400
-    for path in (top / "image-v1-a.1.part" / "pixels.u8", top / "image-v1-a.1.part"):
+    for path in (top / "image-v1-a.part00000001" / "pixels.u8", top / "image-v1-a.part00000001"):
         os.utime(path, (long_ago, long_ago))
     build(items, tmp_path)
-    assert not (top / "image-v1-a.1.part").exists()
-    assert (top / "image-v1-b.2.part").exists()
+    assert not (top / "image-v1-a.part00000001").exists()
+    assert (top / "image-v1-b.part00000002").exists()
 
 
 def test_without_locks_the_first_builder_wins(
@@ -230,7 +231,7 @@ def test_without_locks_the_first_builder_wins(
 
     monkeypatch.setattr(cache, "_write_entry", overtaken)
     assert_same(build(items, tmp_path), FileDataset(items, TASKS))
-    assert not [name for name in names(tmp_path) if name.endswith(".part")]
+    assert not [name for name in names(tmp_path) if is_temporary(name)]
     assert len(names(tmp_path)) == 3
 
 
@@ -267,7 +268,7 @@ def test_a_killed_build_does_not_look_whole(items: list[Item], tmp_path: Path) -
         assert worker.stdout.readline().startswith(b"decode")
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-    assert all(name.endswith(".part") for name in names(tmp_path))
+    assert all(is_temporary(name) for name in names(tmp_path))
     assert_same(build(items, tmp_path), FileDataset(items, TASKS))
 
 

@@ -7,6 +7,7 @@ import math
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -18,7 +19,6 @@ from segstrat.data.figures import (
     KINDS,
     PARTS,
     VOID,
-    cache_root,
     draw_scene,
     draw_single,
     ensure_figures,
@@ -26,6 +26,7 @@ from segstrat.data.figures import (
 )
 from segstrat.data.figures.canvas import SUBPIXELS, Canvas, Material, Placement
 from segstrat.errors import UserError
+from segstrat.paths import cache_dir
 from segstrat.pretraining.images import open_classification
 
 PERSON = CLASSES.index("person")
@@ -273,10 +274,10 @@ def test_it_is_drawn_once_even_if_many_ask(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("few_figures")
 def test_without_locks_the_first_to_finish_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(self: object) -> None:
+    def no_locks(*_: object, **__: object) -> None:
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(write.filelock.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
     with ThreadPoolExecutor(3) as pool:
         roots = list(pool.map(lambda _: ensure_figures(tmp_path, progress=False), range(3)))
     assert len(set(roots)) == 1
@@ -321,7 +322,7 @@ def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_changed_generator_is_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = write.generator_digest()
-    for name in ("canvas.py", "kinds.py", "scenes.py"):
+    for name in write.GENERATOR:
         (tmp_path / name).write_text((Path(write.__file__).parent / name).read_text())
     monkeypatch.setattr(write, "__file__", str(tmp_path / "write.py"))
     assert write.generator_digest() == before
@@ -332,8 +333,17 @@ def test_a_changed_generator_is_a_new_folder(tmp_path: Path, monkeypatch: pytest
     assert write.generator_digest() not in (before, after)
 
 
-def test_the_environment_chooses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEGSTRAT_CACHE", str(tmp_path))
-    assert cache_root() == tmp_path
+@pytest.mark.usefixtures("few_figures")
+def test_a_relative_cache_folder_is_the_same_for_all_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGSTRAT_CACHE", "cache")
+    root = ensure_figures(progress=False)
+    assert root.is_absolute()
+    assert root.parent == cache_dir() == tmp_path / "cache"
+
+
+def test_without_a_choice_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SEGSTRAT_CACHE")
-    assert cache_root().name == "segstrat"
+    assert cache_dir().name == "segstrat"

@@ -10,8 +10,8 @@ from PIL import Image
 from segstrat.errors import UserError
 from segstrat.pretraining import images as classification
 from segstrat.pretraining.images import (
+    center_crop,
     eval_batches,
-    middle_crop,
     open_classification,
     random_crop,
     train_batches,
@@ -161,9 +161,9 @@ def test_crops_cover_the_asked_share_of_the_area() -> None:
     assert 0.8 < max(shares) <= 1.0
 
 
-def test_the_middle_is_cropped_after_the_resize() -> None:
+def test_the_center_is_cropped_after_the_resize() -> None:
     image = np.zeros((40, 80, 3), np.uint8)
     image[:, 30:50] = 255
-    crop = middle_crop(image, 10, 20)
+    crop = center_crop(image, 10, 20)
     assert crop.shape == (10, 10, 3)
     assert (crop == 255).all()

@@ -11,9 +11,9 @@ from rich.console import Console
 from segstrat.data.audit.checks import audit
 from segstrat.data.audit.overlap import overlaps, published_lists
 from segstrat.data.audit.tables import show
-from segstrat.data.figures import cache_root
 from segstrat.data.protocols import build_protocol
 from segstrat.errors import UserError
+from segstrat.paths import cache_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    cache_dir = options.cache_dir or cache_root()
+    cache = options.cache_dir or cache_dir()
     protocol = build_protocol(options.protocol, options.root)
-    report = audit(protocol, full=True, cache_dir=cache_dir, progress=True)
+    report = audit(protocol, full=True, cache_dir=cache, progress=True)
     rows = overlaps(published_lists(Path(options.root))) if options.root else []
     show(report, protocol, rows, Console())
     return 1 if report.errors else 0

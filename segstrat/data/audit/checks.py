@@ -4,9 +4,7 @@
 stamp.
 """
 
-import dataclasses
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,46 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from segstrat.data.audit.report import AuditReport, find_stamp, leave_stamp
 from segstrat.data.dataset import Dataset
 from segstrat.data.protocols import DataProtocol
 from segstrat.errors import UserError
-from segstrat.parallel import parallel_map, tracked
+from segstrat.parallel import parallel_map
+from segstrat.progress import tracked
 
-AUDIT_VERSION = 1
 QUICK_IMAGES = 8
 """Images of each split that the quick audit decodes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditReport:
-    """What an audit found.
-
-    Args:
-        full: whether every image was read, now or when the stamp was left.
-        images: split -> number of images.
-        labelled: task -> split -> number of images that are labelled for it.
-        errors: what no study may train on, a sentence each that names the file and the mend.
-        warnings: what a user should know.
-        pixels: task -> split -> labelled pixels of each class; empty in a quick audit.
-    """
-
-    protocol: str
-    full: bool
-    images: dict[str, int]
-    labelled: dict[str, dict[str, int]]
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    pixels: dict[str, dict[str, list[int]]] = field(default_factory=dict)
-
-    def check(self) -> None:
-        """Raises the first error.
-
-        Raises:
-            UserError: if there is one; the others are counted.
-        """
-        if self.errors:
-            others = f" ({len(self.errors) - 1} more like it)" if len(self.errors) > 1 else ""
-            raise UserError(self.errors[0] + others)
 
 
 def audit(
@@ -74,7 +41,7 @@ def audit(
         progress: draw a progress bar.
     """
     folder = None if cache_dir is None else Path(cache_dir) / "audits"
-    stamp = None if full or folder is None else _find_stamp(protocol, folder)
+    stamp = None if full or folder is None else find_stamp(protocol, folder)
     if stamp is not None:
         return stamp
     splits: dict[str, Dataset] = {"train": protocol.train, "val": protocol.val}
@@ -94,7 +61,7 @@ def audit(
         report.warnings.extend(_same_images(readings))
         report.warnings.extend(_empty_classes(report, protocol))
         if folder is not None:
-            _leave_stamp(report, protocol, folder)
+            leave_stamp(report, protocol, folder)
     return report
 
 
@@ -203,32 +170,3 @@ def _empty_classes(report: AuditReport, protocol: DataProtocol) -> list[str]:
                     "classes leave them out"
                 )
     return found
-
-
-def _find_stamp(protocol: DataProtocol, folder: Path) -> AuditReport | None:
-    for path in sorted(folder.glob("*.json")):
-        try:
-            stamp = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"the audit's stamp {path} cannot be read ({error}); delete it") from error
-        if stamp["version"] == AUDIT_VERSION and protocol.parts and protocol.parts <= set(stamp["parts"]):
-            return AuditReport(**stamp["report"])
-    return None
-
-
-def _leave_stamp(report: AuditReport, protocol: DataProtocol, folder: Path) -> None:
-    stamp = {
-        "version": AUDIT_VERSION,
-        "parts": sorted(protocol.parts),
-        "report": dataclasses.asdict(report),
-    }
-    target = folder / f"{protocol.name}-{protocol.digest}.json"
-    part = target.with_suffix(".part")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(stamp), encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        raise UserError(
-            f"the audit's stamp {target} cannot be written ({error.strerror}); choose another --cache-dir"
-        ) from error

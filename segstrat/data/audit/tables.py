@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segstrat.data.audit.checks import AuditReport
 from segstrat.data.audit.overlap import Overlap
+from segstrat.data.audit.report import AuditReport
 from segstrat.data.protocols import DataProtocol
 
 _SHOWN = 20

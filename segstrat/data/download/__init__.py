@@ -1,1 +1,6 @@
-"""Downloads of the published data sets; `python -m segstrat.data.download`."""
+"""Published data sets: a table of them, and how they are fetched; `python -m segstrat.data.download`."""
+
+from segstrat.data.download.install import install
+from segstrat.data.download.published import DATA_SETS
+
+__all__ = ["DATA_SETS", "install"]

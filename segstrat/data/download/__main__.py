@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from segstrat.data.download.published import DATA_SETS, download
+from segstrat.data.download.install import install
+from segstrat.data.download.published import DATA_SETS
 from segstrat.errors import UserError
 
 
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     left = 0
     try:
         for name in options.names:
-            if download(name, root, progress=True):
+            if install(name, root, progress=True):
                 console.print(f"{DATA_SETS[name].name} is in {root}", markup=False)
             else:
                 left = 1

@@ -3,9 +3,6 @@
 python -m segstrat.data.download voc sbd --root DIR
 """
 
-import shutil
-import tarfile
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +10,7 @@ from pathlib import Path
 from torchvision.datasets import SBDataset
 from torchvision.datasets.voc import DATASET_YEAR_DICT
 
-from segstrat.data.download.fetch import fetch
 from segstrat.data.readers import lip, person_part, sbd, voc
-from segstrat.data.readers.locate import search
-from segstrat.errors import UserError, unknown_name
-from segstrat.parallel import tracked
 
 _VOC = DATASET_YEAR_DICT["2012"]
 
@@ -89,61 +82,3 @@ DATA_SETS = {
     ),
 }
 """Name on the command line -> data set."""
-
-
-def download(name: str, root: Path, *, progress: bool = False) -> bool:
-    """Fetches, verifies and unpacks a data set under the data root; does nothing if it is there.
-
-    Args:
-        name: one of `DATA_SETS`.
-
-    Returns:
-        Whether the data set is there now; false if it has to be fetched by hand.
-
-    Raises:
-        UserError: if the name is unknown, the host cannot be reached, the digest is wrong, the archive would
-            write outside its folder, or the data root cannot be written.
-    """
-    if name not in DATA_SETS:
-        raise unknown_name("data set", name, DATA_SETS)
-    published = DATA_SETS[name]
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        if search(root, published.fits):
-            return True
-        if published.archive is None:
-            return False
-        archive = published.archive
-        target = root / "downloads" / archive.file
-        fetch(archive.url, target, archive.md5, progress=progress)
-        unpack(target, root, archive.inside, progress=progress)
-        target.unlink()
-    except OSError as error:
-        raise UserError(
-            f"{root} cannot be written ({error.strerror or error}); free some space or give another --root"
-        ) from error
-    return True
-
-
-def unpack(archive: Path, root: Path, inside: str, *, progress: bool = False) -> None:
-    """Unpacks a tar file and moves its folder `inside` to the same place under `root`, when it is whole.
-
-    Raises:
-        UserError: if the file is no tar archive, has a path that leads outside, or lacks the folder.
-    """
-    part = Path(tempfile.mkdtemp(prefix="unpack-", suffix=".part", dir=root))
-    try:
-        with tarfile.open(archive) as tar:
-            for member in tracked(tar, None, f"unpack {archive.name}", progress):
-                # The filter refuses links and paths that leave the folder, devices and foreign owners.
-                tar.extract(member, part, filter="data")
-        if not (part / inside).is_dir():
-            raise UserError(f"{archive} has no folder {inside}; delete it and run the command again")
-        (root / inside).parent.mkdir(parents=True, exist_ok=True)
-        (part / inside).rename(root / inside)
-    except (tarfile.TarError, EOFError) as error:
-        raise UserError(
-            f"{archive} is not unpacked ({error}); delete it and run the command again"
-        ) from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)

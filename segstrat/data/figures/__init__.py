@@ -1,8 +1,9 @@
 """The embedded data: drawn scenes of people and things, labelled for both tasks; see docs/figures.md."""
 
-from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
+from segstrat.data.figures.kinds import CLASSES, KINDS
+from segstrat.data.figures.person import PARTS
 from segstrat.data.figures.scenes import IMAGE_SIZE, VOID, Scene, draw_scene, draw_single
-from segstrat.data.figures.write import SCENES, SINGLES, cache_root, ensure_figures
+from segstrat.data.figures.write import SCENES, SINGLES, ensure_figures
 
 __all__ = [
     "CLASSES",
@@ -13,7 +14,6 @@ __all__ = [
     "SINGLES",
     "VOID",
     "Scene",
-    "cache_root",
     "draw_scene",
     "draw_single",
     "ensure_figures",

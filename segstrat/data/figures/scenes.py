@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segstrat.data.figures.brush import Brush, tinted
 from segstrat.data.figures.canvas import Canvas, Material, Placement
-from segstrat.data.figures.kinds import KINDS, Brush, tinted
+from segstrat.data.figures.kinds import KINDS
 
 IMAGE_SIZE = 80
 VOID = 255

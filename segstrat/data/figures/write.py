@@ -3,51 +3,41 @@
 import errno
 import hashlib
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import filelock
 import numpy as np
-import platformdirs
 from PIL import Image
 
-from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
+from segstrat import atomic
+from segstrat.data.figures.kinds import CLASSES, KINDS
+from segstrat.data.figures.person import PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
-from segstrat.parallel import tracked
+from segstrat.paths import cache_dir
+from segstrat.progress import tracked
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}
-
-
-def cache_root() -> Path:
-    """The folder for everything that can be made again: `$SEGSTRAT_CACHE`, or the user's cache directory."""
-    chosen = os.environ.get("SEGSTRAT_CACHE")
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("segstrat"))
+GENERATOR = ("canvas.py", "brush.py", "person.py", "things.py", "kinds.py", "scenes.py")
 
 
 def generator_digest() -> str:
     """Eight hex digits that change with any line of the generator, and with the number of images."""
     hasher = hashlib.sha256(json.dumps([SCENES, SINGLES, SEED]).encode())
-    for name in ("canvas.py", "kinds.py", "scenes.py"):
+    for name in GENERATOR:
         hasher.update((Path(__file__).parent / name).read_text(encoding="utf-8").encode())
     return hasher.hexdigest()[:8]
 
 
-def ensure_figures(cache_dir: Path | None = None, *, progress: bool = True) -> Path:
+def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
     """The folder of the embedded data; draws it if it is not there yet, which takes half a minute.
 
-    The data appears whole or not at all: it is written beside its place and renamed. Of several processes
-    that ask at once, one draws and the others wait; where the file system has no locks, each draws and the
-    first to finish wins.
+    The data appears atomically. Of several processes that ask at once, one draws and the others wait; on a
+    file system without locks each draws, and the first to finish wins.
 
     Args:
-        cache_dir: parent of the folder; `cache_root()` if not given.
+        cache: parent of the folder; `segstrat.paths.cache_dir()` if not given.
         progress: show a bar on standard error while it is drawn.
 
     Returns:
@@ -58,13 +48,13 @@ def ensure_figures(cache_dir: Path | None = None, *, progress: bool = True) -> P
     Raises:
         UserError: if the cache directory cannot be written, or the disk is full.
     """
-    parent = cache_root() if cache_dir is None else Path(cache_dir)
+    parent = cache_dir() if cache is None else Path(cache)
     root = parent / f"figures-{generator_digest()}"
     if root.is_dir():
         return root
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        with _alone(parent / f"{root.name}.lock"):
+        with atomic.only_builder(parent / f"{root.name}.lock"):
             if not root.is_dir():
                 _draw(root, progress)
     except OSError as error:
@@ -76,23 +66,8 @@ def ensure_figures(cache_dir: Path | None = None, *, progress: bool = True) -> P
     return root
 
 
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
-            raise
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _draw(root: Path, progress: bool) -> None:
-    part = root.with_name(f"{root.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with atomic.creating_folder(root) as part:
         _make_folders(part)
         hasher = hashlib.sha256()
         jobs = [(_write_scene, split, index) for split, count in SCENES.items() for index in range(count)]
@@ -106,13 +81,6 @@ def _draw(root: Path, progress: bool) -> None:
         facts = {"digest": hasher.hexdigest(), "seed": SEED, "scenes": SCENES, "classification": SINGLES}
         facts |= {"semseg": CLASSES, "parts": PARTS}
         (part / "figures.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-        part.rename(root)
-    except OSError:
-        # A folder cannot be renamed onto a filled one: then another process was faster, with the same bits.
-        if not root.is_dir():
-            raise
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _make_folders(root: Path) -> None:

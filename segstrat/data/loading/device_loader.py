@@ -6,9 +6,8 @@ to a trial that was fed from the host.
 """
 
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -22,6 +21,7 @@ from segstrat.data.loading.augment import Placement, low_pass
 from segstrat.data.loading.batch import Batch, make_batch
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
+from segstrat.parallel import parallel_map
 
 _AHEAD = 3
 # What the model, its activations and the allocator need beside the images.
@@ -68,24 +68,18 @@ class DeviceTrainLoader(TrainLoader):
         """The batches of an epoch; each has memory of its own."""
         self.wait_seconds = 0.0
         batches = self.share(epoch)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="placements")
 
-        def start(step: int) -> Future["_Warp"]:
-            return pool.submit(self._plan, batches[step].tolist(), epoch)
+        def plan(indices: np.ndarray) -> _Warp:
+            return self._plan(indices.tolist(), epoch)
 
-        try:
-            ahead = deque(start(step) for step in range(min(_AHEAD, len(batches))))
-            for step, indices in enumerate(batches):
-                asked = perf_counter()
-                warp = ahead.popleft().result()
-                self.wait_seconds += perf_counter() - asked
-                if step + _AHEAD < len(batches):
-                    ahead.append(start(step + _AHEAD))
+        with closing(parallel_map(plan, batches, threads=1, ahead=_AHEAD)) as warps:
+            for indices in batches:
+                start = perf_counter()
+                warp = next(warps)
+                self.wait_seconds += perf_counter() - start
                 images, labels = self._crops(warp)
                 labelled = [self._labelled[index] for index in indices]
                 yield make_batch(images, labels, labelled, [self.dataset.ids[i] for i in indices])
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _plan(self, indices: list[int], epoch: int) -> "_Warp":
         """Everything about a batch that is computed on the host."""

@@ -1,14 +1,14 @@
 """Batches for evaluation: every image once, whole, at native resolution."""
 
-from collections import deque
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 
 import numpy as np
 import torch
 
 from segstrat.data.dataset import VOID, Dataset, Sample
 from segstrat.data.loading.batch import Batch, make_batch
+from segstrat.parallel import parallel_map
 from segstrat.tasks import Task
 
 # Images that wait for others of their size, in batches.
@@ -51,32 +51,22 @@ class EvalLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         waiting: dict[tuple[int, ...], list[Sample]] = {}
-        for sample in self._samples():
-            size = sample.image.shape[:2]
-            group = waiting.setdefault(size, [])
-            group.append(sample)
-            if len(group) == self.batch_size:
-                yield self._batch(waiting.pop(size))
-            elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.batch_size:
-                yield self._batch(waiting.pop(next(iter(waiting))))
+        with closing(self._samples()) as samples:
+            for sample in samples:
+                size = sample.image.shape[:2]
+                group = waiting.setdefault(size, [])
+                group.append(sample)
+                if len(group) == self.batch_size:
+                    yield self._batch(waiting.pop(size))
+                elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.batch_size:
+                    yield self._batch(waiting.pop(next(iter(waiting))))
         for group in waiting.values():
             yield self._batch(group)
 
-    def _samples(self) -> Iterator[Sample]:
+    def _samples(self) -> Generator[Sample, None, None]:
         """The samples in order, read a little ahead."""
         indices = range(self.rank, len(self.dataset), self.world_size)
-        depth = self.threads + self.batch_size
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval-input")
-        try:
-            ahead: deque[Future[Sample]] = deque()
-            for index in indices:
-                ahead.append(pool.submit(self.dataset.read, index))
-                if len(ahead) > depth:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return parallel_map(self.dataset.read, indices, self.threads, ahead=self.threads + self.batch_size)
 
     def _batch(self, samples: list[Sample]) -> Batch:
         void = np.full(samples[0].image.shape[:2], VOID, np.uint8)

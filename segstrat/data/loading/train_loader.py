@@ -1,13 +1,13 @@
-"""Batches for training and evaluation: a few threads over OpenCV, which leaves the interpreter lock.
+"""Training batches: a few threads over OpenCV, which releases the interpreter lock.
 
-Threads share the decoded data and write straight into reused batch buffers, so that nothing is pickled,
-copied between processes or allocated per step (`python -m benchmarks loader` times both ways).
+Threads share the decoded data and write directly into reused batch buffers, so that nothing is pickled,
+copied between processes or allocated per step (`python -m benchmarks loader` compares both ways).
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -24,10 +24,11 @@ from segstrat.data.loading.augment import (
 from segstrat.data.loading.batch import Batch, make_batch
 from segstrat.data.loading.buffers import BatchBuffer
 from segstrat.errors import UserError
+from segstrat.parallel import parallel_map
 from segstrat.tasks import Task
 
 _STREAM = 1
-# One batch in the consumer's hands, two being filled: a slow image does not stall the very next step.
+# One batch in use by the consumer and two being filled, so that one slow image does not stall the next step.
 _BUFFERS = 3
 
 
@@ -128,26 +129,24 @@ class TrainLoader:
         self.wait_seconds = 0.0
         batches = self.share(epoch)
         buffers = [self._new_buffer() for _ in batches[:_BUFFERS]]
-        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="input")
+        slots = (
+            (buffers[step % _BUFFERS], row, index)
+            for step, indices in enumerate(batches)
+            for row, index in enumerate(indices.tolist())
+        )
 
-        def start(step: int) -> list[Future[tuple[str, ...]]]:
-            buffer = buffers[step % _BUFFERS]
-            buffer.wait_until_free()
-            rows = enumerate(batches[step].tolist())
-            return [pool.submit(self._fill, buffer, row, index, epoch) for row, index in rows]
+        def fill(slot: tuple[BatchBuffer, int, int]) -> tuple[str, ...]:
+            return self._fill(*slot, epoch)
 
-        try:
-            ahead = deque(start(step) for step in range(len(buffers)))
+        # All buffers but one are filled ahead: none is overwritten before the next batch is asked for.
+        ahead = (_BUFFERS - 1) * (self.batch_size // self.world_size)
+        with closing(parallel_map(fill, slots, self.threads, ahead=ahead)) as filled:
             for step, indices in enumerate(batches):
-                asked = time.perf_counter()
-                labelled = [future.result() for future in ahead.popleft()]
-                self.wait_seconds += time.perf_counter() - asked
+                start = time.perf_counter()
+                labelled = list(islice(filled, len(indices)))
+                self.wait_seconds += time.perf_counter() - start
                 images, labels = buffers[step % _BUFFERS].tensors(len(indices))
                 yield make_batch(images, labels, labelled, [self.dataset.ids[i] for i in indices])
-                if step + _BUFFERS < len(batches):
-                    ahead.append(start(step + _BUFFERS))
-        finally:
-            pool.shutdown(cancel_futures=True)
 
     def _new_buffer(self) -> BatchBuffer:
         images = self.batch_size // self.world_size
@@ -155,6 +154,7 @@ class TrainLoader:
 
     def _fill(self, buffer: BatchBuffer, row: int, index: int, epoch: int) -> tuple[str, ...]:
         """Writes an image and its labels into a row of a buffer; returns the tasks it is labelled for."""
+        buffer.wait_until_free()
         sample = self.dataset.read(index)
         placement = self.placement(index, sample.image.shape[:2], epoch)
         place_image(sample.image, placement, buffer.images[row])

@@ -150,7 +150,7 @@ def test_leakage_across_tasks_and_sources_is_an_error(trees) -> None:
 def test_a_full_audit_leaves_a_stamp_that_a_quick_one_finds(voc_root: Path, tmp_path: Path) -> None:
     protocol = build_protocol("voc", voc_root)
     full = audit(protocol, full=True, cache_dir=tmp_path)
-    assert audit(build_protocol("voc", voc_root, label_fraction=0.5), cache_dir=tmp_path) == full
+    assert audit(build_protocol("voc", voc_root), cache_dir=tmp_path) == full
     assert not audit(protocol, cache_dir=tmp_path / "other").full
 
 
