@@ -27,8 +27,10 @@ def save_checkpoint(store: Store, epoch: int, state: dict[str, Any], *, best_epo
     # The digest comes last: a checkpoint without one was never finished.
     store.write(digest_name(name), hashlib.sha256(data).hexdigest().encode())
     epochs = checkpoint_epochs(store.names())
+    # A later one is damaged: otherwise training would have continued after it.
+    newest = [old for old in epochs if old <= epoch][-KEEP_LAST:]
     for old in epochs:
-        if old not in (*epochs[-KEEP_LAST:], best_epoch):
+        if old not in (*newest, best_epoch):
             store.delete(digest_name(checkpoint_name(old)))
             store.delete(checkpoint_name(old))
     return name
@@ -51,7 +53,7 @@ def read_checkpoint(store: Store, name: str) -> dict[str, Any] | None:
     if not (store.exists(name) and store.exists(digest_name(name))):
         return None
     data = store.read(name)
-    if hashlib.sha256(data).hexdigest() != store.read(digest_name(name)).decode():
+    if hashlib.sha256(data).hexdigest().encode() != store.read(digest_name(name)):
         return None
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 

@@ -1,13 +1,13 @@
 """The records of a trial: its facts and one report per epoch, as plain values that JSON can hold."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
+from segstrat.json_files import DamagedFileError, read_object, write_object
 from segstrat.store import Store
 from segstrat.trial_files import RECORDS
 
@@ -85,7 +85,7 @@ class EpochReport:
     def from_dict(cls, values: Mapping[str, Any]) -> "EpochReport":
         """The inverse of `to_dict`."""
         scores = tuple(_score(score) for score in values["scores"])
-        return cls(**{**values, "scores": scores})
+        return cls(**{**values, "scores": scores, "epoch": int(values["epoch"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,22 +114,43 @@ class TrialFacts:
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:
     """Writes the trial's facts and all its reports so far, atomically."""
     content = {"facts": dataclasses.asdict(facts), "reports": [report.to_dict() for report in reports]}
-    store.write(RECORDS, json.dumps(content).encode())
+    write_object(store, RECORDS, content)
 
 
 def read_records(store: Store) -> tuple[dict[str, Any], list[EpochReport]]:
-    """Facts and reports of a trial; both empty where it has not finished an epoch."""
+    """Facts and reports of a trial; both empty where it has not finished an epoch.
+
+    Raises:
+        DamagedFileError: if the file does not hold them.
+    """
     if not store.exists(RECORDS):
         return {}, []
-    content = json.loads(store.read(RECORDS))
-    return content["facts"], [EpochReport.from_dict(report) for report in content["reports"]]
+    return parse_records(read_object(store, RECORDS))
+
+
+def parse_records(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[EpochReport]]:
+    """Facts and reports from plain values: those of `records.json`, or of a checkpoint.
+
+    Raises:
+        DamagedFileError: if they are not there, or not of their types.
+    """
+    try:
+        reports = [EpochReport.from_dict(report) for report in content["reports"]]
+        return dict(content["facts"]), reports
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DamagedFileError(
+            f"{RECORDS} cannot be read: no facts and epoch reports ({type(error).__name__}: {error})"
+        ) from error
 
 
 def _score(values: Mapping[str, Any]) -> SplitScore:
-    numbers: dict[str, Any] = {
-        name: math.nan if value is None else value for name, value in values.items() if name != "iou"
+    others = ("split", "task", "iou")
+    numbers = {
+        name: math.nan if value is None else float(value)
+        for name, value in values.items()
+        if name not in others
     }
-    return SplitScore(**numbers, iou=tuple(values["iou"]))
+    return SplitScore(split=values["split"], task=values["task"], iou=tuple(values["iou"]), **numbers)
 
 
 def _without_nan(value: Any) -> Any:

@@ -67,6 +67,10 @@ class Store:
         path = f"{self._root}/{name}".rstrip("/")
         return self._fs.get_file_info(path).type != pafs.FileType.NotFound
 
+    def is_folder(self, name: str) -> bool:
+        """Whether there is a folder of that name."""
+        return self._fs.get_file_info(f"{self._root}/{name}").type == pafs.FileType.Directory
+
     def names(self) -> list[str]:
         """Names of the files and folders directly inside, sorted; empty where the folder is missing."""
         selector = pafs.FileSelector(self._root, allow_not_found=True)

@@ -5,13 +5,14 @@ nothing can change the outcome any more.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segstrat.records import RECORDS, EpochReport, TrialStatus, read_records
+from segstrat.json_files import DamagedFileError, read_object, write_object
+from segstrat.records import EpochReport, TrialStatus, read_records
 from segstrat.store import Store
+from segstrat.trial_files import RECORDS
 
 OUTCOME = "outcome.json"
 
@@ -89,29 +90,50 @@ class TrialRecord:
 
 
 def read_record(folder: Store) -> TrialRecord:
-    """What a trial has left in its folder; a damaged file is named in `problem` and read as absent."""
+    """What a trial has left in its folder.
+
+    Where a file is damaged, or the files contradict each other, the trial is `unfinished`, whatever its
+    outcome says, and `problem` names the file.
+    """
     record = TrialRecord()
     try:
         facts, reports = read_records(folder)
         record = dataclasses.replace(record, facts=facts).with_reports(reports)
-    except (ValueError, KeyError, TypeError) as error:
-        record = dataclasses.replace(record, problem=f"{RECORDS} cannot be read: {error}")
-    if not folder.exists(OUTCOME):
-        return record
+        if folder.exists(OUTCOME):
+            return _with_outcome(record, read_object(folder, OUTCOME))
+    except DamagedFileError as damage:
+        return dataclasses.replace(record, problem=str(damage))
+    return record
+
+
+def _with_outcome(record: TrialRecord, outcome: Mapping[str, Any]) -> TrialRecord:
+    """The record with the values of `outcome.json`, which the reports must support."""
     try:
-        outcome = json.loads(folder.read(OUTCOME))
-        return dataclasses.replace(
+        final = dataclasses.replace(
             record,
             status=TrialStatus(outcome["status"]),
             stop_rung=outcome["stop_rung"],
             stop_epoch=outcome["stop_epoch"],
             error=outcome["error"] or "",
-            attempts=outcome["attempts"],
+            attempts=int(outcome["attempts"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        return dataclasses.replace(record, problem=record.problem or f"{OUTCOME} cannot be read: {error}")
+        last = final.last_report
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedFileError(
+            f"{OUTCOME} cannot be read: no outcome ({type(error).__name__}: {error})"
+        ) from error
+    if final.status == TrialStatus.STOPPED:
+        supported = last is not None and last.epoch == final.stop_epoch
+    elif final.status in (TrialStatus.COMPLETED, TrialStatus.DIVERGED):
+        supported = last is not None and last.status == final.status
+    else:
+        supported = True
+    if not supported:
+        end = f"ends at epoch {last.epoch} of {last.epochs}" if last else "is missing or empty"
+        raise DamagedFileError(f"{RECORDS} {end}, but {OUTCOME} says {final.status}")
+    return final
 
 
 def write_outcome(folder: Store, record: TrialRecord) -> None:
     """Writes a trial's outcome atomically."""
-    folder.write(OUTCOME, json.dumps(record.outcome()).encode())
+    write_object(folder, OUTCOME, record.outcome())

@@ -42,3 +42,18 @@ def test_a_checkpoint_without_its_digest_was_never_finished(tmp_path: Path):
 
 def test_an_empty_folder_has_none(tmp_path: Path):
     assert load_checkpoint(Store(tmp_path)) is None
+
+
+def test_new_checkpoints_are_kept_although_later_ones_are_damaged(tmp_path: Path):
+    store = Store(tmp_path)
+    for epoch in (7, 8):
+        save(store, epoch)
+        (tmp_path / f"checkpoint-{epoch:06d}.pt").write_bytes(b"")
+    save(store, 1)
+    save(store, 2)
+    state = load_checkpoint(store)
+    assert state is not None
+    assert state["epoch"] == 2
+    assert [name for name in store.names() if name.endswith(".pt")] == [
+        "checkpoint-000001.pt", "checkpoint-000002.pt",
+    ]  # fmt: skip

@@ -67,7 +67,7 @@ def trials_table(rows: Sequence[TrialRow], metric: str, *, limit: int | None = N
 def status_text(row: TrialRow) -> Text:
     """A trial's state in words, with what made it so."""
     words: str = {"ended": "waits for its rung"}.get(row.state, row.state)
-    if row.state in ("failed", "diverged", "retrying") and row.error:
+    if row.error and row.state in ("failed", "diverged", "retrying", "waiting"):
         words = f"{row.state}: {row.error}"
     return Text(words, style=STYLES.get(row.state, ""))
 

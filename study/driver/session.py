@@ -146,7 +146,8 @@ def _run(session: Session, console: Console) -> int:
     for trial in session.trials:
         ledger.add(trial)
     if session.options.resume:
-        ledger.recall(resume=True)
+        for note in ledger.recall(resume=True):
+            console.print(Text(note, style="yellow"))
     search = make_search(session, ledger)
 
     def on_final(row: TrialRow) -> None:

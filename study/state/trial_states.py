@@ -8,14 +8,15 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from segstrat.records import EpochReport, read_records
+from segstrat.records import EpochReport, TrialStatus
 from segstrat.store import Store
+from segstrat.trial_record import OUTCOME, read_record
 from study.planning.trials import PlannedTrial
 from study.state.halving import Rungs
+from study.state.recovery import recover_record
 
-OUTCOME = "outcome.json"
 FINAL = ("completed", "stopped", "diverged", "failed")
 # So many trials that fail alike before their first epoch stop a study in which nothing has worked yet.
 ALIKE_FAILURES = 3
@@ -92,28 +93,35 @@ class Ledger:
             validate_every=trial.config.validate_every,
         )
 
-    def recall(self, *, resume: bool) -> None:
+    def recall(self, *, resume: bool) -> list[str]:
         """Reads what an earlier run of the study left on disk.
 
         Args:
-            resume: go on from there: failed trials are tried again, everything else that has an outcome
-                stands, and a trial that had trained to its end is settled without running again. Without
-                it, the rows only show what is there and nothing is written.
+            resume: continue from there: failed trials are tried again, everything else that has an outcome
+                stands, a trial that had trained to its end is settled without running again, and damaged
+                files are recovered. Without it, the rows only show what is there and nothing is written.
+
+        Returns:
+            one sentence about each trial whose files were recovered.
         """
+        notes = []
         for trial_id, row in self.rows.items():
             folder = self._folder(trial_id)
-            _, reports = read_records(folder)
-            row.reports = {report.epoch: report for report in reports}
-            outcome = json.loads(folder.read(OUTCOME)) if folder.exists(OUTCOME) else {}
-            if outcome.get("status") == "failed" and resume:
+            record, note = recover_record(folder) if resume else (read_record(folder), "")
+            if note:
+                notes.append(f"{row.trial.label} ({trial_id}): {note}")
+            row.reports = {report.epoch: report for report in record.all_reports}
+            row.error = record.problem
+            if record.status == TrialStatus.FAILED and resume:
                 folder.delete(OUTCOME)
-            elif outcome.get("status") in FINAL:
-                row.state, row.error = outcome["status"], outcome["error"]
-                row.stop_rung, row.stop_epoch = outcome["stop_rung"], outcome["stop_epoch"]
-                row.attempts = outcome["attempts"]
+            elif record.final:
+                row.state, row.error = cast(State, record.status.value), record.error
+                row.stop_rung, row.stop_epoch = record.stop_rung, record.stop_epoch
+                row.attempts = record.attempts
             self._replay(row)
         if resume:
             self._settle()
+        return notes
 
     def waiting(self) -> list[PlannedTrial]:
         """Trials that are still to run, in order."""
