@@ -1,7 +1,7 @@
-"""One trial on several processes: each takes its share of every batch, and the update is that of the whole.
+"""One trial on several processes: each gets its share of every batch, and the update is that of the whole.
 
-Processes are started by the caller (`torchrun`, Ray Train), who also initializes `torch.distributed`. Nothing
-here does anything in a single process.
+The caller (`torchrun`, Ray Train) starts the processes and initializes `torch.distributed`. In a single
+process nothing here has an effect.
 """
 
 from collections.abc import Iterable, Mapping
@@ -9,8 +9,9 @@ from typing import TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as autograd_dist
 from torch import nn
+
+from segstrat.errors import UserError
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -63,39 +64,18 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def synchronize_batch_norm(model: Model, device: torch.device) -> Model:
-    """Lets every batch norm see the whole batch; changes the model in place where it can, and returns it."""
+    """Lets every batch norm see the whole batch; changes the model in place and returns it.
+
+    Raises:
+        UserError: on a CPU, where torch has no synchronized batch norm.
+    """
     if world_size() == 1:
         return model
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in model.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
-                child.__class__ = _SummedBatchNorm2d
-                setattr(module, name, child)
+    if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        raise UserError(
+            "batch normalization over several processes runs on CUDA only; give the trial one process, or "
+            "choose a model without it (vgg16, alexnet, squeezenet1_1)"
+        )
     return model
-
-
-class _SummedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over all processes by summed moments; torch's own `SyncBatchNorm` runs on CUDA only."""
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        if not self.training:
-            return super().forward(x_BCHW)
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        ones = torch.ones(1, device=x_BCHW.device)
-        count = x_BCHW.shape[0] * x_BCHW.shape[2] * x_BCHW.shape[3]
-        total = autograd_dist.all_reduce(torch.cat([x_BCHW.sum((0, 2, 3)), ones * count]))
-        n = total[-1].detach()
-        mean_C = total[:-1] / n
-        centred = x_BCHW - mean_C[:, None, None]
-        var_C = autograd_dist.all_reduce(centred.square().sum((0, 2, 3))) / n
-        with torch.no_grad():
-            momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            self.running_mean.lerp_(mean_C.detach(), momentum)
-            self.running_var.lerp_(var_C.detach() * n / (n - 1), momentum)
-        scale_C = self.weight * torch.rsqrt(var_C + self.eps)
-        return centred * scale_C[:, None, None] + self.bias[:, None, None]

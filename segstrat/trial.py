@@ -93,22 +93,23 @@ def build_trial(
     Raises:
         UserError: for weights, data or processes that do not fit the config.
     """
-    _check_processes(config)
     tasks = {name: protocol.tasks[name] for name in config.tasks}
     device = machine.current_device()
+    train_set = training_set(protocol.train, config)
+    images = images_per_group(train_set, tasks)
+    # Equal counts: every image is labelled for every task.
+    fully_labelled = len(set(images.values())) == 1
     model = model or build_model(config, tasks)
+    _check_processes(config, model, fully_labelled=fully_labelled)
     init_digest = state_digest(model)
     weights_digest = load_pretrained(model, config) if config.pretrained else ""
     model.to(device).to(memory_format=torch.channels_last)
     model = distributed.synchronize_batch_norm(model, device)
-    train_set = training_set(protocol.train, config)
     train_loader, val_loader = _loaders(config, machine, tasks, train_set, protocol.val)
-    images = images_per_group(train_set, tasks)
     groups = make_parameter_groups(model, config, images, fused=True)
     objective = Objective(model, tasks, machine, config.label_smoothing)
     if machine.compile:
-        # Equal counts: every image is labelled for every task.
-        objective.compile(same_shapes=len(set(images.values())) == 1)
+        objective.compile(same_shapes=fully_labelled)
     facts = TrialFacts(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         realised_weight_decay=groups[0].optimizer.param_groups[0]["weight_decay"],
@@ -125,7 +126,8 @@ def build_trial(
     return Trial(config, objective, update, train_loader, val_loader, facts)
 
 
-def _check_processes(config: TrialConfig) -> None:
+def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: bool) -> None:
+    """Refuses what several processes cannot train."""
     if distributed.world_size() == 1:
         return
     if config.asynchronous:
@@ -133,6 +135,13 @@ def _check_processes(config: TrialConfig) -> None:
     if config.accumulation_steps > 1:
         # Processes might cut their shares into different numbers of micro-batches, and wait for each other.
         raise UserError("several processes do not accumulate; set batch_size to the whole batch instead")
+    norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    if not fully_labelled and any(isinstance(module, norms) for module in model.heads.modules()):
+        # A process whose images lack a task skips its head, while the batch norm of the others waits for it.
+        raise UserError(
+            f"several processes cannot train {config.model} on images of which some lack a task, because its "
+            "heads have batch normalization; give the trial a single GPU, or choose an FCN"
+        )
 
 
 def _loaders(

@@ -8,12 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from torch import nn
 
+from segstrat import distributed
 from segstrat.config import TrialConfig
+from segstrat.errors import UserError
 from segstrat.machine import Machine
+from segstrat.models import build_model
 from segstrat.records import read_records
 from segstrat.store import Store
+from segstrat.tasks import Task
 from segstrat.train import train
 
 WORKER = """
@@ -21,15 +27,22 @@ import json, sys
 from pathlib import Path
 import torch.distributed as dist
 from segstrat.config import TrialConfig
+from segstrat.data import build_protocol
 from segstrat.machine import Machine
+from segstrat.models import build_model
 from segstrat.store import Store
 from segstrat.train import train
 
 root, rank = Path(sys.argv[1]), int(sys.argv[2])
+sys.path.insert(0, sys.argv[3])
+from summed_batch_norm import synchronized
+
 dist.init_process_group("gloo", rank=rank, world_size=2)
 for trial in ("one task", "two tasks"):
     config = TrialConfig.from_dict(json.loads((root / trial / "config.json").read_text()))
-    reports = list(train(config, machine=Machine(data_root=root), store=Store(root / trial)))
+    protocol = build_protocol("folder", root, tasks=config.tasks)
+    model = synchronized(build_model(config, protocol.tasks))
+    reports = list(train(config, protocol=protocol, model=model, store=Store(root / trial)))
     scores = [report.to_dict()["scores"] for report in reports]
     (root / trial / f"scores-{rank}.json").write_text(json.dumps(scores))
 dist.destroy_process_group()
@@ -100,7 +113,9 @@ def trained(tiny_protocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "OMP_NUM_THREADS": "1",
     }
     workers = [
-        subprocess.Popen([sys.executable, "-c", WORKER, str(root), str(rank)], env=environment)
+        subprocess.Popen(
+            [sys.executable, "-c", WORKER, str(root), str(rank), str(Path(__file__).parent)], env=environment
+        )
         for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
@@ -116,3 +131,38 @@ def test_two_processes_train_as_one_with_the_whole_batch(trained: Path, trial: s
     for report, expected in zip(together, alone, strict=True):
         for name, value in expected.metrics().items():
             assert report.metrics()[name] == pytest.approx(value, rel=1e-3), name
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused is refused before the processes talk to each other."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "rank", lambda: 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "sunet64", "tasks": ("semseg", "parts")}, "cannot train sunet64 on images of which some"),
+        ({"model": "fcn8s", "accumulation_steps": 2}, "several processes do not accumulate"),
+        ({"model": "fcn8s", "asynchronous": True}, "asynchronous updates run in one process"),
+        ({"model": "fcn8s"}, "batch normalization over several processes runs on CUDA only"),
+    ],
+)
+def test_what_several_processes_cannot_train_is_refused_before_it_starts(
+    tiny_protocol, two_processes, fields: dict, message: str
+):
+    config = TrialConfig(data="figures", width=0.125, crop_size=32, batch_size=4, epochs=1, **fields)
+    with pytest.raises(UserError, match=message):
+        next(train(config, protocol=tiny_protocol(train=8, mixed=True)))
+
+
+def test_frozen_batch_norms_stay_frozen_on_several_gpus(two_processes):
+    config = TrialConfig(width=0.125, freeze_batch_norm=True)
+    model = build_model(config, {"semseg": Task("semseg", 2)})
+    model = distributed.synchronize_batch_norm(model, torch.device("cuda"))
+    model.train()
+    norms = [module for module in model.backbone.modules() if isinstance(module, nn.SyncBatchNorm)]
+    assert len(norms) == 20
+    assert not any(norm.training for norm in norms)
+    assert not any(parameter.requires_grad for norm in norms for parameter in norm.parameters())

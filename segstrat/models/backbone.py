@@ -1,4 +1,4 @@
-"""`Backbone`: a convolutional network that gives feature maps, and knows where in the image they lie."""
+"""`Backbone`: a convolutional network that gives feature maps and their positions in the image."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -19,15 +19,15 @@ class Backbone(nn.Module, ABC):
         width: multiplier that scaled its channel counts.
         channels: channels of each map.
         strides: input pixels per cell of each map.
-        centers: pixel index on which the first cell of each map is centred. It is 0 where every layer pads
+        centers: pixel index on which the first cell of each map is centered. It is 0 where every layer pads
             by half its kernel, (stride − 1) / 2 where 2×2 pools tile the image. Upsampling needs it.
         min_size: smallest input side for which every map has a cell.
     """
 
     classifier = "classifier."
-    """How the names of the published network's classifier start."""
+    """Prefix of the names of the published network's classifier."""
     options: tuple[str, ...] = ()
-    """What its constructor takes beside name and width."""
+    """Arguments of its constructor besides name and width."""
 
     def __init__(
         self,
@@ -55,15 +55,16 @@ class Backbone(nn.Module, ABC):
         """A published state dict in this backbone's names and shapes, without the published classifier."""
         return {name: value for name, value in state.items() if not name.startswith(self.classifier)}
 
-    def batch_norms(self) -> Iterator[nn.BatchNorm2d]:
-        """Its batch-norm layers, in order."""
-        return (module for module in self.modules() if isinstance(module, nn.BatchNorm2d))
+    def batch_norms(self) -> Iterator[nn.Module]:
+        """Its batch-norm layers, in order; on several GPUs they are `SyncBatchNorm`."""
+        kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+        return (module for module in self.modules() if isinstance(module, kinds))
 
     def freeze_batch_norm(self) -> None:
         """Keeps statistics and affine parameters of every batch norm as they are, also in train mode.
 
         Raises:
-            UserError: if the backbone has no batch norm, so that the switch would do nothing.
+            UserError: if the backbone has no batch norm, so that freezing it would have no effect.
         """
         if not any(True for _ in self.batch_norms()):
             raise UserError(f"freeze_batch_norm: {self.name} has no batch normalization; leave it false")
