@@ -1,0 +1,149 @@
+"""Response surfaces of sampled spaces: scaling, points that did not learn, seeds, edges and searches."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import qmc
+
+from study.analysis.study import Study
+from study.analysis.surface import SurfaceAxis, point_means, response_surfaces
+
+ROLES = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
+FLOOR = 0.1
+
+
+def sobol(count=15):
+    unit = qmc.Sobol(2, scramble=True, rng=0).random_base2(4)[:count]
+    drawn = np.stack([10 ** (-5 + 3 * unit[:, 0]), 0.6 * unit[:, 1]], axis=1)
+    return np.vstack([[0.0, 0.0], drawn])
+
+
+def smooth(pretrained, decay, dropout):
+    """A maximum at weight decay 1e-3 and dropout 0.3, lower for raw."""
+    peak = 0.35 if pretrained else 0.28
+    return peak - 0.01 * (np.log10(decay + 1e-6) + 3) ** 2 - 0.2 * (dropout - 0.3) ** 2
+
+
+def make_study(truth=smooth, points=None, seeds=(0,), sd=0.001, roles=ROLES):
+    rng = np.random.default_rng(3)
+    rows = []
+    for pretrained in (False, True):
+        chosen = points(pretrained) if callable(points) else sobol()
+        for seed in seeds:
+            shift = 0.02 * rng.normal() * (len(seeds) > 1)
+            for decay, dropout in chosen:
+                value = truth(pretrained, decay, dropout) + shift + sd * rng.normal()
+                rows.append(
+                    {
+                        "trial_id": str(len(rows)), "tasks": "semseg", "pretrained": pretrained, "seed": seed,
+                        "weight_decay": decay, "dropout": dropout, "status": "completed", "multi_task": False,
+                        "last_semseg_val_miou": value, "epochs_run": 40, "epochs_budget": 40,
+                    }
+                )  # fmt: skip
+    manifest = {"roles": roles, "metric": "semseg_val_miou"}
+    return Study("study", manifest, pd.DataFrame(rows), pd.DataFrame())
+
+
+def arms(study, floor=FLOOR):
+    (surfaces,) = response_surfaces(study, "semseg", floor)
+    return {arm.arm: arm for arm in surfaces.arms}
+
+
+def test_logarithmic_axis_has_room_for_zero():
+    axis = SurfaceAxis.of("weight_decay", pd.Series([0.0, 1e-5, 1e-3, 1e-2]))
+    scaled = axis.scale(np.array([0.0, 1e-5, 1e-2]))
+    assert scaled[0] == pytest.approx(-1)
+    assert -1 < scaled[1] < -0.5
+    assert scaled[2] == pytest.approx(1)
+    np.testing.assert_allclose(axis.unscale(scaled), [0.0, 1e-5, 1e-2], atol=1e-12)
+
+
+def test_narrow_axis_is_linear():
+    axis = SurfaceAxis.of("dropout", pd.Series([0.0, 0.05, 0.6]))
+    assert axis.scale(np.array([0.3]))[0] == pytest.approx(0.0)
+
+
+def test_the_maximum_and_its_place_are_found():
+    raw = arms(make_study())["raw"]
+    estimate, low, high = raw.maximum
+    assert low < 0.28 < high
+    assert high - low < 0.03
+    assert estimate == pytest.approx(0.28, abs=0.005)
+    best, smallest, largest = raw.location["weight_decay"]
+    assert smallest <= 1e-3 <= largest
+    assert 3e-4 < best < 3e-3
+    assert raw.location["dropout"][0] == pytest.approx(0.3, abs=0.1)
+    assert raw.edges == ()
+
+
+def test_remaining_gap_between_the_maxima():
+    (surfaces,) = response_surfaces(make_study(seeds=(0, 1)), "semseg", FLOOR)
+    expected = surfaces.arms[1].maximum[0] - surfaces.arms[0].maximum[0]
+    estimate, low, high = surfaces.remaining
+    assert estimate == pytest.approx(expected)
+    assert low < estimate < high
+
+
+def test_gain_is_measured_from_the_unregularized_point():
+    truth_gain = smooth(False, 1e-3, 0.3) - smooth(False, 0.0, 0.0)
+    _, low, high = arms(make_study())["raw"].gain
+    assert low <= truth_gain <= high
+    assert low > 0
+
+
+def test_points_that_did_not_learn_are_left_out_and_counted():
+    def with_cliff(pretrained, decay, dropout):
+        return FLOOR if decay > 2e-3 else smooth(pretrained, decay, dropout)
+
+    raw, plain = arms(make_study(with_cliff))["raw"], arms(make_study())["raw"]
+    lost = int((sobol()[:, 0] > 2e-3).sum())
+    assert lost > 0
+    assert (~raw.points["learned"]).sum() == lost
+    # A fit through the cliff would miss by points.
+    assert raw.maximum[0] == pytest.approx(plain.maximum[0], abs=0.005)
+
+
+def test_a_maximum_at_the_end_of_the_region_is_flagged():
+    def rising(pretrained, decay, dropout):
+        return 0.25 + 0.1 * dropout - 0.005 * (np.log10(decay + 1e-6) + 3.5) ** 2
+
+    assert "dropout" in arms(make_study(rising))["raw"].edges
+
+
+def test_seeds_are_averaged_per_point_so_that_lack_of_fit_is_not_divided_by_their_number():
+    def wavy(pretrained, decay, dropout):
+        return smooth(pretrained, decay, dropout) + 0.01 * np.sin(40 * dropout)
+
+    one, four = (arms(make_study(wavy, seeds=seeds))["raw"] for seeds in ((0,), (0, 1, 2, 3)))
+    assert (four.points["seeds"] == 4).all()
+    assert four.fit.degrees == one.fit.degrees
+    assert four.fit.sd > 0.6 * one.fit.sd
+
+
+def test_point_means_ignore_which_seeds_a_point_lacks():
+    trials = pd.DataFrame(
+        [(x, seed, 0.1 * x + (0.5 if seed == 1 else 0.0)) for x in (0, 1, 2) for seed in (0, 1)],
+        columns=["x", "seed", "value"],
+    )
+    incomplete = trials.drop(index=5)
+    means = point_means(incomplete, ["x"])
+    assert np.diff(means["value"]) == pytest.approx([0.1, 0.1])
+
+
+def test_points_chosen_by_each_arm_itself_are_called_adaptive():
+    shifted = make_study(points=lambda pretrained: sobol() * (1 + 0.1 * pretrained))
+    assert response_surfaces(shifted, "semseg", FLOOR)[0].adaptive
+    assert not response_surfaces(make_study(), "semseg", FLOOR)[0].adaptive
+
+
+def test_a_grid_has_no_surface():
+    levels = [(d, p) for d in (0.0, 1e-3, 1e-2) for p in (0.0, 0.2, 0.4)]
+    assert response_surfaces(make_study(points=lambda _: levels), "semseg") == []
+
+
+def test_an_arm_without_final_values_has_no_maximum():
+    study = make_study()
+    study.trials.loc[~study.trials["pretrained"], "status"] = "failed"
+    (surfaces,) = response_surfaces(study, "semseg", FLOOR)
+    assert surfaces.arms[0].maximum is None
+    assert surfaces.remaining is None
