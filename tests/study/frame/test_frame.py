@@ -1,9 +1,12 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from segstrat.errors import UserError
+from segstrat.image_counts import ImageCounts, write_counts
+from segstrat.store import Store
 from study.frame import build_frames, load, write_frames
 
 
@@ -86,7 +89,7 @@ def test_frames_survive_the_way_through_parquet_and_csv(mixed):
     assert epochs["iou"].iloc[0][:2] == pytest.approx(written[1]["iou"].iloc[0][:2])
 
 
-def test_a_joint_trial_has_columns_for_each_task(study_writer, make_trial):
+def test_a_multi_task_trial_has_columns_for_each_task(study_writer, make_trial):
     axes = {"pretrained": False, "seed": 0}
     folder = study_writer(
         [make_trial(axes, 0.4, tasks=["semseg", "parts"]), make_trial(axes, 0.3, tasks=["parts"])]
@@ -101,7 +104,7 @@ def test_a_joint_trial_has_columns_for_each_task(study_writer, make_trial):
     assert set(epochs["task"]) == {"semseg", "parts"}
 
 
-def test_a_torn_record_costs_its_trial_only(mixed):
+def test_a_truncated_record_costs_its_trial_only(mixed):
     records = next((mixed / "trials").glob("*/records.json"))
     records.write_text('{"facts": {')
     trials, _ = build_frames(mixed)
@@ -127,3 +130,65 @@ def test_a_manifest_of_another_schema_is_refused(mixed):
 def test_a_folder_without_frames_is_named(tmp_path):
     with pytest.raises(UserError, match="no frames"):
         load(tmp_path)
+
+
+def test_seconds_can_be_summed_over_the_rows_of_an_epoch(mixed):
+    trials, epochs = build_frames(mixed)
+    summed = epochs.groupby("trial_id")["seconds"].sum()
+    assert summed[trials["trial_id"].iloc[0]] == pytest.approx(trials["seconds"].iloc[0])
+
+
+def test_class_names_come_with_the_epochs(study_writer, make_trial):
+    trial = make_trial({"weight_decay": 0.0, "pretrained": False, "seed": 0}, 0.4)
+    classes = {"semseg": ["background", "cat", "cow", "dog"]}
+    folder = study_writer([trial], data={"name": "figures", "classes": classes})
+    write_frames(folder)
+    assert load(folder)[1].attrs["classes"] == classes
+
+
+def image_counts(rng, images=60):
+    labeled = rng.integers(0, 50, (images, 4))
+    hits = (labeled * rng.uniform(0.3, 0.9, (images, 4))).astype(int)
+    return ImageCounts(tuple(f"i{n}" for n in range(images)), hits, labeled, hits + 5)
+
+
+def test_scores_of_image_subsets_are_columns(study_writer, make_trial):
+    axes = {"weight_decay": 0.0, "pretrained": False}
+    folder = study_writer([make_trial(axes | {"seed": 0}, 0.4), make_trial(axes | {"seed": 1}, 0.4)])
+    planned = json.loads((folder / "manifest.json").read_text())["trials"]
+    rng = np.random.default_rng(0)
+    val, test = image_counts(rng), image_counts(rng)
+    store = Store(folder / "trials" / planned[0]["trial_id"])
+    write_counts(store, {("semseg", "val"): val, ("semseg", "test"): test})
+    write_frames(folder)
+    for kind in ("parquet", "csv"):
+        first, second = (row for _, row in load(folder)[0].iterrows())
+        assert first["last_semseg_val_miou_a"] == pytest.approx(val.half_mious()["a"])
+        assert first["last_semseg_val_miou_b"] == pytest.approx(val.half_mious()["b"])
+        assert first["last_semseg_test_miou"] == pytest.approx(test.miou())
+        assert first["semseg_val_constant_miou"] == pytest.approx(val.constant_miou())
+        assert list(first["last_semseg_val_miou_jackknife"]) == pytest.approx(list(val.jackknife_mious()))
+        assert pd.isna(second["last_semseg_val_miou_a"])
+        assert second["last_semseg_val_miou_jackknife"] is None or np.isnan(
+            second["last_semseg_val_miou_jackknife"]
+        ), kind
+        (folder / "trials.parquet").unlink(missing_ok=True)
+
+
+def test_damaged_counts_cost_their_columns_only(study_writer, make_trial):
+    folder = study_writer([make_trial({"weight_decay": 0.0, "pretrained": False, "seed": 0}, 0.4)])
+    (next(folder.glob("trials/*")) / "counts.npz").write_bytes(b"PK")
+    row = build_frames(folder)[0].iloc[0]
+    assert row["last_semseg_val_miou"] == pytest.approx(0.4)
+    assert pd.isna(row["last_semseg_val_miou_a"])
+    assert "counts.npz cannot be read" in row["error"]
+
+
+def test_the_floor_may_be_a_fact_of_the_trial(study_writer, make_trial):
+    folder = study_writer([make_trial({"weight_decay": 0.0, "pretrained": False, "seed": 0}, 0.4)])
+    path = next(folder.glob("trials/*")) / "records.json"
+    records = json.loads(path.read_text())
+    records["facts"]["constant_miou"] = {"semseg": {"val": 0.104, "test": 0.1}}
+    path.write_text(json.dumps(records))
+    row = build_frames(folder)[0].iloc[0]
+    assert (row["semseg_val_constant_miou"], row["semseg_test_constant_miou"]) == (0.104, 0.1)

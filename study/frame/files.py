@@ -1,0 +1,131 @@
+"""Frames and manifest of a study as files: parquet and CSV."""
+
+import io
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segstrat.errors import UserError
+from segstrat.store import Store
+from study.frame.build import SCHEMA, build_trials_and_epochs
+from study.frame.columns import ADDED_KEYS, EPOCH_KEYS, SCORES, TRIAL_KEYS
+
+MANIFEST = "manifest.json"
+
+Frames = tuple[pd.DataFrame, pd.DataFrame]
+
+
+class OldFrameError(UserError):
+    """Frames that lack columns which this version reads."""
+
+
+def load(folder: str | Path | Store) -> Frames:
+    """The frames of a study, as written while it ran.
+
+    `epochs.attrs["classes"]` names the classes of each task, in the order of the `iou` arrays.
+
+    Raises:
+        UserError: if there are none.
+        OldFrameError: if they were written by a version with other columns.
+    """
+    store = _store(folder)
+    trials, epochs = read_frame(store, "trials"), read_frame(store, "epochs")
+    if trials is None or epochs is None:
+        raise UserError(
+            f"{store.uri} holds no frames (trials.parquet or .csv, epochs.parquet or .csv); "
+            "give the folder of a study, such as results/wd_grid"
+        )
+    missing = [name for name in TRIAL_KEYS if name not in trials and name not in ADDED_KEYS]
+    missing += [name for name in (*EPOCH_KEYS, *SCORES, "iou") if name not in epochs]
+    if "tasks" in trials:
+        prefixes = ("",) if read_manifest(store).get("value") == "best" else ("", "last_")
+        tasks = dict.fromkeys(task for names in trials["tasks"] for task in str(names).split("+"))
+        parts = itertools.product(prefixes, tasks, ("train", "val"), ("loss", "miou"))
+        names = [f"{prefix}{task}_{split}_{score}" for prefix, task, split, score in parts]
+        missing += [name for name in names if name not in trials]
+    if missing:
+        raise OldFrameError(
+            f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
+            f"`python -m study.frame {store.uri}` writes them anew from the trials' records"
+        )
+    epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
+    return trials, epochs
+
+
+def read_frame(store: Store, name: str) -> pd.DataFrame | None:
+    """One frame as it lies on disk, parquet before CSV; None where there is neither."""
+    if store.exists(f"{name}.parquet"):
+        return pd.read_parquet(io.BytesIO(store.read(f"{name}.parquet")))
+    if not store.exists(f"{name}.csv"):
+        return None
+    frame = pd.read_csv(io.BytesIO(store.read(f"{name}.csv")), dtype={"trial_id": str})
+    for name in _array_columns(frame):
+        frame[name] = frame[name].map(_parse_array, na_action="ignore").astype(object)
+    return frame
+
+
+def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
+    """What was asked: space, data, machine and the planned trials; empty where there is no manifest.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    store = _store(folder)
+    if not store.exists(MANIFEST):
+        return {}
+    try:
+        return json.loads(store.read(MANIFEST))
+    except ValueError as error:
+        raise UserError(f"{store.uri}/{MANIFEST} cannot be read ({error}); restore it from a copy") from error
+
+
+def write_frames(folder: str | Path | Store) -> Frames:
+    """Builds the frames and writes them as parquet and CSV, each atomically."""
+    store = _store(folder)
+    trials, epochs = build_frames(store)
+    for name, frame in (("trials", trials), ("epochs", epochs)):
+        buffer = io.BytesIO()
+        frame.to_parquet(buffer, index=False)
+        store.write(f"{name}.parquet", buffer.getvalue())
+        text = frame.copy()
+        for column in _array_columns(text):
+            text[column] = text[column].map(_array_text, na_action="ignore")
+        store.write(f"{name}.csv", text.to_csv(index=False).encode())
+    return trials, epochs
+
+
+def build_frames(folder: str | Path | Store) -> Frames:
+    """The frames of everything in the manifest, from the trials' own records.
+
+    A trial of the manifest that left no record yet is in `trials` too, as `unfinished`.
+
+    Raises:
+        UserError: if the folder has no manifest, or one of another schema.
+    """
+    store = _store(folder)
+    manifest = read_manifest(store)
+    if manifest.get("schema") != SCHEMA:
+        found = f"schema {manifest.get('schema')!r}" if manifest else "no manifest.json"
+        raise UserError(f"{store.uri} has {found}; expected a study's folder of schema {SCHEMA}")
+    return build_trials_and_epochs(store, manifest)
+
+
+def _parse_array(text: str) -> np.ndarray:
+    return np.array(json.loads(text), dtype=float)
+
+
+def _array_text(values: np.ndarray) -> str:
+    return json.dumps(values.tolist())
+
+
+def _array_columns(frame: pd.DataFrame) -> list[str]:
+    """Columns whose values are arrays; CSV holds them as JSON lists."""
+    return [str(name) for name in frame if name == "iou" or str(name).endswith("_jackknife")]
+
+
+def _store(folder: str | Path | Store) -> Store:
+    return folder if isinstance(folder, Store) else Store(folder)
