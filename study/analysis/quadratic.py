@@ -18,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from scipy.spatial import Delaunay, QhullError
 
 Floats = NDArray[np.float64]
@@ -104,14 +105,21 @@ class QuadraticSurface:
         rows = np.flatnonzero(self.inside)
         scale = np.sqrt(np.random.default_rng(1).chisquare(self.degrees, _LOCATION_DRAWS) / self.degrees)
         noise = np.random.default_rng(2).normal(size=(self.basis.shape[1], _LOCATION_DRAWS)) / scale
+        # Cheap bounds of the critical value settle most places: one comparison alone, and Scheffé's.
+        terms = self.basis.shape[1]
+        smallest = stats.t.ppf(CONFIDENCE, self.degrees)
+        largest = np.sqrt(terms * stats.f.ppf(CONFIDENCE, terms, self.degrees))
         for row in rows:
             difference = self.basis[rows] - self.basis[row]
             length = np.linalg.norm(difference, axis=1)
             others = length > 1e-12
-            unit = difference[others] / length[others, None]
-            critical = np.quantile((unit @ noise).max(axis=0), CONFIDENCE)
-            rise = self.mean[rows][others] - self.mean[row]
-            found[row] = bool((rise <= critical * self.sd * length[others]).all())
+            rise = (self.mean[rows] - self.mean[row])[others]
+            needed = (rise / (self.sd * length[others])).max(initial=0.0)
+            if smallest < needed < largest:
+                unit = difference[others] / length[others, None]
+                found[row] = needed <= np.quantile((unit @ noise).max(axis=0), CONFIDENCE)
+            else:
+                found[row] = needed <= smallest
         return found
 
     def _limits(self, mean: Floats, basis: Floats, places: Booleans) -> tuple[Floats, Floats]:

@@ -139,7 +139,7 @@ def _context_surfaces(study: Study, context: Context, floor: float) -> ResponseS
     used = trial_values(study, context, floor)
     trials = context.trials.assign(value=used.values)
     arms = [
-        _arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, floor)
+        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, floor)
         for pretrained, of_arm in trials.groupby(trials["pretrained"].astype(bool))
     ]
     maxima = {arm.arm: arm.maximum for arm in arms if arm.maximum is not None}
@@ -163,9 +163,15 @@ def _differ(trials: pd.DataFrame, axes: Sequence[str]) -> bool:
     return any(each != points[0] for each in points[1:])
 
 
-def _arm_surface(
+def arm_surface(
     arm: str, trials: pd.DataFrame, axes: Sequence[SurfaceAxis], grid: Floats, floor: float
 ) -> ArmSurface:
+    """The surface of the trials of one arm.
+
+    Args:
+        trials: a row per trial with the axes, `seed` and `value`.
+        grid: places at which the surface is read, scaled to [−1, 1] (m, axes).
+    """
     points = point_means(trials, [axis.axis for axis in axes])
     if points.empty:
         return ArmSurface(arm, points, None)
