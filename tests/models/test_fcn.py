@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segstrat.architectures import FCN_BACKBONES
+from segstrat.architectures import BACKBONES, FCN_BACKBONES
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.models import build_model
@@ -13,8 +13,9 @@ from segstrat.models.segmenter import Segmenter
 from segstrat.tasks import Task
 
 HEADS = ("fcn32s", "fcn16s", "fcn8s")
-# One of each kind of network; deeper ResNets place their maps as these do.
-KINDS = ("resnet18", "resnet50", "vgg16", "vgg16_bn", "alexnet", "squeezenet1_1")
+# The first backbone of each family, and two whose blocks differ from it.
+FIRST = {BACKBONES[name]: name for name in reversed(FCN_BACKBONES)}
+KINDS = (*FIRST.values(), "resnet50", "vgg16_bn")
 
 
 def build(model: str, backbone: str = "resnet18", classes: int = 3, **fields) -> Segmenter:
