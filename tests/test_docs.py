@@ -1,0 +1,139 @@
+"""What the documentation names exists: files, modules, flags, links, packages, the direction of imports."""
+
+import ast
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import segstrat
+
+ROOT = Path(__file__).parents[1]
+DOCS = (
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "results/thesis/README.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+)
+COMMANDS = ("study/run.py", "study/report.py", "study/predict.py", "study/pretrain.py")
+FOLDERS = "segstrat|study|search_spaces|tests|benchmarks|deploy|docs"
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@cache
+def text(path: Path) -> str:
+    # A command may continue on the next line.
+    return path.read_text(encoding="utf-8").replace("\\\n", "")
+
+
+def outside_code(path: Path) -> str:
+    return re.sub(r"```.*?```|^ {4}.*?$|`[^`\n]*`", "", text(path), flags=re.DOTALL | re.MULTILINE)
+
+
+@cache
+def flags(path: Path) -> set[str]:
+    """Every `--flag` that a file's parser knows."""
+    return {"--help", *re.findall(r'"(--[a-z][a-z-]*)"', path.read_text(encoding="utf-8"))}
+
+
+def command_flags(command: str) -> set[str]:
+    """Flags of a script such as `study/run.py` or a module such as `segstrat.data.audit`."""
+    if command.endswith(".py"):
+        known = flags(ROOT / command)
+        return known | flags(ROOT / "study" / "cli.py") if command == "study/run.py" else known
+    return flags(module_file(command))
+
+
+def module_file(module: str) -> Path:
+    path = ROOT / module.replace(".", "/")
+    return path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
+def test_every_path_exists(path: Path):
+    # `search_spaces/<name>.py` is a pattern, not a file.
+    named = re.findall(rf"(?<![\w/.])(?:{FOLDERS})/[\w\-./*]*+(?!<)", text(path))
+    missing = [each for each in named if not any(ROOT.glob(each.rstrip("./")))]
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
+def test_every_module_that_is_run_exists(path: Path):
+    modules = [each for each in re.findall(r"python -m ([\w.]+)", text(path)) if each != "pytest"]
+    assert [module for module in modules if not module_file(module).is_file()] == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
+def test_every_flag_exists(path: Path):
+    calls = re.findall(r"(?<!/)(study/\w+\.py|-m (?:segstrat|benchmarks)[\w.]*)([^`#\n;]*)", text(path))
+    for command, rest in calls:
+        used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
+        assert used <= command_flags(command.removeprefix("-m ")), f"{command}{rest}"
+    anywhere = set().union(*map(command_flags, (*COMMANDS, "segstrat.data.audit", "segstrat.data.download")))
+    alone = set(re.findall(r"`(--[a-z][a-z-]*)", text(path)))
+    assert alone <= anywhere | flags(ROOT / "benchmarks" / "__main__.py")
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
+def test_commands_use_the_environment_of_the_project(path: Path):
+    lines = [line for line in text(path).splitlines() if re.search(r"python (study/|-m )", line)]
+    # Words about a command may leave it out; what is to be copied may not.
+    assert [line for line in lines if line.startswith("    ") and "uv run" not in line] == []
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
+def test_every_link_resolves(path: Path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", outside_code(path)):
+        if "://" in target:
+            continue
+        file, _, anchor = target.partition("#")
+        linked = (path.parent / file).resolve() if file else path
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in map(slug, re.findall(r"^#+ (.*)$", text(linked), flags=re.MULTILINE)), target
+
+
+def map_rows(title: str) -> list[set[str]]:
+    """The names of each row of one table of CONTRIBUTING.md's map, such as `data/readers`."""
+    section = text(ROOT / "CONTRIBUTING.md").partition(f"### `{title}/`")[2].partition("\n#")[0]
+    cells = re.findall(r"^\| (`[^|]*`) \|", section, flags=re.MULTILINE)
+    return [{each.rstrip("/") for each in re.findall(r"`([^`]+)`", cell)} for cell in cells]
+
+
+def test_the_map_names_every_package():
+    for top in ("segstrat", "study"):
+        folders = [path.parent for path in (ROOT / top).rglob("*/__init__.py")]
+        packages = {folder.relative_to(ROOT / top).as_posix() for folder in folders}
+        assert packages == {each for row in map_rows(top) for each in row if (ROOT / top / each).is_dir()}
+    modules = {path.stem for path in (ROOT / "study").glob("*.py")} - {"__init__"}
+    assert modules == {each for row in map_rows("study") for each in row} - {
+        path.parent.name for path in (ROOT / "study").glob("*/__init__.py")
+    }
+
+
+def test_the_map_is_in_the_order_of_imports():
+    row_of = {each: number for number, row in enumerate(map_rows("study")) for each in row}
+    upward = set()
+    for path in (ROOT / "study").rglob("*.py"):
+        own = path.relative_to(ROOT / "study").parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "study":
+                names = [f"{node.module}.{each.name}" for each in node.names]
+                others = {each.split(".")[1] for each in names} - {own}
+                upward |= {(own, other) for other in others if row_of[other] >= row_of[own]}
+    assert upward == set()
+
+
+def test_the_version_is_the_same_everywhere():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert project["version"] == citation["version"] == segstrat.__version__
