@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import segstrat
+from study.frame import columns
 
 ROOT = Path(__file__).parents[1]
 DOCS = (
@@ -131,6 +132,13 @@ def test_the_map_is_in_the_order_of_imports():
                 others = {each.split(".")[1] for each in names} - {own}
                 upward |= {(own, other) for other in others if row_of[other] >= row_of[own]}
     assert upward == set()
+
+
+def test_every_column_of_the_frames_is_described():
+    described = set(re.findall(r"`([^`]+)`", text(ROOT / "docs" / "reading-results.md")))
+    names = {*columns.TRIAL_KEYS, *columns.TRIAL_FACTS, *columns.EPOCH_KEYS, *columns.EPOCH_FACTS}
+    names |= {*columns.SCORES, *columns.image_columns(["<task>"]), *columns.jackknife_columns(["<task>"])}
+    assert names - described == set()
 
 
 def test_the_version_is_the_same_everywhere():
