@@ -6,7 +6,8 @@ means, which give every cell the same weight however many trials it holds.
 
 The error of an effect is pooled over the whole design, in one of two ways:
 
-- With several seeds: the seed × cell residual, after an additive effect of each seed (block).
+- With several seeds: the seed × cell residual, after an additive effect of each seed (block). Where effects
+  vary over seeds by more than that, it is the interaction of the seed with effects of the same order.
 - With one seed: interactions. A main effect is compared with all interactions, a two-way interaction with
   those of three and more factors. An interaction that is real enlarges this error, so it costs power and
   never adds false alarms (D. C. Montgomery, *Design and Analysis of Experiments*, chapter 6).
@@ -32,6 +33,8 @@ CONFIDENCE = 0.95
 MIN_DEGREES = 2
 COLUMNS = ("kind", "axis", "level", "other_axis", "other_level", "estimate", "low", "high", "p", "adjusted_p")
 ROUNDING = 1e-9
+# A component of the error is pooled unless its F test rejects at this level (Bancroft 1964).
+POOLING_LEVEL = 0.25
 
 
 @dataclass(frozen=True)
@@ -126,21 +129,37 @@ class _Model:
     """A least-squares fit: linear in the trials' values.
 
     Args:
-        design: (trials, parameters).
         weights: effects = weights @ values, (effects, trials); NaN rows cannot be estimated.
+        pooled: design whose residual is the error, (trials, parameters).
+        refined: that design and the interactions of the seed with this kind of effect; None with one seed.
+        sources: the error in words, for `pooled` and for `refined`.
     """
 
-    design: Floats
     weights: Floats
-    source: str
+    pooled: Floats
+    refined: Floats | None
+    sources: tuple[str, str]
 
     def error(self, y: Floats) -> PooledError:
-        """Root mean square of the residuals."""
-        degrees = len(y) - int(np.linalg.matrix_rank(self.design)) if len(y) else 0
-        if degrees == 0:
-            return PooledError(np.nan, 0, self.source)
-        residuals = y - self.design @ np.linalg.lstsq(self.design, y, rcond=None)[0]
-        return PooledError(float(np.sqrt(residuals @ residuals / degrees)), degrees, self.source)
+        """The pooled error, unless effects of this kind vary more over seeds (F test at 25 %)."""
+        total, degrees = _residual(self.pooled, y)
+        if self.refined is not None:
+            rest, rest_degrees = _residual(self.refined, y)
+            own = degrees - rest_degrees
+            if own >= MIN_DEGREES and rest_degrees > 0:
+                ratio = ((total - rest) / own) / max(rest / rest_degrees, ROUNDING**2)
+                if ratio > stats.f.ppf(1 - POOLING_LEVEL, own, rest_degrees):
+                    return PooledError(float(np.sqrt((total - rest) / own)), own, self.sources[1])
+        sd = float(np.sqrt(total / degrees)) if degrees else np.nan
+        return PooledError(sd, degrees, self.sources[0])
+
+
+def _residual(design: Floats, y: Floats) -> tuple[float, int]:
+    """Sum of squares and degrees of freedom that a design leaves."""
+    if not len(y):
+        return 0.0, 0
+    residuals = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    return float(residuals @ residuals), len(y) - int(np.linalg.matrix_rank(design))
 
 
 def _model(
@@ -154,27 +173,43 @@ def _model(
     """The cell-means model where seeds replicate its cells, otherwise one with interactions up to `order`."""
     seeds = int(seed_of_trial.max()) + 1 if len(seed_of_trial) else 0
     blocks = np.eye(max(seeds, 1))[seed_of_trial][:, 1:]
-    by_cell = _fit(np.eye(len(cells)), contrasts, cell_of_trial, blocks, f"seed × cell over {seeds} seeds")
-    degrees = len(cell_of_trial) - int(np.linalg.matrix_rank(by_cell.design)) if len(cell_of_trial) else 0
-    if degrees >= MIN_DEGREES and np.isfinite(by_cell.weights).all():
-        return by_cell
+    if seeds > 1:
+        design, weights = _fit(np.eye(len(cells)), contrasts, cell_of_trial, blocks)
+        kind = "main effects" if order == 1 else "two-way interactions"
+        sources = (f"seed × cell over {seeds} seeds", f"seed × {kind} over {seeds} seeds")
+        lower, upper = (
+            np.hstack(
+                [
+                    design,
+                    *(
+                        column[:, None] * blocks
+                        for column in _terms(factors, cells, up_to).T[:, cell_of_trial]
+                    ),
+                ]
+            )
+            for up_to in (order - 1, order)
+        )
+        model = _Model(weights, lower, upper, sources)
+        if _residual(lower, np.zeros(len(cell_of_trial)))[1] >= MIN_DEGREES and np.isfinite(weights).all():
+            return model
     source = "all interactions" if order == 1 else "interactions of three and more factors"
     if seeds > 1:
         source += f", {seeds} seeds"
-    return _fit(_terms(factors, cells, order), contrasts, cell_of_trial, blocks, source)
+    design, weights = _fit(_terms(factors, cells, order), contrasts, cell_of_trial, blocks)
+    return _Model(weights, design, None, (source, ""))
 
 
 def _fit(
-    terms: Floats, contrasts: Floats, cell_of_trial: NDArray[np.int_], blocks: Floats, source: str
-) -> _Model:
-    """Least squares on terms (cells, parameters) and seed blocks (trials, seeds − 1)."""
+    terms: Floats, contrasts: Floats, cell_of_trial: NDArray[np.int_], blocks: Floats
+) -> tuple[Floats, Floats]:
+    """Least squares on terms (cells, parameters) and seed blocks (trials, seeds − 1): design and weights."""
     design = np.hstack([terms[cell_of_trial], blocks])
     wanted = np.hstack([contrasts @ terms, np.zeros((len(contrasts), blocks.shape[1]))])
     inverse = np.linalg.pinv(design)
     # An effect can be estimated if and only if it is a combination of the design's rows.
     determined = np.abs(wanted @ inverse @ design - wanted).max(axis=1) < ROUNDING
     weights = np.where(determined[:, None], wanted @ inverse, np.nan)
-    return _Model(design, weights, source)
+    return design, weights
 
 
 def _terms(factors: Sequence[Factor], cells: Sequence[tuple[int, ...]], order: int) -> Floats:

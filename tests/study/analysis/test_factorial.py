@@ -50,8 +50,24 @@ def test_interaction_is_the_difference_of_differences():
 def test_one_seed_pools_interactions_and_several_seeds_pool_seed_by_cell():
     one = fit_factorial(grid(TWO_LEVELS), TWO_LEVELS).errors
     assert (one["main"].degrees, one["interaction"].degrees) == (11, 5)
-    three = fit_factorial(grid(TWO_LEVELS, seeds=3), TWO_LEVELS).errors
-    assert (three["main"].degrees, three["interaction"].degrees) == (30, 30)
+    three = fit_factorial(grid(TWO_LEVELS, seeds=3, seed=3), TWO_LEVELS).errors
+    # The seed's interactions with main effects (8) are no error of interactions.
+    assert (three["main"].degrees, three["interaction"].degrees) == (30, 22)
+
+
+def test_effects_that_vary_over_seeds_are_compared_with_that_variation():
+    values = grid(TWO_LEVELS, seeds=3)
+    tilts = 0.05 * np.random.default_rng(1).normal(size=(3, 4))
+    values["value"] += (tilts[values["seed"]] * values[list("abcd")]).sum(axis=1)
+    error = fit_factorial(values, TWO_LEVELS).errors["main"]
+    assert error.degrees == 8
+    assert "seed × main effects" in error.source
+    # By hand: the variance of each factor's effect over seeds, averaged over factors.
+    per_seed = [
+        values.groupby(["seed", axis])["value"].mean().unstack().diff(axis=1).iloc[:, 1] for axis in "abcd"
+    ]
+    expected = np.sqrt(np.mean([effects.var(ddof=1) for effects in per_seed]) * 16 / 4)
+    assert error.sd == pytest.approx(expected)
 
 
 def test_two_cells_over_several_seeds_give_the_paired_t_interval():
