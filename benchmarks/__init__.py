@@ -1,1 +1,1 @@
-"""Paired timings of segstrat against what a user would otherwise pick: `uv run python -m benchmarks`."""
+"""Paired timings of segstrat against the usual alternatives: `uv run python -m benchmarks`."""

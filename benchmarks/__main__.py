@@ -1,7 +1,7 @@
 """`uv run python -m benchmarks [--quick] [names]`: runs benchmarks, prints tables, writes JSON.
 
-Without names, all that fit this machine run. `--quick` runs them at tiny size, to see that they work;
-its numbers mean nothing.
+Without names, all that this machine can run are run. `--quick` runs them at a tiny size, to check that they
+work; its numbers are meaningless.
 """
 
 import argparse
@@ -25,13 +25,13 @@ BENCHMARKS = {
     "metric": "confusion matrix against torchmetrics and others",
     "epoch": "a whole epoch against a plain loop of torchvision's recipe",
     "parity": "losses of bfloat16 and float32 over a short training, three seeds",
-    "study": "a study's time on the wall against the sum of its trainings",
-    "gpu": "step and its roof, epochs, data wait and packed trials on a CUDA GPU",
+    "study": "wall-clock time of a study against the sum of its trainings",
+    "gpu": "step and its roofline, epochs, data wait and packed trials on a CUDA GPU",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmarks that were asked for; returns the exit code."""
+    """Runs the named benchmarks; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             comparisons[name] = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick)
         except UnavailableError as missing:
-            console.print(f"[yellow]{name} was left out: {missing}[/yellow]")
+            console.print(f"[yellow]{name} was skipped: {missing}[/yellow]")
             continue
         for comparison in comparisons[name]:
             console.print(table(comparison, verdicts=not options.quick))

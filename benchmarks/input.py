@@ -128,7 +128,7 @@ def peer_epoch(dataset: torch.utils.data.Dataset) -> Contestant:
 
 
 class Files(torch.utils.data.Dataset):
-    """Decodes each picture when it is asked for."""
+    """Decodes each image when it is read."""
 
     def __init__(self, root: Path, transform: Transform) -> None:
         self.root = root
@@ -148,7 +148,7 @@ class Files(torch.utils.data.Dataset):
 
 
 class Decoded(torch.utils.data.Dataset):
-    """Pictures that were decoded before."""
+    """Images that were decoded in advance."""
 
     def __init__(self, arrays: list[tuple[np.ndarray, np.ndarray]], transform: Transform) -> None:
         self.arrays = arrays

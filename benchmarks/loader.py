@@ -1,6 +1,6 @@
 """Threads against worker processes, with the same augmentation and cache, on all cores, 512×512.
 
-Time on the wall: processes have clocks of their own.
+Wall-clock time, because each process has its own processor time.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""Peers are optional: what is missing is named, and the rest still runs."""
+"""Peers are optional: a missing one is named, and the other benchmarks still run."""
 
 import importlib
 from types import ModuleType
 
 
 class UnavailableError(Exception):
-    """What a benchmark needs is not there: a package that only benchmarks use, or a GPU."""
+    """Something that a benchmark needs is missing: a package that only benchmarks use, or a GPU."""
 
 
 def peer(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What a user would otherwise train: FCN-32s-ResNet-18 in plain eager float32, in torchvision's way."""
+"""The usual alternative: FCN-32s-ResNet-18 in plain eager float32, as torchvision trains it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -62,7 +62,7 @@ def train_plainly(
 
 
 def plain_counts(logits_BCHW: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
-    """Counts (CLASSES, CLASSES) in the way of torchvision's reference."""
+    """Counts (CLASSES, CLASSES), as in torchvision's reference."""
     target, prediction = target_BHW.flatten().long(), logits_BCHW.argmax(1).flatten()
     inside = target < CLASSES
     cells = CLASSES * target[inside] + prediction[inside]

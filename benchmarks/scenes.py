@@ -1,4 +1,4 @@
-"""Pictures of VOC's size and JPEG density, drawn from a seed, with label maps of blobs; in VOC's formats."""
+"""Images of VOC's size and JPEG density, drawn from a seed, with label maps of blobs, in VOC's formats."""
 
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ classes = [{classes}]
 
 @contextmanager
 def scenes_folder(images: int, validation: int = 1) -> Iterator[Path]:
-    """A temporary data root of the `folder` protocol; half of the pictures are upright."""
+    """A temporary data root of the `folder` protocol; half of the images are in portrait format."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="segstrat-benchmark-") as name:
         root = Path(name)

@@ -1,7 +1,7 @@
 """Training step of FCN-32s-ResNet-18 on one core, batch 10, 256×256, 21 classes, with learnable upsampling.
 
 The reference is the plain eager float32 step of `benchmarks.recipe`; segstrat's is the one that trials run,
-its running confusion matrix included. The steps between the two show what each choice brings.
+including its running confusion matrix. The steps between the two show what each choice gains.
 """
 
 import time
@@ -114,7 +114,7 @@ def plain_step(
 
 
 class _AsTransposed(torch.nn.Module):
-    """segstrat's upsampling in the place of the transposed convolution."""
+    """segstrat's upsampling instead of the transposed convolution."""
 
     def __init__(self, weight: torch.nn.Parameter, side: int) -> None:
         super().__init__()

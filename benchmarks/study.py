@@ -1,7 +1,7 @@
-"""Ray's overhead: a study's time on the wall against the sum of its trainings, divided by the concurrency.
+"""Ray's overhead: wall-clock time of a study against the sum of its trainings, divided by the concurrency.
 
-Runs `wd_grid` on the embedded data, without early stopping, one trial a core, with trials of a minute or
-more. A short run before it makes the data and the pre-trained weights, which later studies reuse.
+Runs `wd_grid` on the embedded data, without early stopping, one trial per core, with trials of a minute or
+more. A short run before it draws the data and trains the pre-trained weights, which later studies reuse.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.timing import Claim, Comparison
 from study.frame import load
 
-WALL, TRAININGS = "study, on the wall", "its trainings / concurrency"
+WALL, TRAININGS = "study, wall clock", "its trainings / concurrency"
 
 
 def run(*, quick: bool) -> list[Comparison]:
@@ -40,14 +40,14 @@ def run(*, quick: bool) -> list[Comparison]:
             claims=[Claim(WALL, TRAININGS, 1 / 1.10)],
             notes=[
                 f"{len(trials)} trials of {trials['seconds'].mean():.0f} s each, {concurrent} at a time, "
-                "start of Ray and report included"
+                "including the start of Ray and the report"
             ],
         )
     ]
 
 
 def run_study(storage: Path, name: str, *, budget: float, concurrent: int) -> float:
-    """Runs a study; returns its seconds on the wall."""
+    """Runs a study; returns its wall-clock seconds."""
     command = [
         *(sys.executable, "study/run.py", "--space", "wd_grid", "--seeds", "0", "--scheduler", "none"),
         *("--budget", str(budget), "--storage", str(storage), "--name", name),

@@ -31,7 +31,7 @@ def table(comparison: Comparison, *, verdicts: bool) -> Table:
 
 
 def verdict(comparison: Comparison, claim: Claim) -> str:
-    """Whether a claim holds, with the ratio that was measured and the one that was wanted."""
+    """Whether a claim holds, with the measured ratio and the goal."""
     ratio = comparison.ratio(claim.faster, claim.slower)[0]
     word = "met" if ratio >= claim.at_least else "missed"
-    return f"{claim.faster} against {claim.slower}: {ratio:.2f}×, wanted {claim.at_least:.3g}×: {word}"
+    return f"{claim.faster} against {claim.slower}: {ratio:.2f}×, goal {claim.at_least:.3g}×: {word}"

@@ -1,7 +1,7 @@
-"""Interleaved timings: every contestant once a round, in a random order, compared within the round.
+"""Interleaved timings: every contestant once per round, in a random order, compared within the round.
 
-A machine that is slow for a minute is slow for all contestants of that round, so the ratio of a round is
-steadier than the times; the median of the rounds' ratios is what is reported.
+A machine that is slow for a minute is slow for all contestants of that round, so the ratio within a round
+varies less than the times; the median of these ratios is reported.
 """
 
 import random
@@ -32,7 +32,7 @@ class Comparison:
         seconds: contestant -> time of each round, per unit.
         unit: what the times are for: an image, a step, an epoch.
         reference: contestant that the others are compared with.
-        claims: ratios that are wanted.
+        claims: ratios to reach.
         notes: facts that a reader of the table needs.
     """
 
@@ -81,9 +81,9 @@ def compare(
 
     Args:
         contestants: each call does the same work, `units_per_call` units of it.
-        rounds: each round calls every contestant once; a first round is thrown away.
-        clock: by default the processor time of this process, which other processes on the machine disturb
-            less than they disturb the time on the wall. Right for one thread that never waits.
+        rounds: each round calls every contestant once; a first round is discarded.
+        clock: by default the processor time of this process, which depends less on other processes than
+            wall-clock time. Suitable for one thread that never waits.
     """
     order = random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in contestants}

@@ -49,8 +49,8 @@ def test_every_contestant_runs_once_a_round_in_varying_order():
 
 def test_verdicts_say_what_was_missed():
     comparison = Comparison("t", {"a": [1.0], "b": [3.0]}, "unit", "a")
-    assert verdict(comparison, Claim("a", "b", 2)).endswith("3.00×, wanted 2×: met")
-    assert verdict(comparison, Claim("a", "b", 4)).endswith("3.00×, wanted 4×: missed")
+    assert verdict(comparison, Claim("a", "b", 2)).endswith("3.00×, goal 2×: met")
+    assert verdict(comparison, Claim("a", "b", 4)).endswith("3.00×, goal 4×: missed")
 
 
 def test_the_roof_is_the_longer_of_moving_and_computing():
