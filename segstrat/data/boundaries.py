@@ -1,4 +1,4 @@
-"""Semantic boundaries as a task of their own, derived from `semseg` labels."""
+"""Semantic boundaries as a separate task, derived from `semseg` labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from segstrat.tasks import Task
 
 TASK = Task("boundaries", ("interior", "boundary"))
 RADIUS = 5
-"""Pixels from a change of class that still count as boundary; VOC's void seam takes about half of them."""
+"""Pixels from a change of class that still count as boundary; VOC's void border covers about half of them."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class BoundaryLabels:
 
 
 def derive(item: Item) -> Item:
-    """The item with a `boundaries` label made of its `semseg` label; unchanged if it has none."""
+    """The item with a `boundaries` label derived from its `semseg` label; unchanged if it has none."""
     semseg = item.labels.get("semseg")
     if semseg is None or "boundaries" in item.labels:
         return item
@@ -40,7 +40,7 @@ def derive(item: Item) -> Item:
 def boundary_map(labels_HW: np.ndarray, radius: int = RADIUS) -> np.ndarray:
     """Pixels that have another class within `radius` pixels, in rows or columns.
 
-    Void counts as its nearest class, since VOC draws a void seam exactly where the classes meet; but void
+    Void counts as its nearest class, since VOC draws a void border exactly where the classes meet. Void
     itself stays void.
 
     Args:
@@ -65,7 +65,7 @@ def _nearest_class(labels_HW: np.ndarray, void_HW: np.ndarray) -> np.ndarray:
     _, nearest_HW = cv2.distanceTransformWithLabels(
         void_HW.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    # OpenCV numbers the labelled pixels in its own order: read each number's class off the pixel itself.
+    # OpenCV numbers the labelled pixels in its own order, so each number's class is read from the pixel.
     classes = np.zeros(int(nearest_HW.max()) + 1, dtype=np.uint8)
     classes[nearest_HW[~void_HW]] = labels_HW[~void_HW]
     return classes[nearest_HW]

@@ -1,7 +1,7 @@
-"""Decoded images and labels in memory-mapped files: decoded once a machine, shared by every process.
+"""Decoded images and labels in memory-mapped files: decoded once per machine, shared by every process.
 
 An entry is a folder `<part>-<digest>` of one part (`image`, or the labels of a task) of one dataset. So the
-single-task and the joint trials of a study share the images, and every label fraction shares the whole. The
+single-task and multi-task trials of a study share the images, and all label fractions share one entry. The
 digest covers the list of files, their sizes and how they are read; the pages are shared by all processes
 through the operating system's page cache.
 """
@@ -30,12 +30,12 @@ _MARGIN = 1.02
 
 
 class RaggedArrays:
-    """uint8 arrays of different shapes, one after the other in a file that is mapped when first read.
+    """uint8 arrays of different shapes, concatenated in one file that is mapped when first read.
 
     Pickles as a path, so that another process maps the same pages.
 
     Args:
-        folder: holds `pixels.u8`, `shapes.npy` (N, 3 as height, width, channels) and `entry.json`.
+        folder: contains `pixels.u8`, `shapes.npy` (N, 3 as height, width, channels) and `entry.json`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -68,10 +68,10 @@ class RaggedArrays:
         return np.asarray(np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="r"))
 
     def is_whole(self) -> bool:
-        """Whether the entry is there.
+        """Whether the entry exists.
 
         Raises:
-            UserError: if it is there but was not written by this version, or is not as long as it says.
+            UserError: if it exists but was written by another version, or its size is wrong.
         """
         try:
             entry = json.loads((self.folder / "entry.json").read_text())
@@ -120,10 +120,10 @@ class CachedDataset(Dataset):
 def cached(
     datasets: Sequence[FileDataset], cache_dir: Path, *, progress: bool = False
 ) -> list[CachedDataset]:
-    """The datasets out of the cache, which is filled first where a part is missing.
+    """The datasets, read from the cache, which is filled first where a part is missing.
 
-    Several processes and nodes may ask at once: one builds, the others wait. Where the file system has no
-    locks, each builds its own and the first to finish wins.
+    Several processes and nodes may call this at once: one builds, the others wait. Where the file system has
+    no locks, each builds its own entry and the first to finish wins.
 
     Raises:
         UserError: if a file does not decode, the disk is too full, or the folder cannot be written.
@@ -153,7 +153,7 @@ def cached(
 
 
 def decoded_bytes(dataset: FileDataset, parts: Collection[str]) -> int:
-    """Bytes that parts of a dataset take when decoded, from the headers of its images alone."""
+    """Bytes that parts of a dataset take when decoded, computed from the headers of its images alone."""
     sizes = parallel_map(dataset.image_size, range(len(dataset)))
     return sum(
         height * width * (3 * ("image" in parts) + len({*dataset.tasks_of(index)} & {*parts}))

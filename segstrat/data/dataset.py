@@ -1,4 +1,4 @@
-"""What a dataset is: samples by index, some labelled for several tasks, and a digest of their files."""
+"""Datasets: samples by index, some labelled for several tasks, and a digest of their files."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -33,7 +33,7 @@ class Sample:
 
 
 class Dataset(ABC):
-    """Samples by index. Reading is thread-safe, and a dataset pickles."""
+    """Samples by index. Reading is thread-safe, and a dataset can be pickled."""
 
     ids: Sequence[str]
     """Names of the images, in the order of their indices."""
@@ -44,7 +44,7 @@ class Dataset(ABC):
     @property
     @abstractmethod
     def digest(self) -> str:
-        """Hex digest of ids, file sizes and the version of the readers; not of where the files lie."""
+        """Hex digest of ids, file sizes and the version of the readers; not of where the files are."""
 
     @abstractmethod
     def tasks_of(self, index: int) -> tuple[str, ...]:
@@ -82,7 +82,7 @@ class Subset(Dataset):
 
 
 class Concat(Dataset):
-    """Several datasets one after the other, for example two sources labelled for different tasks.
+    """Several datasets, concatenated, for example two sources labelled for different tasks.
 
     Raises:
         UserError: if an id occurs in two of them.
@@ -94,7 +94,7 @@ class Concat(Dataset):
         self._ends = tuple(accumulate(len(dataset) for dataset in self.datasets))
         if len(set(self.ids)) < len(self.ids):
             twice = next(name for name, count in Counter(self.ids).items() if count > 1)
-            raise UserError(f"image {twice!r} is in two of the sources that are joined; drop it from one")
+            raise UserError(f"image {twice!r} is in two of the sources that are combined; remove it from one")
 
     @property
     def digest(self) -> str:
@@ -126,7 +126,7 @@ def nested_indices(ids: Sequence[str], fraction: float, seed: int) -> tuple[int,
     Args:
         ids: unique names.
         fraction: share in (0, 1]; at least one index is returned.
-        seed: another seed, another nesting.
+        seed: each seed has its own nesting.
     """
     if not 0 < fraction <= 1:
         raise UserError(f"a share of the training images must be in (0, 1], not {fraction}")

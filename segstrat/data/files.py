@@ -12,7 +12,7 @@ from segstrat.data.labels import Decoder, load_pixels, open_image
 from segstrat.errors import UserError
 
 READER_VERSION = 1
-"""Raised whenever a reader gives other pixels for the same files; older caches are then left alone."""
+"""Increased whenever a reader returns other pixels for the same files, so that older caches are not used."""
 
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG")
 
@@ -56,10 +56,10 @@ class FileDataset(Dataset):
         return Sample(self.ids[index], self.image(index), labels)
 
     def image(self, index: int) -> np.ndarray:
-        """The image, (H, W, 3) uint8 RGB, as stored: its labels know nothing of an orientation tag.
+        """The image, (H, W, 3) uint8 RGB, as stored: an orientation tag is ignored.
 
         Raises:
-            UserError: if the file is missing, truncated or no image.
+            UserError: if the file is missing, truncated or not an image.
         """
         path = self.items[index].image
         with open_image(path) as image:
@@ -74,8 +74,8 @@ class FileDataset(Dataset):
         """A label map, (H, W) uint8.
 
         Raises:
-            UserError: if the file is missing or damaged, holds a value that is no class, or is not of its
-                image's size.
+            UserError: if the file is missing or damaged, contains a value of no class, or differs in
+                size from its image.
         """
         item = self.items[index]
         path = item.labels[task].path
@@ -95,7 +95,7 @@ class FileDataset(Dataset):
 
     @cached_property
     def parts(self) -> dict[str, str]:
-        """Digest of each part that is decoded on its own: `image`, and the labels of every task.
+        """Digest of each part that is decoded separately: `image`, and the labels of every task.
 
         Raises:
             UserError: if files are missing; the first is named, the others are counted.
@@ -118,22 +118,22 @@ class FileDataset(Dataset):
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise UserError(
                 f"{missing[0]}{others}: listed among {len(self)} ids, but cannot be read; fetch the files "
-                "again, or take their ids off the split list"
+                "again, or remove their ids from the split list"
             )
         return hash_strings(fingerprints)
 
 
 def read_ids(path: Path) -> tuple[str, ...]:
-    """Ids of a split list, one a line.
+    """Ids of a split list, one per line.
 
     Raises:
-        UserError: if the list is missing, empty, holds an id twice or more than an id in a line.
+        UserError: if the list is missing, empty, contains an id twice or more than one id in a line.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"split list {path} cannot be read ({error}); it holds one image id a line"
+            f"split list {path} cannot be read ({error}); it must contain one image id per line"
         ) from error
     seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
@@ -141,18 +141,18 @@ def read_ids(path: Path) -> tuple[str, ...]:
         if not name:
             continue
         if len(name.split()) > 1:
-            raise UserError(f"{path} line {number}: expected one image id, found {name!r}; keep the id alone")
+            raise UserError(f"{path} line {number}: expected one image id, found {name!r}; keep only the id")
         if name in seen:
             raise UserError(
                 f"{path} line {number}: id {name} is listed twice (first in line {seen[name]}); keep one"
             )
         seen[name] = number
     if not seen:
-        raise UserError(f"split list {path} is empty; it holds one image id a line")
+        raise UserError(f"split list {path} is empty; it must contain one image id per line")
     return tuple(seen)
 
 
 def find_image(folder: Path, name: str) -> Path:
-    """The image file of an id, whatever its suffix; `<id>.jpg`, to be named as missing, if there is none."""
+    """The image file of an id, whatever its suffix; `<id>.jpg` if there is none, to report it."""
     candidates = (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
     return next((path for path in candidates if path.exists()), folder / f"{name}{IMAGE_SUFFIXES[0]}")

@@ -1,6 +1,6 @@
 """Decoders of label files: path -> (H, W) uint8 class indices, `VOID` where nothing is labelled.
 
-A decoder is a frozen value that says which labels may occur, so that a dataset pickles and its digest
+A decoder is a frozen value that says which labels may occur, so that a dataset can be pickled and its digest
 covers how labels are read.
 """
 
@@ -36,13 +36,13 @@ class IndexPng:
         """Class indices of a file.
 
         Raises:
-            UserError: if it is damaged, no index image, or holds a value that is no class.
+            UserError: if it is damaged, not an index image, or contains a value of no class.
         """
         with open_image(path) as image:
             if image.mode not in _INDEX_MODES:
                 raise UserError(
-                    f"{path} is a {image.mode} picture, but labels are index PNGs (palette or greyscale, one "
-                    "class number per pixel); convert its colours to class numbers first"
+                    f"{path} is a {image.mode} image, but labels are index PNGs (palette or greyscale, one "
+                    "class number per pixel); convert its colors to class numbers first"
                 )
             labels_HW = np.array(load_pixels(image, path), dtype=np.uint8)
         return to_classes(labels_HW, self.values, self.ignore, path)
@@ -60,8 +60,8 @@ def to_classes(
     unknown = sorted(set(present.tolist()) - set(values) - set(ignore))
     if unknown:
         raise UserError(
-            f"{path} holds label {unknown[0]}, but the {len(values)} classes have the values "
-            f"{_ranges(values)} and void is {_ranges(ignore)}; mend the file or the list of classes"
+            f"{path} contains label {unknown[0]}, but the {len(values)} classes have the values "
+            f"{_ranges(values)} and void is {_ranges(ignore)}; fix the file or the list of classes"
         )
     if values == tuple(range(len(values))) and set(ignore) <= {VOID}:
         return labels_HW
@@ -71,15 +71,15 @@ def to_classes(
 
 
 def open_image(path: Path) -> Image.Image:
-    """An image whose header is read.
+    """An image of which the header has been read.
 
     Raises:
-        UserError: if the file is missing, unreadable or no image.
+        UserError: if the file is missing, unreadable or not an image.
     """
     try:
         return Image.open(path)
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no image that can be read; fetch it again") from error
+        raise UserError(f"{path} is not an image that can be read; download it again") from error
     except OSError as error:
         raise UserError(
             f"{path} cannot be opened ({error.strerror or error}); check the data root"
@@ -90,12 +90,12 @@ def load_pixels(image: Image.Image, path: Path) -> Image.Image:
     """The same image with all its pixels decoded.
 
     Raises:
-        UserError: if the file is cut off or damaged.
+        UserError: if the file is truncated or damaged.
     """
     try:
         image.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); fetch it again") from error
+        raise UserError(f"{path} is damaged ({error}); download it again") from error
     return image
 
 
@@ -109,10 +109,10 @@ def load_matlab(path: Path, variable: str) -> np.ndarray:
         raise UserError(f"{path} is missing; check the data root")
     try:
         return loadmat(path, variable_names=[variable])[variable]
-    # SciPy's reader lets errors of every kind through when a file is cut off or no MATLAB file at all.
+    # SciPy's reader raises errors of every kind when a file is truncated or not a MATLAB file.
     except Exception as error:
         raise UserError(
-            f"{path} is no whole MATLAB file with {variable} ({error}); fetch it again"
+            f"{path} is not a complete MATLAB file with {variable} ({error}); download it again"
         ) from error
 
 

@@ -1,12 +1,12 @@
-"""Colours of label maps."""
+"""Colors of label maps."""
 
 import numpy as np
 
 
 def voc_palette() -> np.ndarray:
-    """The colour map of PASCAL VOC's label PNGs, (256, 3) uint8 RGB.
+    """The color map of PASCAL VOC's label PNGs, (256, 3) uint8 RGB.
 
-    A label's bits are dealt out to the red, green and blue channel in turn, least significant first, and
+    The bits of a label are assigned to the red, green and blue channel in turn, least significant first, and
     fill each channel from its highest bit down (VOC development kit, `VOClabelcolormap`).
     """
     labels = np.arange(256)

@@ -22,9 +22,9 @@ class DataProtocol:
 
     Args:
         name: key in `PROTOCOLS`, or the name in a folder's `dataset.toml`.
-        test: images that neither trained nor chose anything, where the source has them.
-        tasks: task name -> `Task`, in the order that was asked for.
-        palette: (256, 3) uint8 RGB colours of the labels of any task.
+        test: images used neither for training nor for selection, where the source has them.
+        tasks: task name -> `Task`, in the requested order.
+        palette: (256, 3) uint8 RGB colors of the labels of any task.
         synthetic: whether the images were drawn by a program.
         digest: of everything that is read: files, sizes, reader version, chosen subset.
         sources: name of a published data set -> folder it was found in.
@@ -59,12 +59,12 @@ def build_protocol(
         name: one of `PROTOCOLS`.
         root: the data root; `figures` needs none.
         tasks: tasks to read, all of the source if not given; images labelled for none of them are left
-            out. `boundaries` can be asked for wherever `semseg` is labelled.
-        cache_dir: folder of decoded data, filled if need be; None decodes at every read.
+            out. `boundaries` is available wherever `semseg` is labelled.
+        cache_dir: folder of decoded data, filled if necessary; None decodes at every read.
         progress: draw progress bars on the console.
 
     Raises:
-        UserError: for an unknown name, data that is missing or incomplete, or a task it has no labels for.
+        UserError: for an unknown name, data that is missing or incomplete, or a task without labels.
     """
     if name not in PROTOCOLS:
         raise unknown_name("data protocol", name, PROTOCOLS)
@@ -125,7 +125,7 @@ def _file_datasets(
     datasets = [FileDataset(group, tuple(tasks)) for group in groups]
     labelled = {task for dataset in datasets for task in dataset.tasks}
     for task in tasks:
-        # Test images are only looked at where there are some.
+        # Not every protocol has test images.
         if task not in labelled and split != "test":
             raise UserError(
                 f"protocol {name}: no image of {split} is labelled for {task}; leave the task out"

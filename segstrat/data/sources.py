@@ -9,7 +9,7 @@ from segstrat.data.readers import folder, lip, person_part, sbd, voc
 from segstrat.tasks import Task
 
 Group = Sequence[Item]
-"""Items of one source; a split that joins sources has several groups."""
+"""Items of one source; a split that combines sources has several groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Source:
         folders: name of each published data set -> folder it was found in.
         official: split -> number of images in the publication.
         portion: share of the training images that the protocol uses.
-        name: the data's own name, where it has one besides the protocol's.
+        name: name of the data, where it has one besides the protocol's.
         synthetic: whether the images were drawn by a program.
     """
 
@@ -37,7 +37,7 @@ class Source:
 
 
 def figures(_: Path | None, cache_dir: Path | None) -> Source:
-    """The embedded data, drawn into the cache on first use; a data root is only for reading."""
+    """The embedded data, drawn into the cache on first use; a data root is only read."""
     # The drawing code is large, and only this protocol needs it.
     from segstrat.data.figures import CLASSES, PARTS, ensure_figures
 

@@ -1,4 +1,4 @@
-"""Mistakes in the data: one sentence that names the file, the problem and the mend."""
+"""Mistakes in the data: one sentence that names the file, the problem and the fix."""
 
 import os
 import stat
@@ -42,13 +42,13 @@ def test_a_truncated_image(voc_root: Path, trees) -> None:
     replace(voc_root / VOC / "SegmentationClass/t2.png", trees.index_png(np.zeros((200, 200))))
     message = message_of_building(voc_root)
     assert message.startswith(f"{path} is damaged (")
-    assert message.endswith("fetch it again")
+    assert message.endswith("download it again")
 
 
 def test_an_image_that_is_none(voc_root: Path) -> None:
     path = voc_root / VOC / "JPEGImages/t2.jpg"
     replace(path, b"<html>404</html>")
-    assert message_of_building(voc_root) == f"{path} is no image that can be read; fetch it again"
+    assert message_of_building(voc_root) == f"{path} is not an image that can be read; download it again"
 
 
 def test_a_truncated_mask(voc_root: Path, trees) -> None:
@@ -70,7 +70,7 @@ def test_a_label_that_is_no_class(voc_root: Path, trees) -> None:
     path = voc_root / VOC / "SegmentationClass/t1.png"
     replace(path, trees.index_png(np.full((6, 8), 23)))
     assert message_of_building(voc_root) == (
-        f"{path} holds label 23, but the 21 classes have the values 0–20 and void is 255; mend the file or "
+        f"{path} contains label 23, but the 21 classes have the values 0–20 and void is 255; fix the file or "
         "the list of classes"
     )
 
@@ -80,14 +80,14 @@ def test_a_mask_in_colours(voc_root: Path) -> None:
     path.unlink()
     Image.new("RGB", (8, 6), (128, 0, 0)).save(path)
     message = message_of_building(voc_root)
-    assert message.startswith(f"{path} is a RGB picture, but labels are index PNGs")
-    assert message.endswith("convert its colours to class numbers first")
+    assert message.startswith(f"{path} is a RGB image, but labels are index PNGs")
+    assert message.endswith("convert its colors to class numbers first")
 
 
 def test_an_empty_split_list(voc_root: Path) -> None:
     path = voc_root / VOC / "ImageSets/Segmentation/train.txt"
     replace(path, b"\n \n")
-    assert message_of_building(voc_root) == f"split list {path} is empty; it holds one image id a line"
+    assert message_of_building(voc_root) == f"split list {path} is empty; it must contain one image id per line"
 
 
 def test_an_id_that_is_listed_twice(voc_root: Path) -> None:
@@ -109,7 +109,7 @@ def test_ids_without_files(voc_root: Path) -> None:
         (voc_root / VOC / f"JPEGImages/{name}.jpg").unlink()
     message = message_of_building(voc_root)
     assert message.startswith(f"{voc_root / VOC}/JPEGImages/t1.jpg (No such file or directory) and 1 more")
-    assert "take their ids off the split list" in message
+    assert "remove their ids from the split list" in message
 
 
 def test_an_id_without_a_mask(voc_root: Path) -> None:
@@ -142,7 +142,7 @@ def test_a_root_that_is_a_link_to_itself(tmp_path: Path) -> None:
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(
-        UserError, match=r"nowhere cannot be read \(No such file or directory\); give a data root"
+        UserError, match=r"nowhere cannot be read \(No such file or directory\); give a readable data root"
     ):
         build_protocol("voc", tmp_path / "nowhere")
 
@@ -183,7 +183,7 @@ def test_a_truncated_matlab_file(trees, length: int) -> None:
     path = trees.root / "benchmark_RELEASE/dataset/cls/s1.mat"
     replace(path, path.read_bytes()[:length])
     message = message_of_building(trees.root, "d1")
-    assert message.startswith(f"{path} is no whole MATLAB file with GTcls")
+    assert message.startswith(f"{path} is not a complete MATLAB file with GTcls")
 
 
 def test_a_matlab_file_of_something_else(trees) -> None:
@@ -197,10 +197,10 @@ def test_a_matlab_file_of_something_else(trees) -> None:
     assert message_of_building(trees.root, "d1").startswith(f"{path} has no label map in GTcls.Segmentation")
     path.unlink()
     scipy.io.savemat(path, {"GTinst": np.zeros((6, 8))})
-    assert message_of_building(trees.root, "d1").startswith(f"{path} is no whole MATLAB file with GTcls")
+    assert message_of_building(trees.root, "d1").startswith(f"{path} is not a complete MATLAB file with GTcls")
 
 
 def test_a_label_out_of_range_in_a_matlab_file(trees) -> None:
     trees.voc(["v1"], ["v2"])
     trees.sbd(["s1"], ["s2"], label=23)
-    assert "s1.mat holds label 23, but the 21 classes" in message_of_building(trees.root, "d1")
+    assert "s1.mat contains label 23, but the 21 classes" in message_of_building(trees.root, "d1")

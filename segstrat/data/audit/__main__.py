@@ -20,13 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 if the data may be trained on, 1 if not, 2 if it cannot be found."""
     parser = argparse.ArgumentParser(
         prog="python -m segstrat.data.audit",
-        description="Reads every image and label of a protocol and says what is wrong with them.",
+        description="Reads every image and label of a protocol and reports errors and warnings.",
     )
     parser.add_argument("protocol", help="name of the protocol, for example d1")
     parser.add_argument(
         "--root", type=Path, default=os.environ.get("SEGSTRAT_DATA"), help="data root ($SEGSTRAT_DATA)"
     )
-    parser.add_argument("--cache-dir", type=Path, help="where the stamp is left (default: the user's cache)")
+    parser.add_argument(
+        "--cache-dir", type=Path, help="folder of the audit's stamp (default: the user's cache)"
+    )
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     try:

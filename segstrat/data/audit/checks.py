@@ -1,7 +1,7 @@
 """Checks of a protocol's data before anything trains on it.
 
-`python -m segstrat.data.audit d1 --root DIR` reads every file and leaves a stamp; a study reads a few, or the
-stamp.
+`python -m segstrat.data.audit d1 --root DIR` reads every file and leaves a stamp; a study reads a few
+files, or the stamp.
 """
 
 import hashlib
@@ -33,11 +33,11 @@ def audit(
     """Checks that files decode, sizes agree, labels are classes, counts are official, and no split leaks.
 
     A quick audit decodes `QUICK_IMAGES` images of each split, unless a full one of the same files, sizes and
-    reader version left its stamp: then that one's findings are returned.
+    reader version left its stamp: then the findings of that one are returned.
 
     Args:
         full: decode every image, count the classes' pixels, compare images across splits by content.
-        cache_dir: where stamps are looked for, and left by a full audit; None: nowhere.
+        cache_dir: folder of the stamps, which a full audit writes; None: no stamps.
         progress: draw a progress bar.
     """
     folder = None if cache_dir is None else Path(cache_dir) / "audits"
@@ -107,7 +107,7 @@ def _shared_ids(splits: Mapping[str, Dataset]) -> list[str]:
             if shared:
                 more = f" and {len(shared) - 1} more" if len(shared) > 1 else ""
                 found.append(
-                    f"{left} and {right} share {shared[0]}{more}; take what they share off one of the lists"
+                    f"{left} and {right} share {shared[0]}{more}; remove these from one of the lists"
                 )
     return found
 
@@ -119,7 +119,7 @@ def _same_images(readings: Sequence[_Reading]) -> list[str]:
         other = first.setdefault(reading.digest, reading) if reading.digest else reading
         if other.split != reading.split and other.id != reading.id:
             found.append(
-                f"{reading.id} of {reading.split} is pixel by pixel {other.id} of {other.split}; drop one"
+                f"{reading.id} of {reading.split} is pixel by pixel {other.id} of {other.split}; remove one"
             )
     return found
 

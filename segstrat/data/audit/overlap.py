@@ -44,7 +44,7 @@ PUBLISHED = {
 
 
 def overlaps(lists: Mapping[str, frozenset[str]]) -> list[Overlap]:
-    """A row for every published pair whose two lists are there."""
+    """One row for every published pair whose two lists are there."""
     return [
         Overlap(left, right, len(lists[left] & lists[right]), len(lists[left] - lists[right]), published)
         for (left, right), published in PUBLISHED.items()

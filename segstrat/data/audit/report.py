@@ -20,7 +20,7 @@ class AuditReport:
         full: whether every image was read, now or when the stamp was left.
         images: split -> number of images.
         labelled: task -> split -> number of images that are labelled for it.
-        errors: what no study may train on, a sentence each that names the file and the mend.
+        errors: problems that a study refuses, one sentence each that names the file and the fix.
         warnings: what a user should know.
         pixels: task -> split -> labelled pixels of each class; empty in a quick audit.
     """
@@ -61,7 +61,7 @@ def find_stamp(protocol: DataProtocol, folder: Path) -> AuditReport | None:
 
 
 def leave_stamp(report: AuditReport, protocol: DataProtocol, folder: Path) -> None:
-    """Writes the report of a full audit for later studies to find.
+    """Writes the report of a full audit for later studies.
 
     Raises:
         UserError: if the folder cannot be written.

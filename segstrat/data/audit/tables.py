@@ -11,11 +11,11 @@ from segstrat.data.audit.report import AuditReport
 from segstrat.data.protocols import DataProtocol
 
 _SHOWN = 20
-"""Messages of a kind; the rest is counted."""
+"""The first messages of a kind; the others are counted."""
 
 
 def show(report: AuditReport, protocol: DataProtocol, rows: Sequence[Overlap], console: Console) -> None:
-    """Prints splits, classes, lists that share images, and what is wrong."""
+    """Prints splits, classes, lists that share images, errors and warnings."""
     console.print(f"Protocol {escape(protocol.name)}, digest {protocol.digest}")
     console.print(_splits_table(report, protocol))
     for task in report.pixels:
@@ -29,7 +29,7 @@ def show(report: AuditReport, protocol: DataProtocol, rows: Sequence[Overlap], c
             console.print(f"{kind}: {message}", markup=False, highlight=False, soft_wrap=True)
         if len(messages) > _SHOWN:
             console.print(f"{kind}: {len(messages) - _SHOWN} more")
-    verdict = f"{len(report.errors)} errors, mend them before training" if report.errors else "no errors"
+    verdict = f"{len(report.errors)} errors, fix them before training" if report.errors else "no errors"
     console.print(f"{escape(protocol.name)}: {verdict}, {len(report.warnings)} warnings")
 
 

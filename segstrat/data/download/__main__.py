@@ -14,10 +14,10 @@ from segstrat.errors import UserError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0 if every data set is there, 1 if one is left to be fetched by hand, 2 on an error."""
+    """The command: 0 if every data set is there, 1 if one must be downloaded by hand, 2 on an error."""
     parser = argparse.ArgumentParser(
         prog="python -m segstrat.data.download",
-        description="Fetches published data sets into a data root, or says how to get them.",
+        description="Downloads published data sets into a data root, or says how to get them.",
     )
     parser.add_argument("names", nargs="+", metavar="NAME", help=f"of {', '.join(DATA_SETS)}")
     parser.add_argument(
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
-        console.print("interrupted; the same command goes on where this one stopped")
+        console.print("interrupted; run the same command again to continue")
         return 130
     return left
 

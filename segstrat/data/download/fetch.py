@@ -1,4 +1,4 @@
-"""Fetches one large file: goes on where it stopped, and is only there once its digest is right."""
+"""Downloads one large file: continues a partial download, and moves it into place if its digest is right."""
 
 import hashlib
 import shutil
@@ -16,18 +16,18 @@ from segstrat.errors import UserError
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 30
 _ROOM = 3
-"""Space wanted for each byte of an archive: the archive, what is in it, and some."""
+"""Space needed for each byte of an archive: the archive, its contents, and a reserve."""
 
 
 def fetch(url: str, target: Path, md5: str, *, progress: bool = False) -> None:
-    """Fetches `url` to `target`; a cut-off fetch is continued, a whole file with the right digest is kept.
+    """Downloads `url` to `target`; a partial download is continued, a complete file is kept.
 
     Args:
         md5: hex digest of the whole file.
 
     Raises:
-        UserError: if the host cannot be reached or stops answering, the disk is too small, or the digest is
-            another one.
+        UserError: if the host cannot be reached or stops answering, the disk is too small, or the digest
+            differs.
     """
     if target.exists() and _md5(target) == md5:
         return
@@ -37,15 +37,15 @@ def fetch(url: str, target: Path, md5: str, *, progress: bool = False) -> None:
         _continue(url, part, progress)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise UserError(
-            f"{url} cannot be fetched ({getattr(error, 'reason', error)}); run the command again to go on, "
-            f"or fetch the file by other means and put it at {target}"
+            f"{url} cannot be downloaded ({getattr(error, 'reason', error)}); run the command again to "
+            f"continue, or download the file by other means and put it at {target}"
         ) from error
     digest = _md5(part)
     if digest != md5:
         part.unlink()
         raise UserError(
-            f"{url} has the MD5 digest {digest} instead of {md5}; what was fetched is deleted, run the "
-            "command again or fetch the file from a mirror"
+            f"{url} has the MD5 digest {digest} instead of {md5}; the download was deleted, run the "
+            "command again or download the file from a mirror"
         )
     part.replace(target)
 
@@ -56,7 +56,7 @@ def _continue(url: str, part: Path, progress: bool) -> None:
     try:
         response = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
     except urllib.error.HTTPError as error:
-        # Nothing is left to send: the digest tells whether what is here is the file.
+        # The server has nothing left to send: the digest shows whether this is the file.
         if error.code == 416:
             return
         raise
@@ -88,7 +88,7 @@ def _check_space(needed: int, part: Path) -> None:
     free = shutil.disk_usage(part.parent).free
     if needed > free:
         raise UserError(
-            f"fetching and unpacking {part.stem} needs about {needed / 1e9:.1f} GB in {part.parent}, but "
+            f"downloading and unpacking {part.stem} needs about {needed / 1e9:.1f} GB in {part.parent}, but "
             f"{free / 1e9:.1f} GB are free; free some space or give another --root"
         )
 

@@ -1,4 +1,4 @@
-"""Fetches, verifies and unpacks a published data set."""
+"""Downloads, verifies and unpacks a published data set."""
 
 from pathlib import Path
 
@@ -10,13 +10,13 @@ from segstrat.errors import UserError, unknown_name
 
 
 def install(name: str, root: Path, *, progress: bool = False) -> bool:
-    """Fetches, verifies and unpacks a data set under the data root; does nothing if it is there.
+    """Downloads, verifies and unpacks a data set under the data root; does nothing if it is already there.
 
     Args:
         name: one of `DATA_SETS`.
 
     Returns:
-        Whether the data set is there now; false if it has to be fetched by hand.
+        Whether the data set is there now; false if it has to be downloaded by hand.
 
     Raises:
         UserError: if the name is unknown, the host cannot be reached, the digest is wrong, the archive would

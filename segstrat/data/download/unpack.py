@@ -10,10 +10,10 @@ from segstrat.progress import tracked
 
 
 def unpack(archive: Path, root: Path, inside: str, *, progress: bool = False) -> None:
-    """Unpacks a tar file and moves its folder `inside` to the same place under `root`, when it is whole.
+    """Unpacks a tar file and moves its folder `inside` to the same path under `root` once it is complete.
 
     Raises:
-        UserError: if the file is no tar archive, has a path that leads outside, or lacks the folder.
+        UserError: if the file is not a tar archive, has a path that leads outside, or lacks the folder.
     """
     part = Path(tempfile.mkdtemp(prefix="unpack-", suffix=".part", dir=root))
     try:

@@ -1,1 +1,1 @@
-"""One reader a published layout on disk: folders and split lists -> items."""
+"""One reader per published layout on disk: folders and split lists -> items."""

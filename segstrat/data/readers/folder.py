@@ -31,7 +31,7 @@ class FolderData:
     labels: dict[str, tuple[Path, IndexPng]]
 
     def items(self, split: str) -> list[Item]:
-        """Items of a split; each is labelled for every task that has a file of its id, and one at least."""
+        """Items of a split; each is labelled for every task that has a file with its id, at least one."""
         return [self._item(name) for name in read_ids(self.splits[split])]
 
     def _item(self, name: str) -> Item:
@@ -39,7 +39,7 @@ class FolderData:
             task: LabelFile(where / f"{name}.png", decode) for task, (where, decode) in self.labels.items()
         }
         present = {task: file for task, file in files.items() if file.path.exists()}
-        # Without any, all stay: the first of them is then named as missing.
+        # Without any label file, all stay: the first is then reported as missing.
         return Item(name, find_image(self.images, name), present or files)
 
 
@@ -47,7 +47,7 @@ def read(root: Path | None) -> FolderData:
     """Reads `dataset.toml` in the data root (docs/data.md shows one).
 
     Raises:
-        UserError: if it is missing, is no TOML, or a key is missing, unknown or of another type.
+        UserError: if it is missing, is not TOML, or a key is missing, unknown or of another type.
     """
     path = existing_root(root, "protocol folder") / "dataset.toml"
     try:

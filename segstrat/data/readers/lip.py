@@ -30,7 +30,7 @@ def find(root: Path | None) -> Path:
 
 
 def ids(folder: Path, split: str) -> tuple[str, ...]:
-    """Ids of `train` or `val`; the lists lie in the split's folder, in some copies one level above."""
+    """Ids of `train` or `val`; the lists are in the split's folder, in some copies one level above."""
     name = f"{split}_id.txt"
     inside = folder / _FOLDERS[split] / name
     return read_ids(inside if inside.exists() or not (folder / name).exists() else folder / name)

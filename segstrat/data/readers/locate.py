@@ -1,4 +1,4 @@
-"""Where a published data set lies under the data root: found by what a folder holds, not by its name."""
+"""Finds a published data set under the data root by the contents of a folder, not by its name."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -12,13 +12,13 @@ _DEPTH = 2
 def find_folder(
     root: Path | None, name: str, fits: Callable[[Path], bool], expected: str, prefer: str = ""
 ) -> Path:
-    """The folder that holds a data set: the data root itself, or one up to two levels below.
+    """The folder of a data set: the data root itself, or one up to two levels below.
 
     Args:
         name: of the data set, for messages.
-        fits: whether a folder is the top of the data set.
-        expected: what such a folder holds, for messages.
-        prefer: name of the folder that wins where several fit.
+        fits: whether a folder is the top folder of the data set.
+        expected: contents of such a folder, for messages.
+        prefer: name of the folder to take where several fit.
 
     Raises:
         UserError: if none fits, or several do.
@@ -28,7 +28,7 @@ def find_folder(
     if not found:
         raise UserError(
             f"no {name} in {root}: expected a folder with {expected}, at most {_DEPTH} levels below; "
-            "`python -m segstrat.data.download` fetches it or says how"
+            "`python -m segstrat.data.download` downloads it or says how"
         )
     if len(found) > 1:
         raise UserError(
@@ -53,7 +53,7 @@ def existing_root(root: Path | None, name: str) -> Path:
     """The data root as a path.
 
     Raises:
-        UserError: if none was given, or it is no folder that can be read.
+        UserError: if none was given, or it is not a readable folder.
     """
     if root is None:
         raise UserError(f"{name} needs a data root; give --data-root DIR or set SEGSTRAT_DATA")
@@ -76,5 +76,5 @@ def _subfolders(folder: Path) -> list[Path]:
             )
     except OSError as error:
         raise UserError(
-            f"folder {folder} cannot be read ({error.strerror}); give a data root that can"
+            f"folder {folder} cannot be read ({error.strerror}); give a readable data root"
         ) from error

@@ -1,4 +1,4 @@
-"""PASCAL-Part (Chen et al. 2014): raw part annotations of VOC objects, merged to six parts of people."""
+"""PASCAL-Part (Chen et al. 2014): parts of VOC objects, merged into six parts of people."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +28,13 @@ class PascalPartMat:
         """(H, W) uint8 classes 0–6.
 
         Raises:
-            UserError: if the file is damaged, or a person has a part that is unknown.
+            UserError: if the file is damaged, or a person has an unknown part.
         """
         annotation = load_matlab(path, "anno")
         try:
             return _merge(annotation["objects"][0, 0].ravel(), path)
         except (ValueError, IndexError, AttributeError) as error:
-            raise UserError(f"{path} is no PASCAL-Part annotation ({error}); fetch it again") from error
+            raise UserError(f"{path} is not a PASCAL-Part annotation ({error}); download it again") from error
 
 
 def _merge(objects: np.ndarray, path: Path) -> np.ndarray:

@@ -1,7 +1,7 @@
 """PASCAL-Person-Part (Chen et al. 2014, 2016): six body parts of the people in VOC images.
 
-Published as index PNGs; the raw annotation they were merged from, PASCAL-Part's `.mat` files, is read as
-well, with the same result classes.
+Published as index PNGs; the original annotation that they were merged from, PASCAL-Part's `.mat` files, can
+be read as well, with the same classes.
 """
 
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ PARTS = Task(
 LABELS = IndexPng(values=tuple(range(PARTS.num_classes)))
 
 _DECODERS: dict[str, Decoder] = {".png": LABELS, ".mat": PascalPartMat()}
-# The published archive keeps lists of ids and lists of paths, in a folder of their own.
+# The published archive keeps lists of ids and lists of paths, in a separate folder.
 _LISTS = ("{}_id.txt", "{}.txt", "pascal_person_part_trainval_list/{}_id.txt")
 
 
 @dataclass(frozen=True)
 class PersonPart:
-    """Where the lists and the label files lie."""
+    """The folders of the lists and the label files."""
 
     folder: Path
     labels: Path
@@ -49,17 +49,17 @@ def png_label(folder: Path, name: str) -> LabelFile:
 
 
 def find(root: Path | None) -> PersonPart:
-    """The data set under the data root: lists of ids, and beside them a folder of label files.
+    """The data set under the data root: lists of ids, and next to them a folder of label files.
 
-    Index PNGs are preferred where there are raw annotations too.
+    Index PNGs are preferred where there are original annotations as well.
     """
-    expected = "train_id.txt and val_id.txt beside a folder of index PNGs (or of raw .mat annotations)"
+    expected = "train_id.txt and val_id.txt next to a folder of index PNGs (or of original .mat annotations)"
     folder = find_folder(root, NAME, fits, expected)
     return PersonPart(folder, *_label_places(folder)[0])
 
 
 def fits(folder: Path) -> bool:
-    """Whether a folder has the lists, and beside them label files of their first id."""
+    """Whether a folder has the lists, and next to them label files of their first id."""
     return not sbd.fits(folder) and bool(_label_places(folder))
 
 
@@ -69,11 +69,11 @@ def ids(folder: Path, split: str) -> tuple[str, ...]:
 
 
 def _label_places(folder: Path) -> list[tuple[Path, str]]:
-    """Folders and suffixes of the label files that the lists speak of, index PNGs first."""
+    """Folders and suffixes of the label files that the lists name, index PNGs first."""
     lists = [_list_file(folder, split) for split in ("train", "val")]
     if lists[0] is None or lists[1] is None:
         return []
-    # The lists of other data sets are looked at too, so nothing is asked of them here.
+    # Lists of other data sets may be read here as well, so their contents are not checked.
     first = lists[0].read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0].strip()
     places = [
         folder,

@@ -29,14 +29,14 @@ class SbdMat:
         """Class indices of a file.
 
         Raises:
-            UserError: if it is damaged, or holds a value that is no class.
+            UserError: if it is damaged, or contains a value of no class.
         """
         record = load_matlab(path, "GTcls")
         try:
             labels_HW = record["Segmentation"][0, 0].astype(np.uint8)
         except (ValueError, IndexError, AttributeError) as error:
             raise UserError(
-                f"{path} has no label map in GTcls.Segmentation ({error}); fetch it again"
+                f"{path} has no label map in GTcls.Segmentation ({error}); download it again"
             ) from error
         return to_classes(labels_HW, self.values, (VOID,), path)
 

@@ -118,7 +118,7 @@ def test_an_image_of_two_splits_is_an_error(voc_root: Path) -> None:
     path.unlink()
     path.write_text("v00\nt03\nt04\n")
     report = audit(build_protocol("voc", voc_root))
-    assert report.errors == ["train and val share t03 and 1 more; take what they share off one of the lists"]
+    assert report.errors == ["train and val share t03 and 1 more; remove these from one of the lists"]
 
 
 def test_the_same_pixels_under_another_name_are_noticed(voc_root: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_same_pixels_under_another_name_are_noticed(voc_root: Path) -> None:
     (images / "v07.jpg").unlink()
     (images / "v07.jpg").write_bytes((images / "t11.jpg").read_bytes())
     report = audit(build_protocol("voc", voc_root), full=True)
-    assert "v07 of val is pixel by pixel t11 of train; drop one" in report.warnings
+    assert "v07 of val is pixel by pixel t11 of train; remove one" in report.warnings
 
 
 def test_leakage_across_tasks_and_sources_is_an_error(trees) -> None:
@@ -144,7 +144,7 @@ def test_leakage_across_tasks_and_sources_is_an_error(trees) -> None:
         for task in tasks:
             trees.write(f"{task}/{name}.png", trees.index_png(np.zeros((6, 8))))
     report = audit(build_protocol("folder", trees.root))
-    assert "train and val share b; take" in report.errors[0]
+    assert "train and val share b; remove" in report.errors[0]
 
 
 def test_a_full_audit_leaves_a_stamp_that_a_quick_one_finds(voc_root: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_file_on_a_disk_is_fetched_too(tmp_path: Path) -> None:
 def test_an_interrupted_fetch_is_resumed(server, tmp_path: Path, ranges: bool) -> None:
     server.break_after, server.ranges = 300_000, ranges
     target = tmp_path / "data.tar"
-    with pytest.raises(UserError, match=r"after 300,000 of 1,024,000 bytes.*run the command again to go on"):
+    with pytest.raises(UserError, match=r"after 300,000 of 1,024,000 bytes.*run the command again to continue"):
         fetch(server.url, target, md5(server.content))
     assert not target.exists()
     fetch(server.url, target, md5(server.content))
@@ -59,7 +59,7 @@ def test_a_wrong_digest_keeps_nothing(server, tmp_path: Path) -> None:
 def test_a_host_that_is_not_there_is_said(server, tmp_path: Path) -> None:
     server.close()
     target = tmp_path / "data.tar"
-    with pytest.raises(UserError, match=r"cannot be fetched .*refused.*put it at") as raised:
+    with pytest.raises(UserError, match=r"cannot be downloaded .*refused.*put it at") as raised:
         fetch(server.url, target, md5(server.content))
     assert str(target) in str(raised.value)
 
