@@ -42,6 +42,13 @@ def summed_counts(counts: Mapping[str, int], device: torch.device) -> dict[str, 
     return dict(zip(counts, total.tolist(), strict=True))
 
 
+def any_process(flag: bool, device: torch.device) -> bool:
+    """Whether the flag is set in any process; all of them must ask."""
+    if world_size() == 1:
+        return flag
+    return bool(summed(torch.tensor(int(flag), device=device)))
+
+
 def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces each gradient by the sum over all processes; a process without one contributes zero.
 

@@ -1,11 +1,13 @@
 """Losses and confusion matrices of one pass over images, kept on the device until its end."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from segstrat import distributed
+from segstrat.image_counter import ImageCounter
 from segstrat.metrics import ConfusionMatrix
 from segstrat.objective import TaskOutput
 from segstrat.records import SplitScore
@@ -29,11 +31,19 @@ class EpochMetrics:
             torch.full((), -1, dtype=torch.int64, device=device),
         )
 
-    def add(self, outputs: Mapping[str, TaskOutput]) -> None:
-        """Adds the predictions and pixel losses of some images."""
+    def add(self, outputs: Mapping[str, TaskOutput], counter: ImageCounter | None = None) -> None:
+        """Adds the predictions and pixel losses of some images.
+
+        Args:
+            counter: also gets the pixel counts of each image.
+        """
         for task, output in outputs.items():
             self.loss_sums[task] += output.plain_losses.detach().sum(dtype=torch.float64)
-            self.matrices[task].update(output.logits.detach(), output.target)
+            matrix, logits = self.matrices[task], output.logits.detach()
+            if counter is None:
+                matrix.update(logits, output.target)
+            else:
+                counter.add(task, output.ids, matrix.update_by_image(logits, output.target))
 
     def note_finite(self, loss: torch.Tensor, step: int) -> None:
         """Remembers the first step whose loss is not finite, without waiting for the device."""
@@ -74,3 +84,8 @@ class EpochMetrics:
                 )
             )
         return tuple(scores)
+
+    def constant_miou(self) -> dict[str, float]:
+        """mIoU of the best constant prediction of each task that has labelled pixels."""
+        values = {task: matrix.compute()["constant_miou"] for task, matrix in self.matrices.items()}
+        return {task: value for task, value in values.items() if not math.isnan(value)}

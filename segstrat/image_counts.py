@@ -50,7 +50,7 @@ class ImageCounts:
         sums = [
             counts[rows].sum(axis=0, dtype=np.int64) for counts in (self.hits, self.labeled, self.predicted)
         ]
-        return _mean_iou(*sums)
+        return mean_iou(*sums)
 
     def half_mious(self) -> dict[str, float]:
         """mIoU over each half of the images; `image_half` says which image is in which."""
@@ -66,6 +66,15 @@ class ImageCounts:
         """mIoU of the best constant prediction: the most frequent class everywhere."""
         labeled = self.labeled.sum(axis=0, dtype=np.int64)
         return best_constant_miou(labeled)
+
+
+def mean_iou(
+    hits: NDArray[np.integer], labeled: NDArray[np.integer], predicted: NDArray[np.integer]
+) -> float:
+    """Mean IoU over the classes that are labeled or predicted; from pixel counts (C,), NaN without any."""
+    union = labeled + predicted - hits
+    known = union > 0
+    return float((hits[known] / union[known]).mean()) if known.any() else float("nan")
 
 
 def best_constant_miou(labeled: NDArray[np.integer] | Sequence[int]) -> float:
@@ -126,12 +135,6 @@ def _read(arrays: Mapping[str, np.ndarray], prefix: str) -> ImageCounts:
     if not len(ids) == len(hits) == len(labeled) == len(predicted):
         raise ValueError(f"the arrays of {prefix} differ in length")
     return ImageCounts(ids, hits, labeled, predicted)
-
-
-def _mean_iou(hits: Counts, labeled: Counts, predicted: Counts) -> float:
-    union = labeled + predicted - hits
-    known = union > 0
-    return float((hits[known] / union[known]).mean()) if known.any() else float("nan")
 
 
 def _smallest(counts: Counts) -> np.ndarray:

@@ -7,9 +7,11 @@ from typing import TypedDict
 import torch
 
 from segstrat.errors import UserError
+from segstrat.image_counts import best_constant_miou, mean_iou
 
 _CHUNK = 1 << 16  # pixels whose running maximum stays in a core's cache
-_LANES = 256  # copies of the histogram on an accelerator, so that atomic additions rarely meet
+_LANES = 256  # copies of the histogram on an accelerator, so that atomic additions rarely collide
+_COPIED_BINS = 1 << 20  # most bins of all copies together
 
 
 class Scores(TypedDict):
@@ -20,14 +22,15 @@ class Scores(TypedDict):
     pixel_accuracy: float
     class_accuracy: float
     iou: tuple[float, ...]
+    constant_miou: float
 
 
 class ConfusionMatrix:
-    """Counts of (label, prediction) pairs; lives on a device and is updated without waiting for it.
+    """Counts of (label, prediction) pairs on a device, updated without waiting for it.
 
     Args:
         num_classes: at most 256.
-        ignore_index: label of void pixels. Their predictions are counted apart, in an overflow row.
+        ignore_index: label of void pixels. Their predictions are counted separately, in an extra row.
         device: of the counts; `update` takes tensors of the same device.
     """
 
@@ -56,7 +59,6 @@ class ConfusionMatrix:
         """Sets every count to zero."""
         self._bins.zero_()
 
-    @torch.no_grad()
     def update(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> None:
         """Adds the pixels of a batch.
 
@@ -67,6 +69,28 @@ class ConfusionMatrix:
         Raises:
             ValueError: if the shapes do not fit each other or `num_classes`.
         """
+        cells = self._cells(predictions, target_BHW)
+        self._bins += _histogram(cells.flatten(), self._bins.numel()).view_as(self._bins)
+
+    def update_by_image(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
+        """Adds the pixels of a batch, as `update` does.
+
+        Returns:
+            (B, 3, C) int64: for each image and class, the pixels with that label and prediction, with that
+            label, and with that prediction; without void pixels.
+        """
+        cells = self._cells(predictions, target_BHW)
+        images, bins = len(cells), self._bins.numel()
+        first = torch.arange(0, images * bins, bins, dtype=torch.int32, device=cells.device)
+        counts = _histogram((cells.flatten(1) + first[:, None]).flatten(), images * bins)
+        counts = counts.view(images, *self._bins.shape)
+        self._bins += counts.sum(0)
+        matrices = counts[:, : self.num_classes]
+        return torch.stack([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
+
+    @torch.no_grad()
+    def _cells(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
+        """Index (B, H, W) int32 of each pixel's cell in the matrix."""
         expected = (target_BHW.shape[0], self.num_classes, *target_BHW.shape[1:])
         if predictions.ndim == target_BHW.ndim + 1 and predictions.shape == expected:
             predictions = _argmax(predictions)
@@ -81,8 +105,7 @@ class ConfusionMatrix:
         rows = torch.where(labels == self.ignore_index, void, invalid)
         rows = torch.where((labels >= 0) & (labels < classes), labels, rows)
         known = (columns >= 0) & (columns < classes)
-        cells = torch.where(known, rows * classes + columns, invalid * classes)
-        self._bins += _histogram(cells.flatten(), self._bins.numel()).view_as(self._bins)
+        return torch.where(known, rows * classes + columns, invalid * classes)
 
     def merge(self, other: "ConfusionMatrix") -> None:
         """Adds the counts of another matrix of the same classes."""
@@ -100,7 +123,8 @@ class ConfusionMatrix:
         `iou` is that of VOC: intersection over union of the labelled pixels, per class, NaN for a class that
         is neither labelled nor predicted there; `miou` is the mean of the others (thesis Eq. 5.1).
         `miou_thesis` counts predictions on void pixels into the union, as the thesis code did.
-        `class_accuracy` is the mean recall of the labelled classes.
+        `class_accuracy` is the mean recall of the labelled classes. `constant_miou` is the mIoU of the best
+        constant prediction on these labels.
 
         Raises:
             UserError: if a label or a prediction was neither a class nor `ignore_index`.
@@ -115,11 +139,13 @@ class ConfusionMatrix:
         hits, labelled, predicted = matrix.diag(), matrix.sum(1), matrix.sum(0)
         iou = hits / (labelled + predicted - hits)
         return {
-            "miou": _mean(iou),
+            # Through the function that sums over single images, so that both agree to the last bit.
+            "miou": mean_iou(*(counts.long().numpy() for counts in (hits, labelled, predicted))),
             "miou_thesis": _mean(hits / (labelled + predicted + void - hits)),
             "pixel_accuracy": float(hits.sum() / labelled.sum()),
             "class_accuracy": _mean(hits / labelled),
             "iou": tuple(iou.tolist()),
+            "constant_miou": best_constant_miou(labelled.long().numpy()),
         }
 
 
@@ -160,8 +186,9 @@ def _histogram(cells: torch.Tensor, bins: int) -> torch.Tensor:
 
 def _scattered_histogram(cells: torch.Tensor, bins: int) -> torch.Tensor:
     """As `torch.bincount`, which on CUDA would wait for the device to learn the largest value."""
-    lanes = torch.arange(len(cells), device=cells.device) % _LANES
-    counts = torch.zeros(_LANES * bins, dtype=torch.int32, device=cells.device)
+    copies = max(1, min(_LANES, _COPIED_BINS // bins))
+    lanes = torch.arange(len(cells), device=cells.device) % copies
+    counts = torch.zeros(copies * bins, dtype=torch.int32, device=cells.device)
     ones = torch.ones(1, dtype=torch.int32, device=cells.device).expand(len(cells))
     counts.scatter_add_(0, lanes * bins + cells, ones)
-    return counts.view(_LANES, bins).sum(0, dtype=torch.int64)
+    return counts.view(copies, bins).sum(0, dtype=torch.int64)

@@ -25,12 +25,14 @@ class TaskOutput:
         target: (B, H, W) labels.
         losses: (B, H, W) of each pixel, which training minimizes; with label smoothing.
         plain_losses: (B, H, W), which are reported; without it.
+        ids: names of the images.
     """
 
     logits: torch.Tensor
     target: torch.Tensor
     losses: torch.Tensor
     plain_losses: torch.Tensor
+    ids: list[str]
 
 
 class Objective:
@@ -58,9 +60,10 @@ class Objective:
         """
         with self.machine.autocast():
             logits = self.model(normalize(batch.images), tasks=batch.labelled_tasks(), rows=batch.rows)
-        return {name: self._output(name, logits[name], batch.targets(name)) for name in logits}
+        return {name: self._output(name, logits[name], batch) for name in logits}
 
-    def _output(self, name: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor) -> TaskOutput:
+    def _output(self, name: str, logits_BCHW: torch.Tensor, batch: Batch) -> TaskOutput:
+        target_BHW = batch.targets(name)
         ignore = self.tasks[name].ignore_index
         smoothing = self.label_smoothing if self.model.training else 0.0
         losses_BHW = pixel_losses(logits_BCHW, target_BHW, ignore, label_smoothing=smoothing)
@@ -68,7 +71,8 @@ class Objective:
         if smoothing:
             with torch.no_grad():
                 plain_BHW = pixel_losses(logits_BCHW, target_BHW, ignore)
-        return TaskOutput(logits_BCHW, target_BHW, losses_BHW, plain_BHW)
+        ids = [batch.ids[row] for row in batch.indices[name]]
+        return TaskOutput(logits_BCHW, target_BHW, losses_BHW, plain_BHW, ids)
 
     def valid_pixels(self, batch: Batch) -> dict[str, torch.Tensor]:
         """Labelled pixels of each task in the whole batch, over all processes; 0-dim int64."""

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -29,10 +29,11 @@ class SplitScore:
 
     `miou` follows the VOC protocol (void pixels count nowhere); `miou_thesis` counts predictions on void
     pixels into the union, as the thesis code does, so that its tables can be compared.
-    Classes that neither occur nor are predicted have IoU None and are left out of the mean.
+    Classes that neither occur nor are predicted have IoU None and are left out of the mean. The test split,
+    where the data has one, is scored at the last epoch only.
     """
 
-    split: Literal["train", "val"]
+    split: Literal["train", "val", "test"]
     task: str
     loss: float
     miou: float
@@ -97,6 +98,9 @@ class TrialFacts:
         dropout_modules: dropout layers in the built model.
         init_digest: of all parameters before pre-trained weights; equal for paired arms of one seed.
         weights_digest: SHA-256 of the pre-trained weights' file, empty without one.
+        test_images: 0 where the data has no test split.
+        constant_miou: task -> split -> mIoU of the best constant prediction, from the labels; known once the
+            split was scored.
     """
 
     num_parameters: int
@@ -109,11 +113,16 @@ class TrialFacts:
     val_images: int
     device: str
     precision: str
+    test_images: int = 0
+    constant_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:
     """Writes the trial's facts and all its reports so far, atomically."""
-    content = {"facts": dataclasses.asdict(facts), "reports": [report.to_dict() for report in reports]}
+    content = {
+        "facts": _without_nan(dataclasses.asdict(facts)),
+        "reports": [report.to_dict() for report in reports],
+    }
     write_object(store, RECORDS, content)
 
 

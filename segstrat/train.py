@@ -10,13 +10,14 @@ from segstrat import distributed
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.loading.batch import Batch
-from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.epoch_metrics import EpochMetrics
+from segstrat.image_counter import ImageCounter
+from segstrat.image_counts import read_counts, write_counts
 from segstrat.machine import Machine
 from segstrat.models.segmenter import Segmenter
 from segstrat.objective import Objective
 from segstrat.optim import COMMON, AsynchronousUpdate, Update
-from segstrat.records import EpochReport, write_records
+from segstrat.records import EpochReport, SplitScore, write_records
 from segstrat.store import Store
 from segstrat.trial import Trial, build_trial
 
@@ -53,20 +54,41 @@ def train(
     )
     trial = build_trial(config, machine, protocol, model)
     reports = trial.resume(store) if store is not None else []
-    writes = store is not None and distributed.rank() == 0
-    if reports and store is not None and writes:
-        # The process before this one may have died between the checkpoint and the records.
-        write_records(store, trial.facts, reports)
+    if store is not None and reports:
+        _repair(trial, store, reports)
     for epoch in range(len(reports), config.epochs):
         if reports and reports[-1].status == "diverged":
             return
         report = _run_epoch(trial, epoch)
         reports.append(report)
-        if store is not None and writes:
+        if store is not None and distributed.rank() == 0:
+            if report.status == "completed":
+                write_counts(store, trial.image_counts)
             if report.status != "running" or (epoch + 1) % checkpoint_every == 0:
                 trial.save(store, reports)
+            # Last, because a trial whose records say completed has all its other files.
             write_records(store, trial.facts, reports)
         yield report
+
+
+def _repair(trial: Trial, store: Store, reports: list[EpochReport]) -> None:
+    """Writes what a process that died after its checkpoint left unwritten."""
+    first = distributed.rank() == 0
+    missing = first and reports[-1].status == "completed" and not _has_counts(store)
+    # The first process decides for all, because they evaluate together.
+    if distributed.any_process(missing, trial.objective.machine.torch_device):
+        score_splits(trial, final=True)
+        if first:
+            write_counts(store, trial.image_counts)
+    if first:
+        write_records(store, trial.facts, reports)
+
+
+def _has_counts(store: Store) -> bool:
+    try:
+        return bool(read_counts(store))
+    except ValueError:
+        return False
 
 
 def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
@@ -84,7 +106,7 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
     if (step := metrics.first_bad_step()) is not None:
         status, message = "diverged", f"the loss was not finite at step {step} of epoch {epoch + 1}"
     elif last or (epoch + 1) % config.validate_every == 0:
-        scores += evaluate(trial.objective, trial.val_loader).scores("val")
+        scores += score_splits(trial, final=last)
     head = trial.update.groups[-1]
     return EpochReport(
         epoch=epoch + 1,
@@ -97,6 +119,26 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
         data_wait=loader.wait_seconds / training_seconds,
         message=message,
     )
+
+
+def score_splits(trial: Trial, *, final: bool) -> tuple[SplitScore, ...]:
+    """Scores on the validation split; at the final epoch also on the test split, and image by image."""
+    objective = trial.objective
+    loaders = {"val": trial.val_loader}
+    if final and trial.test_loader is not None:
+        loaders["test"] = trial.test_loader
+    scores: tuple[SplitScore, ...] = ()
+    for split, loader in loaders.items():
+        device = objective.machine.torch_device
+        counter = ImageCounter(loader.dataset, objective.tasks, device) if final else None
+        metrics = evaluate(objective, loader, counter)
+        constant = metrics.constant_miou()
+        trial.note_constant_miou(split, constant)
+        # Test images need not be labelled for every task.
+        scores += tuple(score for score in metrics.scores(split) if split == "val" or score.task in constant)
+        for task, counts in counter.compute().items() if counter else ():
+            trial.image_counts[task, split] = counts
+    return scores
 
 
 def train_one_epoch(
@@ -138,12 +180,18 @@ def train_one_epoch(
 # Validation images have sizes of their own: each would be compiled, and recorded as a graph, anew.
 @torch.compiler.set_stance("force_eager")
 @torch.inference_mode()
-def evaluate(objective: Objective, loader: EvalLoader) -> EpochMetrics:
-    """Scores every labelled pixel of every image once, at native resolution."""
+def evaluate(
+    objective: Objective, loader: Iterable[Batch], counter: ImageCounter | None = None
+) -> EpochMetrics:
+    """Scores every labelled pixel of every image once, at native resolution.
+
+    Args:
+        counter: also gets the pixel counts of each image.
+    """
     objective.model.eval()
     metrics = EpochMetrics.empty(objective.tasks, objective.machine.torch_device)
     for batch in loader:
-        metrics.add(objective.outputs(batch))
+        metrics.add(objective.outputs(batch), counter)
     return metrics.over_all_processes()
 
 

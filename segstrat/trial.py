@@ -1,8 +1,8 @@
 """`Trial`: what one training run holds between epochs; built from a config, saved and restored."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from segstrat.data.loading.device_loader import DeviceTrainLoader
 from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
+from segstrat.image_counts import ImageCounts
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.models.segmenter import Segmenter
@@ -38,12 +39,22 @@ class Trial:
     update: Update
     train_loader: TrainLoader
     val_loader: EvalLoader
+    test_loader: EvalLoader | None
     facts: TrialFacts
+    image_counts: dict[tuple[str, str], ImageCounts] = field(default_factory=dict)
+    """By task and split; filled at the last epoch."""
 
     @property
     def model(self) -> Segmenter:
         """The model that is trained."""
         return self.objective.model
+
+    def note_constant_miou(self, split: str, values: Mapping[str, float]) -> None:
+        """Puts the mIoU of the best constant predictions on a split, by task, into the facts."""
+        known = {task: dict(splits) for task, splits in self.facts.constant_miou.items()}
+        for task, value in values.items():
+            known.setdefault(task, {})[split] = value
+        self.facts = dataclasses.replace(self.facts, constant_miou=known)
 
     def save(self, store: Store, reports: Sequence[EpochReport]) -> None:
         """Writes a checkpoint; the one of the best epoch so far is kept."""
@@ -79,6 +90,7 @@ class Trial:
                 )
         self.model.load_state_dict(state["model"])
         self.update.load_state_dict(state["update"])
+        self.facts = dataclasses.replace(self.facts, constant_miou=state["facts"]["constant_miou"])
         return [EpochReport.from_dict(report) for report in state["reports"]]
 
 
@@ -105,7 +117,7 @@ def build_trial(
     weights_digest = load_pretrained(model, config) if config.pretrained else ""
     model.to(device).to(memory_format=torch.channels_last)
     model = distributed.synchronize_batch_norm(model, device)
-    train_loader, val_loader = _loaders(config, machine, tasks, train_set, protocol.val)
+    train_loader = _train_loader(config, machine, tasks, train_set)
     groups = make_parameter_groups(model, config, images, fused=True)
     objective = Objective(model, tasks, machine, config.label_smoothing)
     if machine.compile:
@@ -119,11 +131,20 @@ def build_trial(
         data_digest=protocol.digest,
         train_images=len(train_set),
         val_images=len(protocol.val),
+        test_images=len(protocol.test) if protocol.test else 0,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision=machine.precision,
     )
     update = make_update(groups, config, len(train_loader))
-    return Trial(config, objective, update, train_loader, val_loader, facts)
+    return Trial(
+        config=config,
+        objective=objective,
+        update=update,
+        train_loader=train_loader,
+        val_loader=_eval_loader(config, machine, tasks, protocol.val),
+        test_loader=_eval_loader(config, machine, tasks, protocol.test) if protocol.test else None,
+        facts=facts,
+    )
 
 
 def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: bool) -> None:
@@ -144,33 +165,37 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
         )
 
 
-def _loaders(
-    config: TrialConfig, machine: Machine, tasks: dict[str, Task], train_set: Dataset, val_set: Dataset
-) -> tuple[TrainLoader, EvalLoader]:
-    device = machine.current_device()
-    share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+def _train_loader(
+    config: TrialConfig, machine: Machine, tasks: Mapping[str, Task], dataset: Dataset
+) -> TrainLoader:
     loader = DeviceTrainLoader if machine.device_cache else TrainLoader
-    train_loader = loader(
-        train_set,
+    return loader(
+        dataset,
         tasks=tasks,
         crop_size=config.crop_size,
         batch_size=config.batch_size * config.accumulation_steps,
         augmentation=config.augmentation,
         seed=config.seed,
         threads=machine.threads,
-        device=device,
-        **share,
+        device=machine.current_device(),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
     )
-    val_loader = EvalLoader(
-        val_set,
+
+
+def _eval_loader(
+    config: TrialConfig, machine: Machine, tasks: Mapping[str, Task], dataset: Dataset
+) -> EvalLoader:
+    return EvalLoader(
+        dataset,
         tasks=tasks,
         # The score does not depend on it, and without gradients there is memory for more.
         batch_size=max(config.batch_size, EVAL_BATCH),
         threads=machine.threads,
-        device=device,
-        **share,
+        device=machine.current_device(),
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
     )
-    return train_loader, val_loader
 
 
 def training_set(dataset: Dataset, config: TrialConfig) -> Dataset:

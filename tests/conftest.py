@@ -92,18 +92,20 @@ def striped_sample(name: str, seed: int, size: int = 48) -> Sample:
 def tiny_protocol() -> Callable[..., DataProtocol]:
     """Builds a protocol of a few 48-pixel images with three classes a task.
 
-    `mixed=True` labels every other training image for `parts` alone and the rest for `semseg` alone.
+    `mixed=True` labels every other training image for `parts` alone and the rest for `semseg` alone; its test
+    images have labels for `semseg` alone.
     """
 
-    def build(train: int = 6, val: int = 3, *, mixed: bool = False) -> DataProtocol:
+    def build(train: int = 6, val: int = 3, test: int = 0, *, mixed: bool = False) -> DataProtocol:
         samples = [striped_sample(f"train{i}", i) for i in range(train)]
         single = [("parts",) if i % 2 else ("semseg",) for i in range(train)] if mixed else None
+        tested = [striped_sample(f"test{i}", 2000 + i, size=40 + 8 * (i % 2)) for i in range(test)]
         names = ("semseg", "parts")
         return DataProtocol(
             name="tiny",
             train=MemoryDataset(samples, single),
             val=MemoryDataset([striped_sample(f"val{i}", 1000 + i) for i in range(val)]),
-            test=None,
+            test=MemoryDataset(tested, [("semseg",)] * test if mixed else None) if test else None,
             tasks={name: Task(name, 3) for name in names},
             palette=voc_palette(),
             synthetic=True,

@@ -15,6 +15,7 @@ from torch import nn
 from segstrat import distributed
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
+from segstrat.image_counts import read_counts
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.records import read_records
@@ -120,6 +121,16 @@ def trained(tiny_protocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     return root
+
+
+@pytest.mark.parametrize("trial", TASKS)
+def test_two_processes_count_every_image_once(trained: Path, trial: str):
+    counts = read_counts(Store(trained / trial))
+    _, reports = read_records(Store(trained / trial))
+    assert counts.keys() == {(task, "val") for task in TASKS[trial]}
+    for (task, split), images in counts.items():
+        assert images.ids == ("val0", "val1", "val2")
+        assert images.miou() == reports[-1].value(task, split, "miou")
 
 
 @pytest.mark.parametrize("trial", TASKS)

@@ -96,3 +96,17 @@ def test_a_damaged_file_is_one_error(maps, tmp_path):
         (tmp_path / COUNTS).write_bytes(damaged)
         with pytest.raises(ValueError, match=r"counts\.npz cannot be read"):
             read_counts(Store(tmp_path))
+
+
+def test_the_file_of_400_voc_images_is_small(tmp_path):
+    rng = np.random.default_rng(0)
+    hits, labeled, predicted = (np.zeros((400, 21), np.int64) for _ in range(3))
+    for image in range(400):
+        present = np.append(0, rng.choice(np.arange(1, 21), rng.integers(1, 4), replace=False))
+        labeled[image, present] = rng.multinomial(375 * 500, rng.dirichlet(np.ones(len(present))))
+        hits[image] = rng.binomial(labeled[image], 0.7)
+        wrong = (labeled[image] - hits[image]).sum()
+        predicted[image] = hits[image] + rng.multinomial(wrong, np.ones(21) / 21)
+    ids = tuple(f"2007_{index:06d}" for index in range(400))
+    write_counts(Store(tmp_path), {("semseg", "val"): ImageCounts(ids, hits, labeled, predicted)})
+    assert len(Store(tmp_path).read(COUNTS)) < 40_000

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from segstrat.errors import UserError
+from segstrat.image_counts import ImageCounts
 from segstrat.metrics import ConfusionMatrix, _argmax, _histogram, _scattered_histogram
 
 
@@ -106,6 +107,35 @@ def test_no_labelled_pixel_gives_nan_and_no_crash(void_only: bool):
     assert all(math.isnan(value) for value in scores["iou"])
 
 
+def test_counts_of_single_images_add_up_to_the_matrix():
+    classes = 21
+    generator = torch.Generator().manual_seed(0)
+    whole, by_image = ConfusionMatrix(classes), ConfusionMatrix(classes)
+    logits = torch.randn(4, classes, 30, 20, generator=generator)
+    target = torch.randint(0, classes, (4, 30, 20), generator=generator, dtype=torch.uint8)
+    target[:, :3] = 255
+    whole.update(logits, target)
+    pixels = by_image.update_by_image(logits, target)
+    assert torch.equal(by_image.counts, whole.counts)
+    for image, counts in enumerate(pixels):
+        alone = ConfusionMatrix(classes)
+        alone.update(logits[image : image + 1], target[image : image + 1])
+        matrix = alone.counts[:-1]
+        assert torch.equal(counts, torch.stack([matrix.diag(), matrix.sum(1), matrix.sum(0)]))
+    images = ImageCounts(tuple("abcd"), *pixels.numpy().swapaxes(0, 1))
+    assert images.miou() == whole.compute()["miou"]
+
+
+def test_the_best_constant_prediction_by_trying_all():
+    target = torch.tensor([[[0, 0, 1, 2, 2, 2, 255]]])
+    scores = []
+    for constant in range(4):
+        matrix = ConfusionMatrix(4)
+        matrix.update(torch.full_like(target, constant), target)
+        scores.append(matrix.compute())
+    assert scores[0]["constant_miou"] == max(score["miou"] for score in scores) == pytest.approx(0.5 / 3)
+
+
 def test_merging_is_adding():
     whole, parts = ConfusionMatrix(5), [ConfusionMatrix(5), ConfusionMatrix(5)]
     for seed in range(4):
@@ -171,6 +201,12 @@ def test_both_histograms_count_the_same():
         counts = histogram(cells, 42)
         assert counts.dtype == torch.int64
         assert np.array_equal(counts.numpy(), expected)
+
+
+def test_many_bins_get_fewer_copies_and_the_same_counts():
+    cells = torch.randint(0, 300_000, (5_000,), generator=torch.Generator().manual_seed(0), dtype=torch.int32)
+    counts = _scattered_histogram(cells, 300_000)
+    assert np.array_equal(counts.numpy(), np.bincount(cells.numpy(), minlength=300_000))
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import torch
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
+from segstrat.image_counts import COUNTS, read_counts
 from segstrat.machine import Machine
 from segstrat.models import build_backbone, build_model
 from segstrat.models.weights import save_backbone
@@ -114,6 +115,68 @@ def test_reports_survive_their_file(tiny_protocol, tmp_path: Path):
     assert facts["realised_weight_decay"] == 5e-4
     assert facts["train_images"] == 6
     assert reports[0].metrics()["semseg_val_miou"] == reports[0].value("semseg", "val", "miou")
+
+
+def test_the_test_split_is_scored_at_the_last_epoch_only(tiny_protocol, tmp_path: Path):
+    store = Store(tmp_path)
+    settings = config(epochs=2, tasks=("semseg", "parts"))
+    first, last = train(settings, protocol=tiny_protocol(test=3, mixed=True), store=store)
+    assert {score.split for score in first.scores} == {"train", "val"}
+    scored = {(score.split, score.task) for score in last.scores}
+    # No test image is labelled for parts.
+    assert scored == {(split, task) for split in ("train", "val") for task in settings.tasks} | {
+        ("test", "semseg")
+    }
+    assert last.value("semseg", "test", "miou") > 0
+    facts, reports = read_records(store)
+    assert reports[-1] == last
+    assert facts["test_images"] == 3
+    assert facts["constant_miou"].keys() == {"semseg", "parts"}
+    assert facts["constant_miou"]["semseg"].keys() == {"val", "test"}
+
+
+def test_counts_of_single_images_reproduce_the_scores_exactly(tiny_protocol, tmp_path: Path):
+    store = Store(tmp_path)
+    *_, last = train(config(tasks=("semseg", "parts")), protocol=tiny_protocol(test=4), store=store)
+    counts = read_counts(store)
+    assert counts.keys() == {(task, split) for split in ("val", "test") for task in ("semseg", "parts")}
+    for (task, split), images in counts.items():
+        assert images.miou() == last.value(task, split, "miou")
+    assert counts["semseg", "val"].ids == ("val0", "val1", "val2")
+    labelled = counts["semseg", "val"].labeled
+    assert labelled.sum(1).tolist() == [47 * 48] * 3, "void pixels count nowhere"
+    constant = read_records(store)[0]["constant_miou"]["semseg"]["val"]
+    by_hand = [labelled[:, k].sum() / labelled.sum() / 3 for k in range(3)]
+    assert constant == pytest.approx(max(by_hand))
+
+
+def test_lost_counts_are_computed_again_from_the_checkpoint(tiny_protocol, tmp_path: Path):
+    settings, store, protocol = config(epochs=2), Store(tmp_path), tiny_protocol(test=2)
+    list(train(settings, protocol=protocol, store=store))
+    written, (facts, reports) = store.read(COUNTS), read_records(store)
+    store.write(COUNTS, written[:-50])
+    assert list(train(settings, protocol=protocol, store=store)) == []
+    assert store.read(COUNTS) == written
+    assert read_records(store) == (facts, reports)
+
+
+def test_records_say_completed_only_after_the_counts_are_written(tiny_protocol, tmp_path: Path, monkeypatch):
+    settings, store = config(epochs=2), Store(tmp_path)
+    write = Store.write
+
+    def fail(self: Store, name: str, data: bytes) -> None:
+        if name == COUNTS:
+            raise OSError("no space")
+        write(self, name, data)
+
+    monkeypatch.setattr(Store, "write", fail)
+    with pytest.raises(OSError, match="no space"):
+        list(train(settings, protocol=tiny_protocol(), store=store))
+    assert read_records(store)[1][-1].status == "running"
+    monkeypatch.undo()
+    (last,) = train(settings, protocol=tiny_protocol(), store=store)
+    assert last.status == "completed"
+    assert read_counts(store)["semseg", "val"].miou() == last.value("semseg", "val", "miou")
 
 
 def test_validation_every_other_epoch_and_always_the_last(tiny_protocol):

@@ -100,7 +100,8 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str) -> di
         scored: dict[str, dict[int, SplitScore]] = {"train": {}, "val": {}}
         for report in record.reports:
             for score in report.scores:
-                if score.task == task:
+                # The test split is scored at the last epoch only, see `_image_values`.
+                if score.task == task and score.split in scored:
                     scored[score.split][report.epoch] = score
         known = [epoch for epoch, score in scored["val"].items() if not math.isnan(score.miou)]
         best = max(known, key=lambda epoch: (scored["val"][epoch].miou, -epoch), default=None)

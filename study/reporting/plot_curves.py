@@ -28,7 +28,9 @@ def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     for name, pretrained, setting in shown_settings(verdict):
         mask = (context.pretrained == pretrained) & (labels == setting)
         ids = context.trials.loc[mask & context.completed, "trial_id"]
-        curves = study.epochs[study.epochs["trial_id"].isin(ids) & (study.epochs["task"] == context.task)]
+        # The test split is scored at one epoch only.
+        epochs = study.epochs[study.epochs["split"] != "test"]
+        curves = epochs[epochs["trial_id"].isin(ids) & (epochs["task"] == context.task)]
         if curves.empty:
             continue
         for score in ("loss", "miou"):

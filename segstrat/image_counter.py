@@ -1,0 +1,47 @@
+"""`ImageCounter`: gathers the pixel counts of single images on the device, over all processes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from segstrat import distributed
+from segstrat.data.dataset import Dataset
+from segstrat.image_counts import ImageCounts
+from segstrat.tasks import Task
+
+
+class ImageCounter:
+    """Pixel counts of every image of a dataset.
+
+    Args:
+        dataset: its images are evaluated, by this process or another.
+        tasks: the tasks by name.
+        device: of the counts.
+    """
+
+    def __init__(self, dataset: Dataset, tasks: Mapping[str, Task], device: torch.device) -> None:
+        self._ids = dataset.ids
+        self._rows = {name: row for row, name in enumerate(dataset.ids)}
+        labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
+        self._labelled = {task: [i for i, names in enumerate(labelled) if task in names] for task in tasks}
+        self._pixels = {
+            name: torch.zeros(len(dataset), 3, task.num_classes, dtype=torch.int64, device=device)
+            for name, task in tasks.items()
+        }
+
+    def add(self, task: str, ids: Sequence[str], pixels: torch.Tensor) -> None:
+        """Adds images by name; `pixels` (B, 3, C) as from `ConfusionMatrix.update_by_image`."""
+        rows = torch.tensor([self._rows[name] for name in ids], device=pixels.device)
+        self._pixels[task].index_add_(0, rows, pixels)
+
+    def compute(self) -> dict[str, ImageCounts]:
+        """The counts by task, over all processes; without tasks that no image is labelled for."""
+        counts = {}
+        for task, rows in self._labelled.items():
+            pixels = distributed.summed(self._pixels[task]).cpu().numpy()
+            if rows:
+                hits, labeled, predicted = np.moveaxis(pixels[rows], 1, 0)
+                ids = tuple(self._ids[row] for row in rows)
+                counts[task] = ImageCounts(ids, hits, labeled, predicted)
+        return counts
