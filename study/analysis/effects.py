@@ -37,7 +37,7 @@ class FactorialEffects:
             contexts of the task.
         survivors: the same without diverged trials; None where none diverged.
         errors: the pooled error of each response and kind.
-        used: where and when the trials' values were read.
+        used: the value of each trial, and at which epoch it was read.
         seeds: seeds on which every combination was planned.
     """
 
@@ -56,16 +56,13 @@ class FactorialEffects:
         return list(dict.fromkeys(self.table["response"]))
 
 
-def factorial_effects(study: Study, task: str, floor: float = 0.0) -> list[FactorialEffects]:
+def factorial_effects(study: Study, task: str) -> list[FactorialEffects]:
     """Effects of every context of a task whose trials are a full grid of at least two settings.
-
-    Args:
-        floor: the value of a diverged trial, see `trial_values`.
 
     Returns:
         empty where the treatments were drawn from distributions, or nothing is varied.
     """
-    found = [_context_effects(study, context, floor) for context in contexts(study, task)]
+    found = [_context_effects(study, context) for context in contexts(study, task)]
     effects = [each for each in found if each is not None]
     _adjust([each.table for each in effects])
     _adjust([each.survivors for each in effects if each.survivors is not None])
@@ -83,18 +80,20 @@ def context_factors(context: Context) -> list[Factor]:
     return factors
 
 
-def _context_effects(study: Study, context: Context, floor: float) -> FactorialEffects | None:
+def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
     factors = context_factors(context)
     if not factors or any(len(factor.levels) > MOST_LEVELS for factor in factors):
         return None
     seeds = _complete_seeds(context, factors)
     if not seeds:
         return None
-    used = trial_values(study, context, floor)
+    used = trial_values(study, context)
     table, errors = _responses(context, used.values, factors, seeds)
     survivors = None
     if used.counts.get("diverged"):
-        survivors, _ = _responses(context, trial_values(study, context, None).values, factors, seeds)
+        survivors, _ = _responses(
+            context, trial_values(study, context, survivors=True).values, factors, seeds
+        )
     return FactorialEffects(
         context.task, context.label, factors, table, survivors, errors, used, tuple(seeds)
     )

@@ -19,12 +19,13 @@ from segstrat.config import REGULARIZERS
 from study.analysis.effects import MOST_LEVELS, PRETRAINED, RAW
 from study.analysis.quadratic import QuadraticSurface, difference_interval, fit_quadratic
 from study.analysis.study import Context, Study, contexts
-from study.analysis.trial_values import TrialValues, trial_values
+from study.analysis.trial_values import TrialValues, constant_score, trial_values
 
 Floats = NDArray[np.float64]
 Estimate = tuple[float, float, float]
 
 MOST_AXES = 2
+ANSWERING = "answering"
 GRID_STEPS = {1: 81, 2: 21}
 # Positive values that span more than this are read on a logarithmic axis.
 LOGARITHMIC_SPAN = 100.0
@@ -115,31 +116,30 @@ class ResponseSurfaces:
     used: TrialValues
 
 
-def response_surfaces(study: Study, task: str, floor: float = 0.0) -> list[ResponseSurfaces]:
+def response_surfaces(study: Study, task: str) -> list[ResponseSurfaces]:
     """A surface for each context and arm.
-
-    Args:
-        floor: mIoU of the best constant prediction; points nearer to it than to the arm's best value did not
-            learn.
 
     Returns:
         empty for a grid, and for more than two sampled axes.
     """
-    found = (_context_surfaces(study, context, floor) for context in contexts(study, task))
+    found = (_context_surfaces(study, context) for context in contexts(study, task))
     return [surfaces for surfaces in found if surfaces is not None]
 
 
-def _context_surfaces(study: Study, context: Context, floor: float) -> ResponseSurfaces | None:
+def _context_surfaces(study: Study, context: Context) -> ResponseSurfaces | None:
     names = [axis for axis in study.axes("treatment") if context.trials[axis].nunique() > MOST_LEVELS]
     if not 0 < len(names) <= MOST_AXES:
         return None
     axes = [SurfaceAxis.of(name, context.trials[name].astype(float)) for name in names]
     steps = np.linspace(-1.0, 1.0, GRID_STEPS[len(names)])
     grid = np.array(list(itertools.product(steps, repeat=len(names))))
-    used = trial_values(study, context, floor)
+    used = trial_values(study, context)
     trials = context.trials.assign(value=used.values)
+    if "stage" in trials:
+        # Candidates that were trained again on other seeds are no part of the design.
+        trials = trials[trials["stage"] != ANSWERING]
     arms = [
-        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, floor)
+        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, constant_score(context))
         for pretrained, of_arm in trials.groupby(trials["pretrained"].astype(bool))
     ]
     maxima = {arm.arm: arm.maximum for arm in arms if arm.maximum is not None}
@@ -164,18 +164,20 @@ def _differ(trials: pd.DataFrame, axes: Sequence[str]) -> bool:
 
 
 def arm_surface(
-    arm: str, trials: pd.DataFrame, axes: Sequence[SurfaceAxis], grid: Floats, floor: float
+    arm: str, trials: pd.DataFrame, axes: Sequence[SurfaceAxis], grid: Floats, constant: float
 ) -> ArmSurface:
     """The surface of the trials of one arm.
 
     Args:
         trials: a row per trial with the axes, `seed` and `value`.
+        constant: mIoU of the best constant prediction; points nearer to it than to the arm's best value did
+            not learn.
         grid: places at which the surface is read, scaled to [−1, 1] (m, axes).
     """
     points = point_means(trials, [axis.axis for axis in axes])
     if points.empty:
         return ArmSurface(arm, points, None)
-    points["learned"] = points["value"] > (floor + points["value"].max()) / 2
+    points["learned"] = points["value"] > (constant + points["value"].max()) / 2
     learned = points[points["learned"]]
     scaled = np.stack([axis.scale(learned[axis.axis].to_numpy(float)) for axis in axes], axis=1)
     fit = fit_quadratic(scaled, learned["value"].to_numpy(float), grid)

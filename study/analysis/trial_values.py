@@ -41,12 +41,13 @@ class TrialValues:
         return f"after {100 * self.fraction:.0f} % of each trial's epochs, before any was stopped"
 
 
-def trial_values(study: Study, context: Context, floor: float | None = 0.0) -> TrialValues:
+def trial_values(study: Study, context: Context, *, survivors: bool = False) -> TrialValues:
     """Final values, or values at the latest common point where trials were stopped.
 
+    A diverged trial counts with the floor (intention to treat).
+
     Args:
-        floor: the value of a diverged trial (that of the best constant prediction, if known); None leaves
-            diverged trials out.
+        survivors: leave diverged trials out instead.
     """
     trials = context.trials
     status = trials["status"].astype(str)
@@ -59,8 +60,15 @@ def trial_values(study: Study, context: Context, floor: float | None = 0.0) -> T
         fraction = float((stopped["epochs_run"] / stopped["epochs_budget"]).min())
         values = _values_at(study, context, fraction).where(status != "failed")
     return TrialValues(
-        values.where(status != "diverged", np.nan if floor is None else floor), fraction, counts
+        values.where(status != "diverged", np.nan if survivors else constant_score(context)), fraction, counts
     )
+
+
+def constant_score(context: Context) -> float:
+    """mIoU of the best constant prediction, 0 where it is not known."""
+    column = f"{context.task}_val_constant_miou"
+    known = context.trials[column].dropna() if column in context.trials else pd.Series(dtype=float)
+    return float(known.iloc[0]) if len(known) else 0.0
 
 
 def _values_at(study: Study, context: Context, fraction: float) -> pd.Series:

@@ -78,7 +78,8 @@ def test_a_diverged_trial_counts_with_the_floor_and_survivors_stand_beside(make_
 
     study = make_study(helps_raw_only, change=diverge)
     assert (study.trials["status"] == "diverged").sum() == 2
-    (effects,) = factorial_effects(study, "semseg", floor=0.1)
+    study.trials["semseg_val_constant_miou"] = 0.1
+    (effects,) = factorial_effects(study, "semseg")
     assert effects.used.counts["diverged"] == 2
     assert estimate(effects, RAW, "dropout") == pytest.approx(0.02 - 2 * (0.27 - 0.1) / 4, abs=1e-6)
     survivors = effects.survivors

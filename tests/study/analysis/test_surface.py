@@ -38,14 +38,15 @@ def make_study(truth=smooth, points=None, seeds=(0,), sd=0.001, roles=ROLES):
                         "trial_id": str(len(rows)), "tasks": "semseg", "pretrained": pretrained, "seed": seed,
                         "weight_decay": decay, "dropout": dropout, "status": "completed", "multi_task": False,
                         "last_semseg_val_miou": value, "epochs_run": 40, "epochs_budget": 40,
+                        "semseg_val_constant_miou": FLOOR,
                     }
                 )  # fmt: skip
     manifest = {"roles": roles, "metric": "semseg_val_miou"}
     return Study("study", manifest, pd.DataFrame(rows), pd.DataFrame())
 
 
-def arms(study, floor=FLOOR):
-    (surfaces,) = response_surfaces(study, "semseg", floor)
+def arms(study):
+    (surfaces,) = response_surfaces(study, "semseg")
     return {arm.arm: arm for arm in surfaces.arms}
 
 
@@ -77,7 +78,7 @@ def test_the_maximum_and_its_place_are_found():
 
 
 def test_remaining_gap_between_the_maxima():
-    (surfaces,) = response_surfaces(make_study(seeds=(0, 1)), "semseg", FLOOR)
+    (surfaces,) = response_surfaces(make_study(seeds=(0, 1)), "semseg")
     expected = surfaces.arms[1].maximum[0] - surfaces.arms[0].maximum[0]
     estimate, low, high = surfaces.remaining
     assert estimate == pytest.approx(expected)
@@ -132,8 +133,8 @@ def test_point_means_ignore_which_seeds_a_point_lacks():
 
 def test_points_chosen_by_each_arm_itself_are_called_adaptive():
     shifted = make_study(points=lambda pretrained: sobol() * (1 + 0.1 * pretrained))
-    assert response_surfaces(shifted, "semseg", FLOOR)[0].adaptive
-    assert not response_surfaces(make_study(), "semseg", FLOOR)[0].adaptive
+    assert response_surfaces(shifted, "semseg")[0].adaptive
+    assert not response_surfaces(make_study(), "semseg")[0].adaptive
 
 
 def test_a_grid_has_no_surface():
@@ -144,6 +145,14 @@ def test_a_grid_has_no_surface():
 def test_an_arm_without_final_values_has_no_maximum():
     study = make_study()
     study.trials.loc[~study.trials["pretrained"], "status"] = "failed"
-    (surfaces,) = response_surfaces(study, "semseg", FLOOR)
+    (surfaces,) = response_surfaces(study, "semseg")
     assert surfaces.arms[0].maximum is None
     assert surfaces.remaining is None
+
+
+def test_candidates_that_were_trained_again_are_no_part_of_the_surface():
+    screening = make_study().trials.assign(stage="screening")
+    again = screening.iloc[[3, 20]].assign(stage="answering", seed=7, last_semseg_val_miou=0.9)
+    trials = pd.concat([screening, again], ignore_index=True)
+    study = Study("study", {"roles": ROLES, "metric": "semseg_val_miou"}, trials, pd.DataFrame())
+    assert arms(study)["raw"].maximum == arms(make_study())["raw"].maximum
