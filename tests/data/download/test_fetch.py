@@ -31,7 +31,7 @@ def test_a_file_on_a_disk_is_fetched_too(tmp_path: Path) -> None:
 def test_an_interrupted_fetch_is_resumed(server, tmp_path: Path, ranges: bool) -> None:
     server.break_after, server.ranges = 300_000, ranges
     target = tmp_path / "data.tar"
-    with pytest.raises(UserError, match=r"after 300,000 of 1,024,000 bytes.*run the command again to continue"):
+    with pytest.raises(UserError, match=r"after 300,000 of 1,024,000 bytes.*again to continue"):
         fetch(server.url, target, md5(server.content))
     assert not target.exists()
     fetch(server.url, target, md5(server.content))
