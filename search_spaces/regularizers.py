@@ -23,7 +23,7 @@ SPACE = {
     "augmentation": tune.grid_search([0.5, 1.0]),
     "label_smoothing": tune.grid_search([0.0, 0.1]),
     "stochastic_depth": tune.grid_search([0.0, 0.2]),
-    "schedule": tune.grid_search([1, 3]),
+    "epochs_factor": tune.grid_search([1, 3]),
 }
 
 ROLES = {
@@ -31,7 +31,7 @@ ROLES = {
     "augmentation": "treatment",
     "label_smoothing": "treatment",
     "stochastic_depth": "treatment",
-    "schedule": "treatment",
+    "epochs_factor": "treatment",
 }
 
 METRIC = "semseg_val_miou"

@@ -4,37 +4,23 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from segstrat.errors import UserError
+from segstrat.numerics import Numerics
 
 AUTO = "auto"
-# What decides the trials. A resumed study takes them from its manifest unless they are given again.
-STUDY_FIELDS = (
-    "space",
-    "data",
-    "data_root",
-    "weights",
-    "seeds",
-    "scheduler",
-    "budget",
-    "precision",
-    "deterministic",
-    "compile",
-    "device_cache",
-    "confirm",
-    "top",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Flags:
     """The flags of `study/run.py`, checked one by one; None where a flag was not given.
 
     Args:
         gpus_per_trial: a number, or `auto`.
+        numerics: those fields of `segstrat.numerics.Numerics` that were given.
     """
 
     space: str | None = None
@@ -57,29 +43,14 @@ class Options:
     top: int | None = None
     resume: bool = False
     accept_changes: bool = False
-    precision: str | None = None
-    deterministic: bool | None = None
-    compile: bool | None = None
-    device_cache: bool | None = None
+    numerics: Mapping[str, Any] = field(default_factory=dict)
     no_cache: bool = False
     dashboard: bool = False
     verbose: bool = False
 
-    def study_fields(self) -> dict[str, Any]:
-        """What decides the trials, as plain values."""
-        values = {name: getattr(self, name) for name in STUDY_FIELDS}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-    def completed_by(self, recorded: dict[str, Any]) -> "Options":
-        """These options, with what was not given taken from a recorded `study_fields()`."""
-        missing = {name: value for name, value in recorded.items() if getattr(self, name) is None}
-        if "seeds" in missing and missing["seeds"] is not None:
-            missing["seeds"] = tuple(missing["seeds"])
-        return replace(self, **missing)
-
 
 class StrictParser(argparse.ArgumentParser):
-    """Says what is wrong in one sentence, without the usage of twenty flags before it."""
+    """Reports a mistake in one sentence, without printing the usage."""
 
     def error(self, message: str) -> NoReturn:
         """Raises the message for `main` to print."""
@@ -97,41 +68,48 @@ class StrictParser(argparse.ArgumentParser):
         return namespace
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
+def parse(arguments: Sequence[str] | None = None) -> Flags:
     """Reads and checks the command line.
 
     Raises:
         UserError: for an unknown flag or a value that a flag cannot have.
     """
     namespace = make_parser().parse_strictly(arguments)
-    # `ray job submit` and `ray start` tell a driver by this variable which cluster it belongs to.
+    # `ray job submit` and `ray start` set this variable to the cluster that a driver belongs to.
     namespace.address = namespace.address or os.environ.get("RAY_ADDRESS") or None
-    options = Options(**{field.name: getattr(namespace, field.name) for field in fields(Options)})
-    if options.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", options.name):
+    given = {name: value for name, value in vars(namespace).items() if value is not None}
+    numerics = {name: given.pop(name) for name in Numerics().numerics() if name in given}
+    flags = Flags(**given, numerics=numerics)
+    refuse_contradictions(flags)
+    return flags
+
+
+def refuse_contradictions(flags: Flags) -> None:
+    """Raises a UserError for flags that do not go together."""
+    if flags.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", flags.name):
         raise UserError(
-            f"--name {options.name!r} cannot be a folder's name; use letters, digits, '.', '_', '+' and '-'"
+            f"--name {flags.name!r} is not a valid folder name; use letters, digits, '.', '_', '+' and '-'"
         )
-    named = options.space or options.confirm or (options.resume and options.name)
-    if not (options.list or options.status or named):
+    named = flags.space or flags.confirm or (flags.resume and flags.name)
+    if not (flags.list or flags.status or named):
         raise UserError("no study given: pass --space NAME (see --list), or --resume --name NAME")
-    if options.confirm is not None and options.space is not None:
-        raise UserError("--confirm takes the space from the study that it confirms; leave --space away")
-    if options.confirm is not None and options.scheduler == "asha":
-        raise UserError("--confirm trains every cell to its end; leave --scheduler asha away")
-    if options.top is not None and options.confirm is None and not options.resume:
+    if flags.confirm is not None and flags.space is not None:
+        raise UserError("--confirm takes the space from the study that it confirms; leave out --space")
+    if flags.confirm is not None and flags.scheduler == "asha":
+        raise UserError("--confirm trains every cell to its end; leave out --scheduler asha")
+    if flags.top is not None and flags.confirm is None and not flags.resume:
         raise UserError("--top says how many cells --confirm trains again; give --confirm DIR with it")
-    if "@" in options.storage.partition("://")[2].partition("/")[0]:
+    if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
             "--storage: the address holds keys, which would end up in logs and manifests; put them into "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every node"
         )
-    if options.accept_changes and not options.resume:
-        raise UserError("--accept-changes goes with --resume; a new study has nothing to differ from")
-    return options
+    if flags.accept_changes and not flags.resume:
+        raise UserError("--accept-changes needs --resume; a new study has nothing to differ from")
 
 
 def make_parser() -> "StrictParser":
-    """The command line; frozen, as scripts depend on it."""
+    """The command line; frozen, because scripts depend on it."""
     parser = StrictParser(
         prog="study/run.py",
         description="Runs a search space on a data protocol under Ray Tune and writes results/<study>/.",
@@ -148,8 +126,12 @@ def make_parser() -> "StrictParser":
     add("--top", type=_count, metavar="K", help="with --confirm: cells of each arm (default: 3)")
     add("--budget", type=_positive, metavar="F", help="factor on every trial's epochs (default: 1)")
     add("--name", help="name of the study (default: SPACE-DATA)")
-    add("--resume", action="store_true", help="go on with a study that was interrupted")
-    add("--accept-changes", action="store_true", help="with --resume: although code, space or data changed")
+    add("--resume", action="store_true", help="continue a study that was interrupted")
+    add(
+        "--accept-changes",
+        action="store_true",
+        help="with --resume: continue although code, space or data changed",
+    )
     add = parser.add_argument_group("which data").add_argument
     add("--data", metavar="NAME", help="data protocol (default: figures, drawn by this project)")
     add("--data-root", metavar="DIR", help="folder of the data sets (default: $SEGSTRAT_DATA)")
@@ -180,7 +162,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of whole numbers such as 0,1,2") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers such as 0,1,2") from None
     return seeds
 
 
@@ -190,13 +172,13 @@ def _positive(text: str) -> float:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 
 

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from segstrat.errors import UserError
-from study.cli import Options, parse
+from study.cli import Flags, parse
 from study.driver.interrupts import StudyInterruptedError
 from study.on_ray.runtime import prepare_environment
 
@@ -23,40 +23,40 @@ from study.on_ray.runtime import prepare_environment
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
     try:
-        options = parse(arguments)
-        prepare_environment(joining=options.address is not None, verbose=options.verbose)
-        return dispatch(options)
+        flags = parse(arguments)
+        prepare_environment(joining=flags.address is not None, verbose=flags.verbose)
+        return dispatch(flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted; a study that had begun goes on with --resume", file=sys.stderr)
+        print("interrupted; continue the study with --resume", file=sys.stderr)
         return 130
     except StudyInterruptedError as interrupt:
         return 128 + interrupt.signum
 
 
-def dispatch(options: Options) -> int:
-    """Does what the options ask for; what is not needed for it is not imported."""
-    if options.list:
+def dispatch(flags: Flags) -> int:
+    """Does what the flags ask for; what is not needed for it is not imported."""
+    if flags.list:
         from study.driver.overview import show_spaces
 
         return show_spaces()
-    if options.status is not None:
+    if flags.status is not None:
         from study.driver.overview import show_status
 
-        return show_status(options.status)
-    if options.dry_run:
+        return show_status(flags.status)
+    if flags.dry_run:
         from study.driver.overview import show_plan
 
-        return show_plan(options)
+        return show_plan(flags)
     from segstrat.paths import cache_dir
     from study.driver.bytecode import keep_bytecode
 
     keep_bytecode(cache_dir() / "bytecode")
     from study.driver.session import run_study
 
-    return run_study(options)
+    return run_study(flags)
 
 
 if __name__ == "__main__":

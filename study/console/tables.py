@@ -1,14 +1,15 @@
 """The table of a study's trials and the one of its cells, for the console and for `--status`."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from segstrat.formatting import format_value
+from segstrat.records import TrialStatus
 from study.planning.trials import ARM_FIELDS, PlannedTrial
-from study.state.trial_states import TrialRow
+from study.state.trial_states import TrialState
 
 STYLES = {
     "running": "bold cyan",
@@ -22,7 +23,7 @@ ORDER = ("running", "retrying", "ended", "failed", "diverged", "completed", "sto
 
 
 def varied_axes(trials: Sequence[PlannedTrial]) -> list[str]:
-    """Axes, seed included, that take several values and are not told by the arm."""
+    """Axes, seed included, that take several values and are not part of the arm's name."""
     axes = dict.fromkeys(name for trial in trials for name in trial.axes if name not in ARM_FIELDS)
     return [name for name in axes if len({str(trial.axes.get(name)) for trial in trials}) > 1]
 
@@ -32,13 +33,13 @@ def new_table() -> Table:
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
 
 
-def trials_table(rows: Sequence[TrialRow], metric: str, *, limit: int | None = None) -> Table:
-    """A row a trial, those at work first; at most `limit` rows, and a last one that counts the rest.
+def trials_table(states: Sequence[TrialState], metric: str, *, limit: int | None = None) -> Table:
+    """One row per trial, running ones first; at most `limit` rows, and a last one that counts the rest.
 
     `wait` is the share of the last epoch's training time that was spent waiting for input.
     """
     task = metric.partition("_")[0]
-    axes = varied_axes([row.trial for row in rows])
+    axes = varied_axes([state.trial for state in states])
     table = new_table()
     table.add_column("arm", no_wrap=True)
     for axis in axes:
@@ -46,42 +47,43 @@ def trials_table(rows: Sequence[TrialRow], metric: str, *, limit: int | None = N
     for title in ("epoch", "train mIoU", "val mIoU", "wait"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("status")
-    shown = sorted(rows, key=lambda row: (ORDER.index(row.state), row.trial.order))
+    shown = sorted(states, key=lambda state: (ORDER.index(state.shown), state.trial.order))
     hidden = len(shown) - limit if limit is not None and len(shown) > limit else 0
-    for row in shown[: len(shown) - hidden]:
-        last = row.last_report
-        scores = [_last_score(row, task, split) for split in ("train", "val")]
+    for state in shown[: len(shown) - hidden]:
+        last = state.record.last_report
+        scores = [_last_score(state, task, split) for split in ("train", "val")]
         table.add_row(
-            row.trial.arm,
-            *(value_text(row.trial.axes.get(axis)) for axis in axes),
-            f"{last.epoch if last else 0}/{row.trial.config.epochs}",
+            state.trial.arm,
+            *(format_value(state.trial.axes.get(axis)) for axis in axes),
+            f"{last.epoch if last else 0}/{state.trial.config.epochs}",
             *(f"{score:.3f}" if score is not None else "–" for score in scores),
             f"{last.data_wait:.0%}" if last else "–",
-            status_text(row),
+            status_text(state),
         )
     if hidden:
         table.add_row(Text(f"… and {hidden} more", style="dim"))
     return table
 
 
-def status_text(row: TrialRow) -> Text:
-    """A trial's state in words, with what made it so."""
-    words: str = {"ended": "waits for its rung"}.get(row.state, row.state)
-    if row.error and row.state in ("failed", "diverged", "retrying", "waiting"):
-        words = f"{row.state}: {row.error}"
-    return Text(words, style=STYLES.get(row.state, ""))
+def status_text(state: TrialState) -> Text:
+    """A trial's status in words, with its cause where there is one."""
+    words = {"ended": "waits for a decision at its rung"}.get(state.shown, state.shown)
+    reason = state.record.error or state.record.problem
+    if reason and state.shown in ("failed", "diverged", "retrying", "waiting"):
+        words = f"{state.shown}: {reason}"
+    return Text(words, style=STYLES.get(state.shown, ""))
 
 
-def cells_table(rows: Sequence[TrialRow], metric: str) -> Table:
-    """A row a cell (arm × every axis but the seed): the metric after the last epoch, mean over seeds.
+def cells_table(states: Sequence[TrialState], metric: str) -> Table:
+    """One row per cell (arm × every axis but the seed): the metric after the last epoch, mean over seeds.
 
-    Only completed trials have a final value; the others are counted beside it.
+    Only completed trials have a final value; the others are counted only.
     """
-    axes = [axis for axis in varied_axes([row.trial for row in rows]) if axis != "seed"]
-    cells: dict[tuple, list[TrialRow]] = {}
-    for row in rows:
-        key = (row.trial.arm, *(row.trial.axes.get(axis) for axis in axes))
-        cells.setdefault(key, []).append(row)
+    axes = [axis for axis in varied_axes([state.trial for state in states]) if axis != "seed"]
+    cells: dict[tuple, list[TrialState]] = {}
+    for state in states:
+        key = (state.trial.arm, *(state.trial.axes.get(axis) for axis in axes))
+        cells.setdefault(key, []).append(state)
     table = new_table()
     table.add_column("arm", no_wrap=True)
     for axis in axes:
@@ -92,26 +94,21 @@ def cells_table(rows: Sequence[TrialRow], metric: str) -> Table:
         values = [
             report.metrics()[metric]
             for member in members
-            if member.state == "completed" and (report := member.last_report) and metric in report.metrics()
+            if member.record.status is TrialStatus.COMPLETED
+            and (report := member.record.last_report)
+            and metric in report.metrics()
         ]
-        states = [member.state for member in members]
-        counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+        shown = [member.shown for member in members]
+        counts = ", ".join(f"{shown.count(status)} {status}" for status in dict.fromkeys(shown))
         mean = f"{sum(values) / len(values):.3f}" if values else "–"
-        table.add_row(key[0], *(value_text(value) for value in key[1:]), mean, counts)
+        table.add_row(key[0], *(format_value(value) for value in key[1:]), mean, counts)
     return table
 
 
-def value_text(value: Any) -> str:
-    """A value of an axis: short numbers, tasks joined by +."""
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "+".join(value) if isinstance(value, tuple | list) else str(value)
-
-
-def _last_score(row: TrialRow, task: str, split: str) -> float | None:
+def _last_score(state: TrialState, task: str, split: str) -> float | None:
     """The newest mIoU; the validation may be older than the last epoch."""
-    tasks = row.trial.config.tasks
-    for report in reversed(row.counted_reports):
+    tasks = state.trial.config.tasks
+    for report in reversed(state.record.reports):
         score = report.value(task if task in tasks else tasks[0], split, "miou")
         if score is not None:
             return score

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segstrat.records import EpochReport
 from segstrat.store import Store
-from study.state.trial_states import FINAL, TrialRow
+from study.state.trial_states import TrialState
 
 FOLDER = "tensorboard"
 
@@ -13,7 +13,7 @@ FOLDER = "tensorboard"
 class EventFiles:
     """One event file per trial, under `tensorboard/<arm>/<other axes>-<id>/`.
 
-    Where the study is not on a disk, files are written locally and copied when their trial ends.
+    Where the study is not on a file system, files are written locally and copied when their trial ends.
     """
 
     def __init__(self, study: Store) -> None:
@@ -22,12 +22,12 @@ class EventFiles:
         self._root = Path(self._scratch.name) if self._scratch else study.local_path / FOLDER
         self._writers: dict = {}
 
-    def add(self, row: TrialRow, report: EpochReport) -> None:
-        """Writes the scores of an epoch; the newest one wins where an epoch was trained twice."""
+    def add(self, state: TrialState, report: EpochReport) -> None:
+        """Writes the scores of an epoch."""
         # tensorboardX takes a second to load; nobody waits for it before the first epoch.
         from tensorboardX import SummaryWriter
 
-        trial = row.trial
+        trial = state.trial
         if trial.trial_id not in self._writers:
             folder = (
                 self._root / trial.arm / f"{trial.label.removeprefix(trial.arm).strip()} {trial.trial_id}"
@@ -41,7 +41,7 @@ class EventFiles:
                 writer.add_scalar(f"{score.task}/{score.split}_{name}", getattr(score, name), report.epoch)
         writer.add_scalar("machine/images_per_second", report.images_per_second, report.epoch)
         writer.add_scalar("machine/data_wait", report.data_wait, report.epoch)
-        if report.status != "running" or row.state in FINAL:
+        if report.status != "running" or state.final:
             self._close(trial.trial_id)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Keeps frames and report up to date beside a running study."""
+"""Keeps frames and report up to date while a study runs."""
 
 import threading
 import time
@@ -16,13 +16,13 @@ SHARE = 0.1
 class Refresher:
     """Rewrites frames and report in a thread of its own whenever asked, as often as it can afford.
 
-    An error there must not cost the study: it is told once, and only `finish` raises.
+    An error there must not cost the study: it is printed once, and only `finish` raises.
     """
 
     def __init__(self, study: Store, console: Console) -> None:
         self._study = study
         self._console = console
-        self._told = ""
+        self._last_error = ""
         self._asked = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
@@ -53,8 +53,8 @@ class Refresher:
             try:
                 write_all(self._study, files=False)
             except Exception as error:  # a broken figure must not end hours of training
-                if str(error) != self._told:
-                    self._told = str(error)
+                if str(error) != self._last_error:
+                    self._last_error = str(error)
                     message = f"frames and report could not be refreshed: {error}"
                     self._console.print(Text(message, style="yellow"))
             if self._ending.wait((time.monotonic() - start) / SHARE):

@@ -1,9 +1,8 @@
-"""Ray Tune's side of the decisions: thin adapters between Tune, the ledger and the search."""
+"""Ray Tune's side of `TuneExecutor`: thin adapters that turn its calls into events."""
 
 import pickle
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ray import tune
 from ray.exceptions import RayActorError, RayTaskError
@@ -12,8 +11,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from segstrat.records import EpochReport
-from study.search.base import Search
-from study.state.trial_states import Ledger
+from study.state.executor import Ended, Event, Retried, Started
 
 
 def trial_id_of(trial: Trial) -> str:
@@ -21,76 +19,90 @@ def trial_id_of(trial: Trial) -> str:
     return trial.config["trial"]["trial_id"]
 
 
+class ClosedError(Exception):
+    """The driver ends the study while trials run."""
+
+
+class TuneLink(Protocol):
+    """What Tune's side needs of `study.on_ray.tuning.TuneExecutor`."""
+
+    @property
+    def closing(self) -> bool:
+        """Whether no more trials come."""
+
+    def next_trial(self) -> dict[str, Any] | None:
+        """The worker's config of the next queued trial."""
+
+    def send(self, event: Event) -> object:
+        """Hands an event to the driver."""
+
+    def report(self, trial_id: str, reports: tuple[EpochReport, ...]) -> bool:
+        """Hands over reports, waits until they were handled, and says whether the trial is to stop."""
+
+
 class DriverOnly:
-    """Tune pickles what it is given, for a restore that is never asked for here; the ledger stays."""
+    """Tune pickles what it is given, for a restore that never happens here; these objects stay behind."""
 
     def __reduce__(self) -> tuple:
         return object, ()
 
 
-class ArmFairASHA(DriverOnly, FIFOScheduler):
-    """Starts trials in order and stops those that the ledger's rungs do not let pass.
+class ReportingScheduler(DriverOnly, FIFOScheduler):
+    """Starts trials in order and stops those that the driver wants stopped.
 
-    All judgement is in `study.state.halving`: unlike Ray's own schedulers it survives a killed driver,
-    because it is replayed from the trials' records.
+    All decisions are made in `study.state.halving`: unlike those of Ray's own schedulers, they survive a
+    killed driver, because they are repeated from the trials' records.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, link: TuneLink) -> None:
         super().__init__()
-        self._ledger = ledger
+        self._link = link
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:  # noqa: ARG002
-        """Stops a trial at its rung, at its end, or where it says that it cannot go on."""
-        reports = [EpochReport.from_dict(report) for report in result["reports"]]
-        ended = self._ledger.reported(trial_id_of(trial), reports)
-        return TrialScheduler.STOP if ended or result["error"] else TrialScheduler.CONTINUE
+        """Stops a trial at a rung, at its end, or where it says that it cannot continue."""
+        reports = tuple(EpochReport.from_dict(report) for report in result["reports"])
+        stop = self._link.report(trial_id_of(trial), reports)
+        return TrialScheduler.STOP if stop or result["error"] else TrialScheduler.CONTINUE
 
 
-class SearchAdapter(DriverOnly, Searcher):
-    """Lets Tune take its trials from a `study.search.base.Search`.
+class QueuedTrials(DriverOnly, Searcher):
+    """Lets Tune take the trials that the driver has queued."""
 
-    Args:
-        settings: what every trial's worker needs besides the trial itself.
-    """
-
-    def __init__(self, search: Search, settings: Mapping[str, Any]) -> None:
+    def __init__(self, link: TuneLink) -> None:
         super().__init__()
-        self._search = search
-        self._settings = dict(settings)
+        self._link = link
 
     def suggest(self, trial_id: str) -> Any:  # noqa: ARG002
-        """The next trial's dict, None to be asked again, or that there are no more."""
-        trial = self._search.next_trial()
-        if trial is not None:
-            return {"trial": trial.to_dict(), **self._settings}
-        return Searcher.FINISHED if self._search.finished else None
+        """The next trial's config, None to be asked again, or that there are no more."""
+        if self._link.closing:
+            return Searcher.FINISHED
+        return self._link.next_trial()
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """The search hears of outcomes from the ledger, which knows what they are."""
+        """Nothing: the driver knows the outcomes."""
 
 
-class LedgerCallback(DriverOnly, tune.Callback):
-    """Tells the ledger what Tune does with the trials' processes.
+class EventCallback(DriverOnly, tune.Callback):
+    """Tells the driver what Tune does with the trials' processes.
 
     Args:
         max_retries: failures in a row, without an epoch in between, after which a trial is given up.
-        on_tick: called several times a second from Tune's loop; may raise to end the study.
     """
 
-    def __init__(self, ledger: Ledger, max_retries: int, on_tick: Callable[[], None]) -> None:
-        self._ledger = ledger
+    def __init__(self, link: TuneLink, max_retries: int) -> None:
+        self._link = link
         self._max_retries = max_retries
-        self._on_tick = on_tick
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
-        """Gives the console and the signals their turn."""
-        self._on_tick()
+        """Ends Tune's loop where the driver ends while trials run."""
+        if self._link.closing and not all(trial.is_finished() for trial in trials):
+            raise ClosedError
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """A worker runs the trial."""
-        self._ledger.started(trial_id_of(trial))
+        self._link.send(Started(trial_id_of(trial)))
 
     def on_trial_result(
         self,
@@ -100,21 +112,21 @@ class LedgerCallback(DriverOnly, tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """An epoch was gained: on a spot node a long trial may fail more often than a hopeless one may."""
+        """Counts failures anew after each epoch gained: on spot nodes a long trial may fail often."""
         if result["reports"]:
             trial.max_failures = trial.num_failures + self._max_retries
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """The worker failed; Tune starts another one."""
-        self._ledger.retried(trial_id_of(trial), reason(trial))
+        self._link.send(Retried(trial_id_of(trial), reason(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
         """The worker failed once too often."""
-        self._ledger.ended(trial_id_of(trial), error=reason(trial))
+        self._link.send(Ended(trial_id_of(trial), reason(trial)))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The trial was stopped, by its end or by the scheduler."""
-        self._ledger.ended(trial_id_of(trial), error=(trial.last_result or {}).get("error", ""))
+        """The trial was stopped, or has said that it cannot continue."""
+        self._link.send(Ended(trial_id_of(trial), (trial.last_result or {}).get("error", "")))
 
 
 def reason(trial: Trial) -> str:

@@ -27,7 +27,7 @@ def epoch_reports(
     config: TrialConfig,
     study: Store,
     trial_id: str,
-    machine: dict[str, Any],
+    numerics: dict[str, Any],
     *,
     data: str | None,
     cache: bool,
@@ -41,7 +41,7 @@ def epoch_reports(
 
     Args:
         study: folder of the study.
-        machine: fields of `Machine`, without device, threads and folders.
+        numerics: see `segstrat.numerics.Numerics`.
         data: data root as the user gave it.
         cache: whether decoded data is kept on the node.
         cpus: cores of all processes together.
@@ -55,7 +55,7 @@ def epoch_reports(
         "trial_id": trial_id,
         "data": data,
         "cache": cache,
-        "machine": {**machine, "device": "cuda" if use_gpu else "cpu", "threads": max(1, cpus // workers)},
+        "machine": {**numerics, "device": "cuda" if use_gpu else "cpu", "threads": max(1, cpus // workers)},
     }
     store = study / "trials" / trial_id
     last = max((report.epoch for report in read_records(store)[1]), default=0)

@@ -14,14 +14,12 @@ from study.on_ray import prometheus
 from study.planning.trials import PlannedTrial
 from study.state.shared_weights import local_config
 
-MACHINE_FIELDS = ("precision", "deterministic", "compile", "device_cache")
-
 
 class SegmentationTrial(tune.Trainable):
     """One Ray actor; runs the trial it is given and, where actors are reused, the next ones.
 
     Its config holds `trial` (`PlannedTrial.to_dict()`) and what `study.driver.session.worker_settings` gives.
-    A step is an epoch. Tune's own checkpoints are not used: `segstrat.train.train` goes on from its own, in
+    A step is an epoch. Tune's own checkpoints are not used: `segstrat.train.train` continues from its own, in
     the study's store, whoever calls it again.
     """
 
@@ -37,7 +35,7 @@ class SegmentationTrial(tune.Trainable):
         return tune.PlacementGroupFactory([{name: amount for name, amount in bundle.items() if amount}])
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes up a trial; nothing is loaded before its first step."""
+        """Takes a trial; nothing is loaded before its first step."""
         self.trial = PlannedTrial.from_dict(config["trial"])
         self.settings = config
         self.study = Store(config["store"])
@@ -45,7 +43,7 @@ class SegmentationTrial(tune.Trainable):
         self._reports: Iterator[EpochReport] | None = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes up the next trial in the same process, which saves the imports."""
+        """Takes the next trial in the same process, which saves the imports."""
         self.cleanup()
         self.setup(new_config)
         return True
@@ -55,7 +53,7 @@ class SegmentationTrial(tune.Trainable):
 
         Returns:
             `reports`: of this epoch; after a (re)start, of all epochs so far, as an earlier worker may have
-            died between writing one and handing it over. `error`: what the user has to mend, or ''.
+            died between writing one and handing it over. `error`: what the user has to fix, or ''.
         """
         first = self._reports is None
         try:
@@ -80,11 +78,11 @@ class SegmentationTrial(tune.Trainable):
 
     def epoch_reports(self) -> Iterator[EpochReport]:
         """The trial's reports from `segstrat.train.train`."""
-        # Imported by the worker alone: the driver need not wait for torch.
+        # Imported by the worker only: the driver need not wait for torch.
         from segstrat.machine import Machine
         from segstrat.train import train
 
-        how = {name: self.settings[name] for name in MACHINE_FIELDS}
+        numerics = self.settings["numerics"]
         gpus, cpus = self.settings["gpus"], self.settings["cpus"]
         if gpus > 1:
             from study.on_ray import multi_gpu
@@ -93,7 +91,7 @@ class SegmentationTrial(tune.Trainable):
                 self.trial.config,
                 self.study,
                 self.trial.trial_id,
-                how,
+                numerics,
                 data=self.settings["data_root"],
                 cache=self.settings["cache"],
                 workers=int(gpus),
@@ -104,7 +102,7 @@ class SegmentationTrial(tune.Trainable):
             threads=max(1, int(cpus)),
             data_root=data_root(self.settings["data_root"]),
             cache_dir=cache_dir() if self.settings["cache"] else None,
-            **how,
+            **numerics,
         )
         return train(
             local_config(self.trial.config, self.study),

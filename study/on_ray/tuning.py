@@ -1,64 +1,165 @@
-"""Runs the trials of a study under Ray Tune, which starts, places, retries and ends their processes."""
+"""Runs trials under Ray Tune, which starts, places, retries and ends their processes.
+
+Tune wants to own the main loop; here the driver does. So Tune runs in a thread of its own and hands over what
+happens as events. After an epoch it waits until the driver has handled the report and called `poll` again:
+a trial that is to stop trains no further epoch.
+"""
 
 import os
+import queue
 import tempfile
-from collections.abc import Callable, Mapping
+import threading
+from collections import deque
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 from ray import tune
 
-from study.on_ray.adapters import ArmFairASHA, LedgerCallback, SearchAdapter, trial_id_of
+from segstrat.records import EpochReport
+from study.on_ray.adapters import ClosedError, EventCallback, QueuedTrials, ReportingScheduler, trial_id_of
 from study.on_ray.trainable import SegmentationTrial
-from study.search.base import Search
-from study.state.trial_states import Ledger
+from study.planning.trials import PlannedTrial
+from study.state.executor import Event, Reported
+
+POLL_SECONDS = 0.25
+# How long Tune may take to end its actors before the driver gives up waiting.
+CLOSE_SECONDS = 60.0
 
 
-def run_trials(
-    ledger: Ledger,
-    search: Search,
-    settings: Mapping[str, Any],
-    *,
-    expected_concurrent: int,
-    max_concurrent: int | None = None,
-    max_retries: int = 2,
-    reuse_actors: bool = True,
-    on_tick: Callable[[], None] = lambda: None,
-    trial_class: type[SegmentationTrial] = SegmentationTrial,
-) -> None:
-    """Runs until the search has no more trials, all have ended, or `on_tick` raises.
-
-    Ray must be initialized.
+class TuneExecutor:
+    """An executor (see `study.state.executor`) for the length of a `with` block. Ray must be initialized.
 
     Args:
         settings: what every worker needs besides its trial, see `SegmentationTrial`.
-        expected_concurrent: trials that fit now; so many workers are started at the same time.
+        expected_concurrent: trials that fit now; as many workers are started at the same time.
         max_concurrent: trials that may run at the same time; None: as many as fit, also on later nodes.
-        max_retries: how often in a row, without an epoch gained, a trial whose process fails is taken up
-            again from its last checkpoint.
+        max_retries: how often in a row, without an epoch gained, a trial whose process fails is continued
+            from its last checkpoint.
         reuse_actors: let a process run one trial after the other.
     """
-    # Tune asks a search for one trial at a time unless told otherwise; starting a worker takes seconds.
-    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(expected_concurrent)
-    with tempfile.TemporaryDirectory(prefix="segstrat-tune-") as scratch:
-        # What Tune itself writes is thrown away: nothing is ever restored from it.
-        tuner = tune.Tuner(
-            trial_class,
-            tune_config=tune.TuneConfig(
-                search_alg=SearchAdapter(search, settings),
-                scheduler=ArmFairASHA(ledger),
-                num_samples=-1,
-                max_concurrent_trials=max_concurrent,
-                reuse_actors=reuse_actors,
-                trial_name_creator=trial_id_of,
-                trial_dirname_creator=trial_id_of,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=max_retries),
-                callbacks=[LedgerCallback(ledger, max_retries, on_tick)],
-                verbose=0,
-            ),
-        )
-        tuner.fit()
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        expected_concurrent: int,
+        max_concurrent: int | None = None,
+        max_retries: int = 2,
+        reuse_actors: bool = True,
+        trial_class: type[SegmentationTrial] = SegmentationTrial,
+    ) -> None:
+        self._settings = dict(settings)
+        self._expected_concurrent = expected_concurrent
+        self._max_concurrent = max_concurrent
+        self._max_retries = max_retries
+        self._reuse_actors = reuse_actors
+        self._trial_class = trial_class
+        self._queued: deque[PlannedTrial] = deque()
+        # Each event with what is set once the driver has handled it.
+        self._events: queue.Queue[tuple[Event, threading.Event]] = queue.Queue()
+        self._returned: list[threading.Event] = []
+        self._stopping: set[str] = set()
+        self._closing = threading.Event()
+        self._error: BaseException | None = None
+        # A daemon: should Tune hang, the driver's process can still end.
+        self._thread = threading.Thread(target=self._run, name="ray-tune", daemon=True)
+
+    def __enter__(self) -> "TuneExecutor":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing.set()
+        if self._thread.ident is not None:
+            self._thread.join(CLOSE_SECONDS)
+
+    def start(self, trial: PlannedTrial) -> None:
+        """Queues a trial."""
+        self._queued.append(trial)
+
+    def stop(self, trial_id: str) -> None:
+        """Ends a trial after the epoch that it reported last."""
+        self._stopping.add(trial_id)
+
+    def poll(self) -> list[Event]:
+        """What has happened; raises what ended Tune itself."""
+        if self._thread.ident is None:
+            # Not earlier: Tune sleeps for a second where it finds no trial.
+            self._thread.start()
+        for handled in self._returned:
+            handled.set()
+        self._returned = []
+        events = []
+        try:
+            item = self._events.get(timeout=POLL_SECONDS)
+            while True:
+                events.append(item[0])
+                self._returned.append(item[1])
+                item = self._events.get_nowait()
+        except queue.Empty:
+            if not events and self._error is not None:
+                raise self._error from None
+        return events
+
+    # What follows is called from Tune's thread.
+
+    @property
+    def closing(self) -> bool:
+        """Whether no more trials come."""
+        return self._closing.is_set()
+
+    def next_trial(self) -> dict[str, Any] | None:
+        """The worker's config of the next queued trial."""
+        if not self._queued:
+            return None
+        return {"trial": self._queued.popleft().to_dict(), **self._settings}
+
+    def send(self, event: Event) -> threading.Event:
+        """Hands an event to the driver; returns what is set once the driver has handled it."""
+        handled = threading.Event()
+        self._events.put((event, handled))
+        return handled
+
+    def report(self, trial_id: str, reports: tuple[EpochReport, ...]) -> bool:
+        """Hands over reports, waits until they were handled, and says whether the trial is to stop."""
+        handled = self.send(Reported(trial_id, reports))
+        while not (handled.wait(POLL_SECONDS) or self.closing):
+            continue
+        return trial_id in self._stopping
+
+    def _run(self) -> None:
+        try:
+            self._fit()
+        except ClosedError:
+            pass
+        except BaseException as error:
+            self._error = error
+
+    def _fit(self) -> None:
+        # Tune asks for one trial at a time by default; starting a worker takes seconds.
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self._expected_concurrent)
+        with tempfile.TemporaryDirectory(prefix="segstrat-tune-") as scratch:
+            # What Tune itself writes is thrown away: nothing is ever restored from it.
+            tuner = tune.Tuner(
+                self._trial_class,
+                tune_config=tune.TuneConfig(
+                    search_alg=QueuedTrials(self),
+                    scheduler=ReportingScheduler(self),
+                    num_samples=-1,
+                    max_concurrent_trials=self._max_concurrent,
+                    reuse_actors=self._reuse_actors,
+                    trial_name_creator=trial_id_of,
+                    trial_dirname_creator=trial_id_of,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=scratch,
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=self._max_retries),
+                    callbacks=[EventCallback(self, self._max_retries)],
+                    verbose=0,
+                ),
+            )
+            tuner.fit()

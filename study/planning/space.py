@@ -19,7 +19,7 @@ NOT_SPACES = {"__init__", "recipes"}
 ROLES = ("arm", "treatment", "nuisance", "seed")
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
 # An axis of this name multiplies the recipe's epochs, which differ between arms.
-SCHEDULE = "schedule"
+EPOCHS_FACTOR = "epochs_factor"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
     axes: dict[str, list[Any]] = {}
     sampled: dict[str, Distribution] = {}
     for axis, domain in module.SPACE.items():
-        if axis not in CONFIG_FIELDS and axis != SCHEDULE:
+        if axis not in CONFIG_FIELDS and axis != EPOCHS_FACTOR:
             near = difflib.get_close_matches(axis, CONFIG_FIELDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise UserError(f"space {name}: axis {axis!r} is no TrialConfig field{hint}")

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segstrat.config import TrialConfig
+from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.errors import UserError
+from segstrat.formatting import format_value
 from study.planning.sampling import space_points
-from study.planning.space import SCHEDULE, Space
+from study.planning.space import EPOCHS_FACTOR, Space
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,9 +20,11 @@ class PlannedTrial:
 
     Args:
         trial_id: digest of the config; the name of the trial's folder.
-        order: place in the study's shuffled order; schedulers decide by it.
+        order: position in the study's shuffled order; early stopping decides by it.
         arm: label of the trial's values on the arm axes.
         axes: what the space and the seeds vary.
+        context: the trial's values on the nuisance axes, '' without such axes.
+        reference: whether this is the reference, see `is_reference`.
     """
 
     trial_id: str
@@ -29,12 +32,22 @@ class PlannedTrial:
     arm: str
     axes: dict[str, Any]
     config: TrialConfig
+    context: str = ""
+    reference: bool = False
 
     @property
     def label(self) -> str:
-        """A telling one-line name: the arm, then every other axis."""
-        rest = [f"{name}={_short(value)}" for name, value in self.axes.items() if name not in ARM_FIELDS]
+        """A descriptive one-line name: the arm, then every other axis."""
+        rest = [
+            f"{name}={format_value(value)}" for name, value in self.axes.items() if name not in ARM_FIELDS
+        ]
         return " ".join([self.arm, *rest])
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Trials compete with each other only if these agree: context, arm and seed."""
+        config = self.config
+        return self.context, config.tasks, config.model, config.backbone, self.arm, config.seed
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the manifest holds them."""
@@ -44,6 +57,8 @@ class PlannedTrial:
             "order": self.order,
             "arm": self.arm,
             "axes": axes,
+            "context": self.context,
+            "reference": self.reference,
             "config": self.config.to_dict(),
         }
 
@@ -84,7 +99,7 @@ def plan(
         for seed, axes in itertools.product(seeds, settings)
     ]
     _refuse_twins(space, trials)
-    # Early arrivals at a rung are judged against fewer values; a shuffled order favours no cell.
+    # Early trials are judged against fewer values at a rung; a shuffled order favours no cell.
     random.Random(0).shuffle(trials)
     return [dataclasses.replace(trial, order=order) for order, trial in enumerate(trials)]
 
@@ -92,12 +107,35 @@ def plan(
 def planned_trial(
     space: Space, data: str, axes: Mapping[str, Any], *, seed: int, budget: float, weights: str | None
 ) -> PlannedTrial:
-    """One point of a space as a trial, without its place in the study's order."""
+    """One point of a space as a trial, without its position in the study's order."""
     config = make_config(space, data, axes, seed=seed, budget=budget, weights=weights)
-    arm = arm_label(axes, space.roles, config)
+    nuisance = {axis: axes[axis] for axis, role in space.roles.items() if role == "nuisance" and axis in axes}
     return PlannedTrial(
-        trial_id=config.digest(), order=0, arm=arm, axes=dict(axes) | {"seed": seed}, config=config
+        trial_id=config.digest(),
+        order=0,
+        arm=arm_label(axes, space.roles, config),
+        axes=dict(axes) | {"seed": seed},
+        config=config,
+        context=", ".join(f"{axis}={format_value(value)}" for axis, value in nuisance.items()),
+        reference=is_reference(space, axes, config),
     )
+
+
+def is_reference(space: Space, axes: Mapping[str, Any], config: TrialConfig) -> bool:
+    """Whether a point is the reference: raw (trained from scratch), single-task, without regularization.
+
+    Every varied regularizer is 0; any other treatment, such as augmentation, has its smallest value.
+    """
+    if config.pretrained or config.multi_task:
+        return False
+    for axis in (axis for axis, role in space.roles.items() if role == "treatment" and axis in axes):
+        if axis in REGULARIZERS:
+            untreated = axes[axis] == 0
+        else:
+            untreated = axis in space.axes and axes[axis] == min(space.axes[axis])
+        if not untreated:
+            return False
+    return True
 
 
 def make_config(
@@ -107,11 +145,11 @@ def make_config(
     if not 0 < budget < float("inf"):
         raise UserError(f"--budget {budget}: expected a number > 0; 1 is the space's own recipe")
     fields = space.base | space.on.get(data, {})
-    fields |= {name: value for name, value in axes.items() if name != SCHEDULE}
+    fields |= {name: value for name, value in axes.items() if name != EPOCHS_FACTOR}
     pretrained = bool(fields.get("pretrained", False))
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
     fields = recipe | fields | {"data": data, "seed": seed}
-    fields["epochs"] = max(1, round(fields["epochs"] * budget * axes.get(SCHEDULE, 1)))
+    fields["epochs"] = max(1, round(fields["epochs"] * budget * axes.get(EPOCHS_FACTOR, 1)))
     fields["weights"] = weights if pretrained else None
     try:
         return TrialConfig.from_dict(fields)
@@ -136,7 +174,7 @@ def arm_label(axes: Mapping[str, Any], roles: Mapping[str, str], config: TrialCo
         words.append(config.backbone or config.model)
     words.append("pre-trained" if config.pretrained else "raw")
     if "tasks" in varied:
-        words.append("joint" if config.multi_task else config.tasks[0])
+        words.append("multi-task" if config.multi_task else config.tasks[0])
     words += [f"{axis}={axes[axis]}" for axis in sorted(varied - set(ARM_FIELDS)) if axis in axes]
     return ", ".join(words)
 
@@ -150,9 +188,3 @@ def _refuse_twins(space: Space, trials: Sequence[PlannedTrial]) -> None:
                 "effect there or lists a value twice"
             )
         seen[trial.trial_id] = trial
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "+".join(value) if isinstance(value, tuple | list) else str(value)

@@ -1,49 +1,42 @@
-"""Where the next trial comes from: a fixed plan, or a search that learns from finished trials."""
+"""Where further trials come from: nowhere, for a fixed plan, or a search that learns from outcomes."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from enum import Enum
 from typing import Protocol
 
 from study.planning.trials import PlannedTrial
-from study.state.trial_states import TrialRow
+from study.state.trial_states import TrialState
+
+
+class NoTrial(Enum):
+    """Why a search proposes no trial now."""
+
+    WAIT = "wait"
+    """Another one may follow once running trials have ended."""
+    DONE = "done"
 
 
 class Search(Protocol):
-    """Hands out trials and hears what became of them."""
+    """Proposes trials as a pure function of what is known; the driver adds, records and starts them."""
 
-    def next_trial(self) -> PlannedTrial | None:
-        """The trial to start next; None if there is none now."""
+    def propose(self, history: Sequence[TrialState]) -> PlannedTrial | NoTrial:
+        """The next trial.
 
-    @property
-    def unproposed(self) -> int:
-        """Trials that the search will still propose, besides those that the ledger knows."""
+        Args:
+            history: all trials of the study in its order, those included that still wait or run.
+        """
 
-    @property
-    def finished(self) -> bool:
-        """Whether `next_trial` will never hand out another one."""
-
-    def record(self, row: TrialRow) -> None:
-        """Hears of a trial whose outcome was just written."""
+    def remaining(self, history: Sequence[TrialState]) -> int:
+        """How many more trials will be proposed, at most."""
 
 
-class PlannedSearch:
-    """Hands out the trials of a plan in their order."""
+class FixedPlan:
+    """Proposes nothing: the trials of the plan are all there are."""
 
-    def __init__(self, trials: Iterable[PlannedTrial]) -> None:
-        self._waiting = sorted(trials, key=lambda trial: trial.order, reverse=True)
+    def propose(self, history: Sequence[TrialState]) -> NoTrial:  # noqa: ARG002
+        """Nothing, ever."""
+        return NoTrial.DONE
 
-    def next_trial(self) -> PlannedTrial | None:
-        """The trial to start next; None at the end of the plan."""
-        return self._waiting.pop() if self._waiting else None
-
-    @property
-    def unproposed(self) -> int:
-        """None: the ledger knows the whole plan."""
+    def remaining(self, history: Sequence[TrialState]) -> int:  # noqa: ARG002
+        """None."""
         return 0
-
-    @property
-    def finished(self) -> bool:
-        """Whether all trials were handed out."""
-        return not self._waiting
-
-    def record(self, row: TrialRow) -> None:
-        """A plan is fixed: outcomes change nothing."""

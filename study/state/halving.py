@@ -1,17 +1,19 @@
-"""Successive halving that is fair across arms and blind to timing: the rule, without Ray.
+"""Successive halving as a pure function of the reported values, in the study's order. No Ray in it.
 
-Each arm competes only with itself, at rungs placed at the same fractions of every trial's own budget. Trial
-*i* is compared with the trials of its arm that stand before it in the study's (seeded, shuffled) order, never
-with whoever happened to be faster, so the decisions are a function of the reported values alone: the same
-command gives the same survivors, and a resumed study finds its rungs again by replaying the records.
+Trials compete within a group (see `study.planning.trials.PlannedTrial.group`), at rungs placed at the same
+fractions of every trial's own budget, so a rung never compares an interim value with a final one. A trial is
+compared with the trials of its group that come before it in the study's (seeded, shuffled) order, never with
+whoever happened to be faster: the same command stops the same trials, and a resumed study repeats its
+decisions by reading the records.
 
 The rule is the asynchronous successive halving of Li et al. 2020 (arXiv:1810.05934) with the arrival order
 replaced by the study's order.
 """
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 
@@ -21,13 +23,18 @@ class HalvingRule:
 
     Args:
         fractions: shares of a trial's own epoch budget at which it is judged; empty: nothing is stopped.
-        reduction_factor: the best 1/reduction_factor of the trials seen so far go on.
+        reduction_factor: the best 1/reduction_factor of the trials so far continue.
         min_competitors: earlier trials that must have reached the rung before one is stopped there.
     """
 
     fractions: tuple[float, ...] = (0.25, 0.5)
     reduction_factor: int = 2
     min_competitors: int = 2
+
+    @classmethod
+    def of(cls, scheduler: str) -> "HalvingRule":
+        """The rule of `--scheduler`: `asha` or `none`."""
+        return cls() if scheduler == "asha" else cls(fractions=())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the manifest holds them."""
@@ -52,7 +59,7 @@ class HalvingRule:
     def rung_epochs(self, epochs: int, validate_every: int = 1) -> tuple[int | None, ...]:
         """The epoch of each rung for a budget of `epochs`: the first validated one from the fraction on.
 
-        A rung that falls together with an earlier one, or with the end of the budget, judges nobody: None.
+        None for a rung at which nobody is judged: it coincides with an earlier one, or with the last epoch.
         """
         found: list[int | None] = []
         for fraction in self.fractions:
@@ -62,121 +69,113 @@ class HalvingRule:
         return tuple(found)
 
 
-@dataclass(frozen=True)
-class Stop:
-    """Where a trial was stopped; reports after `epoch` are not part of its record."""
+class Decision(StrEnum):
+    """What a rung decides about a trial."""
 
-    rung: int
-    epoch: int
-
-
-@dataclass
-class _Entry:
-    order: int
-    arm: str
-    rung_epochs: tuple[int | None, ...]
-    values: dict[int, float] = field(default_factory=dict)
-    ended: bool = False
+    PASS = "pass"
+    STOP = "stop"
+    OPEN = "open"
+    """Not known yet: the trial, or one before it in the group, may still reach the rung."""
+    ABSENT = "absent"
+    """The trial ended before the rung, or was stopped at an earlier one."""
 
 
-class Rungs:
-    """The decisions of a study. Feed reports in any order; ask who is to stop.
+@dataclass(frozen=True, kw_only=True)
+class Competitor:
+    """What the rungs need to know of a trial.
 
-    Values are maximized (mIoU).
+    Args:
+        epochs: epoch of each rung; None where nobody is judged.
+        values: value (maximized) at each rung; None where there is none (yet), not-a-number ranks last.
+        ended: whether it will never report again.
+        exempt: it competes and is never stopped.
+        recorded: its decisions, if they were recorded by an earlier run of the study; they stand.
     """
 
-    def __init__(self, rule: HalvingRule) -> None:
-        self.rule = rule
-        self._entries: dict[str, _Entry] = {}
-        self._passes: dict[tuple[str, int], bool] = {}
+    epochs: tuple[int | None, ...]
+    values: tuple[float | None, ...]
+    ended: bool
+    exempt: bool = False
+    recorded: tuple[Decision, ...] | None = None
 
-    def add(self, trial_id: str, *, order: int, arm: str, epochs: int, validate_every: int = 1) -> None:
-        """Makes a trial known. Every trial that stands before another must be added before it reports."""
-        self._entries[trial_id] = _Entry(order, arm, self.rule.rung_epochs(epochs, validate_every))
 
-    def report(self, trial_id: str, epoch: int, value: float) -> None:
-        """Takes the value that a trial reached at an epoch; values between rungs are ignored."""
-        entry = self._entries[trial_id]
-        if epoch in entry.rung_epochs:
-            entry.values[epoch] = value
+def decide(group: Sequence[Competitor], rule: HalvingRule) -> list[tuple[Decision, ...]]:
+    """The decisions of every rung about every trial of a group.
 
-    def end(self, trial_id: str) -> None:
-        """Says that a trial will not report again, whatever the reason."""
-        self._entries[trial_id].ended = True
+    Args:
+        group: in the study's order.
 
-    def recall(self, trial_id: str, stop_rung: int | None) -> None:
-        """Takes over a recorded outcome: stopped at `stop_rung`, or never (None). It is not judged again."""
-        for rung in range(len(self.rule.fractions)):
-            if stop_rung is None or rung <= stop_rung:
-                self._passes[trial_id, rung] = rung != stop_rung
-        self.end(trial_id)
+    Returns:
+        for each trial, one decision per rung.
+    """
+    table: list[list[Decision]] = [[] for _ in group]
+    for rung in range(len(rule.fractions)):
+        earlier: list[float] = []
+        all_known = True
+        for decisions, trial in zip(table, group, strict=True):
+            before = decisions[-1] if decisions else Decision.PASS
+            decision = _decide(trial, rung, before, earlier, rule, all_known=all_known)
+            decisions.append(decision)
+            value = trial.values[rung]
+            if decision in (Decision.PASS, Decision.STOP) and value is not None:
+                earlier.append(value)
+            elif decision is Decision.OPEN and trial.epochs[rung] is not None:
+                all_known = False
+    return [tuple(decisions) for decisions in table]
 
-    def stop(self, trial_id: str) -> Stop | None:
-        """Where the trial is to be stopped; None while it goes on or the decision is still open."""
-        entry = self._entries[trial_id]
-        for rung, epoch in enumerate(entry.rung_epochs):
-            passed = self._passed(trial_id, rung)
-            if passed is None:
-                return None
-            if not passed:
-                assert epoch is not None, "a rung without an epoch judges nobody"
-                return Stop(rung, epoch)
-        return None
 
-    def settled(self, trial_id: str) -> bool:
-        """Whether the trial has ended and no rung that it reached is still to be judged."""
-        entry = self._entries[trial_id]
-        open_rungs = (
-            self._passed(trial_id, rung) is None and self._reached(trial_id, rung) is not False
-            for rung in range(len(entry.rung_epochs))
-        )
-        return entry.ended and not any(open_rungs)
+def _decide(
+    trial: Competitor,
+    rung: int,
+    before: Decision,
+    earlier: Sequence[float],
+    rule: HalvingRule,
+    *,
+    all_known: bool,
+) -> Decision:
+    """The decision of one rung about one trial.
 
-    def _reached(self, trial_id: str, rung: int) -> bool | None:
-        """Whether the trial has a value at a rung and was not stopped before it; None: not known yet."""
-        entry = self._entries[trial_id]
-        epoch = entry.rung_epochs[rung]
-        if epoch is None or (epoch not in entry.values and entry.ended):
-            return False
-        for earlier in range(rung):
-            passed = self._passed(trial_id, earlier)
-            if passed is None:
-                return None
-            if not passed:
-                return False
-        return True if epoch in entry.values else None
+    Args:
+        before: the decision of the rung before this one.
+        earlier: values of the trials before it in the group that reached this rung.
+        all_known: whether no further trial before it can reach this rung.
+    """
+    if trial.recorded is not None:
+        return trial.recorded[rung]
+    if before is not Decision.PASS:
+        return Decision.OPEN if before is Decision.OPEN else Decision.ABSENT
+    if trial.epochs[rung] is None:
+        return Decision.PASS
+    value = trial.values[rung]
+    if value is None:
+        return Decision.ABSENT if trial.ended else Decision.OPEN
+    if trial.exempt:
+        return Decision.PASS
+    if math.isnan(value):
+        return Decision.STOP
+    if not all_known:
+        return Decision.OPEN
+    if len(earlier) < rule.min_competitors:
+        return Decision.PASS
+    # The same as comparing with the (1 − 1/reduction_factor) quantile of all values, its own included, except
+    # that not-a-number ranks last.
+    better = sum(other > value for other in earlier)
+    passes = better < math.ceil((len(earlier) + 1) / rule.reduction_factor)
+    return Decision.PASS if passes else Decision.STOP
 
-    def _passed(self, trial_id: str, rung: int) -> bool | None:
-        """Whether the trial goes on after a rung; None: not decided yet, or not reached."""
-        if (trial_id, rung) in self._passes:
-            return self._passes[trial_id, rung]
-        entry = self._entries[trial_id]
-        epoch = entry.rung_epochs[rung]
-        if epoch is None:
-            return True
-        if not self._reached(trial_id, rung):
-            return None
-        passed = self._judge(entry, rung, entry.values[epoch])
-        if passed is not None:
-            self._passes[trial_id, rung] = passed
-        return passed
 
-    def _judge(self, entry: _Entry, rung: int, own: float) -> bool | None:
-        if math.isnan(own):
-            return False
-        others: list[float] = []
-        for other_id, other in self._entries.items():
-            if other.arm != entry.arm or other.order >= entry.order:
-                continue
-            reached = self._reached(other_id, rung)
-            if reached is None:
-                return None
-            epoch = other.rung_epochs[rung]
-            if reached and epoch is not None:
-                others.append(other.values[epoch])
-        if len(others) < self.rule.min_competitors:
-            return True
-        # The place among all values, own one included: the same as comparing with their
-        # (1 − 1/reduction_factor) quantile, but NaN competitors simply rank last.
-        better = sum(value > own for value in others)
-        return better < math.ceil((len(others) + 1) / self.rule.reduction_factor)
+def recorded_decisions(rule: HalvingRule, stop_rung: int | None) -> tuple[Decision, ...]:
+    """The decisions about a trial that is on record as stopped at `stop_rung`, or as never stopped (None)."""
+    rungs = range(len(rule.fractions))
+    if stop_rung is None:
+        return tuple(Decision.PASS for _ in rungs)
+    after = {True: Decision.ABSENT, False: Decision.PASS}
+    return tuple(Decision.STOP if rung == stop_rung else after[rung > stop_rung] for rung in rungs)
+
+
+def stop_rung(decisions: Sequence[Decision]) -> int | None:
+    """The rung at which a trial is to be stopped; None while it continues or the decision is open."""
+    for rung, decision in enumerate(decisions):
+        if decision is not Decision.PASS:
+            return rung if decision is Decision.STOP else None
+    return None

@@ -1,4 +1,4 @@
-"""manifest.json: what was asked, of which code, data and machine; and what changed before a resume."""
+"""manifest.json: what a study was asked, its code, data and machine; and what changed before a resume."""
 
 import datetime
 import hashlib
@@ -14,7 +14,8 @@ from typing import Any
 
 from segstrat.errors import UserError
 from segstrat.store import Store
-from study.frame import MANIFEST, SCHEMA
+from study.frame import MANIFEST, SCHEMA, read_manifest
+from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
@@ -71,14 +72,11 @@ def read_study_manifest(study: Store) -> dict[str, Any]:
     Raises:
         UserError: if there is none, or if it is of another schema.
     """
-    if not study.exists(MANIFEST):
+    manifest = read_manifest(study)
+    if not manifest:
         raise UserError(
             f"{study.uri} holds no study (no {MANIFEST}); give a folder such as results/wd_grid-figures"
         )
-    try:
-        manifest = json.loads(study.read(MANIFEST))
-    except ValueError as error:
-        raise UserError(f"{study.uri}/{MANIFEST} cannot be read ({error}); restore it from a copy") from error
     if manifest.get("schema") != SCHEMA:
         raise UserError(
             f"{study.uri} was written with schema {manifest.get('schema')!r}; this version reads {SCHEMA}"
@@ -86,22 +84,42 @@ def read_study_manifest(study: Store) -> dict[str, Any]:
     return manifest
 
 
+class ManifestFile:
+    """The manifest of a running study, to which a search adds trials.
+
+    Attributes:
+        content: read it only.
+    """
+
+    def __init__(self, study: Store, content: Mapping[str, Any]) -> None:
+        self._study = study
+        self.content = content
+        write_manifest(study, content)
+
+    def add_trial(self, trial: PlannedTrial) -> None:
+        """Records a trial that a search has proposed."""
+        trials = sorted([*self.content["trials"], trial.to_dict()], key=lambda planned: planned["order"])
+        self.content = {**self.content, "trials": trials}
+        write_manifest(self._study, self.content)
+
+
 def write_manifest(study: Store, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest, whole or not at all."""
+    """Writes the manifest atomically."""
     study.write(MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What a study would be resumed with that is not as it was begun, in words."""
+    """What differs between a study's beginning and its resume, in words."""
     found = []
     for key, words in FIXED.items():
         if recorded.get(key) != now.get(key):
             if key in ("seeds", "budget"):
                 words += f" ({recorded.get(key)} before, {now.get(key)} now)"
             found.append(words)
-    for name in ("precision", "deterministic", "compile", "device_cache"):
-        before, after = recorded.get("options", {}).get(name), now.get("options", {}).get(name)
-        if before != after and before is not None:
+    numerics_now = now["options"]["numerics"]
+    for name, before in recorded["options"]["numerics"].items():
+        after = numerics_now.get(name)
+        if before != after:
             found.append(f"--{name.replace('_', '-')} ({before} before, {after} now)")
     if recorded["data"]["digest"] != now["data"]["digest"]:
         found.append(f"the data {now['data']['name']}")

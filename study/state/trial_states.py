@@ -1,219 +1,234 @@
-"""The state of a study: what every trial has reported, what was decided, what is on disk. No Ray in it.
+"""The state of a running study: what every trial has reported, what was decided, what is on disk.
 
-The workers write `trials/<id>/records.json`; the ledger alone writes `trials/<id>/outcome.json`, and only
-once nothing can change it any more. A study that was killed is rebuilt from these files.
+The workers write `trials/<id>/records.json`; `TrialStates` alone writes `trials/<id>/outcome.json`, and only
+once nothing can change the outcome any more. A study that was killed is rebuilt from these files.
 """
 
-import json
+import math
 import re
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
 
 from segstrat.records import EpochReport, TrialStatus
 from segstrat.store import Store
-from segstrat.trial_record import OUTCOME, read_record
+from segstrat.trial_record import OUTCOME, TrialRecord, read_record, write_outcome
 from study.planning.trials import PlannedTrial
-from study.state.halving import Rungs
+from study.state.halving import Competitor, Decision, HalvingRule, decide, recorded_decisions, stop_rung
 from study.state.recovery import recover_record
 
-FINAL = ("completed", "stopped", "diverged", "failed")
-# So many trials that fail alike before their first epoch stop a study in which nothing has worked yet.
+# This many trials that fail alike before their first epoch end a study in which nothing has worked yet.
 ALIKE_FAILURES = 3
 
-State = Literal["waiting", "running", "retrying", "ended", "completed", "stopped", "diverged", "failed"]
+
+class Phase(StrEnum):
+    """Where the driver is with a trial that has no outcome yet."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    ENDED = "ended"
+    """Trained to its end, while an earlier trial still decides whether it is stopped at a rung."""
 
 
-@dataclass
-class TrialRow:
-    """What is known of one trial.
-
-    Args:
-        state: `ended` is a trial that has trained to its end while an earlier trial still decides whether
-            it would have been stopped at a rung.
-        reports: of every epoch so far, the newest attempt's where an epoch was trained twice.
-    """
+@dataclass(frozen=True, kw_only=True)
+class TrialState:
+    """One trial at one moment: its plan, its record, and where the driver is with it."""
 
     trial: PlannedTrial
-    state: State = "waiting"
-    reports: dict[int, EpochReport] = field(default_factory=dict)
-    attempts: int = 0
-    error: str = ""
-    stop_rung: int | None = None
-    stop_epoch: int | None = None
+    record: TrialRecord = field(default_factory=TrialRecord)
+    phase: Phase = Phase.WAITING
 
     @property
-    def counted_reports(self) -> list[EpochReport]:
-        """The reports that are part of the trial's record: up to where it was stopped."""
-        last = self.stop_epoch if self.stop_epoch is not None else max(self.reports, default=0)
-        return [report for epoch, report in sorted(self.reports.items()) if epoch <= last]
+    def final(self) -> bool:
+        """Whether the trial has an outcome."""
+        return self.record.final
 
     @property
-    def last_report(self) -> EpochReport | None:
-        """The last counted report."""
-        reports = self.counted_reports
-        return reports[-1] if reports else None
+    def shown(self) -> str:
+        """The status of a trial that has an outcome, else its phase."""
+        return self.record.status if self.final else self.phase
+
+    @property
+    def active(self) -> bool:
+        """Whether a worker has the trial, or will have it again after a failure."""
+        return not self.final and self.phase in (Phase.RUNNING, Phase.RETRYING)
 
 
-class Ledger:
-    """Takes what workers report, decides by the rungs and writes outcomes.
+class TrialStates:
+    """The states of a study's trials, which only the driver changes.
 
     Args:
-        store: folder of the study.
-        metric: what trials are judged by, such as `semseg_val_miou`.
-        on_report: called with each report that a running trial sends.
-
-    Attributes:
-        on_final: called with the row of each trial whose outcome was just written.
+        study: the study's folder.
+        rule: of early stopping.
+        metric: the score by which trials are judged at a rung, such as `semseg_val_miou`.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        rungs: Rungs,
-        metric: str,
-        on_report: Callable[[TrialRow, EpochReport], None] = lambda *_: None,
-    ) -> None:
-        self.store = store
+    def __init__(self, study: Store, rule: HalvingRule, metric: str) -> None:
+        self.study = study
+        self.rule = rule
         self.metric = metric
-        self.rows: dict[str, TrialRow] = {}
-        self.anything_reported = False
-        self._rungs = rungs
-        self._on_report = on_report
-        self.on_final: Callable[[TrialRow], None] = lambda _: None
+        self._states: dict[str, TrialState] = {}
+        self._anything_reported = False
+
+    @property
+    def by_id(self) -> Mapping[str, TrialState]:
+        """The states by trial id, read-only."""
+        return MappingProxyType(self._states)
+
+    def in_order(self) -> list[TrialState]:
+        """All states in the study's order."""
+        return sorted(self._states.values(), key=lambda state: state.trial.order)
+
+    def waiting(self) -> list[PlannedTrial]:
+        """Trials that are still to run, in order."""
+        return [state.trial for state in self.in_order() if not state.final and state.phase is Phase.WAITING]
 
     def add(self, trial: PlannedTrial) -> None:
-        """Makes a planned trial known."""
-        self.rows[trial.trial_id] = TrialRow(trial)
-        self._rungs.add(
-            trial.trial_id,
-            order=trial.order,
-            arm=trial.arm,
-            epochs=trial.config.epochs,
-            validate_every=trial.config.validate_every,
-        )
+        """Adds a trial; all trials before it in its group must be added before it reports."""
+        self._states[trial.trial_id] = TrialState(trial=trial)
 
-    def recall(self, *, resume: bool) -> list[str]:
-        """Reads what an earlier run of the study left on disk.
+    def read(self) -> None:
+        """Reads what an earlier run of the study left on disk, and changes nothing there."""
+        for trial_id, state in self._states.items():
+            record = read_record(self.folder(state.trial))
+            self._states[trial_id] = replace(state, record=record, phase=_phase_on_disk(record))
 
-        Args:
-            resume: continue from there: failed trials are tried again, everything else that has an outcome
-                stands, a trial that had trained to its end is settled without running again, and damaged
-                files are recovered. Without it, the rows only show what is there and nothing is written.
+    def resume(self) -> list[str]:
+        """Reads what an earlier run left on disk, to continue from there.
+
+        Outcomes stand, except that a failed trial is run again. A trial that had trained to its end gets its
+        outcome without running again. Damaged files are recovered, see `study.state.recovery`.
 
         Returns:
             one sentence about each trial whose files were recovered.
         """
         notes = []
-        for trial_id, row in self.rows.items():
-            folder = self._folder(trial_id)
-            record, note = recover_record(folder) if resume else (read_record(folder), "")
+        for trial_id, state in self._states.items():
+            folder = self.folder(state.trial)
+            record, note = recover_record(folder)
             if note:
-                notes.append(f"{row.trial.label} ({trial_id}): {note}")
-            row.reports = {report.epoch: report for report in record.all_reports}
-            row.error = record.problem
-            if record.status == TrialStatus.FAILED and resume:
+                notes.append(f"{state.trial.label} ({trial_id}): {note}")
+            if record.status is TrialStatus.FAILED:
                 folder.delete(OUTCOME)
-            elif record.final:
-                row.state, row.error = cast(State, record.status.value), record.error
-                row.stop_rung, row.stop_epoch = record.stop_rung, record.stop_epoch
-                row.attempts = record.attempts
-            self._replay(row)
-        if resume:
-            self._settle()
+                record = TrialRecord(facts=record.facts, all_reports=record.all_reports)
+            self._states[trial_id] = replace(state, record=record, phase=_phase_on_disk(record))
+        self._settle()
         return notes
 
-    def waiting(self) -> list[PlannedTrial]:
-        """Trials that are still to run, in order."""
-        open_rows = [row for row in self.rows.values() if row.state == "waiting"]
-        return sorted((row.trial for row in open_rows), key=lambda trial: trial.order)
-
     def started(self, trial_id: str) -> None:
-        """A worker takes up the trial."""
-        row = self.rows[trial_id]
-        row.state = "running"
-        row.attempts += 1
+        """A worker takes the trial."""
+        self._change(trial_id, Phase.RUNNING, attempts=self._states[trial_id].record.attempts + 1)
 
-    def reported(self, trial_id: str, reports: Iterable[EpochReport]) -> bool:
-        """Takes reports of a running trial; says whether it should end now."""
-        row = self.rows[trial_id]
-        for report in reports:
-            if report.epoch not in row.reports:
-                self._on_report(row, report)
-            row.reports[report.epoch] = report
-            self.anything_reported = True
-        self._replay(row)
-        last = row.last_report
-        return self._rungs.stop(trial_id) is not None or (last is not None and last.status != "running")
+    def reported(self, trial_id: str, reports: Sequence[EpochReport]) -> list[EpochReport]:
+        """Takes reports of a running trial; returns those of epochs that were not known yet."""
+        state = self._states[trial_id]
+        known = {report.epoch for report in state.record.all_reports}
+        self._states[trial_id] = replace(state, record=state.record.with_reports(reports))
+        self._anything_reported |= bool(reports)
+        return [report for report in reports if report.epoch not in known]
+
+    def should_end(self, trial_id: str) -> bool:
+        """Whether a running trial has trained to its end, or is to be stopped at a rung."""
+        state = self._states[trial_id]
+        if state.record.training_ended:
+            return True
+        return stop_rung(self._decisions(state)[trial_id]) is not None
 
     def retried(self, trial_id: str, error: str) -> None:
-        """The trial's process failed and it will be tried again from its last checkpoint."""
-        self.rows[trial_id].state, self.rows[trial_id].error = "retrying", error
+        """The trial's process failed; another one will continue from the last checkpoint."""
+        self._change(trial_id, Phase.RETRYING, error=error)
 
-    def ended(self, trial_id: str, error: str = "") -> None:
-        """No worker will go on with the trial; with `error`, because it failed."""
-        row = self.rows[trial_id]
-        row.error = error
-        last = row.last_report
-        finished = last is not None and last.status != "running"
-        if not (error or finished or self._rungs.stop(trial_id)):
-            row.state = "waiting"  # the study is being interrupted
-            return
-        row.state = "ended"
-        self._rungs.end(trial_id)
-        self._settle()
+    def ended(self, trial_id: str, error: str = "") -> list[TrialState]:
+        """No worker will continue the trial.
+
+        Args:
+            error: why it failed, '' if it did not.
+
+        Returns:
+            the trials whose outcome was written now.
+        """
+        state = self._states[trial_id]
+        if not error and not self.should_end(trial_id):
+            error = f"the trial ended after epoch {len(state.record.reports)} of {state.trial.config.epochs}"
+        self._change(trial_id, Phase.ENDED, error=error)
+        return self._settle()
 
     def common_failure(self) -> str:
-        """The message with which the study's first trials failed alike, before anything worked; else ''."""
-        if self.anything_reported:
+        """The message with which the first trials all failed, before anything worked; else ''."""
+        if self._anything_reported:
             return ""
-        failed = [row.error for row in self.rows.values() if row.state == "failed"]
-        alike = {_without_numbers(error) for error in failed}
-        return failed[0] if len(alike) == 1 and len(failed) >= min(ALIKE_FAILURES, len(self.rows)) else ""
+        failed = [
+            state.record.error for state in self._states.values() if state.record.status is TrialStatus.FAILED
+        ]
+        kinds = {_without_numbers(error) for error in failed}
+        enough = len(failed) >= min(ALIKE_FAILURES, len(self._states))
+        return failed[0] if len(kinds) == 1 and enough else ""
 
-    def _replay(self, row: TrialRow) -> None:
-        trial_id = row.trial.trial_id
-        for report in row.reports.values():
-            value = report.metrics().get(self.metric)
-            if value is not None:
-                self._rungs.report(trial_id, report.epoch, value)
-        if row.state == "failed":
-            self._rungs.end(trial_id)
-        elif row.state in FINAL:
-            self._rungs.recall(trial_id, row.stop_rung)
-        elif row.state == "waiting" and row.last_report and row.last_report.status != "running":
-            row.state = "ended"
-            self._rungs.end(trial_id)
+    def folder(self, trial: PlannedTrial) -> Store:
+        """The folder of a trial's files."""
+        return self.study / "trials" / trial.trial_id
 
-    def _settle(self) -> None:
+    def _change(self, trial_id: str, phase: Phase, **record: object) -> None:
+        state = self._states[trial_id]
+        self._states[trial_id] = replace(state, phase=phase, record=replace(state.record, **record))  # type: ignore[arg-type]
+
+    def _settle(self) -> list[TrialState]:
         """Writes the outcome of every ended trial that no open decision can change any more."""
-        for trial_id, row in self.rows.items():
-            if row.state != "ended" or not self._rungs.settled(trial_id):
+        settled = []
+        for trial_id, state in self._states.items():
+            if state.final or state.phase is not Phase.ENDED:
                 continue
-            last = row.last_report
-            stop = self._rungs.stop(trial_id)
-            if stop is not None:
-                row.state, row.stop_rung, row.stop_epoch, row.error = "stopped", stop.rung, stop.epoch, ""
-            elif last is not None and last.status in ("completed", "diverged"):
-                row.state, row.error = last.status, last.message
-            else:
-                row.state = "failed"
-            self._folder(trial_id).write(OUTCOME, json.dumps(_outcome(row)).encode())
-            self.on_final(row)
+            decisions = self._decisions(state)[trial_id]
+            if Decision.OPEN in decisions:
+                continue
+            record = self._with_outcome(state, stop_rung(decisions))
+            write_outcome(self.folder(state.trial), record)
+            self._states[trial_id] = replace(state, record=record)
+            settled.append(self._states[trial_id])
+        return settled
 
-    def _folder(self, trial_id: str) -> Store:
-        return self.store / "trials" / trial_id
+    def _with_outcome(self, state: TrialState, rung: int | None) -> TrialRecord:
+        record, config = state.record, state.trial.config
+        if rung is not None:
+            epoch = self.rule.rung_epochs(config.epochs, config.validate_every)[rung]
+            return replace(record, status=TrialStatus.STOPPED, stop_rung=rung, stop_epoch=epoch, error="")
+        last = record.last_report
+        if record.training_ended and last is not None:
+            return replace(record, status=TrialStatus(last.status), error=last.message)
+        return replace(record, status=TrialStatus.FAILED)
+
+    def _decisions(self, state: TrialState) -> dict[str, tuple[Decision, ...]]:
+        """The decisions of every rung about the trials of a trial's group."""
+        group = [other for other in self.in_order() if other.trial.group == state.trial.group]
+        table = decide([competitor(other, self.rule, self.metric) for other in group], self.rule)
+        return {other.trial.trial_id: row for other, row in zip(group, table, strict=True)}
 
 
-def _outcome(row: TrialRow) -> dict[str, Any]:
-    return {
-        "status": row.state,
-        "stop_rung": row.stop_rung,
-        "stop_epoch": row.stop_epoch,
-        "error": row.error,
-        "seconds": sum(report.seconds for report in row.counted_reports),
-        "attempts": row.attempts,
-    }
+def competitor(state: TrialState, rule: HalvingRule, metric: str) -> Competitor:
+    """A trial as the rungs see it.
+
+    A reference competes but is never stopped. A diverged trial ranks last at each rung that it did not reach.
+    """
+    trial, record = state.trial, state.record
+    epochs = rule.rung_epochs(trial.config.epochs, trial.config.validate_every)
+    scores = {report.epoch: report.metrics().get(metric) for report in record.all_reports}
+    diverged = bool(record.all_reports) and record.all_reports[-1].status == TrialStatus.DIVERGED
+    missing = math.nan if diverged else None
+    values = [None if epoch is None else scores.get(epoch) for epoch in epochs]
+    judged_before = record.final and record.status is not TrialStatus.FAILED
+    return Competitor(
+        epochs=epochs,
+        values=tuple(missing if value is None else value for value in values),
+        ended=record.final or state.phase is Phase.ENDED,
+        exempt=trial.reference or diverged,
+        recorded=recorded_decisions(rule, record.stop_rung) if judged_before else None,
+    )
+
+
+def _phase_on_disk(record: TrialRecord) -> Phase:
+    return Phase.ENDED if not record.final and record.training_ended else Phase.WAITING
 
 
 def _without_numbers(message: str) -> str:
@@ -221,6 +236,6 @@ def _without_numbers(message: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\b[0-9a-f]{8,}\b|\d+", "#", message)
 
 
-def rows_by_order(rows: Iterable[TrialRow]) -> Sequence[TrialRow]:
-    """Rows in the study's order."""
-    return sorted(rows, key=lambda row: row.trial.order)
+def count_final(states: Iterable[TrialState]) -> int:
+    """How many trials have an outcome."""
+    return sum(state.final for state in states)

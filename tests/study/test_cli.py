@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segstrat.errors import UserError
-from study.cli import Options, make_parser, parse
+from study.cli import Flags, make_parser, parse
 from study.run import main
 
 ROOT = Path(__file__).parents[2]
@@ -50,7 +50,7 @@ def test_the_flags_are_frozen():
 
 
 def test_values_are_read():
-    options = parse(
+    flags = parse(
         [
             "--space",
             "s",
@@ -67,7 +67,7 @@ def test_values_are_read():
             "--no-cache",
         ]
     )
-    assert options == Options(
+    assert flags == Flags(
         space="s", data="d1", seeds=(0, 3), gpus_per_trial=0.5, budget=0.5, name="a-b", no_cache=True
     )
     assert parse(["--space", "s", "--gpus-per-trial", "auto"]).gpus_per_trial == "auto"
@@ -82,16 +82,16 @@ def test_values_are_read():
         ("--space s --zzz", "unknown argument '--zzz'"),
         ("--space s extra", "unknown argument 'extra'"),
         ("--space", "expected one argument"),
-        ("--space s --seeds 0,x", "no list of whole numbers"),
-        ("--space s --budget -1", "no number above 0"),
-        ("--space s --budget nan", "no number above 0"),
+        ("--space s --seeds 0,x", "not a list of whole numbers"),
+        ("--space s --budget -1", "not a number above 0"),
+        ("--space s --budget nan", "not a number above 0"),
         ("--space s --gpus-per-trial 1.5", "whole number"),
-        ("--space s --gpus-per-trial -1", "no number above 0"),
+        ("--space s --gpus-per-trial -1", "not a number above 0"),
         ("--space s --cpus-per-trial 0", "at least 1"),
         ("--space s --max-concurrent 1.5", "at least 1"),
         ("--space s --scheduler hyperband", "invalid choice: 'hyperband'"),
-        ("--space s --name ../x", "cannot be a folder's name"),
-        ("--space s --accept-changes", "goes with --resume"),
+        ("--space s --name ../x", "not a valid folder name"),
+        ("--space s --accept-changes", "needs --resume"),
     ],
 )
 def test_mistakes_are_one_sentence(line, words, capsys):
@@ -100,18 +100,6 @@ def test_mistakes_are_one_sentence(line, words, capsys):
     assert words in error
     assert error.count("\n") == 1
     assert error.startswith("error: ")
-
-
-def test_a_resumed_study_keeps_what_is_not_given_again():
-    recorded = Options(space="wd_grid", data="d1", seeds=(0, 1), budget=0.5, scheduler="none").study_fields()
-    options = Options(name="x", resume=True, budget=1.0).completed_by(recorded)
-    assert (options.space, options.data, options.seeds, options.scheduler) == (
-        "wd_grid",
-        "d1",
-        (0, 1),
-        "none",
-    )
-    assert options.budget == 1.0
 
 
 def test_help_needs_neither_torch_nor_ray():

@@ -8,7 +8,8 @@ from study.analysis.confirm import confirm_cells
 from study.analysis.study import Study
 from study.analysis.thesis import comparison
 from study.cli import parse
-from study.driver.prepare import TO_BE_MADE, open_study, parent_of, plan_study
+from study.driver.confirm import parent_of
+from study.driver.prepare import TO_BE_MADE, open_study, plan_study
 from study.frame import write_frames
 from study.planning.space import load_space
 from study.planning.trials import plan
@@ -177,9 +178,8 @@ def screened(study_writer, make_trial):
 
 
 def confirm(folder, *flags):
-    study, options = open_study(parse(["--confirm", str(folder), "--storage", str(folder.parent), *flags]))
-    space, trials, options = plan_study(study, options)
-    return space, trials, options
+    opened = open_study(parse(["--confirm", str(folder), "--storage", str(folder.parent), *flags]))
+    return opened.space, plan_study(opened), opened.settings
 
 
 def test_the_flag_plans_the_best_cells_to_the_end_on_new_seeds(screened):
@@ -201,14 +201,14 @@ def test_the_flag_plans_the_best_cells_to_the_end_on_new_seeds(screened):
 def test_a_resumed_confirmation_plans_the_same_trials_in_the_same_order(screened):
     folder = screened()
     _, trials, options = confirm(folder, "--seeds", "7,8", "--precision", "bfloat16")
-    manifest = {"schema": 1, "options": options.study_fields(), "parent": parent_of(options, trials)}
+    manifest = {"schema": 1, "options": options.to_dict(), "parent": parent_of(options, trials)}
     child = folder.parent / "screen-confirm"
     child.mkdir()
     (child / "manifest.json").write_text(json.dumps(manifest))
     for flags in (["--name", "screen-confirm"], ["--confirm", str(folder)]):
-        study, resumed = open_study(parse(["--resume", *flags, "--storage", str(folder.parent)]))
-        assert resumed.precision == "bfloat16"
-        assert plan_study(study, resumed)[1] == trials
+        resumed = open_study(parse(["--resume", *flags, "--storage", str(folder.parent)]))
+        assert resumed.settings.numerics.precision == "bfloat16"
+        assert plan_study(resumed) == trials
     for flags, words in ((["--top", "5"], "begun with 3"), (["--confirm", "elsewhere"], "begun with")):
         command = ["--resume", "--name", "screen-confirm", *flags, "--storage", str(folder.parent)]
         with pytest.raises(UserError, match=words):
@@ -237,7 +237,7 @@ def test_another_recipe_than_the_screens_is_refused(screened):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--confirm", "results/a", "--space", "wd_grid"], "leave --space away"),
+        (["--confirm", "results/a", "--space", "wd_grid"], "leave out --space"),
         (["--confirm", "results/a", "--scheduler", "asha"], "trains every cell to its end"),
         (["--space", "wd_grid", "--top", "3"], "give --confirm DIR"),
         (["--confirm", "results/a", "--top", "0"], "at least 1"),

@@ -1,137 +1,177 @@
-"""The Ray adapter of the halving rule, beside Ray's own scheduler on the same trials."""
+"""Ray Tune's calls as events of the executor; and how the halving rule differs from Ray's own scheduler."""
 
-from pathlib import Path
+import threading
 from types import SimpleNamespace
 
 import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+from ray.tune.search import Searcher
 
 from segstrat.config import TrialConfig
-from segstrat.records import EpochReport, SplitScore
+from segstrat.records import EpochReport
 from segstrat.store import Store
-from study.on_ray.adapters import ArmFairASHA
+from study.driver.loop import Loop
+from study.on_ray.adapters import EventCallback, QueuedTrials, ReportingScheduler
 from study.planning.trials import PlannedTrial
-from study.search.base import PlannedSearch
-from study.state.halving import HalvingRule, Rungs
-from study.state.trial_states import Ledger
+from study.search.base import FixedPlan
+from study.state.executor import Ended, Reported, Retried, Started
+from study.state.halving import HalvingRule
+from study.state.trial_states import TrialStates
+from tests.study.fakes import METRIC, LocalExecutor, planned, report
 
-METRIC = "semseg_val_miou"
 BUDGETS = {"raw": 12, "pre-trained": 8}
 
 
-def curve(arm: str, quality: int, epoch: int) -> float:
+class Link:
+    """What Tune's side sees of the executor."""
+
+    def __init__(self, *, stop: bool = False) -> None:
+        self.events: list = []
+        self.closing = False
+        self.queued: list[dict] = []
+        self._stop = stop
+
+    def next_trial(self) -> dict | None:
+        return self.queued.pop(0) if self.queued else None
+
+    def send(self, event: object) -> threading.Event:
+        self.events.append(event)
+        return threading.Event()
+
+    def report(self, trial_id: str, reports: tuple[EpochReport, ...]) -> bool:
+        self.send(Reported(trial_id, reports))
+        return self._stop
+
+
+def tune_trial(trial: PlannedTrial) -> SimpleNamespace:
+    return SimpleNamespace(
+        trial_id=trial.trial_id, config={"trial": trial.to_dict()}, max_failures=2, num_failures=1,
+        last_result={"error": "labels are missing"}, pickled_error_file=None, is_finished=lambda: False,
+    )  # fmt: skip
+
+
+def result(reports: list[EpochReport], error: str = "") -> dict:
+    return {"reports": [each.to_dict() for each in reports], "error": error}
+
+
+def test_reports_reach_the_driver_and_its_decision_reaches_tune():
+    trial = tune_trial(planned(0))
+    for stop, decision in ((False, TrialScheduler.CONTINUE), (True, TrialScheduler.STOP)):
+        link = Link(stop=stop)
+        reports = [report(1, 0.1), report(2, 0.2)]
+        assert ReportingScheduler(link).on_trial_result(None, trial, result(reports)) == decision
+        assert link.events == [Reported("raw0", tuple(reports))]
+
+
+def test_a_trial_that_cannot_continue_ends_with_its_message():
+    link, trial = Link(), tune_trial(planned(0))
+    decision = ReportingScheduler(link).on_trial_result(None, trial, result([], "labels are missing"))
+    assert decision == TrialScheduler.STOP
+    EventCallback(link, 2).on_trial_complete(1, [], trial)
+    assert link.events[-1] == Ended("raw0", "labels are missing")
+
+
+def test_starts_failures_and_retries_are_events():
+    link, trial = Link(), tune_trial(planned(0))
+    callback = EventCallback(link, 2)
+    callback.on_trial_start(1, [], trial)
+    callback.on_trial_recover(1, [], trial)
+    callback.on_trial_error(1, [], trial)
+    assert [type(event) for event in link.events] == [Started, Retried, Ended]
+    callback.on_trial_result(1, [], trial, result([report(1, 0.1)]))
+    assert trial.max_failures == 3, "an epoch was gained: failures count from here"
+
+
+def test_trials_are_handed_out_as_queued_until_the_driver_closes():
+    link = Link()
+    link.queued = [{"trial": {"trial_id": name}} for name in "ab"]
+    search = QueuedTrials(link)
+    assert [search.suggest("x")["trial"]["trial_id"] for _ in range(2)] == ["a", "b"]
+    assert search.suggest("x") is None, "asked again later"
+    link.closing = True
+    assert search.suggest("x") == Searcher.FINISHED
+
+
+def value(arm: str, quality: int, epoch: int) -> float:
     """Validation mIoU: raw trials start near .05 and end near .4, pre-trained ones start near .4 already."""
     done = epoch / BUDGETS[arm]
     return (0.05 + 0.35 * done**2 if arm == "raw" else 0.4 + 0.1 * done) + quality / 1000
 
 
-class Study:
+def quality(order: int) -> int:
+    return (order // 2 * 5 + 3) % 8
+
+
+def both_arms() -> list[PlannedTrial]:
     """Eight raw and eight pre-trained trials in turn, of growing quality in a shuffled order."""
-
-    def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger(Store(folder), Rungs(HalvingRule()), METRIC)
-        self.trials = []
-        for order in range(16):
-            arm = "raw" if order % 2 == 0 else "pre-trained"
-            config = TrialConfig(epochs=BUDGETS[arm], weight_decay=order / 1000)
-            planned = PlannedTrial(trial_id=f"{arm} {order}", order=order, arm=arm, axes={}, config=config)
-            self.ledger.add(planned)
-            self.trials.append(
-                SimpleNamespace(trial_id=planned.trial_id, config={"trial": planned.to_dict()}, arm=arm)
-            )
-
-    def quality(self, order: int) -> int:
-        return (order // 2 * 5 + 3) % 8
-
-    def run(self, scheduler: TrialScheduler) -> set[str]:
-        """Runs four trials at a time under a scheduler and returns those that it stopped early."""
-        stopped, waiting = set(), list(enumerate(self.trials))
-        for _, trial in waiting:
-            scheduler.on_trial_add(None, trial)
-        running = [[order, trial, 0] for order, trial in waiting[:4]]
-        waiting = waiting[4:]
-        while running:
-            order, trial, epoch = running.pop(0)
-            epoch += 1
-            value = curve(trial.arm, self.quality(order), epoch)
-            decision = scheduler.on_trial_result(None, trial, result(value, epoch, BUDGETS[trial.arm]))
-            if decision == TrialScheduler.STOP or epoch == BUDGETS[trial.arm]:
-                self.ledger.ended(trial.trial_id)
-                if epoch < BUDGETS[trial.arm]:
-                    stopped.add(trial.trial_id)
-                if waiting:
-                    running.append([*waiting.pop(0), 0])
-            else:
-                running.append([order, trial, epoch])
-        return stopped
+    arms = ["raw" if order % 2 == 0 else "pre-trained" for order in range(16)]
+    return [planned(order, arm, BUDGETS[arm]) for order, arm in enumerate(arms)]
 
 
-def result(value: float, epoch: int, epochs: int) -> dict:
-    score = SplitScore(
-        split="val", task="semseg", loss=1.0, miou=value, miou_thesis=value, pixel_accuracy=value,
-        class_accuracy=value, iou=(value,),
-    )  # fmt: skip
-    report = EpochReport(
-        epoch=epoch, epochs=epochs, status="completed" if epoch == epochs else "running", scores=(score,),
-        learning_rate=0.1, seconds=1.0, images_per_second=1.0, data_wait=0.0,
-    )  # fmt: skip
-    return {"reports": [report.to_dict()], "error": "", METRIC: value, "training_iteration": epoch}
+def stopped_by_ray(trials: list[PlannedTrial]) -> set[str]:
+    """The trials that Ray's own scheduler stops, four at a time."""
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="epoch", metric=METRIC, mode="max", max_t=12, grace_period=2, reduction_factor=2
+    )
+    waiting = [(trial, tune_trial(trial)) for trial in trials]
+    for _, handle in waiting:
+        scheduler.on_trial_add(None, handle)
+    stopped, running, waiting = set(), [[*pair, 0] for pair in waiting[:4]], waiting[4:]
+    while running:
+        trial, handle, epoch = running.pop(0)
+        epoch += 1
+        score = value(trial.arm, quality(trial.order), epoch)
+        decision = scheduler.on_trial_result(None, handle, {"epoch": epoch, METRIC: score})
+        if decision == TrialScheduler.STOP or epoch == BUDGETS[trial.arm]:
+            if epoch < BUDGETS[trial.arm]:
+                stopped.add(trial.trial_id)
+            if waiting:
+                running.append([*waiting.pop(0), 0])
+        else:
+            running.append([trial, handle, epoch])
+    return stopped
 
 
 def test_a_slow_starting_arm_survives_where_rays_scheduler_stops_it(tmp_path):
-    study = Study(tmp_path)
-    stock = AsyncHyperBandScheduler(
-        time_attr="training_iteration",
-        metric=METRIC,
-        mode="max",
-        max_t=12,
-        grace_period=2,
-        reduction_factor=2,
-    )
-    killed = study.run(stock)
-    raw = [trial.trial_id for trial in study.trials if trial.arm == "raw"]
-    assert len([name for name in raw if name in killed]) >= len(raw) - 1
+    trials = both_arms()
+    raw = {trial.trial_id for trial in trials if trial.arm == "raw"}
+    assert len(raw & stopped_by_ray(trials)) >= len(raw) - 1
 
-    fair = Study(tmp_path / "fair")
-    stopped = fair.run(ArmFairASHA(fair.ledger))
-    survivors = {
-        arm: [t.trial_id for t in fair.trials if t.arm == arm and t.trial_id not in stopped]
-        for arm in BUDGETS
-    }
-    assert len(survivors["raw"]) >= 3
-    assert len(survivors["pre-trained"]) >= 3
-    best = max(range(0, 16, 2), key=fair.quality)
-    assert f"raw {best}" in survivors["raw"], "the best raw trial is among them"
-    assert len(stopped) >= 4, "and trials were stopped in earnest"
+    def train(trial: PlannedTrial):
+        for epoch in range(1, trial.config.epochs + 1):
+            yield report(epoch, value(trial.arm, quality(trial.order), epoch), epochs=trial.config.epochs)
+
+    states = TrialStates(Store(tmp_path), HalvingRule(), METRIC)
+    for trial in trials:
+        states.add(trial)
+    Loop(states, FixedPlan(), LocalExecutor(train, concurrent=4)).run()
+    survivors = {trial_id for trial_id, state in states.by_id.items() if state.shown == "completed"}
+    assert len(survivors & raw) >= 3
+    assert len(survivors - raw) >= 3
+    best = max(range(0, 16, 2), key=quality)
+    assert f"raw{best}" in survivors, "the best raw trial is among them"
+    assert len(trials) - len(survivors) >= 4, "and trials were stopped in earnest"
 
 
-@pytest.mark.parametrize("error", ["", "labels are missing"])
-def test_the_adapter_stops_at_the_end_and_on_an_error(tmp_path, error):
-    study = Study(tmp_path)
-    trial = study.trials[0]
-    scheduler = ArmFairASHA(study.ledger)
-    assert scheduler.on_trial_result(None, trial, result(0.1, 1, 12)) == TrialScheduler.CONTINUE
-    last = result(0.2, 12, 12) if not error else {"reports": [], "error": error}
-    assert scheduler.on_trial_result(None, trial, last) == TrialScheduler.STOP
+def test_the_rungs_follow_the_trials_own_epochs():
+    assert HalvingRule().rung_epochs(TrialConfig(epochs=12).epochs) == (3, 6)
 
 
-def test_the_rungs_follow_the_trials_own_epochs_not_rays_iterations(tmp_path):
-    study = Study(tmp_path)
-    scheduler = ArmFairASHA(study.ledger)
-    raw = [trial for trial in study.trials if trial.arm == "raw"]
-    for trial, value in zip(raw[:3], (0.5, 0.4, 0.1), strict=True):
-        for epoch in range(1, 4):
-            # After a retry Ray counts its iterations from 1 again.
-            report = result(value, epoch, 12) | {"training_iteration": 1}
-            decision = scheduler.on_trial_result(None, trial, report)
-    assert decision == TrialScheduler.STOP, "epoch 3 of 12 is its first rung"
+@pytest.mark.parametrize("concurrent", [1, 3])
+def test_the_local_executor_retries_and_gives_up(tmp_path, concurrent):
+    starts: dict[str, int] = {}
 
+    def train(trial: PlannedTrial):
+        starts[trial.trial_id] = starts.get(trial.trial_id, 0) + 1
+        if trial.trial_id == "raw1" or starts[trial.trial_id] == 1:
+            raise OSError("disk is full")
+        for epoch in range(1, 9):
+            yield report(epoch, 0.5)
 
-def test_trials_are_handed_out_in_the_studys_order(tmp_path):
-    planned = [row.trial for row in Study(tmp_path).ledger.rows.values()]
-    search = PlannedSearch(reversed(planned))
-    handed = []
-    while not search.finished:
-        handed.append(search.next_trial())
-    assert handed == planned
-    assert search.next_trial() is None
+    states = TrialStates(Store(tmp_path), HalvingRule(), METRIC)
+    for order in range(3):
+        states.add(planned(order))
+    Loop(states, FixedPlan(), LocalExecutor(train, concurrent=concurrent, max_retries=1)).run()
+    assert {name: (state.shown, state.record.attempts) for name, state in states.by_id.items()} == {
+        "raw0": ("completed", 2), "raw1": ("failed", 2), "raw2": ("completed", 2),
+    }  # fmt: skip

@@ -7,13 +7,14 @@ import pytest
 
 from segstrat.config import TrialConfig
 from segstrat.store import Store
+from study.driver.loop import Loop
 from study.driver.session import CommonFailureError
 from study.on_ray.trainable import SegmentationTrial
-from study.on_ray.tuning import run_trials
+from study.on_ray.tuning import TuneExecutor
 from study.planning.trials import PlannedTrial
-from study.search.base import PlannedSearch
-from study.state.halving import HalvingRule, Rungs
-from study.state.trial_states import Ledger
+from study.search.base import FixedPlan
+from study.state.halving import HalvingRule
+from study.state.trial_states import TrialStates
 
 pytestmark = pytest.mark.cluster
 
@@ -49,7 +50,7 @@ def scripted_trial() -> type[SegmentationTrial]:
                 event = script.get(f"{epoch}/{starts}", script.get(f"{epoch}/*"))
                 if event == "kill":
                     os.kill(os.getpid(), signal.SIGKILL)
-                if event == "mend":
+                if event == "fix":
                     raise UserError("labels of image 7 are missing; add them")
                 if event == "disk":
                     raise OSError(28, "No space left on device")
@@ -95,26 +96,26 @@ class Scripted:
 
     def __init__(self, folder: Path, scripts: dict[str, dict[str, str]]) -> None:
         self.store = Store(folder)
-        self.ledger = Ledger(self.store, Rungs(HalvingRule(fractions=())), METRIC)
+        self.states = TrialStates(self.store, HalvingRule(fractions=()), METRIC)
         self.trials = []
         for order, (name, script) in enumerate(scripts.items()):
             config = TrialConfig(epochs=EPOCHS, weight_decay=order / 1000)
             trial = PlannedTrial(trial_id=name, order=order, arm="raw", axes={}, config=config)
             self.trials.append(trial)
-            self.ledger.add(trial)
+            self.states.add(trial)
             (self.store / "trials" / name).write("script.json", json.dumps(script).encode())
 
-    def run(self, *, gpus: float = 0, concurrent: int = 4, **more) -> None:
+    def run(self, *, gpus: float = 0, concurrent: int = 4, on_tick=lambda: None, **more) -> None:
         settings = {"store": self.store.uri, "study": "scripted", "cpus": 1, "gpus": gpus}
-        run_trials(
-            self.ledger,
-            PlannedSearch(self.trials),
+        executor = TuneExecutor(
             settings,
             expected_concurrent=concurrent,
             max_concurrent=concurrent,
             trial_class=scripted_trial(),
             **more,
         )
+        with executor:
+            Loop(self.states, FixedPlan(), executor).run(on_tick)
 
     def starts(self, name: str) -> list[dict]:
         folder = self.store / "trials" / name
@@ -134,7 +135,7 @@ def test_every_fault_ends_in_a_retry_or_a_row_with_its_message(cluster, tmp_path
             "hopeless": {"2/*": "kill"},
             "often": {"1/1": "kill", "2/2": "disk"},
             "full": {"2/*": "disk"},
-            "mend": {"2/*": "mend"},
+            "fix": {"2/*": "fix"},
             "nan": {"3/*": "nan"},
         },
     )
@@ -146,21 +147,21 @@ def test_every_fault_ends_in_a_retry_or_a_row_with_its_message(cluster, tmp_path
     assert error == "the trial's process died (killed, out of memory, or its node was lost)"
     assert study.outcome("often") == ("completed", "", 3), "an epoch was gained between its failures"
     assert study.outcome("full") == ("failed", "OSError: [Errno 28] No space left on device", 2)
-    assert study.outcome("mend") == ("failed", "labels of image 7 are missing; add them", 1)
+    assert study.outcome("fix") == ("failed", "labels of image 7 are missing; add them", 1)
     assert study.outcome("nan") == ("diverged", "not finite", 1)
     for name in ("fine", "killed late", "often"):
-        epochs = [report.epoch for report in study.ledger.rows[name].counted_reports]
+        epochs = [report.epoch for report in study.states.by_id[name].record.reports]
         assert epochs == [1, 2, 3, 4], f"{name}: every epoch once, those of a dead worker included"
-    starts = [start["pid"] for name in study.ledger.rows for start in study.starts(name)]
+    starts = [start["pid"] for name in study.states.by_id for start in study.starts(name)]
     assert len(set(starts)) < len(starts), "processes that did not fail took up another trial"
 
 
 def test_trials_that_fail_alike_at_the_start_end_the_study(cluster, tmp_path):
-    study = Scripted(tmp_path, {f"t{i}": {"1/*": "mend"} for i in range(12)})
+    study = Scripted(tmp_path, {f"t{i}": {"1/*": "fix"} for i in range(12)})
 
     def stop() -> None:
-        if study.ledger.common_failure():
-            raise CommonFailureError(study.ledger.common_failure())
+        if study.states.common_failure():
+            raise CommonFailureError(study.states.common_failure())
 
     with pytest.raises(CommonFailureError, match="labels of image 7"):
         study.run(concurrent=2, on_tick=stop)

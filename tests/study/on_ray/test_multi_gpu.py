@@ -7,7 +7,7 @@ from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.store import Store
 from segstrat.train import train
-from study.driver.session import refuse_uneven
+from study.driver.placement import refuse_uneven
 from study.on_ray import multi_gpu
 from study.on_ray.trainable import SegmentationTrial
 from study.planning.trials import PlannedTrial
@@ -60,7 +60,7 @@ def test_the_trial_itself_leaves_the_gpus_to_its_processes():
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"batch_size": 5}, "cannot be dealt evenly"),
+        ({"batch_size": 5}, "is not divisible by it"),
         ({"batch_size": 4, "accumulation_steps": 2}, "give it the larger batch"),
         ({"batch_size": 4, "asynchronous": True}, "in one process"),
     ],

@@ -12,11 +12,11 @@ def test_every_trial_has_a_row_a_status_and_records(undisturbed):
     trials, epochs = load(folder)
     assert code == 0
     assert len(trials) == 6
-    assert set(trials["status"]) == {"completed", "stopped"}
     assert trials["order"].is_monotonic_increasing
-    for arm in ("raw", "pre-trained"):
-        ours = trials[trials["arm"] == arm]
-        assert list(ours["status"][:2]) == ["completed", "completed"], "too few competitors to stop"
+    hopeless = trials["weight_decay"] > 1
+    assert list(trials.loc[hopeless, "status"]) == ["stopped", "stopped"]
+    assert list(trials.loc[hopeless, "stop_epoch"]) == [2, 2]
+    assert set(trials.loc[~hopeless, "status"]) == {"completed"}, "too few competitors to stop"
     completed = trials[trials["status"] == "completed"]
     assert (completed["epochs_run"] == 8).all()
     assert (completed["epochs_budget"] == 8).all()
@@ -45,7 +45,7 @@ def test_the_folder_holds_what_the_console_names(undisturbed):
     assert "Does the machinery run?" in flat
     assert "8 to train, 4 to validate" in flat
     assert "2 trials at once, 1 core each" in flat
-    assert "raw 0.01" in flat
+    assert "raw 1e-3" in flat
     assert f"{folder}/report.html" in output.replace("\n", "")
 
 
@@ -53,7 +53,7 @@ def test_an_existing_name_is_refused(undisturbed, capsys):
     _, flags, folder, _ = undisturbed
     before = (folder / "manifest.json").read_bytes()
     assert main([*flags, "--name", "first"]) == 2
-    assert "exists already; go on with it by --resume" in capsys.readouterr().err
+    assert "exists already; continue it with --resume" in capsys.readouterr().err
     assert (folder / "manifest.json").read_bytes() == before
 
 

@@ -1,10 +1,12 @@
 import dataclasses
+from collections import Counter
 from types import ModuleType
 
 import pytest
 from ray import tune
 
 from segstrat.errors import UserError
+from segstrat.formatting import format_value
 from study.planning.distribution import Distribution
 from study.planning.sampling import quasi_random
 from study.planning.space import load_space, space_from_module
@@ -102,7 +104,9 @@ def test_a_bad_value_is_refused_with_the_trial_named():
 
 
 def test_an_axis_without_effect_is_refused():
-    twins = module(SPACE={"schedule": tune.grid_search([1.0, 1.0001])}, ROLES={"schedule": "nuisance"})
+    twins = module(
+        SPACE={"epochs_factor": tune.grid_search([1.0, 1.0001])}, ROLES={"epochs_factor": "nuisance"}
+    )
     with pytest.raises(UserError, match="the same training run"):
         plan(space_from_module("toy", twins), "d1")
 
@@ -148,7 +152,31 @@ def test_quasi_random_points_are_reproducible():
     assert all(1e-5 <= point["weight_decay"] <= 1e-1 for point in quasi_random(domain, 5))
 
 
-def test_a_planned_trial_has_a_telling_label():
+def test_a_planned_trial_has_a_descriptive_label():
     trial = plan(load_space("wd_grid"), "figures", weights="w")[0]
-    assert trial.label == f"{trial.arm} weight_decay={trial.config.weight_decay:g} seed=0"
-    assert dataclasses.replace(trial, arm="raw, joint").label.startswith("raw, joint weight_decay")
+    assert trial.label == f"{trial.arm} weight_decay={format_value(trial.config.weight_decay)} seed=0"
+    assert dataclasses.replace(trial, arm="raw, multi-task").label.startswith("raw, multi-task weight_decay")
+
+
+def test_the_reference_is_raw_single_task_and_unregularized():
+    trials = plan(load_space("dropout_wd"), "figures", weights="w")
+    references = [trial.axes for trial in trials if trial.reference]
+    assert references == [
+        {"pretrained": False, "tasks": ("semseg",), "weight_decay": 0.0, "dropout": 0.0, "seed": 0}
+    ]
+    weakest = [
+        trial.axes for trial in plan(load_space("regularizers"), "figures", weights="w") if trial.reference
+    ]
+    assert [(axes["augmentation"], axes["label_smoothing"], axes["epochs_factor"]) for axes in weakest] == [
+        (0.5, 0.0, 1)
+    ]
+
+
+def test_trials_compete_within_context_arm_and_seed():
+    trials = plan(load_space("label_fraction"), "figures", seeds=(0, 1), weights="w")
+    groups = Counter(trial.group for trial in trials)
+    assert len(groups) == 4 * 2 * 2, "fractions × arms × seeds"
+    assert set(groups.values()) == {3}, "the weight decays"
+    assert {trial.context for trial in trials} == {
+        f"label_fraction={share}" for share in ("0.125", "0.25", "0.5", "1")
+    }

@@ -16,7 +16,7 @@ BEGUN = {
     "budget": 1.0,
     "weights": {"source": "w.pth", "digest": "ab"},
     "data": {"name": "d1", "digest": "da7a"},
-    "options": {"precision": "float32", "device_cache": False},
+    "options": {"numerics": {"precision": "float32", "device_cache": False}},
     "trials": [{"trial_id": "a"}, {"trial_id": "b"}],
 }
 
@@ -32,11 +32,11 @@ BEGUN = {
         ({"weights": {"source": "w.pth", "digest": "cd"}}, "the pre-trained weights"),
         ({"data": {"name": "d1", "digest": "0ther"}}, "the data d1"),
         (
-            {"options": {"precision": "bfloat16", "device_cache": False}},
+            {"options": {"numerics": {"precision": "bfloat16", "device_cache": False}}},
             "--precision (float32 before, bfloat16 now)",
         ),
         (
-            {"options": {"precision": "float32", "device_cache": True}},
+            {"options": {"numerics": {"precision": "float32", "device_cache": True}}},
             "--device-cache (False before, True now)",
         ),
         ({"trials": [{"trial_id": "a"}, {"trial_id": "c"}, {"trial_id": "d"}]}, "the trials (2 new, 1 gone)"),

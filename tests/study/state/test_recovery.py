@@ -14,9 +14,9 @@ from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
 from segstrat.store import Store
 from segstrat.trial_record import read_record, write_outcome
 from study.planning.trials import PlannedTrial
-from study.state.halving import HalvingRule, Rungs
+from study.state.halving import HalvingRule
 from study.state.recovery import recover_record
-from study.state.trial_states import Ledger
+from study.state.trial_states import TrialStates
 
 EPOCHS = 4
 FACTS = TrialFacts(
@@ -164,20 +164,20 @@ def test_a_resumed_study_names_the_trial_and_leaves_the_others_alone(tmp_path, f
     (study / "trials" / "a").write("records.json", b'{"facts": {')
     untouched = content(study / "trials" / "b")
 
-    def ledger() -> Ledger:
-        made = Ledger(study, Rungs(HalvingRule(fractions=())), "semseg_val_miou")
+    def states() -> TrialStates:
+        made = TrialStates(study, HalvingRule(fractions=()), "semseg_val_miou")
         for order, name in enumerate(("a", "b")):
             config = TrialConfig(epochs=EPOCHS, weight_decay=order / 10)
             made.add(PlannedTrial(trial_id=name, order=order, arm="raw", axes={}, config=config))
         return made
 
-    looking = ledger()
-    assert looking.recall(resume=False) == []
-    assert [row.state for row in looking.rows.values()] == ["waiting", "completed"]
-    assert "records.json cannot be read" in looking.rows["a"].error
-    resumed = ledger()
-    (note,) = resumed.recall(resume=True)
+    looking = states()
+    looking.read()
+    assert [state.shown for state in looking.in_order()] == ["waiting", "completed"]
+    assert "records.json cannot be read" in looking.by_id["a"].record.problem
+    resumed = states()
+    (note,) = resumed.resume()
     assert note.startswith("raw (a): records.json cannot be read")
-    assert [row.state for row in resumed.rows.values()] == ["completed", "completed"]
+    assert [state.shown for state in resumed.in_order()] == ["completed", "completed"]
     assert resumed.waiting() == []
     assert content(study / "trials" / "b") == untouched

@@ -1,4 +1,4 @@
-"""What the ledger makes of reports, failures and the files of an earlier run."""
+"""What the states make of reports, failures and the files of an earlier run."""
 
 import dataclasses
 import json
@@ -8,212 +8,249 @@ from pathlib import Path
 import pytest
 
 from segstrat.config import TrialConfig
-from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
+from segstrat.records import EpochReport, write_records
 from segstrat.store import Store
 from study.planning.trials import PlannedTrial
-from study.state.halving import HalvingRule, Rungs
-from study.state.trial_states import Ledger
-
-METRIC = "semseg_val_miou"
-FACTS = TrialFacts(
-    num_parameters=1, realised_weight_decay=0.0, dropout_modules=0, init_digest="", weights_digest="",
-    data_digest="", train_images=1, val_images=1, device="cpu", precision="float32",
-)  # fmt: skip
+from study.state.halving import HalvingRule
+from study.state.trial_states import TrialStates
+from tests.study.fakes import FACTS, METRIC, planned, report
 
 
-def planned(order: int, arm: str = "raw", epochs: int = 8) -> PlannedTrial:
-    config = TrialConfig(epochs=epochs, weight_decay=order / 1000, seed=0)
-    return PlannedTrial(
-        trial_id=f"{arm}{order}", order=order, arm=arm, axes={"weight_decay": order / 1000}, config=config
-    )
-
-
-def report(epoch: int, value: float, *, epochs: int = 8, status: str = "") -> EpochReport:
-    score = SplitScore(
-        split="val", task="semseg", loss=1.0, miou=value, miou_thesis=value, pixel_accuracy=value,
-        class_accuracy=value, iou=(value,),
-    )  # fmt: skip
-    return EpochReport(
-        epoch=epoch, epochs=epochs, status=status or ("completed" if epoch == epochs else "running"),  # type: ignore[arg-type]
-        scores=() if status == "diverged" else (score,), learning_rate=0.1, seconds=2.0,
-        images_per_second=1.0, data_wait=0.0, message="not finite at step 3" if status == "diverged" else "",
-    )  # fmt: skip
-
-
-def run(ledger: Ledger, trial_id: str, values: list[float]) -> None:
-    """Runs a trial as a worker would, until it is told to end."""
-    ledger.started(trial_id)
+def run(states: TrialStates, trial_id: str, values: list[float]) -> list[str]:
+    """Runs a trial as a worker would, until it should end; returns the trials that got an outcome."""
+    states.started(trial_id)
     for epoch, value in enumerate(values, start=1):
-        if ledger.reported(trial_id, [report(epoch, value)]):
+        states.reported(trial_id, [report(epoch, value)])
+        if states.should_end(trial_id):
             break
-    ledger.ended(trial_id)
+    return [state.trial.trial_id for state in states.ended(trial_id)]
 
 
 @pytest.fixture
-def make_ledger(tmp_path: Path) -> Callable[..., Ledger]:
-    def make(count: int = 4, **listeners: object) -> Ledger:
-        ledger = Ledger(Store(tmp_path / "study"), Rungs(HalvingRule()), METRIC, **listeners)  # type: ignore[arg-type]
-        for order in range(count):
-            ledger.add(planned(order))
-        return ledger
+def make_states(tmp_path: Path) -> Callable[..., TrialStates]:
+    def make(*trials: PlannedTrial, count: int = 4) -> TrialStates:
+        states = TrialStates(Store(tmp_path / "study"), HalvingRule(), METRIC)
+        for trial in trials or [planned(order) for order in range(count)]:
+            states.add(trial)
+        return states
 
     return make
 
 
-def outcome(ledger: Ledger, trial_id: str) -> dict:
-    return json.loads((ledger.store / "trials" / trial_id).read("outcome.json"))
+def outcome(states: TrialStates, trial_id: str) -> dict:
+    return json.loads((states.study / "trials" / trial_id).read("outcome.json"))
 
 
-def write(ledger: Ledger, trial_id: str, reports: list[EpochReport]) -> None:
-    write_records(ledger.store / "trials" / trial_id, FACTS, reports)
+def write(states: TrialStates, trial_id: str, reports: list[EpochReport]) -> None:
+    write_records(states.study / "trials" / trial_id, FACTS, reports)
 
 
-def test_outcomes_of_completed_stopped_and_diverged(make_ledger):
-    final = []
-    ledger = make_ledger()
-    ledger.on_final = lambda row: final.append(row.trial.trial_id)
-    run(ledger, "raw0", [0.5] * 8)
-    run(ledger, "raw1", [0.4] * 8)
-    run(ledger, "raw2", [0.3] * 8)
-    ledger.started("raw3")
-    assert ledger.reported("raw3", [report(1, 0.1, status="diverged")])
-    ledger.ended("raw3")
-    assert [ledger.rows[f"raw{i}"].state for i in range(4)] == [
+def test_outcomes_of_completed_stopped_and_diverged(make_states):
+    states = make_states()
+    final = run(states, "raw0", [0.5] * 8)
+    final += run(states, "raw1", [0.4] * 8)
+    final += run(states, "raw2", [0.3] * 8)
+    states.started("raw3")
+    states.reported("raw3", [report(1, 0.1, status="diverged")])
+    assert states.should_end("raw3")
+    final += [state.trial.trial_id for state in states.ended("raw3")]
+    assert [states.by_id[f"raw{i}"].shown for i in range(4)] == [
         "completed", "completed", "stopped", "diverged",
     ]  # fmt: skip
-    assert outcome(ledger, "raw2") == {
+    assert outcome(states, "raw2") == {
         "status": "stopped", "stop_rung": 0, "stop_epoch": 2, "error": "", "seconds": 4.0, "attempts": 1,
     }  # fmt: skip
-    assert outcome(ledger, "raw3")["error"] == "not finite at step 3"
+    assert outcome(states, "raw3")["error"] == "not finite at step 3"
     assert final == ["raw0", "raw1", "raw2", "raw3"]
 
 
-def test_a_late_decision_cuts_the_record_at_its_rung(make_ledger):
-    ledger = make_ledger(3)
-    run(ledger, "raw0", [0.5] * 8)
-    ledger.started("raw1")
-    run(ledger, "raw2", [0.1] * 8)  # raw1 has not reached the rung: raw2 trains to its end
-    assert ledger.rows["raw2"].state == "ended"
-    assert not (ledger.store / "trials" / "raw2").exists("outcome.json")
-    ledger.reported("raw1", [report(1, 0.4), report(2, 0.4)])
-    ledger.ended("raw1", error="node lost")
-    assert ledger.rows["raw2"].state == "stopped"
-    assert outcome(ledger, "raw2")["stop_epoch"] == 2
-    assert ledger.rows["raw2"].last_report.epoch == 2
-    assert outcome(ledger, "raw1") | {"seconds": 0} == {
+def test_a_late_decision_cuts_the_record_at_its_rung(make_states):
+    states = make_states(count=3)
+    run(states, "raw0", [0.5] * 8)
+    states.started("raw1")
+    run(states, "raw2", [0.1] * 8)  # raw1 has not reached the rung: raw2 trains to its end
+    assert states.by_id["raw2"].shown == "ended"
+    assert not (states.study / "trials" / "raw2").exists("outcome.json")
+    states.reported("raw1", [report(1, 0.4), report(2, 0.4)])
+    states.ended("raw1", error="node lost")
+    assert states.by_id["raw2"].shown == "stopped"
+    assert outcome(states, "raw2")["stop_epoch"] == 2
+    assert states.by_id["raw2"].record.last_report.epoch == 2
+    assert outcome(states, "raw1") | {"seconds": 0} == {
         "status": "failed", "stop_rung": None, "stop_epoch": None, "error": "node lost", "seconds": 0,
         "attempts": 1,
     }  # fmt: skip
 
 
-def test_an_interrupted_trial_has_no_outcome(make_ledger):
-    ledger = make_ledger(1)
-    ledger.started("raw0")
-    ledger.reported("raw0", [report(1, 0.5)])
-    ledger.ended("raw0")
-    assert ledger.rows["raw0"].state == "waiting"
-    assert not (ledger.store / "trials" / "raw0").exists("outcome.json")
+def test_a_trial_that_ends_early_without_a_reason_has_failed(make_states):
+    states = make_states(count=1)
+    states.started("raw0")
+    states.reported("raw0", [report(1, 0.5)])
+    states.ended("raw0")
+    assert outcome(states, "raw0")["status"] == "failed"
+    assert outcome(states, "raw0")["error"] == "the trial ended after epoch 1 of 8"
 
 
-def test_a_resumed_study_runs_what_is_open_and_decides_as_before(make_ledger):
-    first = make_ledger(4)
+def run_all(states: TrialStates, values: dict[str, float]) -> dict[str, str]:
+    for name, value in values.items():
+        run(states, name, [value] * 8)
+    return {name: states.by_id[name].shown for name in values}
+
+
+def test_each_context_arm_and_seed_competes_by_itself(make_states):
+    """A quarter of the labels, a small batch, an unlucky seed: all at .1, where the others are at .5."""
+    weak = {
+        "context": {"context": "label_fraction=0.25"},
+        "batch": {"context": "batch_size=5"},
+        "seed": {"config": TrialConfig(epochs=8, seed=1)},
+        "tasks": {"config": TrialConfig(epochs=8, tasks=("parts", "semseg"))},
+        "arm": {"arm": "pre-trained"},
+    }
+    for name, fields in weak.items():
+        strong = [planned(order) for order in range(4)]
+        others = [
+            planned(order, **({"trial_id": f"{name}{order}"} | fields))  # type: ignore[arg-type]
+            for order in range(4, 8)
+        ]
+        states = make_states(*strong, *others)
+        shown = run_all(states, {t.trial_id: 0.5 for t in strong} | {t.trial_id: 0.1 for t in others})
+        assert set(shown.values()) == {"completed"}, name
+    same = [planned(order) for order in range(8)]
+    values = {trial.trial_id: 0.5 if trial.order < 4 else 0.1 for trial in same}
+    assert set(run_all(make_states(*same), values).values()) == {"completed", "stopped"}
+
+
+def test_the_reference_is_never_stopped_and_competes(make_states):
+    trials = [planned(0), planned(1), planned(2, reference=True), planned(3)]
+    shown = run_all(make_states(*trials), {"raw0": 0.5, "raw1": 0.4, "raw2": 0.01, "raw3": 0.3})
+    assert shown == {"raw0": "completed", "raw1": "completed", "raw2": "completed", "raw3": "stopped"}
+    without = [planned(0), planned(1), planned(2)]
+    assert run_all(make_states(*without), {"raw0": 0.5, "raw1": 0.4, "raw2": 0.01})["raw2"] == "stopped"
+
+
+def test_a_diverged_trial_ranks_last_at_the_rungs_it_missed(make_states):
+    states = make_states(count=3)
+    run(states, "raw0", [0.5] * 8)
+    states.started("raw1")
+    states.reported("raw1", [report(1, 0.0, status="diverged")])
+    states.ended("raw1")
+    assert states.by_id["raw1"].shown == "diverged"
+    run(states, "raw2", [0.4] * 8)
+    assert states.by_id["raw2"].shown == "completed", "second of three: two may pass"
+    # Of four with the diverged one last, two may pass; without it there would be three, and two may pass too.
+    more = make_states(count=5)
+    for name, value in (("raw0", 0.5), ("raw1", 0.4)):
+        run(more, name, [value] * 8)
+    for name in ("raw2", "raw3"):
+        more.started(name)
+        more.reported(name, [report(1, 0.0, status="diverged")])
+        more.ended(name)
+    run(more, "raw4", [0.3] * 8)
+    assert more.by_id["raw4"].shown == "completed", "third of five: three may pass"
+    assert json.loads((more.study / "trials" / "raw3").read("outcome.json"))["status"] == "diverged"
+
+
+def test_a_resumed_study_runs_what_is_open_and_decides_as_before(make_states):
+    first = make_states(count=4)
     run(first, "raw0", [0.5] * 8)
     run(first, "raw1", [0.4] * 8)
     for name, value in (("raw0", 0.5), ("raw1", 0.4)):
         write(first, name, [report(epoch, value) for epoch in range(1, 9)])
     write(first, "raw2", [report(epoch, 0.3) for epoch in range(1, 4)])  # killed beyond its rung
-    second = make_ledger(4)
-    second.recall(resume=True)
+    second = make_states(count=4)
+    second.resume()
     assert [trial.trial_id for trial in second.waiting()] == ["raw2", "raw3"]
     second.started("raw2")
-    assert second.reported("raw2", [report(4, 0.3)]), "its rung decision is made from the records"
+    second.reported("raw2", [report(4, 0.3)])
+    assert second.should_end("raw2"), "its rung decision is made from the records"
     second.ended("raw2")
-    assert second.rows["raw2"].stop_epoch == 2
+    assert second.by_id["raw2"].record.stop_epoch == 2
 
 
-def test_a_trial_that_had_trained_to_its_end_is_settled_without_running(make_ledger):
-    ledger = make_ledger(1)
-    write(ledger, "raw0", [report(epoch, 0.3) for epoch in range(1, 9)])
-    ledger.recall(resume=True)
-    assert ledger.waiting() == []
-    assert outcome(ledger, "raw0")["status"] == "completed"
+def test_a_trial_that_had_trained_to_its_end_is_settled_without_running(make_states):
+    states = make_states(count=1)
+    write(states, "raw0", [report(epoch, 0.3) for epoch in range(1, 9)])
+    states.resume()
+    assert states.waiting() == []
+    assert outcome(states, "raw0")["status"] == "completed"
 
 
-def test_looking_writes_nothing(make_ledger):
-    ledger = make_ledger(2)
-    write(ledger, "raw0", [report(epoch, 0.3) for epoch in range(1, 9)])
-    ledger.recall(resume=False)
-    assert not (ledger.store / "trials" / "raw0").exists("outcome.json")
+def test_looking_writes_nothing(make_states):
+    states = make_states(count=2)
+    write(states, "raw0", [report(epoch, 0.3) for epoch in range(1, 9)])
+    states.read()
+    assert not (states.study / "trials" / "raw0").exists("outcome.json")
 
 
-def test_failed_trials_are_tried_again_on_resume(make_ledger):
-    ledger = make_ledger(2)
-    ledger.started("raw0")
-    ledger.ended("raw0", error="disk full")
-    assert outcome(ledger, "raw0")["status"] == "failed"
-    again = make_ledger(2)
-    again.recall(resume=True)
+def test_failed_trials_are_tried_again_on_resume(make_states):
+    states = make_states(count=2)
+    states.started("raw0")
+    states.ended("raw0", error="disk full")
+    assert outcome(states, "raw0")["status"] == "failed"
+    again = make_states(count=2)
+    again.resume()
     assert [trial.trial_id for trial in again.waiting()] == ["raw0", "raw1"]
     run(again, "raw0", [0.5] * 8)
     assert outcome(again, "raw0")["status"] == "completed"
 
 
-def test_a_recorded_pass_stands_although_a_failed_trial_comes_back(make_ledger):
-    first = make_ledger(3)
+def test_a_recorded_pass_stands_although_a_failed_trial_comes_back(make_states):
+    first = make_states(count=3)
     first.started("raw0")
     first.ended("raw0", error="disk full")
     for name, value in (("raw1", 0.4), ("raw2", 0.1)):
         run(first, name, [value] * 8)
         write(first, name, [report(epoch, value) for epoch in range(1, 9)])
-    assert first.rows["raw2"].state == "completed", "one competitor only"
-    second = make_ledger(3)
-    second.recall(resume=True)
+    assert first.by_id["raw2"].shown == "completed", "one competitor only"
+    second = make_states(count=3)
+    second.resume()
     run(second, "raw0", [0.5] * 8)
-    assert second.rows["raw2"].state == "completed"
+    assert second.by_id["raw2"].shown == "completed"
 
 
-def test_the_newest_attempt_of_an_epoch_counts(make_ledger):
-    ledger = make_ledger(1)
-    ledger.started("raw0")
-    ledger.reported("raw0", [report(1, 0.1), report(2, 0.2)])
-    ledger.retried("raw0", "killed")
-    assert ledger.rows["raw0"].state == "retrying"
-    ledger.started("raw0")
-    ledger.reported("raw0", [report(2, 0.25)])
-    assert [r.metrics()[METRIC] for r in ledger.rows["raw0"].counted_reports] == [0.1, 0.25]
-    assert ledger.rows["raw0"].attempts == 2
+def test_the_newest_attempt_of_an_epoch_counts(make_states):
+    states = make_states(count=1)
+    states.started("raw0")
+    states.reported("raw0", [report(1, 0.1), report(2, 0.2)])
+    states.retried("raw0", "killed")
+    assert states.by_id["raw0"].shown == "retrying"
+    states.started("raw0")
+    assert states.reported("raw0", [report(2, 0.25)]) == [], "no new epoch"
+    assert [r.metrics()[METRIC] for r in states.by_id["raw0"].record.reports] == [0.1, 0.25]
+    assert states.by_id["raw0"].record.attempts == 2
 
 
-def test_first_trials_that_fail_alike_end_the_study(make_ledger):
-    ledger = make_ledger(10)
+def test_first_trials_that_fail_alike_end_the_study(make_states):
+    states = make_states(count=10)
     for order in range(3):
-        ledger.started(f"raw{order}")
-        assert ledger.common_failure() == ""
-        ledger.ended(f"raw{order}", error=f"OSError: cannot open image 00{order}.png at 0x7f{order}")
-    assert ledger.common_failure() == "OSError: cannot open image 000.png at 0x7f0"
+        states.started(f"raw{order}")
+        assert states.common_failure() == ""
+        states.ended(f"raw{order}", error=f"OSError: cannot open image 00{order}.png at 0x7f{order}")
+    assert states.common_failure() == "OSError: cannot open image 000.png at 0x7f0"
 
 
 @pytest.mark.parametrize("errors", [["disk full", "disk full", "no weights"], ["disk full", "disk full"]])
-def test_different_or_few_failures_do_not(make_ledger, errors):
-    ledger = make_ledger(10)
+def test_different_or_few_failures_do_not(make_states, errors):
+    states = make_states(count=10)
     for order, error in enumerate(errors):
-        ledger.started(f"raw{order}")
-        ledger.ended(f"raw{order}", error=error)
-    assert ledger.common_failure() == ""
+        states.started(f"raw{order}")
+        states.ended(f"raw{order}", error=error)
+    assert states.common_failure() == ""
 
 
-def test_failures_after_a_success_do_not_end_the_study(make_ledger):
-    ledger = make_ledger(10)
-    ledger.started("raw9")
-    ledger.reported("raw9", [report(1, 0.5)])
+def test_failures_after_a_success_do_not_end_the_study(make_states):
+    states = make_states(count=10)
+    states.started("raw9")
+    states.reported("raw9", [report(1, 0.5)])
     for order in range(5):
-        ledger.started(f"raw{order}")
-        ledger.ended(f"raw{order}", error="disk full")
-    assert ledger.common_failure() == ""
+        states.started(f"raw{order}")
+        states.ended(f"raw{order}", error="disk full")
+    assert states.common_failure() == ""
 
 
-def test_a_metric_that_was_not_validated_is_not_taken_for_a_value(make_ledger):
-    ledger = make_ledger(1)
-    ledger.started("raw0")
+def test_a_metric_that_was_not_validated_is_not_taken_for_a_value(make_states):
+    states = make_states(count=1)
+    states.started("raw0")
     bare = dataclasses.replace(report(2, 0.5), scores=())
-    assert not ledger.reported("raw0", [report(1, 0.5), bare])
+    states.reported("raw0", [report(1, 0.5), bare])
+    assert not states.should_end("raw0")

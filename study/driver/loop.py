@@ -1,0 +1,88 @@
+"""The one place that changes a study while it runs: takes events, decides, proposes, records, notifies."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from segstrat.records import EpochReport
+from study.planning.trials import PlannedTrial
+from study.search.base import NoTrial, Search
+from study.state.executor import Ended, Event, Executor, Reported, Retried, Started
+from study.state.trial_states import TrialState, TrialStates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Observers:
+    """Who is told what has happened; they change nothing of the study's state.
+
+    Args:
+        proposed: a search's new trial; called before the trial starts, to record it.
+        reported: a new epoch of a running trial.
+        finished: a trial whose outcome was written.
+    """
+
+    proposed: Sequence[Callable[[PlannedTrial], None]] = field(default=())
+    reported: Sequence[Callable[[TrialState, EpochReport], None]] = field(default=())
+    finished: Sequence[Callable[[TrialState], None]] = field(default=())
+
+
+class Loop:
+    """Runs the trials that wait, and those that the search proposes."""
+
+    def __init__(
+        self, states: TrialStates, search: Search, executor: Executor, observers: Observers | None = None
+    ) -> None:
+        self.states = states
+        self._search = search
+        self._executor = executor
+        self._observers = observers or Observers()
+        self._proposing = True
+
+    def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Runs until every trial has an outcome and the search has no more, or `on_tick` raises.
+
+        Args:
+            on_tick: called several times a second.
+        """
+        for trial in self.states.waiting():
+            self._executor.start(trial)
+        self._propose()
+        while self._proposing or not all(state.final for state in self.states.by_id.values()):
+            events = self._executor.poll()
+            for event in events:
+                self._handle(event)
+            if any(isinstance(event, Ended) for event in events):
+                self._propose()
+            on_tick()
+
+    def _propose(self) -> None:
+        while self._proposing:
+            proposal = self._search.propose(self.states.in_order())
+            if isinstance(proposal, NoTrial):
+                self._proposing = proposal is not NoTrial.DONE
+                if self._proposing and all(state.final for state in self.states.by_id.values()):
+                    raise RuntimeError("the search waits, but no trial is left to wait for")
+                return
+            self.states.add(proposal)
+            for tell in self._observers.proposed:
+                tell(proposal)
+            self._executor.start(proposal)
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case Started(trial_id):
+                self.states.started(trial_id)
+            case Reported(trial_id, reports):
+                self._report(trial_id, reports)
+            case Retried(trial_id, error):
+                self.states.retried(trial_id, error)
+            case Ended(trial_id, error):
+                for state in self.states.ended(trial_id, error):
+                    for tell in self._observers.finished:
+                        tell(state)
+
+    def _report(self, trial_id: str, reports: Sequence[EpochReport]) -> None:
+        for report in self.states.reported(trial_id, reports):
+            for tell in self._observers.reported:
+                tell(self.states.by_id[trial_id], report)
+        if self.states.should_end(trial_id):
+            self._executor.stop(trial_id)

@@ -1,0 +1,93 @@
+"""What the console prints before, between and after a study's trials."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from study.cli import Flags
+from study.console.tables import cells_table
+from study.driver.prepare import OpenedStudy
+from study.on_ray.runtime import Runtime
+from study.planning.resources import Share
+from study.planning.settings import StudySettings
+from study.state.trial_states import TrialStates, count_final
+
+FILES = (
+    ("report.html", "the answer, one self-contained page"),
+    ("trials.parquet", "one row per trial (also .csv)"),
+    ("epochs.parquet", "trial × epoch × split × task (also .csv)"),
+    ("figures/", "SVG and PNG"),
+    ("tensorboard/", "training curves: tensorboard --logdir"),
+)
+
+
+def header_lines(
+    opened: OpenedStudy, manifest: Mapping[str, Any], states: TrialStates, share: Share, proposals: int
+) -> list[str]:
+    """What the study asks, of which data, on which machine.
+
+    Args:
+        proposals: trials that a search will still propose.
+    """
+    settings, data, hardware = opened.settings, manifest["data"], manifest["hardware"]
+    kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
+    images = f"{data['train_images']} to train, {data['val_images']} to validate"
+    gpus = f", {hardware['gpus']} GPUs" if hardware["gpus"] else ", no GPU"
+    per_trial = f"{share.cpus} core{'s' * (share.cpus > 1)}" + (f", {share.gpus:g} GPU" if share.gpus else "")
+    trials = states.in_order()
+    epochs = sum(state.trial.config.epochs for state in trials)
+    stopping = (
+        "weak ones are stopped early, within each arm, context and seed"
+        if settings.scheduler == "asha"
+        else "no early stopping"
+    )
+    lines = [
+        f"{settings.name}: {opened.space.question}",
+        f"data      {data['name']} ({kind}), {images}",
+        f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
+        f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
+        f"trials    {len(trials)}, at most {epochs} epochs in total; {stopping}",
+    ]
+    if proposals:
+        lines.append(f"          then {proposals} more, proposed by Optuna")
+    lines.append(f"results   {opened.study.uri}")
+    if opened.recorded:
+        waiting = len(states.waiting())
+        lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} are to run")
+    return lines
+
+
+def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
+    """Where a running study can be watched."""
+    if not (flags.dashboard or flags.address):
+        return []
+    return [
+        f"watch     dashboard {runtime.dashboard_url or 'off'} "
+        "(sign in with the output of `ray get-auth-token`)",
+        f"          Prometheus {runtime.metrics_url}",
+    ]
+
+
+def print_interrupted(settings: StudySettings, states: TrialStates, console: Console) -> None:
+    """What an interrupted study keeps, and how to continue it."""
+    done = count_final(states.by_id.values())
+    unfinished = len(states.by_id) - done
+    console.print(Text(f"Interrupted: {done} trials are done and kept, {unfinished} are unfinished."))
+    console.print(Text(f"Continue with: {resume_command(settings)}"))
+
+
+def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: Console) -> None:
+    """The cells' scores, the files, and the answer in one sentence."""
+    console.print(cells_table(states.in_order(), states.metric))
+    for name, content in FILES:
+        console.print(Text(f"{opened.study.uri}/{name}  {content}"))
+    if sentence:
+        console.print(Text(sentence, style="bold"))
+
+
+def resume_command(settings: StudySettings) -> str:
+    """The command that continues a study."""
+    storage = "" if settings.storage == Flags.storage else f" --storage {settings.storage!r}"
+    return f"python study/run.py --resume --name {settings.name}{storage}"

@@ -1,0 +1,67 @@
+"""`StudySettings`: what decides a study's trials. The only reader and writer of the manifest's options."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from segstrat.numerics import Numerics
+from study.cli import Flags
+
+CONFIRM_TOP = 3
+# Not among the manifest's options: where a study is stored may change.
+PLACE = ("name", "storage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings:
+    """Everything that decides the trials of a study, and how they compute.
+
+    Args:
+        storage: folder or URI of all studies; `name` is the study's folder in it.
+        data_root: as the user gave it; '' for `$SEGSTRAT_DATA`.
+        weights: of the pre-trained arm: `imagenet`, a path, or '' where the project makes them.
+        seeds: each cell is trained once per seed.
+        budget: factor on every trial's epochs.
+        confirm: folder of the study whose best cells are trained again, '' for any other study.
+        top: cells of each arm that `confirm` takes.
+    """
+
+    name: str
+    storage: str
+    space: str
+    seeds: tuple[int, ...]
+    data: str = "figures"
+    data_root: str = ""
+    weights: str = ""
+    scheduler: str = "asha"
+    budget: float = 1.0
+    numerics: Numerics = field(default_factory=Numerics)
+    confirm: str = ""
+    top: int = CONFIRM_TOP
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the manifest holds them under `options`."""
+        values = {name: getattr(self, name) for name in option_names()}
+        return values | {"seeds": list(self.seeds), "numerics": self.numerics.numerics()}
+
+
+def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str, Any]) -> StudySettings:
+    """The settings of a study: the flags that were given, else what it was begun with, else defaults.
+
+    Args:
+        begun: the options in the manifest of a study that is resumed; empty for a new one.
+        defaults: what a new study takes from its space, or from the study that it confirms.
+    """
+    values: dict[str, Any] = {"storage": flags.storage, **defaults, **begun}
+    numerics = {**values.get("numerics", {}), **flags.numerics}
+    given = {name: getattr(flags, name) for name in (*option_names(), "name") if name != "numerics"}
+    values |= {name: value for name, value in given.items() if value is not None}
+    values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
+    values.setdefault("name", f"{values['space']}-{values.get('data', StudySettings.data)}")
+    return StudySettings(**values)
+
+
+def option_names() -> tuple[str, ...]:
+    """Names of the settings that the manifest holds under `options`."""
+    return tuple(each.name for each in dataclasses.fields(StudySettings) if each.name not in PLACE)

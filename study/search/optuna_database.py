@@ -1,0 +1,51 @@
+"""`optuna.db` in the study's folder, for Optuna's own tools: one Optuna study per arm."""
+
+from collections.abc import Sequence
+
+import optuna
+
+from segstrat.store import Store
+from study.planning.space import Space
+from study.search.optuna import TRIAL_ID, as_optuna_trial, by_sampler, sampler_name, was_drawn
+from study.state.trial_states import TrialState
+
+DATABASE = "optuna.db"
+
+
+class OptunaDatabase:
+    """Adds finished trials to `optuna.db`.
+
+    Args:
+        history: all trials that are known; those that are finished are added now.
+    """
+
+    def __init__(self, folder: Store, space: Space, history: Sequence[TrialState]) -> None:
+        self._space = space
+        folder.local_path.mkdir(parents=True, exist_ok=True)
+        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.local_path / DATABASE}")
+        self._studies = {
+            name: optuna.create_study(
+                study_name=name, storage=storage, direction="maximize", load_if_exists=True
+            )
+            for name in by_sampler(space, history)
+        }
+        self._known = {
+            (name, trial.user_attrs.get(TRIAL_ID), trial.state)
+            for name, study in self._studies.items()
+            for trial in study.get_trials(deepcopy=False)
+        }
+        for state in history:
+            if state.final:
+                self.add(state)
+
+    def add(self, state: TrialState) -> None:
+        """Adds a finished trial; the unregularized point is outside the searched box and left out."""
+        if not was_drawn(self._space, state):
+            return
+        trial = as_optuna_trial(self._space, state)
+        name = sampler_name(self._space, state.trial)
+        # A failed trial may succeed in a resumed study: then both are there.
+        key = name, state.trial.trial_id, trial.state
+        if key not in self._known:
+            self._known.add(key)
+            self._studies[name].add_trial(trial)
