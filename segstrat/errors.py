@@ -1,11 +1,11 @@
-"""Errors that a user can mend: one sentence that names the thing, what was expected and what to do."""
+"""Errors that a user can fix: one sentence with the cause, what was expected and what to do."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """A mistake outside the code (a file, a flag, a space, a checkpoint); shown without a traceback."""
+    """A problem outside the code (a file, a flag, a space, a checkpoint); shown without a traceback."""
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> UserError:

@@ -1,11 +1,11 @@
-"""Pre-trains a backbone on image classification: the initialization whose worth the studies measure.
+"""Pre-trains a backbone on image classification: what studies compare with training from scratch.
 
     python study/pretrain.py --backbone resnet18 --width 0.25 --data figures
     python study/pretrain.py --backbone sunet64 --data DIR --epochs 60 --out sunet64.pth
 
-DIR holds train/<class>/<image> and val/<class>/<image>. The result goes into `run.py --weights FILE`. No flag
-but --epochs changes the science, which stands in `RECIPES`. Exit codes: 0 done; 2 a wrong argument, data or
-file; 130 after Ctrl-C: --resume goes on after the last whole epoch.
+DIR contains train/<class>/<image> and val/<class>/<image>. The result is for `run.py --weights FILE`. The
+hyperparameters are in `RECIPES`; only --epochs changes them. Exit codes: 0 done; 2 a wrong argument, data or
+file; 130 after Ctrl-C: continue after the last complete epoch with --resume.
 """
 
 import argparse
@@ -37,8 +37,8 @@ from segstrat.pretraining.loop import PretrainReport, pretrain, run_key, state_s
 from segstrat.pretraining.recipe import Recipe
 from study.cli import StrictParser
 
-# `folder` is the usual ImageNet recipe (He et al. 2016, with the label smoothing of Szegedy et al. 2016), its
-# crops scaled down by `fitted` where images are small; `figures` is made for one or two minutes on two cores.
+# `folder` is the usual ImageNet recipe (He et al. 2016; label smoothing: Szegedy et al. 2016), with crops
+# scaled down by `fitted` where images are small; `figures` takes one or two minutes on two cores.
 RECIPES = {
     "figures": Recipe(
         epochs=10, batch_size=64, learning_rate=0.1, warmup_epochs=1, crop_size=80, resize=80,
@@ -49,7 +49,7 @@ RECIPES = {
         smallest_crop=0.08,
     ),
 }  # fmt: skip
-# These bear a tenth of the rate, for want of batch norm; fc6 and fc7 were published with dropout.
+# Without batch norm they need a tenth of the rate; fc6 and fc7 were published with dropout.
 WITHOUT_BATCH_NORM = {"vgg16": 0.5, "alexnet": 0.5, "squeezenet1_1": 0.0}
 
 
@@ -63,9 +63,9 @@ def recipe_for(backbone: str, data: str, epochs: int | None = None) -> Recipe:
 
 
 def fitted(recipe: Recipe, data: ClassificationData) -> Recipe:
-    """The recipe with crops no larger than the images are: enlarged pixels cost time and teach nothing.
+    """The recipe with crops no larger than the images: enlarging costs time and adds no information.
 
-    The median short side of up to 64 training images counts, at regular distances in the sorted list.
+    The size of the images is the median short side of up to 64 of them, evenly spaced in the sorted list.
     """
     chosen = np.linspace(0, len(data.train) - 1, min(64, len(data.train))).astype(int)
     short = int(np.median([min(data.train.read(index).shape[:2]) for index in chosen.tolist()]))
@@ -84,9 +84,7 @@ def open_data(name: str, cache: Path | None = None) -> ClassificationData:
     if name != "figures":
         root = Path(name).expanduser()
         if not root.is_dir():
-            raise UserError(
-                f"--data {name}: there is no such folder; give figures, or a folder with train/ and val/"
-            )
+            raise UserError(f"--data {name}: no such folder; give figures, or a folder with train/ and val/")
         return open_classification(root)
     root = ensure_figures(cache)
     facts = json.loads((root / "figures.json").read_text(encoding="utf-8"))
@@ -101,10 +99,10 @@ def this_machine() -> Machine:
 
 
 def ensure_pretrained(config: TrialConfig, cache: Path) -> Path:
-    """The file with the weights of a trial's backbone, pre-trained on `figures`; trains it if need be.
+    """The file with the weights of a trial's backbone, pre-trained on `figures`; trains it if necessary.
 
-    The file is cached by a digest of backbone, width, data, recipe and code. An interrupted run goes on after
-    its last whole epoch, and of several processes one trains while the others wait.
+    The file is cached by a digest of backbone, width, data, recipe and code. An interrupted run continues
+    after its last complete epoch; of several processes, one trains while the others wait.
 
     Raises:
         UserError: if the cache cannot be written, or the training diverges.
@@ -132,10 +130,10 @@ def ensure_pretrained(config: TrialConfig, cache: Path) -> Path:
 
 
 def show(reports: Iterator[PretrainReport], title: str, epochs: int) -> PretrainReport | None:
-    """Runs through the reports with a progress bar on standard error, or lines where that is no terminal.
+    """Consumes the reports with a progress bar on standard error, or lines if that is not a terminal.
 
     Returns:
-        the last report, or None if every epoch had been run before.
+        the last report, or None if every epoch had been trained before.
     """
     console = Console(stderr=True, highlight=False)
     columns = (
@@ -164,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            "interrupted; the same command with --resume goes on after the last whole epoch", file=sys.stderr
+            "interrupted; continue after the last complete epoch with --resume",
+            file=sys.stderr,
         )
         return 130
     return 0
@@ -176,12 +175,12 @@ def _run(options: argparse.Namespace) -> None:
     model = build_classifier(options.backbone, options.width, len(data.classes), recipe)
     out = Path(options.out or f"{options.backbone}-{options.width:g}-{data.name}.pth")
     if out.exists():
-        raise UserError(f"--out {out} exists already; choose another name, or delete it")
+        raise UserError(f"--out {out} exists already; choose another name, or delete the file")
     begun = bool(state_store(out).names())
     if begun and not options.resume:
-        raise UserError(f"{out} was begun already: go on with it by --resume, or choose another --out")
+        raise UserError(f"{out} was started already: continue with --resume, or choose another --out")
     if options.resume and not begun:
-        raise UserError(f"--resume: there is no unfinished run of {out}; leave the flag out to begin one")
+        raise UserError(f"--resume: there is no unfinished run of {out}; remove the flag to start one")
     machine = this_machine()
     Console(stderr=True, highlight=False).print(
         f"{options.backbone} at width {options.width:g} on {data.name}: {len(data.train):,} images, "
@@ -202,10 +201,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--backbone", default="resnet18", metavar="NAME", help="backbone of an FCN, or a SUNet")
     add("--width", type=float, default=1.0, metavar="F", help="multiplier on its channels (default: 1)")
-    add("--data", default="figures", metavar="figures|DIR", help="what it learns from (default: figures)")
+    add("--data", default="figures", metavar="figures|DIR", help="training images (default: figures)")
     add("--epochs", type=_at_least_one, metavar="N", help="passes over the images (default: the recipe's)")
-    add("--out", metavar="FILE", help="where the weights go (default: BACKBONE-WIDTH-DATA.pth)")
-    add("--resume", action="store_true", help="go on after the last whole epoch")
+    add("--out", metavar="FILE", help="output file (default: BACKBONE-WIDTH-DATA.pth)")
+    add("--resume", action="store_true", help="continue after the last complete epoch")
     return parser.parse_strictly(arguments)
 
 

@@ -56,7 +56,7 @@ class RaggedArrays:
 
     @cached_property
     def shapes(self) -> np.ndarray:
-        """(N, 3) height, width and channels; all zero where an image lacks the label."""
+        """(N, 3) height, width and channels; all 0 for an image without the label."""
         return np.load(self.folder / "shapes.npy", allow_pickle=False)
 
     @cached_property
@@ -67,7 +67,7 @@ class RaggedArrays:
     def _pixels(self) -> np.ndarray:
         return np.asarray(np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="r"))
 
-    def is_whole(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the entry exists.
 
         Raises:
@@ -85,11 +85,11 @@ class RaggedArrays:
         if entry.get("format") != FORMAT:
             raise self._unfit(f"has format {entry.get('format')}, and this version reads format {FORMAT}")
         if entry["bytes"] != size:
-            raise self._unfit(f"holds {size} bytes instead of {entry['bytes']}")
+            raise self._unfit(f"has {size} bytes instead of {entry['bytes']}")
         return True
 
     def _unfit(self, problem: str) -> UserError:
-        return UserError(f"cache {self.folder} {problem}; delete that folder, and it is built again")
+        return UserError(f"cache {self.folder} {problem}; delete that folder, it will be built again")
 
 
 class CachedDataset(Dataset):
@@ -139,7 +139,7 @@ def cached(
             (dataset, part, arrays.folder)
             for dataset, parts in zip(datasets, found, strict=True)
             for part, arrays in parts.items()
-            if not arrays.is_whole()
+            if not arrays.is_complete()
         ]
 
     def say_waiting() -> None:

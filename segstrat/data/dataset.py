@@ -69,7 +69,7 @@ class Subset(Dataset):
 
     @property
     def digest(self) -> str:
-        """Digest of the whole dataset and the chosen ids."""
+        """Digest of the underlying dataset and the chosen ids."""
         return hash_strings([self.dataset.digest, *self.ids])
 
     def tasks_of(self, index: int) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def nested_indices(ids: Sequence[str], fraction: float, seed: int) -> tuple[int,
     """Indices of a random share of the ids, in their order.
 
     The subsets of one seed are nested: those of a smaller fraction are in those of a larger one. They
-    depend on the seed and the ids alone, not on the order in which a list gives the ids.
+    depend only on the seed and the ids, not on the order of the ids.
 
     Args:
         ids: unique names.

@@ -35,7 +35,7 @@ class Item:
 
 
 class FileDataset(Dataset):
-    """Items decoded from their files at every read; only labels of `tasks` are touched.
+    """Items decoded from their files at every read; only labels of `tasks` are read.
 
     Items that are labelled for none of the tasks are left out, and so are tasks that no item has.
     """
@@ -98,7 +98,7 @@ class FileDataset(Dataset):
         """Digest of each part that is decoded separately: `image`, and the labels of every task.
 
         Raises:
-            UserError: if files are missing; the first is named, the others are counted.
+            UserError: if files are missing; it names the first and counts the others.
         """
         return {part: self._part_digest(part) for part in ("image", *self.tasks)}
 

@@ -87,7 +87,7 @@ def open_image(path: Path) -> Image.Image:
 
 
 def load_pixels(image: Image.Image, path: Path) -> Image.Image:
-    """The same image with all its pixels decoded.
+    """Decodes all pixels of an opened image.
 
     Raises:
         UserError: if the file is truncated or damaged.

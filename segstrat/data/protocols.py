@@ -79,7 +79,7 @@ def build_protocol(
     files = [part for split in splits.values() for part in split]
     decoded: dict[FileDataset, Dataset] = {part: part for part in files}
     if cache_path is not None:
-        # Test images are read once at most, so they are not worth the space.
+        # Test images are read at most once, which is not worth the space.
         kept = [part for split in ("train", "val") for part in splits[split]]
         decoded |= zip(kept, cached(kept, cache_path, progress=progress), strict=True)
     joined = {split: _join([decoded[part] for part in parts]) for split, parts in splits.items() if parts}
@@ -101,7 +101,7 @@ def build_protocol(
             for split, count in source.official.items()
             if split != "train" or train is everything
         },
-        parts=frozenset(f"{part}-{key}" for each in files for part, key in each.parts.items()),
+        parts=frozenset(f"{part}-{key}" for dataset in files for part, key in dataset.parts.items()),
     )
 
 
@@ -128,7 +128,7 @@ def _file_datasets(
         # Not every protocol has test images.
         if task not in labelled and split != "test":
             raise UserError(
-                f"protocol {name}: no image of {split} is labelled for {task}; leave the task out"
+                f"protocol {name}: no image of {split} is labelled for {task}; leave that task out"
             )
     return [dataset for dataset in datasets if len(dataset)]
 

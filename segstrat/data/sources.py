@@ -14,7 +14,7 @@ Group = Sequence[Item]
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Every item of a protocol, before tasks are chosen and training images are left out.
+    """Every item of a protocol, before tasks and training images are selected.
 
     Args:
         tasks: what the items are labelled for.
@@ -41,19 +41,19 @@ def figures(_: Path | None, cache_dir: Path | None) -> Source:
     # The drawing code is large, and only this protocol needs it.
     from segstrat.data.figures import CLASSES, PARTS, ensure_figures
 
-    where = ensure_figures(cache_dir)
+    root = ensure_figures(cache_dir)
     semseg, parts = Task("semseg", CLASSES), Task("parts", PARTS)
 
     def split(name: str) -> list[Group]:
-        items = voc.items(where, voc.ids(where, name), semseg)
-        return [_add_parts(items, lambda name: person_part.png_label(where / "SegmentationPart", name))]
+        items = voc.items(root, voc.ids(root, name), semseg)
+        return [_add_parts(items, lambda name: person_part.png_label(root / "SegmentationPart", name))]
 
     return Source(
         train=split("train"),
         val=split("val"),
         test=split("test"),
         tasks={"semseg": semseg, "parts": parts},
-        folders={"figures": where},
+        folders={"figures": root},
         synthetic=True,
     )
 
@@ -86,7 +86,7 @@ def d1(root: Path | None, _: Path | None) -> Source:
 
 
 def d1_half(root: Path | None, cache_dir: Path | None) -> Source:
-    """Half of D1's training images, as in the thesis's first series; a random half, not the first."""
+    """Half of D1's training images, as in the thesis's first series; a random half, not the first half."""
     return replace(d1(root, cache_dir), portion=0.5)
 
 
@@ -108,7 +108,7 @@ def d3(root: Path | None, _: Path | None) -> Source:
 
     def split(name: str) -> list[Group]:
         both = set(sbd.ids(sbd_folder, name))
-        items = sbd.items(sbd_folder, [each for each in people.ids(name) if each in both])
+        items = sbd.items(sbd_folder, [image_id for image_id in people.ids(name) if image_id in both])
         return [_add_parts(items, people.label)]
 
     return Source(
@@ -133,7 +133,7 @@ def d1_and_d2(root: Path | None, cache_dir: Path | None) -> Source:
 
 
 def described_folder(root: Path | None, _: Path | None) -> Source:
-    """Whatever `dataset.toml` in the data root describes."""
+    """The data set that `dataset.toml` in the data root describes."""
     described = folder.read(root)
     splits = {split: [described.items(split)] for split in described.splits}
     return Source(

@@ -24,10 +24,10 @@ class Classifier(nn.Module):
 
 
 def build_classifier(backbone: str, width: float, num_classes: int, recipe: Recipe) -> Classifier:
-    """A classifier whose every parameter is set by (recipe.seed, its name).
+    """A classifier; each parameter is initialized from (recipe.seed, its name).
 
-    A SUNet is trained at output stride 32, where nothing is dilated, as it was published; the same weights
-    serve at every stride.
+    A SUNet is trained at output stride 32, without dilation, as published; its weights are valid for every
+    stride.
 
     Raises:
         UserError: for an unknown backbone, or a width out of range.

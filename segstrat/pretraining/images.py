@@ -25,10 +25,10 @@ _LOG_RATIO = float(np.log(4 / 3))
 
 
 class ImageFolder:
-    """The images of one split; decoded ones stay in memory as long as they fit `KEPT_BYTES`.
+    """The images of one split; decoded ones are kept in memory up to `KEPT_BYTES` in all.
 
     Args:
-        folder: holds one folder a class.
+        folder: contains one folder per class.
         classes: names of those folders, in label order.
 
     Attributes:
@@ -47,7 +47,7 @@ class ImageFolder:
             found = _images(folder / name)
             if not found:
                 raise UserError(
-                    f"{folder / name} holds no images; every class needs some, in train/ and in val/ alike"
+                    f"{folder / name} contains no images; every class needs some, in train/ and in val/"
                 )
             self.paths += found
             labels += [label] * len(found)
@@ -80,7 +80,7 @@ class ImageFolder:
 
 @dataclass(frozen=True)
 class ClassificationData:
-    """A classification set: what it is called, its two splits, and a digest of its content."""
+    """A classification data set: its name, its two splits, and a digest of its content."""
 
     name: str
     train: ImageFolder
@@ -99,8 +99,8 @@ def open_classification(
     """Opens `root/train/<class>/*` and `root/val/<class>/*`; the classes are the folders of `train`, sorted.
 
     Args:
-        name: what the set is called; the folder's name if not given.
-        digest: of its content, where it is known; else one of all file names and sizes.
+        name: name of the data set; the folder's name if not given.
+        digest: of its content, if known; else one of all file names and sizes is computed.
 
     Raises:
         UserError: if a folder is missing, or there are fewer than two classes.
@@ -108,7 +108,7 @@ def open_classification(
     for split in ("train", "val"):
         if not (root / split).is_dir():
             raise UserError(
-                f"{root} has no folder {split}; a classification set is laid out as "
+                f"{root} has no folder {split}; a classification data set has the layout "
                 "train/<class>/<image> and val/<class>/<image>"
             )
     classes = tuple(sorted(path.name for path in (root / "train").iterdir() if path.is_dir()))
@@ -133,7 +133,7 @@ def train_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Shuffled batches of random crops, mirrored half of the time; a pure function of (seed, epoch).
 
-    A last batch of one image is left out: batch norm cannot train on it.
+    A last batch of a single image is dropped, because batch norm cannot train on it.
 
     Args:
         smallest_crop: smallest share of an image's area that a crop covers; the largest is all of it.
@@ -211,7 +211,7 @@ def _batches(
     threads: int,
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches in order; `threads` workers prepare their images, at most `_BATCHES_AHEAD` batches early."""
-    # One image a thread: OpenCV's own threads on top would fight for the same cores.
+    # The images are prepared in parallel already: OpenCV's own threads would compete for the same cores.
     cv2.setNumThreads(1)
     indices = [index for batch in batches for index in batch.tolist()]
     ahead = _BATCHES_AHEAD * max(map(len, batches), default=1)

@@ -25,7 +25,7 @@ from segstrat.pretraining.recipe import Recipe, learning_rate
 from segstrat.store import Store
 
 VERSION = 1
-"""Raised whenever this file or data/classification.py gives other weights for the same recipe."""
+"""Raised whenever this package gives different weights for the same recipe."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +59,14 @@ def pretrain(
     machine: Machine | None = None,
     resume: bool = False,
 ) -> Iterator[PretrainReport]:
-    """Trains a freshly built classifier, yields a report every epoch, and last writes its backbone to `out`.
+    """Trains a freshly built classifier, yields a report per epoch, and finally writes its backbone to `out`.
 
-    The state is saved in the folder `<out>.state` after every epoch. With `resume` the run goes on from
-    there; on the CPU it ends bit-identical to one that was never cut off, because every random draw is a
-    function of (seed, epoch, index). The folder goes once `out` is there, which appears whole or not at all.
+    The state is saved in the folder `<out>.state` after every epoch. With `resume` the run continues from
+    there; on the CPU it ends bit-identical to one without interruption, because every random draw is a
+    function of (seed, epoch, index). `out` is written atomically, then the folder is removed.
 
     Raises:
-        UserError: for images smaller than the backbone bears, the state of another run, an image that
+        UserError: for images that are too small for the backbone, the state of another run, an image that
             cannot be decoded, or a loss that is not finite.
     """
     if recipe.crop_size < model.backbone.min_size:
@@ -96,7 +96,7 @@ def pretrain(
             "key": key,
             "model": model.state_dict(),
             "optimizer": optimizer.state_dict(),
-            "reports": [dataclasses.asdict(each) for each in reports],
+            "reports": [dataclasses.asdict(item) for item in reports],
         }
         save_checkpoint(states, epoch + 1, state, best_epoch=None)
         yield report
@@ -106,12 +106,12 @@ def pretrain(
 
 
 def state_store(out: Path) -> Store:
-    """Where the state of an unfinished run lies, beside its result."""
+    """Folder of an unfinished run's state, next to its result."""
     return Store(out.with_name(f"{out.name}.state"))
 
 
 def remove_state(out: Path) -> None:
-    """Deletes the state of a run; none is no error."""
+    """Deletes the state of a run, if there is any."""
     states = state_store(out)
     for name in states.names():
         states.delete(name)
@@ -174,7 +174,7 @@ def _loss(
 
 @torch.inference_mode()
 def evaluate(model: Classifier, images: ImageFolder, recipe: Recipe, machine: Machine) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on the middle crop of every image."""
+    """Top-1 and top-5 accuracy on the center crop of every image."""
     model.eval()
     hits = torch.zeros(2, dtype=torch.int64, device=machine.torch_device)
     batches = eval_batches(
@@ -200,7 +200,7 @@ def _restore(states: Store, key: str, model: Classifier, optimizer: torch.optim.
         return []
     if state["key"] != key:
         raise UserError(
-            f"{states.uri} holds the state of a run with another backbone, width, data set, recipe or code; "
+            f"{states.uri} has the state of a run with another backbone, width, data set, recipe or code; "
             "delete that folder, or choose another --out"
         )
     model.load_state_dict(state["model"])

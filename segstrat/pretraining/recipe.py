@@ -1,4 +1,4 @@
-"""What decides pre-trained weights besides backbone and data."""
+"""The recipe of pre-training: everything that determines the weights besides backbone and data."""
 
 from dataclasses import dataclass
 
@@ -7,14 +7,14 @@ from segstrat.schedules import cosine
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What decides the weights besides backbone and data: SGD with momentum, warm-up, half cosine per step.
+    """SGD with momentum, linear warm-up, then a half cosine per step.
 
     Args:
         warmup_epochs: epochs over which the learning rate rises linearly to its full value.
         crop_size: side of the square crops, in pixels.
-        resize: short side of an evaluated image, whose middle is seen.
+        resize: short side of an evaluated image before its center crop.
         smallest_crop: smallest share of an image's area that a training crop covers.
-        dropout: inside the backbone; of VGG, AlexNet and SUNet.
+        dropout: inside the backbone, for VGG, AlexNet and SUNet.
     """
 
     epochs: int

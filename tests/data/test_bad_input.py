@@ -87,8 +87,9 @@ def test_a_mask_in_colours(voc_root: Path) -> None:
 def test_an_empty_split_list(voc_root: Path) -> None:
     path = voc_root / VOC / "ImageSets/Segmentation/train.txt"
     replace(path, b"\n \n")
-    message = f"split list {path} is empty; it must contain one image id per line"
-    assert message_of_building(voc_root) == message
+    assert (
+        message_of_building(voc_root) == f"split list {path} is empty; it must contain one image id per line"
+    )
 
 
 def test_an_id_that_is_listed_twice(voc_root: Path) -> None:
@@ -184,7 +185,7 @@ def test_a_truncated_matlab_file(trees, length: int) -> None:
     path = trees.root / "benchmark_RELEASE/dataset/cls/s1.mat"
     replace(path, path.read_bytes()[:length])
     message = message_of_building(trees.root, "d1")
-    assert message.startswith(f"{path} is not a complete MATLAB file")
+    assert message.startswith(f"{path} is not a complete MATLAB file with GTcls")
 
 
 def test_a_matlab_file_of_something_else(trees) -> None:
@@ -198,7 +199,9 @@ def test_a_matlab_file_of_something_else(trees) -> None:
     assert message_of_building(trees.root, "d1").startswith(f"{path} has no label map in GTcls.Segmentation")
     path.unlink()
     scipy.io.savemat(path, {"GTinst": np.zeros((6, 8))})
-    assert message_of_building(trees.root, "d1").startswith(f"{path} is not a complete MATLAB file")
+    assert message_of_building(trees.root, "d1").startswith(
+        f"{path} is not a complete MATLAB file with GTcls"
+    )
 
 
 def test_a_label_out_of_range_in_a_matlab_file(trees) -> None:

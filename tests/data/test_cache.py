@@ -187,7 +187,7 @@ def test_another_versions_cache_is_left_alone(
     [
         (lambda entry: (entry / "entry.json").write_text('{"format": 0, "bytes": 1}'), "has format 0"),
         (lambda entry: (entry / "entry.json").write_text("{"), "cannot be read"),
-        (lambda entry: (entry / "pixels.u8").write_bytes(b"123"), "holds 3 bytes instead of"),
+        (lambda entry: (entry / "pixels.u8").write_bytes(b"123"), "has 3 bytes instead of"),
         (lambda entry: (entry / "pixels.u8").unlink(), "lacks a file"),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_data_set_that_is_not_there_says_what_is_looked_for(trees) -> None:
 def test_a_data_set_that_is_there_twice_is_not_guessed_at(trees) -> None:
     trees.voc(["v1"], ["v2"], top="first")
     trees.voc(["v1"], ["v2"], top="second")
-    with pytest.raises(UserError, match="VOC 2012 is there 2 times"):
+    with pytest.raises(UserError, match="contains VOC 2012 2 times"):
         build_protocol("voc", trees.root)
     trees.voc(["v3"], ["v2"], top="VOCdevkit/VOC2012")
     assert tuple(build_protocol("voc", trees.root).train.ids) == ("v3",)
@@ -225,14 +225,14 @@ def test_a_task_needs_training_and_validation_images_but_no_test_images(toy_fold
     ("old", "new", "message"),
     [
         ('images = "images"', 'image = "images"', r"unknown key image; did you mean 'images'\?"),
-        ('images = "images"', "", "images must be a text, it is missing"),
+        ('images = "images"', "", "images must be a string, it is missing"),
         ('"cat"]', '"cat", "dog"]', "values has 2 entries for 3 classes"),
         ("[0, 8]", "[0, 300]", "must be whole numbers from 0 to 255"),
         ("[255, 9]", "[255, 8]", "share a value"),
         ("[0, 8]", '"0 8"', "values must be a list, found '0 8'"),
         ("[tasks.semseg]", "[task.semseg]", "unknown key task; did you mean 'tasks'"),
         ('name = "toy"', "name = toy", "cannot be read"),
-        ('val = "val.txt"', "", "splits.val must be a text, it is missing"),
+        ('val = "val.txt"', "", "splits.val must be a string, it is missing"),
     ],
 )
 def test_a_wrong_dataset_toml_is_explained(toy_folder: Path, old: str, new: str, message: str) -> None:

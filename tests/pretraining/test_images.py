@@ -70,8 +70,8 @@ def test_the_digest_changes_with_the_files(tmp_path: Path) -> None:
         ({"a": 1, "b": 1}, "train", "no folder train"),
         ({"a": 1, "b": 1}, "val", "no folder val"),
         ({"a": 1}, None, "1 class folder;"),
-        ({"a": 1, "b": 0}, None, "b holds no images"),
-        ({"a": 1, "b": 1}, "val/b", "b holds no images"),
+        ({"a": 1, "b": 0}, None, "b contains no images"),
+        ({"a": 1, "b": 1}, "val/b", "b contains no images"),
     ],
 )
 def test_a_set_that_is_not_laid_out_as_one_is_named(

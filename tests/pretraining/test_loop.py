@@ -26,7 +26,7 @@ WIDTH = 0.1
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> ClassificationData:
-    """Noise with a tint that is the class: 24 + 12 images of 32 pixels, three classes."""
+    """Noise in one channel, which is the class: 24 + 12 images of 32 pixels, three classes."""
     root = tmp_path_factory.mktemp("tints")
     rng = np.random.default_rng(0)
     for split, count in (("train", 8), ("val", 4)):
@@ -34,8 +34,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> ClassificationData:
             folder = root / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = rng.integers(0, 160, (32, 32, 3), dtype=np.uint8)
-                pixels[:, :, channel] += 90
+                pixels = np.zeros((32, 32, 3), dtype=np.uint8)
+                pixels[:, :, channel] = rng.integers(50, 256, (32, 32))
                 Image.fromarray(pixels).save(folder / f"{number}.png")
     return open_classification(root)
 
@@ -65,11 +65,12 @@ def without_time(reports: list[PretrainReport]) -> list[PretrainReport]:
 
 
 def test_it_learns_and_its_file_loads_into_a_backbone(data: ClassificationData, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(TINY, epochs=12)
+    # Enough steps that 16 other seeds, in float32 and in bfloat16, classified every image as well.
+    recipe = dataclasses.replace(TINY, epochs=40)
     reports = run(data, tmp_path / "w.pth", recipe=recipe)
-    assert [report.epoch for report in reports] == list(range(1, 13))
+    assert [report.epoch for report in reports] == list(range(1, 41))
     assert reports[-1].train_loss < reports[0].train_loss - 0.2
-    assert reports[-1].top1 > 0.7
+    assert reports[-1].top1 == 1.0
     assert reports[-1].top5 == 1.0
     backbone = build_backbone("resnet18", WIDTH)
     load_backbone_weights(backbone, str(tmp_path / "w.pth"))

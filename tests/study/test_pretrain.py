@@ -66,12 +66,12 @@ def test_resume_goes_on_where_it_was_cut_off(
     plain = stage.show
     monkeypatch.setattr(stage, "show", cut)
     assert stage.main(command(folder, out)) == 130
-    assert "--resume goes on" in capsys.readouterr().err
+    assert "continue after the last complete epoch with --resume" in capsys.readouterr().err
     assert not out.exists()
 
     monkeypatch.setattr(stage, "show", plain)
     assert stage.main(command(folder, out)) == 2
-    assert "begun already" in capsys.readouterr().err
+    assert "started already" in capsys.readouterr().err
     assert stage.main(command(folder, out, "--resume")) == 0
     a, b = (torch.load(path, weights_only=True)["state_dict"] for path in (out, whole))
     assert all(torch.equal(a[name], b[name]) for name in a)
@@ -80,7 +80,7 @@ def test_resume_goes_on_where_it_was_cut_off(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (["--data", "nowhere"], "--data nowhere: there is no such folder"),
+        (["--data", "nowhere"], "--data nowhere: no such folder"),
         (["--backbone", "resnet19"], "unknown backbone 'resnet19': did you mean 'resnet"),
         (["--width", "9"], "width 9: expected a number in (0, 4]"),
         (["--width", "wide"], "invalid float value"),

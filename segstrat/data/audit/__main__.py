@@ -17,7 +17,7 @@ from segstrat.paths import cache_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0 if the data may be trained on, 1 if not, 2 if it cannot be found."""
+    """Runs the command line; returns 0 if the data is fine, 1 if it has errors, 2 if it cannot be found."""
     parser = argparse.ArgumentParser(
         prog="python -m segstrat.data.audit",
         description="Reads every image and label of a protocol and reports errors and warnings.",

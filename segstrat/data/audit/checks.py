@@ -75,8 +75,8 @@ class _Reading:
 
 
 def _read_all(splits: Mapping[str, Dataset], full: bool, progress: bool) -> list[_Reading]:
-    def read(place: tuple[str, int]) -> _Reading:
-        split, index = place
+    def read(position: tuple[str, int]) -> _Reading:
+        split, index = position
         dataset = splits[split]
         try:
             sample = dataset.read(index)
@@ -86,12 +86,12 @@ def _read_all(splits: Mapping[str, Dataset], full: bool, progress: bool) -> list
         digest = hashlib.blake2b(np.ascontiguousarray(sample.image).data, digest_size=16).digest()
         return _Reading(split, sample.id, digest=digest, pixels=pixels)
 
-    places = [
+    positions = [
         (split, index)
         for split, dataset in splits.items()
         for index in (range(len(dataset)) if full else _spread(len(dataset), QUICK_IMAGES))
     ]
-    return list(tracked(parallel_map(read, places), len(places), "audit", progress))
+    return list(tracked(parallel_map(read, positions), len(positions), "audit", progress))
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Images that published split lists share: a model may have trained on what another task validates on."""
+"""Overlaps of published split lists: training images of one task may be validation images of another."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

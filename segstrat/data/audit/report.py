@@ -1,4 +1,4 @@
-"""What an audit found, and the stamp that a full audit leaves for later studies of the same files."""
+"""The findings of an audit, and the stamp that lets later studies of the same files reuse a full one."""
 
 import dataclasses
 import json
@@ -14,10 +14,10 @@ AUDIT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class AuditReport:
-    """What an audit found.
+    """Findings of an audit.
 
     Args:
-        full: whether every image was read, now or when the stamp was left.
+        full: whether every image was read, now or when the stamp was written.
         images: split -> number of images.
         labelled: task -> split -> number of images that are labelled for it.
         errors: problems that a study refuses, one sentence each that names the file and the fix.
@@ -54,7 +54,7 @@ def find_stamp(protocol: DataProtocol, folder: Path) -> AuditReport | None:
         try:
             stamp = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"the audit's stamp {path} cannot be read ({error}); delete it") from error
+            raise UserError(f"audit stamp {path} cannot be read ({error}); delete it") from error
         if stamp["version"] == AUDIT_VERSION and protocol.parts and protocol.parts <= set(stamp["parts"]):
             return AuditReport(**stamp["report"])
     return None
@@ -77,5 +77,5 @@ def leave_stamp(report: AuditReport, protocol: DataProtocol, folder: Path) -> No
         atomic.write_bytes(target, json.dumps(stamp).encode())
     except OSError as error:
         raise UserError(
-            f"the audit's stamp {target} cannot be written ({error.strerror}); choose another --cache-dir"
+            f"audit stamp {target} cannot be written ({error.strerror}); choose another --cache-dir"
         ) from error

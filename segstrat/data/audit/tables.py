@@ -1,4 +1,4 @@
-"""What an audit found, as tables on a console."""
+"""The findings of an audit as tables on a console."""
 
 from collections.abc import Sequence
 

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(f"{DATA_SETS[name].name} is in {root}", markup=False)
             else:
                 left = 1
-                console.print(f"{DATA_SETS[name].name} has no free mirror; by hand:", markup=False)
+                console.print(f"{DATA_SETS[name].name} has no free mirror. By hand:", markup=False)
                 console.print(DATA_SETS[name].by_hand.format(root=root), markup=False)
     except UserError as error:
         if options.verbose:

@@ -23,7 +23,7 @@ def fetch(url: str, target: Path, md5: str, *, progress: bool = False) -> None:
     """Downloads `url` to `target`; a partial download is continued, a complete file is kept.
 
     Args:
-        md5: hex digest of the whole file.
+        md5: hex digest of the complete file.
 
     Raises:
         UserError: if the host cannot be reached or stops answering, the disk is too small, or the digest

@@ -27,7 +27,7 @@ def unpack(archive: Path, root: Path, inside: str, *, progress: bool = False) ->
         (part / inside).rename(root / inside)
     except (tarfile.TarError, EOFError) as error:
         raise UserError(
-            f"{archive} is not unpacked ({error}); delete it and run the command again"
+            f"{archive} cannot be unpacked ({error}); delete it and run the command again"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -52,7 +52,7 @@ class Placement:
     """Maps an object's own coordinates (unit: its height, y down) to sixteenths of a pixel.
 
     Args:
-        x, y: where the object's origin lies, in pixels.
+        x, y: position of the object's origin, in pixels.
         size: length of the unit, in pixels.
         angle: rotation in degrees, clockwise on screen.
         flip: whether left and right are exchanged.
@@ -65,7 +65,7 @@ class Placement:
     flip: bool = False
 
     def points(self, points: Iterable[tuple[float, float]]) -> list[Point]:
-        """Points of the canvas for points (x, y) of the object."""
+        """Canvas points of object points (x, y)."""
         turn = math.radians(self.angle)
         cos, sin = math.cos(turn), math.sin(turn)
         placed = []
@@ -148,7 +148,7 @@ class Canvas:
     def paint(
         self, region: Region, material: Material, *, instance: int = 0, label: int = 0, part: int = 0
     ) -> None:
-        """Covers a region with a surface and its labels."""
+        """Paints a region with a surface and its labels."""
         blotches_HW = self._blotches[int(self._rng.integers(len(self._blotches)))][region.window]
         swing_HW = self._pattern(material, region.window) * material.contrast
         swing_HW = swing_HW + blotches_HW * material.mottle // 64
@@ -162,9 +162,9 @@ class Canvas:
         return np.array(self._colours)[self._layer_HW] + self._swing_HW[:, :, None]
 
     def seen(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What is seen at each pixel, (H, W) each: number of the object, its label (uint8), its part (uint8).
+        """The visible object at each pixel, (H, W) each: its number, its label (uint8), its part (uint8).
 
-        All three are 0 where it is the background.
+        All three are 0 for background.
         """
         instances, labels, parts = np.array(self._labels).T
         instances_HW, labels_HW, parts_HW = (table[self._layer_HW] for table in (instances, labels, parts))

@@ -41,7 +41,7 @@ def draw_scene(split: str, index: int) -> Scene:
     count = int(rng.integers(2, 5))
     kinds = [0 if rng.random() < 0.9 else int(rng.integers(len(KINDS)))]
     kinds += [int(rng.integers(len(KINDS))) for _ in range(count - 1)]
-    # The far ones are small, stand high in the picture and are painted first.
+    # Distant objects are small, high in the image, and painted first.
     depths = np.sort(rng.random(count))
     for instance, (which, depth) in enumerate(zip(rng.permutation(kinds).tolist(), depths, strict=True), 1):
         low, high = KINDS[which].heights
@@ -82,7 +82,7 @@ def _draw_object(
 
 
 def _draw_background(canvas: Canvas, rng: Rng) -> None:
-    """Wall or sky above, ground below, then clutter that belongs to no class."""
+    """Wall or sky above, ground below, then clutter without a class."""
     for top in (0, int(rng.uniform(0.25, 0.75) * canvas.size)):
         canvas.paint(canvas.below(top), _background_material(rng))
     _draw_clutter(canvas, rng, int(rng.integers(6, 13)), 40)
@@ -122,8 +122,8 @@ def _light(canvas: Canvas, rng: Rng) -> np.ndarray:
     """Uint8 (H, W, 3): coloured light that falls off to one side, then sensor noise."""
     colour = rng.integers(190, 310, 3) + int(rng.integers(-50, 30))
     slope_x, slope_y = rng.integers(-60, 61, 2)
-    place = np.arange(canvas.size, dtype=np.int64) * 2 - canvas.size
-    fall = 256 + (slope_x * place[None, :] + slope_y * place[:, None]) // canvas.size
+    position = np.arange(canvas.size, dtype=np.int64) * 2 - canvas.size
+    fall = 256 + (slope_x * position[None, :] + slope_y * position[:, None]) // canvas.size
     lit = canvas.image() * fall[:, :, None] * colour // 65536
     grain = int(rng.integers(8, 28))
     noise = rng.integers(-grain, grain + 1, (canvas.size, canvas.size, 3))

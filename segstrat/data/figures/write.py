@@ -1,4 +1,4 @@
-"""Writes the drawn data once to the user's cache, in the formats of VOC, Person-Part and ImageFolder."""
+"""Draws the embedded data once into the cache, in the formats of VOC, Person-Part and ImageFolder."""
 
 import errno
 import hashlib
@@ -31,7 +31,7 @@ def generator_digest() -> str:
 
 
 def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
-    """The folder of the embedded data; draws it if it is not there yet, which takes half a minute.
+    """The folder of the embedded data; draws it on first use, which takes half a minute.
 
     The data appears atomically. Of several processes that ask at once, one draws and the others wait; on a
     file system without locks each draws, and the first to finish wins.

@@ -1,9 +1,9 @@
 """Training augmentation (thesis §6.1): one random placement of an image in its crop, done as one affine warp.
 
-The thesis scales, crops, flips and rotates one after the other. Composed into one matrix, each pixel is
-interpolated once and nothing in between is stored. The image is interpolated linearly; before it is shrunk
+The thesis scales, crops, flips and rotates in turn. Composed into one matrix, each pixel is interpolated once
+and no intermediate image is stored. The image is interpolated linearly; before it is shrunk
 it is smoothed as an antialiased resize would. Labels take the nearest pixel. Pixels that the rotation
-uncovers, or that lie outside a small image, are black and `VOID`.
+uncovers, or outside a small image, are black and `VOID`.
 """
 
 import math
@@ -23,7 +23,7 @@ _SUBPIXEL_BITS = 8
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an image comes to lie in its crop: scaled, cropped, flipped, rotated, in this order.
+    """How an image is placed in its crop: scaled, cropped, flipped, rotated, in this order.
 
     Args:
         scaled_size: (height, width) of the scaled image.
@@ -50,7 +50,7 @@ class Placement:
             size: (height, width) of the image.
             crop_size: side of the crop.
         """
-        # The centre of pixel i lies at i + ½ of a scale that starts at the image's edge.
+        # The centre of pixel i is at i + ½, measured from the edge of the image.
         scale_x, scale_y = self.scaled_size[1] / size[1], self.scaled_size[0] / size[0]
         x = (scale_x, 0.5 * scale_x - 0.5 - self.left)
         y = (scale_y, 0.5 * scale_y - 0.5 - self.top)
@@ -72,7 +72,7 @@ def draw_placement(
     """The placement of image `index` in `epoch`: a pure function of its arguments.
 
     Scale Uniform(2^-s, 2^s), flip with probability min(s, 1)/2, rotation Uniform(-10·s, 10·s) degrees;
-    strength 1 is the thesis's, 0 leaves the random crop alone. A side that is smaller than the crop is
+    strength 1 is that of the thesis, 0 leaves only the random crop. A side that is smaller than the crop is
     padded on both ends, in random shares.
 
     Args:
@@ -136,7 +136,7 @@ def place_label(
     Args:
         label_HW: uint8.
         out_SS: uint8, contiguous: the crop, overwritten.
-        mirrored: (256,) uint8, what each label is called in a mirror, see `mirrored_labels`.
+        mirrored: (256,) uint8, label in a mirrored image of each label, see `mirrored_labels`.
     """
     crop_size = out_SS.shape[0]
     cv2.warpAffine(
@@ -164,7 +164,7 @@ def mirrored_labels(classes: Sequence[str]) -> np.ndarray | None:
         for side, other in (("left", "right"), ("right", "left")):
             if name.lower().startswith(side):
                 twin = other + name[len(side) :].lower()
-                matches = [i for i, each in enumerate(classes) if each.lower() == twin]
+                matches = [i for i, other_name in enumerate(classes) if other_name.lower() == twin]
                 table[label] = matches[0] if matches else label
     return table if (table != np.arange(256)).any() else None
 
@@ -190,7 +190,7 @@ def _fill_uncovered(crop: np.ndarray, degrees: float, value: int) -> None:
     if degrees == 0:
         return
     centre = (crop.shape[0] - 1) / 2
-    # The rotated crop's edge, and a line so far out that the whole corner lies between the two.
+    # The rotated crop's edge, and a line so far out that the whole corner is between the two.
     # fillConvexPoly also draws the outline, half a pixel on either side.
     near, far = crop.shape[0] / 2 + 0.5, 3 * crop.shape[0]
     strip = np.array([[near, -far], [far, -far], [far, far], [near, far]])
@@ -204,13 +204,13 @@ def _fill_uncovered(crop: np.ndarray, degrees: float, value: int) -> None:
 
 
 class _Scratch(threading.local):
-    """Buffers that a thread writes over and over: fresh memory would be mapped page by page each time."""
+    """Buffers that a thread reuses: new memory would be mapped page by page each time."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, np.ndarray] = {}
 
     def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """An uninitialized uint8 array, valid until the thread asks for that name again."""
+        """An uninitialized uint8 array, valid until the thread requests that name again."""
         size = math.prod(shape)
         if name not in self._buffers or self._buffers[name].size < size:
             self._buffers[name] = np.empty(size, np.uint8)

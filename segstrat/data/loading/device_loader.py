@@ -1,8 +1,8 @@
-"""The whole decoded training set on the device, augmented there: nothing but placements crosses the bus.
+"""Training batches from a decoded training set in device memory, augmented there: only placements are copied.
 
-The placements and the meaning of every step are those of `segstrat.data.loading.augment`; the pixels differ
-from its by rounding and at the images' edges, so that a trial is comparable to others but not bit-identical
-to a trial that was fed from the host.
+The placements and the meaning of every step are those of `segstrat.data.loading.augment`. The pixels differ
+by rounding and at the edges of the images, so that a trial is comparable with, but not bit-identical to, one
+that reads from the host.
 """
 
 import math
@@ -24,17 +24,17 @@ from segstrat.errors import UserError
 from segstrat.parallel import parallel_map
 
 _AHEAD = 3
-# What the model, its activations and the allocator need beside the images.
+# The rest is for the model, its activations and the allocator.
 _FREE_SHARE = 0.5
 
 
 class DeviceTrainLoader(TrainLoader):
-    """As `TrainLoader`, for a training set that lies on the device.
+    """Like `TrainLoader`, with the whole training set in device memory.
 
-    Images are stored at the size of the largest, which suits sets of similar sizes.
+    Every image is stored at the size of the largest, which suits data sets of similar image sizes.
 
     Raises:
-        UserError: if the images do not fit into half of the device's free memory.
+        UserError: if the images need more than half of the device's free memory.
     """
 
     def __init__(self, dataset: Dataset, **arguments: Any) -> None:
@@ -65,7 +65,7 @@ class DeviceTrainLoader(TrainLoader):
         self._taps = len(low_pass(0.5**self.augmentation)) if self.augmentation else 1
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch; each has memory of its own."""
+        """The batches of an epoch; each in new memory."""
         self.wait_seconds = 0.0
         batches = self.share(epoch)
 

@@ -11,22 +11,22 @@ from segstrat.data.loading.batch import Batch, make_batch
 from segstrat.parallel import parallel_map
 from segstrat.tasks import Task
 
-# Images that wait for others of their size, in batches.
+# Limit on the images that wait for others of their size, in batches.
 _WAITING_BATCHES = 8
 
 
 class EvalLoader:
     """Every image once, whole, at native resolution; images of one size share a batch.
 
-    The batches are the same at every pass, whatever the number of threads. No pixel is padded or scaled, so
-    that scores do not depend on the batch size.
+    The batches are the same in every pass, for any number of threads. Nothing is padded or scaled, so that
+    scores do not depend on the batch size.
 
     Args:
         tasks: the tasks by name.
-        batch_size: most images of a batch.
+        batch_size: largest number of images in a batch.
         threads: threads that read images.
-        device: where batches lie.
-        rank: number of this process; it gets every `world_size`-th image.
+        device: of the batches.
+        rank: number of this process; it evaluates every `world_size`-th image.
         world_size: number of processes that share the evaluation.
     """
 

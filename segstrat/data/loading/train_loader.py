@@ -35,23 +35,23 @@ _BUFFERS = 3
 class TrainLoader:
     """Shuffled, augmented crops; an epoch is a pure function of (seed, epoch).
 
-    The last batch may be short. It is dropped if it holds fewer than two images per process, because batch
-    norm cannot train on one image whose map is a single pixel (unless it is the only batch): an epoch leaves
-    out fewer than 2·`world_size` images, others each time.
+    The last batch may be short. Unless it is the only one, it is dropped if it has fewer than two images per
+    process, because batch norm cannot train on one image whose feature map is a single pixel: an epoch leaves
+    out fewer than 2·`world_size` images, different ones each time.
 
     Args:
         tasks: the tasks by name.
         crop_size: side of the square crops, in pixels.
-        batch_size: images of a batch, over all processes.
+        batch_size: images per batch, over all processes.
         augmentation: strength, see `segstrat.data.loading.augment.draw_placement`.
         threads: threads that prepare images.
-        device: where batches lie.
-        rank: number of this process; it gets every `world_size`-th image of a batch.
+        device: of the batches.
+        rank: number of this process; it trains on every `world_size`-th image of a batch.
         world_size: number of processes that train together.
 
     Attributes:
         wait_seconds: how long the consumer waited for input in the current or last epoch.
-        mirrored: task -> what its labels are called in a mirror, see `augment.mirrored_labels`.
+        mirrored: task -> labels in a mirrored image, see `augment.mirrored_labels`.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TrainLoader:
     ) -> None:
         if batch_size % world_size:
             raise UserError(
-                f"a batch of {batch_size} images cannot be dealt evenly to {world_size} processes; make "
+                f"a batch of {batch_size} images is not divisible by {world_size} processes; make "
                 f"batch_size a multiple of {world_size}"
             )
         if len(dataset) < world_size:
@@ -92,7 +92,7 @@ class TrainLoader:
         self.mirrored = {name: mirrored_labels(task.classes) for name, task in tasks.items()}
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Batches per epoch."""
         whole, rest = divmod(len(self.dataset), self.batch_size)
         enough = 2 * self.world_size if whole else self.world_size
         return whole + (rest >= enough)
@@ -108,7 +108,7 @@ class TrainLoader:
         return [indices[self.rank :: self.world_size] for indices in self.order(epoch)]
 
     def placement(self, index: int, size: tuple[int, int], epoch: int) -> Placement:
-        """Where image `index`, of (height, width) `size`, lies in its crop in `epoch`."""
+        """Placement of image `index`, of (height, width) `size`, in its crop in `epoch`."""
         return draw_placement(
             size,
             crop_size=self.crop_size,
@@ -124,7 +124,7 @@ class TrainLoader:
         Raises:
             UserError: from the dataset, for a file that cannot be read.
         """
-        # The pool is the parallelism: OpenCV's own threads on top would fight for the same cores.
+        # The images are prepared in parallel already: OpenCV's own threads would compete for the same cores.
         cv2.setNumThreads(1)
         self.wait_seconds = 0.0
         batches = self.share(epoch)

@@ -21,7 +21,7 @@ _TASK = ("labels", "classes", "values", "ignore")
 
 @dataclass(frozen=True)
 class FolderData:
-    """What a `dataset.toml` describes; every path is resolved against its folder."""
+    """What a `dataset.toml` describes; paths are relative to its folder."""
 
     name: str
     root: Path
@@ -36,7 +36,7 @@ class FolderData:
 
     def _item(self, name: str) -> Item:
         files = {
-            task: LabelFile(where / f"{name}.png", decode) for task, (where, decode) in self.labels.items()
+            task: LabelFile(folder / f"{name}.png", decode) for task, (folder, decode) in self.labels.items()
         }
         present = {task: file for task, file in files.items() if file.path.exists()}
         # Without any label file, all stay: the first is then reported as missing.
@@ -54,7 +54,7 @@ def read(root: Path | None) -> FolderData:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(
-            f"{path} is missing; it names images, splits and classes, see docs/data.md"
+            f"{path} is missing; it describes images, splits and classes, see docs/data.md"
         ) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path} cannot be read ({error}); see docs/data.md") from error
@@ -95,12 +95,12 @@ def _task(name: str, table: Mapping[str, Any], path: Path, prefix: str) -> tuple
         raise UserError(f"{path}: {prefix}classes must be a list of at least two names")
     if len(values) != len(classes):
         raise UserError(
-            f"{path}: {prefix}values has {len(values)} entries for {len(classes)} classes; give one a class"
+            f"{path}: {prefix}values has {len(values)} entries for {len(classes)} classes; give one per class"
         )
     if not all(type(value) is int and 0 <= value <= 255 for value in (*values, *ignore)):
         raise UserError(f"{path}: {prefix}values and ignore must be whole numbers from 0 to 255")
     if len(set(values) | set(ignore)) < len(values) + len(set(ignore)):
-        raise UserError(f"{path}: {prefix}values and ignore share a value; each label value means one thing")
+        raise UserError(f"{path}: {prefix}values and ignore share a value; remove it from one of them")
     return Task(name, classes), IndexPng(values, ignore)
 
 
@@ -115,7 +115,7 @@ def _check_keys(table: Mapping[str, Any], known: tuple[str, ...], path: Path, pr
 def _get(table: Mapping[str, Any], key: str, kind: type, path: Path, prefix: str, default: Any = None) -> Any:
     value = table.get(key, default)
     if not isinstance(value, kind):
-        expected = {"str": "a text", "dict": "a table", "list": "a list"}[kind.__name__]
+        expected = {"str": "a string", "dict": "a table", "list": "a list"}[kind.__name__]
         found = "it is missing" if value is None else f"found {value!r}"
         raise UserError(f"{path}: {prefix}{key} must be {expected}, {found}; see docs/data.md")
     return value

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import IndexPng
-from segstrat.data.readers.locate import find_folder, holds
+from segstrat.data.readers.locate import contains, find_folder
 from segstrat.tasks import Task
 
 NAME = "LIP multi-person (CIHP)"
@@ -20,7 +20,7 @@ LABELS = IndexPng(values=tuple(range(PARTS.num_classes)))
 _FOLDERS = {"train": "Training", "val": "Validation"}
 _PARTS = [f"{folder}/{kind}" for folder in _FOLDERS.values() for kind in ("Images", "Category_ids")]
 
-fits = holds(*_PARTS)
+fits = contains(*_PARTS)
 """Whether a folder has CIHP's layout."""
 
 
@@ -38,12 +38,12 @@ def ids(folder: Path, split: str) -> tuple[str, ...]:
 
 def items(folder: Path, split: str) -> list[Item]:
     """Items of a split with their `parts` labels."""
-    where = folder / _FOLDERS[split]
+    split_folder = folder / _FOLDERS[split]
     return [
         Item(
             name,
-            find_image(where / "Images", name),
-            {"parts": LabelFile(where / "Category_ids" / f"{name}.png", LABELS)},
+            find_image(split_folder / "Images", name),
+            {"parts": LabelFile(split_folder / "Category_ids" / f"{name}.png", LABELS)},
         )
         for name in ids(folder, split)
     ]

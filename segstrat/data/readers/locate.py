@@ -32,20 +32,20 @@ def find_folder(
         )
     if len(found) > 1:
         raise UserError(
-            f"{name} is there {len(found)} times in {root} ({found[0]}, {found[1]}); point the data root at "
-            "one of them, or move the other away"
+            f"{root} contains {name} {len(found)} times ({found[0]}, {found[1]}); set the data "
+            "root to one of them, or move the other away"
         )
     return found[0]
 
 
 def search(root: Path, fits: Callable[[Path], bool], prefer: str = "") -> list[Path]:
-    """Every folder that fits: the data root itself, or up to two levels below; those named `prefer` win."""
+    """Every folder that fits, up to two levels below the data root; if any, only those named `prefer`."""
     found = [folder for folder in _folders(root, _DEPTH) if fits(folder)]
     return [folder for folder in found if folder.name == prefer] or found
 
 
-def holds(*parts: str) -> Callable[[Path], bool]:
-    """A test of a folder: whether every one of these paths is in it."""
+def contains(*parts: str) -> Callable[[Path], bool]:
+    """A test of a folder: whether all of these paths exist in it."""
     return lambda folder: all((folder / part).exists() for part in parts)
 
 

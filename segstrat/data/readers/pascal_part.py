@@ -22,7 +22,7 @@ MERGED = {
 
 @dataclass(frozen=True)
 class PascalPartMat:
-    """Decodes the people of an annotation; everything else, and pixels of no part, is background."""
+    """Decodes the people of an annotation; everything else, and pixels without a part, is background."""
 
     def __call__(self, path: Path) -> np.ndarray:
         """(H, W) uint8 classes 0–6.
@@ -39,10 +39,10 @@ class PascalPartMat:
 
 def _merge(objects: np.ndarray, path: Path) -> np.ndarray:
     labels_HW = np.zeros(objects[0]["mask"].shape, dtype=np.uint8)
-    for thing in objects:
-        if str(thing["class"].item()) != "person":
+    for annotated in objects:
+        if str(annotated["class"].item()) != "person":
             continue
-        for part in thing["parts"].ravel():
+        for part in annotated["parts"].ravel():
             name = str(part["part_name"].item())
             if name not in MERGED:
                 raise UserError(f"{path}: a person has the part {name!r}; known are {', '.join(MERGED)}")

@@ -55,12 +55,12 @@ def find(root: Path | None) -> PersonPart:
     """
     expected = "train_id.txt and val_id.txt next to a folder of index PNGs (or of original .mat annotations)"
     folder = find_folder(root, NAME, fits, expected)
-    return PersonPart(folder, *_label_places(folder)[0])
+    return PersonPart(folder, *_label_folders(folder)[0])
 
 
 def fits(folder: Path) -> bool:
     """Whether a folder has the lists, and next to them label files of their first id."""
-    return not sbd.fits(folder) and bool(_label_places(folder))
+    return not sbd.fits(folder) and bool(_label_folders(folder))
 
 
 def ids(folder: Path, split: str) -> tuple[str, ...]:
@@ -68,19 +68,19 @@ def ids(folder: Path, split: str) -> tuple[str, ...]:
     return read_ids(_list_file(folder, split) or folder / f"{split}.txt")
 
 
-def _label_places(folder: Path) -> list[tuple[Path, str]]:
+def _label_folders(folder: Path) -> list[tuple[Path, str]]:
     """Folders and suffixes of the label files that the lists name, index PNGs first."""
     lists = [_list_file(folder, split) for split in ("train", "val")]
     if lists[0] is None or lists[1] is None:
         return []
     # Lists of other data sets may be read here as well, so their contents are not checked.
     first = lists[0].read_text(encoding="utf-8", errors="replace").strip().partition("\n")[0].strip()
-    places = [
+    folders = [
         folder,
         *sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "JPEGImages"),
     ]
     return [
-        (place, suffix) for suffix in _DECODERS for place in places if (place / f"{first}{suffix}").exists()
+        (path, suffix) for suffix in _DECODERS for path in folders if (path / f"{first}{suffix}").exists()
     ]
 
 

@@ -9,13 +9,13 @@ import numpy as np
 from segstrat.data.dataset import VOID
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import load_matlab, to_classes
-from segstrat.data.readers.locate import find_folder, holds
+from segstrat.data.readers.locate import contains, find_folder
 from segstrat.data.readers.voc import SEMSEG
 from segstrat.errors import UserError
 
 NAME = "SBD"
 
-fits = holds("img", "cls", "train.txt", "val.txt")
+fits = contains("img", "cls", "train.txt", "val.txt")
 """Whether a folder has SBD's layout."""
 
 

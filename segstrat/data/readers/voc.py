@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import IndexPng
-from segstrat.data.readers.locate import find_folder, holds
+from segstrat.data.readers.locate import contains, find_folder
 from segstrat.tasks import Task
 
 NAME = "VOC 2012"
@@ -20,7 +20,7 @@ SEMSEG = Task(
 FOLDER = "VOC2012"
 _LISTS = "ImageSets/Segmentation"
 
-fits = holds("JPEGImages", "SegmentationClass", f"{_LISTS}/train.txt")
+fits = contains("JPEGImages", "SegmentationClass", f"{_LISTS}/train.txt")
 """Whether a folder has VOC's layout."""
 
 

@@ -197,15 +197,24 @@ def test_a_consumer_that_stops_early_leaves_no_thread_behind():
         assert threading.active_count() == before
 
 
-def test_wait_seconds_counts_slow_input_alone(monkeypatch):
-    clock = iter(range(1000))
-    monkeypatch.setattr("segstrat.data.loading.train_loader.time.perf_counter", lambda: float(next(clock)))
-    one = loader(Scenes(12))
-    for step, _ in enumerate(one.epoch(0)):
-        # Two readings of the clock a batch, one tick apart.
-        assert one.wait_seconds == step + 1
-    copied(one.epoch(1))
-    assert one.wait_seconds == 3
+def test_wait_seconds_counts_slow_input_and_not_a_slow_consumer(monkeypatch):
+    now = 0.0
+
+    class Slow(Scenes):
+        def read(self, index):
+            nonlocal now
+            now += 1
+            return super().read(index)
+
+    monkeypatch.setattr("segstrat.data.loading.train_loader.time.perf_counter", lambda: now)
+    one = loader(Slow(12), threads=1)
+    for epoch in (0, 1):
+        for step, _ in enumerate(one.epoch(epoch)):
+            if step == 0:
+                # The four images of the first batch are read while the consumer waits for them.
+                assert one.wait_seconds >= 4
+            now += 1000
+        assert one.wait_seconds <= 12
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 8])
