@@ -1,6 +1,6 @@
-"""segstrat: semantic segmentation trainings whose strategy switches can be searched over.
+"""segstrat: training of semantic segmentation models with searchable training strategies.
 
-The library knows nothing of Ray; `study/` wraps it in trials.
+The library does not import Ray; `study/` runs its trainings as trials.
 """
 
 __version__ = "0.1.0"

@@ -37,14 +37,14 @@ class TrialConfig:
     """One training run: data, model, regularizers, optimization, seed.
 
     Defaults are the thesis's first series on D1 (Table 6.1, raw arm) unless stated. Every field changes
-    the run; `tests/test_config.py` varies each one and looks for the change. What only changes the speed
+    the run; `tests/test_train.py` varies each one and checks the change. What only changes the speed
     (device, precision, threads) is in `segstrat.machine.Machine`.
     """
 
     data: str = "d1"
     """Name of a data protocol, see `segstrat.data.PROTOCOLS`."""
     tasks: Annotated[tuple[str, ...], Limit("at least one task", bool)] = ("semseg",)
-    """Tasks that are learnt together, each with a head of its own (thesis Fig. 4.4)."""
+    """Tasks that are learned together, each with its own head (thesis Fig. 4.4)."""
     label_fraction: PositiveShare = 1.0
     """Share of the training images that is used: seeded, nested subsets."""
 
@@ -61,12 +61,12 @@ class TrialConfig:
     weights: str | None = None
     """`imagenet`, or a path of a checkpoint; read only where `pretrained` is true."""
     freeze_batch_norm: bool = False
-    """Keep the backbone's batch-norm statistics and affine parameters as they start."""
+    """Keep the backbone's batch-norm statistics and affine parameters at their initial values."""
 
     weight_decay: Annotated[float, Limit("a number ≥ 0", lambda value: 0 <= value < math.inf)] = 5e-4
     """L2 penalty of SGD, on every parameter as in the thesis."""
     dropout: Probability = 0.0
-    """Drop probability; where it acts is stated per model in docs/models.md. 0 builds no dropout."""
+    """Drop probability; docs/models.md says where it is applied in each model. 0 builds no dropout."""
     stochastic_depth: Probability = 0.0
     """Drop probability of the deepest residual branch, growing linearly from 0 (Huang et al. 2016)."""
     label_smoothing: Probability = 0.0

@@ -1,4 +1,4 @@
-"""What a training step takes of a GPU."""
+"""What a training step needs of a GPU."""
 
 from dataclasses import dataclass
 

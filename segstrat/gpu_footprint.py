@@ -1,4 +1,4 @@
-"""What a training step takes of a GPU, measured, so that trials can be packed onto it."""
+"""GPU memory and time of a training step, measured, so that trials can be packed onto it."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from segstrat.models import build_model
 from segstrat.optim import make_parameter_groups
 from segstrat.tasks import Task
 
-# What CUDA itself keeps for a process that has loaded its kernels, beside torch's own allocations.
+# What CUDA itself keeps for a process that has loaded its kernels, besides torch's own allocations.
 CONTEXT_GIB = 0.6
 WARM_UP_STEPS = 3
 EVAL_BATCH = 16
@@ -27,7 +27,7 @@ def measure_footprint(
     """Trains a few steps on noise, without reading data.
 
     Args:
-        config: its model, crop and batch count; `accumulation_steps` do not, they come one after the other.
+        config: only model, crop and batch matter; accumulation steps run one after the other.
         device: on the CPU nothing is packed, and memory and busy share are 0.
     """
     machine = Machine(device=device, precision=precision)  # type: ignore[arg-type]
@@ -65,7 +65,7 @@ def measure_footprint(
         step()
     torch.cuda.synchronize()
     seconds = time.perf_counter() - start
-    # The profiler slows the host down, not the kernels: it gives their time, the plain run the wall's.
+    # The profiler slows down the host, not the kernels: their time is taken from it, `seconds` is not.
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         for _ in range(STEPS):
             step()

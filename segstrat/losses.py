@@ -12,13 +12,13 @@ def pixel_losses(
 ) -> torch.Tensor:
     """Cross-entropy (B, H, W) of each pixel in nats, float32; 0, with no gradient, at ignored pixels.
 
-    Sums over pixels add up over the pieces of a batch: divided by the labelled pixels of the whole batch,
-    their gradients are those of the whole batch.
+    Sums over pixels add up over the micro-batches of a batch: divided by the labelled pixels of the whole
+    batch, their gradients are those of the whole batch.
 
     Args:
         logits_BCHW: class scores in any float type.
         target_BHW: class labels, any integer type.
-        ignore_index: label of pixels that count for nothing.
+        ignore_index: label of pixels that do not count.
         label_smoothing: weight of the uniform distribution in the target (Szegedy et al. 2016,
             arXiv:1512.00567, §7).
     """

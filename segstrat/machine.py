@@ -1,4 +1,4 @@
-"""`Machine`: where and how a trial runs. Nothing here is part of the question that is asked."""
+"""`Machine`: where and how a trial runs. Nothing here changes what a trial learns."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Machine(Numerics):
         return torch.device(self.device)
 
     def current_device(self) -> torch.device:
-        """The device with its index, because every thread has a current CUDA device of its own."""
+        """The device with its index, because every thread has its own current CUDA device."""
         device = self.torch_device
         if device.type == "cuda" and device.index is None:
             return torch.device("cuda", torch.cuda.current_device())

@@ -16,7 +16,7 @@ COMMON = "common"
 
 @dataclass
 class ParameterGroup:
-    """Parameters that are updated together by an optimizer of their own: the shared backbone, or one head.
+    """Parameters that are updated together by one optimizer: the shared backbone, or one head.
 
     Args:
         name: `common`, or the head's task.
@@ -64,7 +64,7 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 def make_parameter_groups(
     model: Segmenter, config: TrialConfig, images_per_epoch: Mapping[str, int], *, fused: bool | None = None
 ) -> list[ParameterGroup]:
-    """One group with an SGD of its own for the backbone and for each head.
+    """One group with its own SGD for the backbone and for each head.
 
     Args:
         images_per_epoch: training images by group name: of each task, and of any task under `common`.
@@ -111,7 +111,7 @@ class SummedUpdate:
         """Updates the model; the gradients are those of the whole batch.
 
         Args:
-            images: images of this batch by group name; a head without any is left alone.
+            images: images of this batch by group name; a head without any is not updated.
         """
         for group in self.groups:
             group.images_seen += images.get(group.name, 0)
@@ -135,7 +135,7 @@ class AsynchronousUpdate:
 
     Gradients of per-image losses accumulate over batches. After a batch, a group whose counter has reached
     its effective batch size divides its gradient by the counter, steps, and starts again from zero. Batches
-    are not cut at a full counter, so that batch norm sees whole (mixed) batches; a step may then average
+    are not split at a full counter, so that batch norm sees whole (mixed) batches; a step may then average
     over a few images more than the effective batch.
     """
 

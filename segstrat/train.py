@@ -177,7 +177,7 @@ def train_one_epoch(
     return metrics.over_all_processes()
 
 
-# Validation images have sizes of their own: each would be compiled, and recorded as a graph, anew.
+# Validation images have many sizes: each would be compiled, and recorded as a graph, separately.
 @torch.compiler.set_stance("force_eager")
 @torch.inference_mode()
 def evaluate(

@@ -1,4 +1,4 @@
-"""`Trial`: what one training run holds between epochs; built from a config, saved and restored."""
+"""`Trial`: the state of one training run between epochs; built from a config, saved and restored."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence

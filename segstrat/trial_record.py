@@ -1,4 +1,4 @@
-"""One trial's files: what its worker recorded, and what became of it. The only reader of both.
+"""One trial's files: what its worker recorded, and its outcome. The only reader of both.
 
 The worker writes `records.json` after every epoch. The study's driver alone writes `outcome.json`, once
 nothing can change the outcome any more.
@@ -19,7 +19,7 @@ OUTCOME = "outcome.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
-    """What is known of one trial.
+    """What is known about one trial.
 
     Args:
         status: `unfinished` until there is an outcome.

@@ -14,10 +14,10 @@ class FCNHead(nn.Module):
     """Scores the coarsest map, adds the scores of finer ones on the way up, and upsamples to pixels.
 
     Args:
-        backbone: gives maps at strides 8, 16 and 32, or up to 16.
+        backbone: provides maps at strides 8, 16 and 32, or up to 16.
         num_classes: of the task.
         stride: of the finest map that is used: 32, 16 or 8.
-        dropout: probability in front of the coarsest score layer; 0 builds no dropout.
+        dropout: probability before the coarsest score layer; 0 builds no dropout.
     """
 
     def __init__(self, backbone: Backbone, num_classes: int, stride: int, dropout: float = 0.0) -> None:
@@ -25,7 +25,7 @@ class FCNHead(nn.Module):
         maps = list(zip(backbone.strides, backbone.centers, backbone.channels, strict=True))
         self.pool = None
         if backbone.strides[-1] == 16:
-            # SqueezeNet ends at stride 16: one more pool of the kind that it has makes the coarsest map.
+            # SqueezeNet ends at stride 16: one more pool of the same kind gives the coarsest map.
             self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
             maps.append((32, backbone.centers[-1], backbone.channels[-1]))
         self.levels = [level for level in reversed(range(len(maps))) if maps[level][0] >= stride]
@@ -34,7 +34,7 @@ class FCNHead(nn.Module):
         self.score = nn.ModuleList(ScoreLayer(count, num_classes) for count in channels)
         self.fuse = nn.ModuleList()
         for index in range(1, len(self.levels)):
-            # Cells of the coarse map lie on cells of the finer one, or half way between them.
+            # Cells of the coarse map are centered on cells of the finer one, or halfway between them.
             center = (centers[index - 1] - centers[index]) / strides[index]
             kernel_size = 3 if center == int(center) else 4
             self.fuse.append(LearnableUpsample(num_classes, 2, center, kernel_size))

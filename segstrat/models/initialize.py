@@ -1,6 +1,6 @@
-"""Initial values: each parameter is a pure function of (seed, its name), whatever else the model holds.
+"""Initial values: each parameter is a pure function of (seed, its name), whatever else the model contains.
 
-Arms that share a part (raw and pre-trained, separate and joint) so start from the same values of it.
+So arms that share a part (raw and pre-trained, single-task and multi-task) start from the same values of it.
 """
 
 import hashlib

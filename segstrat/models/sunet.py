@@ -138,10 +138,10 @@ class UNetModule(nn.Module):
         outputs: channels of the output; where they differ from `inputs`, the shortcut is a 1×1 projection
             of the activated input.
         levels: encoder/decoder pairs.
-        dilation: 1 for strided levels; else by how much finer the map is than the one that the strided
-            module was made for, and nothing is strided.
+        dilation: 1 for strided levels; otherwise the factor by which the map is finer than that of the
+            strided module, and no level is strided.
         dropout: probability after every convolution of the branch.
-        drop_rate: probability of leaving the branch out.
+        drop_rate: probability of dropping the branch.
     """
 
     def __init__(
@@ -222,16 +222,16 @@ class Up(nn.Module):
         self.dropout = _dropout(dropout)
 
     def forward(self, x: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-        """(B, inputs, h, w) to (B, channels, *size), the size in front of the matching encoder level."""
+        """(B, inputs, h, w) to (B, channels, *size), the size before the matching encoder level."""
         x = self.dropout(self.conv1(self.relu(self.norm1(x)), output_size=list(size)))
         return self.dropout(self.conv2(self.relu(self.norm2(x))))
 
 
 class DegriddingHead(nn.Module):
-    """Two 3×3 convolutions, the first dilated, smooth the grid that dilation leaves (Yu et al. 2017).
+    """Two 3×3 convolutions, the first dilated, smooth the grid artifacts of dilation (Yu et al. 2017).
 
     Args:
-        backbone: gives the map.
+        backbone: provides the map.
         num_classes: of the task.
     """
 
@@ -266,7 +266,7 @@ def _stochastic_depth(rate: float) -> nn.Module:
     return StochasticDepth(rate, mode="row") if rate > 0 else nn.Identity()
 
 
-# The authors' names, in the order in which they are tried, and the ones used here.
+# The authors' names, in the order in which they are tried, and the names used here.
 _RENAMED = [
     (r"features\.conv1\.", "stem."),
     (r"features\.residual1\.bn\.0\.", "residual.norm1."),
@@ -289,7 +289,7 @@ _RENAMED = [
 
 
 def _own_name(name: str) -> str:
-    """The name here of a parameter of the authors' network; one that they do not have stays as it is."""
+    """The name used here of a parameter of the authors' network; an unknown name is kept."""
     for pattern, replacement in _RENAMED:
         name, found = re.subn(pattern, replacement, name)
         if found:

@@ -1,4 +1,4 @@
-"""Upsampling of score maps to pixels, with every cell put where it lies in the image."""
+"""Upsampling of score maps to pixels, with every cell at its position in the image."""
 
 import math
 
@@ -11,16 +11,16 @@ class LearnableUpsample(nn.Module):
     """A transposed convolution between all pairs of channels, aligned with the image.
 
     It is computed as a 2×2 convolution and a pixel shuffle: an output block of stride × stride pixels sees
-    just the 2×2 cells around it, each through its own quarter of the kernel. The map is that of
-    `conv_transpose2d` with the same weight, up to rounding. The border cells are repeated outwards, so that
+    only the 2×2 cells around it, each through its own quarter of the kernel. The map is that of
+    `conv_transpose2d` with the same weight, up to rounding. The border cells are replicated outwards, so that
     scores do not fade towards the edge of the image.
 
     Args:
         channels: of both the input and the output.
         stride: output pixels per cell.
-        center: output pixel on which the first cell is centred; by default cells tile the output. It is met
-            up to half a pixel, since the crop is whole.
-        kernel_size: 2·stride, or 2·stride − 1 for cells that are centred on a pixel.
+        center: output pixel on which the first cell is centered; by default cells tile the output. Accurate
+            to half a pixel, since the crop is a whole number.
+        kernel_size: 2·stride, or 2·stride − 1 for cells that are centered on a pixel.
 
     Attributes:
         weight: (channels, channels, kernel_size, kernel_size), in the order of `nn.ConvTranspose2d`; starts
@@ -37,7 +37,7 @@ class LearnableUpsample(nn.Module):
             raise ValueError(f"kernel_size {kernel_size}: expected {2 * stride} or {2 * stride - 1}")
         self.weight = nn.Parameter(torch.empty(channels, channels, self.kernel_size, self.kernel_size))
         center = (stride - 1) / 2 if center is None else center
-        # Uncropped, the transposed convolution centres its first cell on pixel (kernel_size − 1) / 2.
+        # Uncropped, the transposed convolution centers its first cell on pixel (kernel_size − 1) / 2.
         self.crop = math.ceil((self.kernel_size - 1) / 2 - center)
         if not 0 <= self.crop <= stride:
             raise ValueError(f"center {center} is more than a cell away from the first pixel")
@@ -45,7 +45,7 @@ class LearnableUpsample(nn.Module):
     def forward(self, scores_BChw: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Scores (B, C, *size) of pixels from those of cells; `size` is the region from pixel 0 on."""
         stride, channels = self.stride, self.weight.shape[1]
-        # Where a whole block would be cropped away, the cells before the first need not be there.
+        # Where a whole block would be cropped away, no cells are needed before the first.
         before = 0 if self.crop == stride else 1
         crop = self.crop % stride
         total = _cells_for(size, crop, stride)
@@ -89,7 +89,7 @@ def bilinear_upsample(
     scores_BChw: torch.Tensor, size: tuple[int, int], stride: int, center: float
 ) -> torch.Tensor:
     """Fixed bilinear interpolation to (B, C, *size); `stride` and `center` as for `LearnableUpsample`."""
-    # `interpolate` centres its first cell on pixel (stride − 1) / 2; one more cell stands before that.
+    # `interpolate` centers its first cell on pixel (stride − 1) / 2; one more cell precedes it.
     crop = stride + math.ceil((stride - 1) / 2 - center)
     # Classes outermost: the loss over channels-last logits takes more than twice the time on a CPU.
     cells = _extend(scores_BChw, 1, _cells_for(size, crop, stride)).contiguous()
@@ -103,7 +103,7 @@ def _cells_for(size: tuple[int, int], crop: int, stride: int) -> tuple[int, int]
 
 
 def _extend(maps_BChw: torch.Tensor, before: int, total: tuple[int, int]) -> torch.Tensor:
-    """Repeats border cells outwards: `before` in front, the rest of `total` behind; cuts what is over."""
+    """Replicates border cells: `before` cells before, the rest of `total` after; crops the excess."""
     # Concatenation, as the gradient of replication padding is not deterministic on CUDA.
     for axis, count in enumerate(total, start=2):
         behind = count - before - maps_BChw.shape[axis]

@@ -1,6 +1,6 @@
-"""VGG-16 and AlexNet backbones, whose fully connected layers fc6 and fc7 became convolutions.
+"""VGG-16 and AlexNet backbones, whose fully connected layers fc6 and fc7 are convolutions.
 
-They carry torchvision's names and indices; `translate` reshapes its linear fc6 and fc7.
+They use torchvision's names and indices; `translate` reshapes its linear fc6 and fc7.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,9 @@ from segstrat.models.backbone import Backbone, scaled
 class FullyConvolutional(Backbone):
     """Convolutional features, then fc6 and fc7 as convolutions (Long et al. 2015, §3.1).
 
-    fc6 is padded so that its cells tile the image; a cell whose window lies inside the image has the value
-    that the classifier gives for that window. `dropout` acts after fc6; the dropout after fc7 is that of the
-    head, just in front of its score layer. 0 builds none.
+    fc6 is padded so that its cells tile the image; a cell whose window is inside the image has the value
+    that the classifier gives for that window. `dropout` is applied after fc6; the dropout after fc7 is that
+    of the head, just before its score layer. 0 builds none.
 
     A subclass sets `features`, the indices `taps` of the layers whose output is a map, the kernel size of
     fc6, and which entries of torchvision's `classifier` are fc6 and fc7.

@@ -1,4 +1,4 @@
-"""Pre-trained weights of a backbone: where they come from, what they must look like, and their digest."""
+"""Pre-trained weights of a backbone: sources, checks, and their digest."""
 
 import hashlib
 import pickle
@@ -28,7 +28,7 @@ def save_backbone(path: Path | str, backbone: Backbone, about: Mapping[str, Any]
     Args:
         path: file to write (`.pth`).
         backbone: its parameters, batch-norm statistics, name and width are stored.
-        about: plain values to store beside them, such as the recipe and its scores.
+        about: plain values to store with them, such as the recipe and its scores.
 
     Returns:
         SHA-256 of the file, hex.
@@ -114,14 +114,14 @@ def _read(path: Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"weights {path} are damaged or hold more than tensors and plain values, which is not run; save "
-            "only a state dict"
+            f"weights {path} are damaged or contain more than tensors and plain values, which is not "
+            "executed; save only a state dict"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, SafetensorError) as error:
-        raise UserError(f"weights {path} cannot be read, the file is damaged; fetch it again") from error
+        raise UserError(f"weights {path} cannot be read, the file is damaged; download it again") from error
     if not isinstance(content, dict):
         kind = type(content).__name__
-        raise UserError(f"weights {path} hold a {kind}, not a state dict; save `model.state_dict()`")
+        raise UserError(f"weights {path} contain a {kind}, not a state dict; save `model.state_dict()`")
     return content
 
 
@@ -129,8 +129,10 @@ def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, torch.Tenso
     state = content.get("state_dict", content.get("model", content))
     tensors = isinstance(state, Mapping) and all(isinstance(each, torch.Tensor) for each in state.values())
     if not tensors or not state:
-        raise UserError(f"weights {path} hold no state dict (names with tensors); save `model.state_dict()`")
-    # Models that were wrapped in DataParallel carry its name.
+        raise UserError(
+            f"weights {path} contain no state dict (names with tensors); save `model.state_dict()`"
+        )
+    # Names in models wrapped by DataParallel have this prefix.
     state = {str(name).removeprefix("module."): value for name, value in state.items()}
     inside = {name: value for name, value in state.items() if name.startswith("backbone.")}
     return {name.removeprefix("backbone."): value for name, value in inside.items()} or state
@@ -147,7 +149,7 @@ def _check_origin(backbone: Backbone, content: Mapping[str, Any], path: Path) ->
 
 def _check_fit(backbone: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:
     own = backbone.state_dict()
-    # Counters of old checkpoints are missing, and nothing reads them where momentum is fixed.
+    # Old checkpoints lack these counters, which are not used where momentum is fixed.
     missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
     unknown = [name for name in state if name not in own]
     misfits = [
@@ -157,7 +159,7 @@ def _check_fit(backbone: nn.Module, state: Mapping[str, torch.Tensor], path: Pat
     ]
     problems = [
         f"{len(names)} {kind} ({', '.join(names[:SHOWN])}{', …' if len(names) > SHOWN else ''})"
-        for kind, names in (("missing", missing), ("unknown", unknown), ("of another shape", misfits))
+        for kind, names in (("missing", missing), ("unknown", unknown), ("with another shape", misfits))
         if names
     ]
     if problems:
@@ -170,7 +172,7 @@ def _check_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
     broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise UserError(
-            f"weights {path} hold NaN or infinite values in {len(broken)} tensors "
+            f"weights {path} contain NaN or infinite values in {len(broken)} tensors "
             f"({', '.join(broken[:SHOWN])}); use other weights"
         )
 

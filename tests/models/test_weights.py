@@ -118,7 +118,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, plain_pickle: bool):
         path.write_bytes(pickle.dumps(content, protocol=2))
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match=r"evil\.pth are damaged or hold more than tensors"):
+    with pytest.raises(UserError, match=r"evil\.pth are damaged or contain more than tensors"):
         load_backbone_weights(thin(), str(path))
     assert not target.exists()
 
@@ -149,10 +149,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([torch.zeros(1)], "hold a list, not a state dict"),
-        ({}, "hold no state dict"),
-        ({"epoch": 3}, "hold no state dict"),
-        ({"state_dict": 3}, "hold no state dict"),
+        ([torch.zeros(1)], "contain a list, not a state dict"),
+        ({}, "contain no state dict"),
+        ({"epoch": 3}, "contain no state dict"),
+        ({"state_dict": 3}, "contain no state dict"),
     ],
 )
 def test_other_content_is_refused(tmp_path: Path, content: object, message: str):
@@ -176,7 +176,7 @@ def test_wrong_names_and_shapes_are_listed_and_counted(tmp_path: Path):
     assert "do not fit resnet18 at width 0.0625" in message
     assert "4 missing (layer1.0.conv1.weight, layer1.0.conv2.weight, layer1.1.conv1.weight, …)" in message
     assert "4 unknown (layer1.0.convolution1.weight" in message
-    assert "1 of another shape (conv1.weight (4, 3, 5, 5) for (4, 3, 7, 7))" in message
+    assert "1 with another shape (conv1.weight (4, 3, 5, 5) for (4, 3, 7, 7))" in message
     assert torch.equal(before, backbone.conv1.weight)
 
 
@@ -190,7 +190,7 @@ def test_another_network_or_width_is_named(tmp_path: Path):
 
 
 def test_a_state_dict_of_another_width_is_refused(published):
-    with pytest.raises(UserError, match=r"do not fit squeezenet1_1 at width 0\.5: 50 of another shape"):
+    with pytest.raises(UserError, match=r"do not fit squeezenet1_1 at width 0\.5: 50 with another shape"):
         load_backbone_weights(build_backbone("squeezenet1_1", width=0.5), published[1])
 
 

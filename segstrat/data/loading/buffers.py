@@ -1,4 +1,4 @@
-"""Reused memory of batches: pinned for CUDA, and copied to the device on a stream of its own."""
+"""Reused memory of batches: pinned for CUDA, and copied to the device on its own stream."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ import torch
 
 
 class BatchBuffer:
-    """Memory of one batch that is filled again and again; for CUDA it is pinned and copied on its own stream.
+    """Memory of one batch that is reused; for CUDA it is pinned and copied on its own stream.
 
     Attributes:
         images: (B, S, S, 3) uint8.
