@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             out = options.out or Path(options.studies[0]).parent / "report.html"
             out.write_text(render(pages), encoding="utf-8")
             print(f"all together: {out}")
-    except UserError as error:
-        print(error, file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -69,8 +69,8 @@ def status_text(state: TrialState) -> Text:
     """A trial's status in words, with its cause where there is one."""
     words = {"ended": "waits for a decision at its rung"}.get(state.shown, state.shown)
     reason = state.record.error or state.record.problem
-    if reason and state.shown in ("failed", "diverged", "retrying", "waiting"):
-        words = f"{state.shown}: {reason}"
+    if reason and state.shown not in ("running", "completed", "stopped"):
+        words = f"{words}: {reason}"
     return Text(words, style=STYLES.get(state.shown, ""))
 
 

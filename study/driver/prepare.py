@@ -12,7 +12,7 @@ from study.driver.confirm import cells_to_confirm, defaults_from_parent
 from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
 from study.planning.trials import PlannedTrial, plan
-from study.state.manifest import MANIFEST, read_study_manifest
+from study.state.manifest import contains_study, read_study_manifest
 
 # Stands for the weights' path in trials that are planned before the weights are made.
 TO_BE_MADE = "pre-trained by study/pretrain.py"
@@ -101,7 +101,7 @@ def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any])
 
 def _refuse_existing(study: Store, flags: Flags) -> None:
     try:
-        exists = study.exists(MANIFEST)
+        exists = contains_study(study)
     except OSError as error:
         raise UserError(f"--storage {flags.storage} cannot be reached: {error}") from error
     if exists:

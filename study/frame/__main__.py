@@ -1,8 +1,23 @@
 """`python -m study.frame results/<study> …` writes the frames anew from the trials' records."""
 
 import sys
+from collections.abc import Sequence
 
+from segstrat.errors import UserError
 from study.frame.files import write_frames
 
-for folder in sys.argv[1:]:
-    write_frames(folder)
+
+def main(folders: Sequence[str]) -> int:
+    """Writes the frames of the given studies anew; returns the exit code."""
+    try:
+        for folder in folders:
+            trials, _ = write_frames(folder)
+            print(f"{folder}: frames of {len(trials)} trials written")
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

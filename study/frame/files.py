@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from segstrat.errors import UserError
+from segstrat.json_files import DamagedFileError, read_with_copy, say_once
 from segstrat.store import Store
 from study.frame.build import SCHEMA, build_trials_and_epochs
 from study.frame.columns import ADDED_KEYS, EPOCH_KEYS, SCORES, TRIAL_KEYS
 
 MANIFEST = "manifest.json"
+# Columns of text that may be empty, which CSV does not distinguish from a missing value.
+TEXTS = ("error", "checkpoint", "weights_digest")
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -57,15 +61,33 @@ def load(folder: str | Path | Store) -> Frames:
 
 
 def read_frame(store: Store, name: str) -> pd.DataFrame | None:
-    """One frame as it lies on disk, parquet before CSV; None where there is neither."""
+    """A frame from its parquet file, or from CSV where that is missing or damaged; None without either.
+
+    Raises:
+        UserError: if neither file can be read.
+    """
+    problem: Exception | None = None
     if store.exists(f"{name}.parquet"):
-        return pd.read_parquet(io.BytesIO(store.read(f"{name}.parquet")))
-    if not store.exists(f"{name}.csv"):
-        return None
-    frame = pd.read_csv(io.BytesIO(store.read(f"{name}.csv")), dtype={"trial_id": str})
-    for name in _array_columns(frame):
-        frame[name] = frame[name].map(_parse_array, na_action="ignore").astype(object)
-    return frame
+        try:
+            return pd.read_parquet(io.BytesIO(store.read(f"{name}.parquet")))
+        except (OSError, ValueError, pa.ArrowException) as error:
+            problem = error
+    if store.exists(f"{name}.csv"):
+        try:
+            frame = _read_csv(store.read(f"{name}.csv"))
+        except (OSError, ValueError, TypeError) as error:
+            problem = problem or error
+        else:
+            if problem is not None:
+                say_once(f"{store.uri}/{name}.parquet cannot be read; {name}.csv is used")
+            return frame
+    if problem is not None:
+        reason = str(problem).partition("\n")[0]
+        raise UserError(
+            f"{store.uri}: {name}.parquet and {name}.csv cannot be read ({reason}); "
+            f"`uv run python -m study.frame {store.uri}` writes them anew from the trials' records"
+        )
+    return None
 
 
 def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
@@ -75,12 +97,12 @@ def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
         UserError: if it cannot be read.
     """
     store = _store(folder)
-    if not store.exists(MANIFEST):
-        return {}
     try:
-        return json.loads(store.read(MANIFEST))
-    except ValueError as error:
-        raise UserError(f"{store.uri}/{MANIFEST} cannot be read ({error}); restore it from a copy") from error
+        return read_with_copy(store, MANIFEST)
+    except FileNotFoundError:
+        return {}
+    except DamagedFileError as error:
+        raise UserError(f"{store.uri}: {error}; restore it from a copy") from error
 
 
 def write_frames(folder: str | Path | Store) -> Frames:
@@ -112,6 +134,18 @@ def build_frames(folder: str | Path | Store) -> Frames:
         found = f"schema {manifest.get('schema')!r}" if manifest else "no manifest.json"
         raise UserError(f"{store.uri} has {found}; expected a study's folder of schema {SCHEMA}")
     return build_trials_and_epochs(store, manifest)
+
+
+def _read_csv(data: bytes) -> pd.DataFrame:
+    if not data.endswith(b"\n"):
+        raise ValueError("the CSV file is empty or truncated")
+    frame = pd.read_csv(io.BytesIO(data), dtype={"trial_id": str})
+    for name in TEXTS:
+        if name in frame:
+            frame[name] = frame[name].astype(object).fillna("")
+    for name in _array_columns(frame):
+        frame[name] = frame[name].map(_parse_array, na_action="ignore").astype(object)
+    return frame
 
 
 def _parse_array(text: str) -> np.ndarray:

@@ -17,15 +17,18 @@ one size, and the index maps of K predictions:
 
 import base64
 import io
+import zipfile
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from segstrat.json_files import say_once
 from segstrat.store import Store
 
 VOID = 255
+ARRAYS = ("images", "valid", "labels", "predictions", "names", "classes", "palette", "ids", "caption")
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,11 @@ def read_gallery(store: Store, task: str) -> Gallery | None:
     """The gallery of a task; None where the study has none."""
     if not store.exists(file_name(task)):
         return None
-    with np.load(io.BytesIO(store.read(file_name(task)))) as found:
-        content = {name: found[name] for name in found.files}
+    try:
+        content = _arrays(store.read(file_name(task)))
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        say_once(f"{store.uri}/{file_name(task)} cannot be read ({error}); the report shows no predictions")
+        return None
     names = [str(name) for name in content["names"]]
     palette = content["palette"].astype(np.uint8)
     rows = []
@@ -85,6 +91,16 @@ def read_gallery(store: Store, task: str) -> Gallery | None:
         rows=rows,
         keys=_keys(present, [str(name) for name in content["classes"]], palette),
     )
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    found = np.load(io.BytesIO(data))
+    if not isinstance(found, np.lib.npyio.NpzFile):
+        raise ValueError("it is one array, not an archive of arrays")
+    missing = [name for name in ARRAYS if name not in found]
+    if missing:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    return {name: found[name] for name in ARRAYS}
 
 
 def write_gallery(store: Store, task: str, **arrays: Any) -> None:

@@ -7,11 +7,12 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from segstrat.errors import UserError
+from segstrat.json_files import DamagedFileError, read_object
 from segstrat.store import Store
 
 LOCK = "lock.json"
@@ -39,7 +40,9 @@ def is_locked(study: Store) -> bool:
     if not study.exists(LOCK):
         return False
     if not study.is_local:
-        return time.time() - json.loads(study.read(LOCK))["renewed"] < LEASE_SECONDS
+        return _is_fresh(_read_lease(study))
+    if study.is_folder(LOCK):
+        raise UserError(f"{study.uri}/{LOCK} is a folder, not a lock; remove it")
     with (study.local_path / LOCK).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -60,8 +63,7 @@ def _local_lock(study: Store) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise _held(study, json.loads(file.read() or "{}")) from None
+            raise _held(study, _holder_on_record(study)) from None
         file.truncate(0)
         file.write(json.dumps(_holder()))
         file.flush()
@@ -77,8 +79,8 @@ def _local_lock(study: Store) -> Iterator[None]:
 @contextmanager
 def _leased_lock(study: Store) -> Iterator[None]:
     if study.exists(LOCK):
-        held = json.loads(study.read(LOCK))
-        if time.time() - held["renewed"] < LEASE_SECONDS:
+        held = _read_lease(study)
+        if _is_fresh(held):
             raise _held(study, held)
     token = uuid.uuid4().hex
     done = threading.Event()
@@ -96,8 +98,8 @@ def _leased_lock(study: Store) -> Iterator[None]:
         raise _not_writable(study, error) from error
     # Of two drivers that start together the later writer wins, and the other one sees it here.
     time.sleep(1.0)
-    held = json.loads(study.read(LOCK))
-    if held["token"] != token:
+    held = _read_lease(study)
+    if held.get("token") != token:
         raise _held(study, held)
     thread = threading.Thread(target=keep_renewing, name="study-lease", daemon=True)
     thread.start()
@@ -109,13 +111,35 @@ def _leased_lock(study: Store) -> Iterator[None]:
         study.delete(LOCK)
 
 
+def _read_lease(study: Store) -> dict[str, Any]:
+    """The lease; where it is damaged nobody knows whether a driver renews it, so the user decides."""
+    try:
+        return read_object(study, LOCK)
+    except DamagedFileError as error:
+        raise UserError(f"{study.uri}: {error}; delete it if no driver runs this study") from error
+
+
+def _is_fresh(lease: Mapping[str, Any]) -> bool:
+    renewed = lease.get("renewed")
+    return isinstance(renewed, int | float) and time.time() - renewed < LEASE_SECONDS
+
+
+def _holder_on_record(study: Store) -> dict[str, Any]:
+    """Who holds the lock of the operating system; empty where the file does not say."""
+    try:
+        return read_object(study, LOCK)
+    except (DamagedFileError, FileNotFoundError):
+        return {}
+
+
 def _holder() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
 def _held(study: Store, holder: dict[str, Any]) -> UserError:
     return UserError(
-        f"study {study.uri} is being run by process {holder.get('pid')} on {holder.get('host')}; "
+        f"study {study.uri} is being run by process {holder.get('pid', 'unknown')} on "
+        f"{holder.get('host', 'an unknown host')}; "
         "wait for it, end it, or give this study another --name"
     )
 

@@ -3,7 +3,6 @@
 import datetime
 import hashlib
 import importlib.metadata
-import json
 import platform
 import shlex
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.errors import UserError
+from segstrat.json_files import copy_name, write_with_copy
 from segstrat.store import Store
 from study.frame import MANIFEST, SCHEMA, read_manifest
 from study.planning.trials import PlannedTrial
@@ -66,6 +66,11 @@ def new_manifest(content: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def contains_study(folder: Store) -> bool:
+    """Whether a folder contains a study, even one that has lost its manifest."""
+    return any(folder.exists(name) for name in (MANIFEST, copy_name(MANIFEST), "trials"))
+
+
 def read_study_manifest(study: Store) -> dict[str, Any]:
     """The manifest of an existing study.
 
@@ -74,9 +79,10 @@ def read_study_manifest(study: Store) -> dict[str, Any]:
     """
     manifest = read_manifest(study)
     if not manifest:
-        raise UserError(
-            f"{study.uri} holds no study (no {MANIFEST}); give a folder such as results/wd_grid-figures"
-        )
+        advice = "give a folder such as results/wd_grid-figures"
+        if study.exists("trials"):
+            advice = "it has trials: restore the manifest from a copy"
+        raise UserError(f"{study.uri} contains no study (no {MANIFEST}); {advice}")
     if manifest.get("schema") != SCHEMA:
         raise UserError(
             f"{study.uri} was written with schema {manifest.get('schema')!r}; this version reads {SCHEMA}"
@@ -104,8 +110,8 @@ class ManifestFile:
 
 
 def write_manifest(study: Store, manifest: Mapping[str, Any]) -> None:
-    """Writes the manifest atomically."""
-    study.write(MANIFEST, json.dumps(manifest, indent=1).encode())
+    """Writes the manifest and its copy, each atomically."""
+    write_with_copy(study, MANIFEST, manifest)
 
 
 def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

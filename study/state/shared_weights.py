@@ -18,8 +18,10 @@ def share_weights(study: Store, configs: Iterable[TrialConfig]) -> None:
     weights = study / FOLDER
     for source in {config.weights for config in configs if config.weights} - {"imagenet"}:
         path = Path(source)
-        if not weights.exists(path.name):
-            weights.write(path.name, path.read_bytes())
+        content = path.read_bytes()
+        # A copy that is damaged would fail every pre-trained trial of another node.
+        if not weights.exists(path.name) or weights.read(path.name) != content:
+            weights.write(path.name, content)
 
 
 def local_config(config: TrialConfig, study: Store) -> TrialConfig:

@@ -146,6 +146,18 @@ def study_writer(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def study_into() -> Callable[..., Path]:
+    """`write_study`, for fixtures that outlive a test."""
+    return write_study
+
+
+@pytest.fixture(scope="session")
+def trial_of() -> Callable[..., dict]:
+    """`trial`, for fixtures that outlive a test."""
+    return trial
+
+
 @pytest.fixture
 def make_trial() -> Callable[..., dict]:
     """The `trial` helper."""

@@ -249,5 +249,5 @@ def test_flags_that_do_not_go_together_are_refused(flags, message):
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path):
-    with pytest.raises(UserError, match="holds no study"):
+    with pytest.raises(UserError, match="contains no study"):
         confirm(tmp_path / "nothing")

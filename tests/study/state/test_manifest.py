@@ -58,7 +58,7 @@ def test_what_does_not_matter_is_no_change():
 
 def test_a_missing_torn_or_foreign_manifest_is_one_sentence(tmp_path):
     study = Store(tmp_path)
-    with pytest.raises(UserError, match="holds no study"):
+    with pytest.raises(UserError, match="contains no study"):
         read_study_manifest(study)
     study.write("manifest.json", b'{"schema": 1, ')
     with pytest.raises(UserError, match="cannot be read"):

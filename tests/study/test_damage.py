@@ -1,0 +1,193 @@
+"""Every file of a study × every damage: recovered, or one sentence; the other files are untouched.
+
+What a resumed study does with the files of single trials is in `state/test_recovery.py`.
+"""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segstrat import json_files
+from segstrat.errors import UserError
+from segstrat.store import Store
+from study import report
+from study.frame import load, write_frames
+from study.frame.__main__ import main as rebuild
+from study.reporting import render
+from study.reporting.gallery import write_gallery
+from study.run import main
+from study.state.manifest import read_study_manifest, write_manifest
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "truncated": truncate,
+    "empty": lambda path: path.write_bytes(b""),
+    "list": lambda path: path.write_text("[1, 2]\n"),
+    "not text": lambda path: path.write_bytes(bytes(range(128, 256)) * 3),
+    "missing": lambda path: path.unlink(),
+    "folder": replace_by_folder,
+}
+FILES = (
+    *("manifest.json", "manifest.copy.json", "lock.json", "trials.parquet", "trials.csv", "epochs.parquet"),
+    *("epochs.csv", "verdict.json", "report.html", "gallery-semseg.npz"),
+    *("trials/*/records.json", "trials/*/outcome.json"),
+)
+CASES = [(name, damage) for name in FILES for damage in DAMAGE]
+# A report takes a second; the readers of its files see every damage in the other tests.
+READ_BY_REPORTS = [
+    (name, damage)
+    for name in ("manifest.json", "trials.parquet", "epochs.parquet", "gallery-semseg.npz", "report.html")
+    for damage in ("truncated", "list", "missing", "folder")
+]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, study_into, trial_of) -> Path:
+    """A finished study with every file that one can have."""
+    axes = [(decay, arm, seed) for decay in (0.0, 1e-3) for arm in (False, True) for seed in (0, 1)]
+    folder = study_into(
+        tmp_path_factory.mktemp("whole") / "study",
+        [
+            trial_of({"weight_decay": decay, "pretrained": arm, "seed": seed}, 0.3 + 0.2 * arm + 0.01 * seed)
+            for decay, arm, seed in axes
+        ],
+        options={"space": "wd_grid", "data": "figures"},
+    )
+    store = Store(folder)
+    write_manifest(store, read_study_manifest(store))
+    write_frames(folder)
+    shape = (1, 8, 8)
+    write_gallery(
+        store, "semseg", images=np.zeros((*shape, 3), np.uint8), valid=np.array([[8, 8]]),
+        labels=np.zeros(shape, np.uint8), predictions=np.zeros((1, *shape), np.uint8),
+        names=np.array(["raw"]), classes=np.array(["background"]), palette=np.zeros((256, 3), np.uint8),
+        ids=np.array(["a"]), caption=np.array("One image."),
+    )  # fmt: skip
+    (folder / "lock.json").write_text('{"host": "here", "pid": 1}')
+    assert report.main([str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(whole):
+    """The study's figures, drawn once."""
+    return render.draw_pictures(render.answer_study(render.Study.open(Store(whole))))
+
+
+@pytest.fixture
+def study(whole, tmp_path, pictures, monkeypatch) -> Path:
+    """A copy of the study; its figures are not drawn again."""
+    json_files.say_once.cache_clear()
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(render, "draw_pictures", lambda _: pictures)
+    return Path(shutil.copytree(whole, tmp_path / "study"))
+
+
+def damaged(study: Path, name: str, damage: str) -> Path:
+    path = sorted(study.glob(name))[0]
+    DAMAGE[damage](path)
+    return path
+
+
+def contents(study: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(study.rglob("*")) if path.is_file()}
+
+
+def same(expected: tuple[pd.DataFrame, pd.DataFrame], found: tuple[pd.DataFrame, pd.DataFrame]) -> None:
+    """Asserts that frames are equal but for the types of columns without a value."""
+    for one, other in zip(expected, found, strict=True):
+        pd.testing.assert_frame_equal(one.fillna(np.nan), other.fillna(np.nan), check_dtype=False)
+
+
+@pytest.mark.parametrize(("name", "damage"), CASES)
+def test_status_only_looks(study, name, damage, capsys):
+    path = damaged(study, name, damage)
+    before = contents(study)
+    code = main(["--status", str(study)])
+    output = capsys.readouterr()
+    assert contents(study) == before
+    assert code == (2 if (name, damage) == ("lock.json", "folder") else 0), output.err
+    assert output.err.count("\n") <= 1
+    if name.startswith("trials/"):
+        assert "7/8 trials" in output.out
+        assert path.name in output.out or (path.name, damage) == ("outcome.json", "missing")
+
+
+@pytest.mark.parametrize(("name", "damage"), CASES)
+def test_frames_are_loaded_or_one_sentence_says_how(study, name, damage):
+    whole_frames = load(study)
+    damaged(study, name, damage)
+    same(whole_frames, load(study))
+
+
+@pytest.mark.parametrize(("name", "damage"), READ_BY_REPORTS)
+def test_a_report_is_written_or_one_sentence_says_why(study, name, damage, capsys):
+    path = damaged(study, name, damage)
+    before = contents(study)
+    code = report.main([str(study)])
+    output = capsys.readouterr()
+    assert "Traceback" not in output.err
+    assert output.err.count("\n") <= 1
+    written = {"verdict.json", "report.html"}
+    assert code == (2 if damage == "folder" and name in written else 0), output.err
+    after = contents(study)
+    changed = {file.name for file in before if before[file] != after.get(file)}
+    assert changed <= written
+    assert {file.name for file in set(after) - set(before)} <= written & {path.name}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_without_its_copy_a_manifest_is_asked_for(study, damage, capsys, monkeypatch):
+    for name in ("manifest.json", "manifest.copy.json"):
+        damaged(study, name, damage)
+    before = contents(study)
+    for flags in (["--status", str(study)], ["--resume", "--name", "study", "--storage", str(study.parent)]):
+        assert main(flags) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "restore" in error
+    assert contents(study) == before
+
+
+def test_a_new_study_is_not_begun_among_the_trials_of_one_without_manifest(study, capsys):
+    for name in ("manifest.json", "manifest.copy.json"):
+        (study / name).unlink()
+    assert main(["--space", "wd_grid", "--name", "study", "--storage", str(study.parent)]) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [name for name in DAMAGE if name != "missing"])
+def test_frames_that_cannot_be_read_are_rebuilt_from_the_records(study, damage, capsys):
+    expected = load(study)
+    for suffix in ("parquet", "csv"):
+        damaged(study, f"epochs.{suffix}", damage)
+    with pytest.raises(UserError, match=r"study\.frame .* writes them anew"):
+        load(study)
+    if damage != "folder":
+        assert rebuild([str(study)]) == 0
+        same(expected, load(study))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["trials/*/records.json", "trials/*/outcome.json"])
+def test_rebuilt_frames_never_call_a_trial_without_records_completed(study, name, damage):
+    path = damaged(study, name, damage)
+    trials, _ = write_frames(study)
+    row = trials.set_index("trial_id").loc[path.parent.name]
+    # Without a scheduler the records alone decide.
+    assert row["status"] == ("completed" if path.name == "outcome.json" else "unfinished")
+    assert path.name in row["error"] or (path.name, damage) == ("outcome.json", "missing")
+    assert (trials["status"] == "completed").sum() >= 7
