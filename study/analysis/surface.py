@@ -26,7 +26,7 @@ Estimate = tuple[float, float, float]
 
 MOST_AXES = 2
 ANSWERING = "answering"
-GRID_STEPS = {1: 81, 2: 21}
+GRID_STEPS = {1: 81, 2: 31}
 # Positive values that span more than this are read on a logarithmic axis.
 LOGARITHMIC_SPAN = 100.0
 

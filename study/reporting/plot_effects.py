@@ -1,0 +1,100 @@
+"""Figure of factorial effects: main effects of each arm, their difference, and two-way interactions."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from study.analysis.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, FactorialEffects
+from study.analysis.effects_wording import effect_label
+from study.reporting.picture import Picture
+from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, PAPER, PURPLE, new_panel
+
+COLORS = {RAW: ORANGE, PRETRAINED: BLUE, DIFFERENCE: GREEN, BOTH: PURPLE}
+# More interactions than this are a table; the largest are drawn.
+MOST_ROWS = 10
+
+
+def effect_table(effects: FactorialEffects) -> pd.DataFrame:
+    """Effects in points of mIoU.
+
+    Returns:
+        a row per response and effect with an estimate: `response kind label estimate low high shown`; `shown`
+        says whether Holm's adjusted p-value is below 0.05.
+    """
+    table = effects.table.dropna(subset=["estimate"]).reset_index(drop=True)
+    numbers = {name: 100 * table[name].astype(float) for name in ("estimate", "low", "high")}
+    return pd.DataFrame(
+        {
+            "response": table["response"],
+            "kind": table["kind"],
+            "label": [effect_label(row) for row in table.to_dict("records")],
+            **numbers,
+            "shown": table["adjusted_p"] < SIGNIFICANT,
+        }
+    )
+
+
+def draw_effects(table: pd.DataFrame, title: str, axis: str) -> Figure:
+    """A row per effect and a line per response; hollow where the effect is not shown."""
+    labels = list(dict.fromkeys(table["label"]))
+    responses = [name for name in COLORS if name in set(table["response"])]
+    height = 1.3 + len(labels) * (0.26 + 0.16 * len(responses))
+    with new_panel(title, width=5.6, height=height) as (figure, ax):
+        ax.axvline(0, color=MUTED, lw=1)
+        for y, label in enumerate(labels):
+            for index, response in enumerate(responses):
+                rows = table[(table["label"] == label) & (table["response"] == response)]
+                shift = 0.22 * (index - (len(responses) - 1) / 2)
+                for row in rows.to_dict("records"):
+                    _draw_effect(ax, y + shift, row, COLORS[response])
+        ax.set_yticks(range(len(labels)), labels)
+        ax.set_ylim(len(labels) - 0.45, -0.55)
+        ax.grid(axis="y", visible=False)
+        ax.set_xlabel(axis)
+        if len(responses) > 1:
+            handles = [Line2D([], [], color=COLORS[name], marker="o", lw=3, label=name) for name in responses]
+            figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
+    return figure
+
+
+def effects_picture(effects: FactorialEffects, data: str) -> Picture | None:
+    """Main effects, the difference between the arms and the largest interactions; None without estimates."""
+    table = effect_table(effects)
+    if table.empty:
+        return None
+    arms = [name for name in (RAW, PRETRAINED) if name in effects.responses]
+    main = table["kind"] == "main"
+    parts = [(main & table["response"].isin(arms), "Main effects", "points of validation mIoU")]
+    if DIFFERENCE in effects.responses:
+        parts.append(
+            (main & (table["response"] == DIFFERENCE), "More for raw than for pre-trained", "points")
+        )
+    largest = _largest_interactions(table[~main & table["response"].isin(arms)])
+    panels = [draw_effects(table[chosen], title, axis) for chosen, title, axis in parts]
+    if len(largest):
+        panels.append(draw_effects(largest, "Two-way interactions", "points, difference of differences"))
+    where = f", {effects.context}" if effects.context else ""
+    words = [word for word in ("effects", effects.task, effects.context) if word]
+    return Picture(
+        "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words),
+        "Main effects",
+        f"{effects.task} on {data}{where}, {effects.used.when}: what a level gains over the weakest one, "
+        "averaged over the other factors. Bars: 95 % intervals from the pooled error. Filled dots are shown "
+        "by Holm's test over all effects of their kind; hollow ones are not.",
+        tuple(panels),
+    )
+
+
+def _largest_interactions(table: pd.DataFrame) -> pd.DataFrame:
+    size = table.groupby("label")["estimate"].apply(lambda values: values.abs().max())
+    kept = size.nlargest(MOST_ROWS).index
+    return table[table["label"].isin(kept)]
+
+
+def _draw_effect(ax: Axes, y: float, row: dict, color: str) -> None:
+    if not pd.isna(row["low"]):
+        alpha = 0.9 if row["shown"] else 0.45
+        ax.plot([row["low"], row["high"]], [y, y], color=color, lw=3, solid_capstyle="butt", alpha=alpha)
+    face = color if row["shown"] else PAPER
+    ax.plot([row["estimate"]], [y], "o", mfc=face, mec=color, mew=1.2, ms=6.5)
