@@ -1,4 +1,4 @@
-"""What factorial effects find, and how often wrongly: `python -m benchmarks.simulate_effects`.
+"""What factorial effects find, and how often wrongly: `uv run python -m benchmarks.simulate_effects`.
 
 Simulated studies have known effects on validation mIoU, in points. Each is analysed as a real one. Tables
 are printed as markdown; docs/reading-results.md shows them. Everything is seeded.

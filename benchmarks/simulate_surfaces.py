@@ -1,4 +1,4 @@
-"""What response surfaces promise, and what holds: `python -m benchmarks.simulate_surfaces`.
+"""What response surfaces promise, and what holds: `uv run python -m benchmarks.simulate_surfaces`.
 
 Simulated arms have a known mIoU over weight decay and dropout. Points are Sobol points, as in
 `sobol_wd_dropout`, or proposed by Optuna's TPE, as in `optuna_wd_dropout`. A statement about a maximum is

@@ -1,8 +1,8 @@
 """Predicts with trained models: label maps of images, or the gallery of a study's report.
 
-    python study/predict.py --trial results/<study>/<trial_id> --images DIR --out DIR
-    python study/predict.py --trial results/<study>/<trial_id> --split test --out DIR
-    python study/predict.py --gallery results/<study>
+    uv run python study/predict.py --trial results/<study>/<trial_id> --images DIR --out DIR
+    uv run python study/predict.py --trial results/<study>/<trial_id> --split test --out DIR
+    uv run python study/predict.py --gallery results/<study>
 
 The maps of `semseg` are index PNGs with VOC's palette in results/VOC2012/Segmentation/comp6_test_cls/, as
 the VOC 2012 evaluation server wants them (comp5 for models that saw VOC's own images only); other tasks get

@@ -1,7 +1,7 @@
 """Pre-trains a backbone on image classification: what studies compare with training from scratch.
 
-    python study/pretrain.py --backbone resnet18 --width 0.25 --data figures
-    python study/pretrain.py --backbone sunet64 --data DIR --epochs 60 --out sunet64.pth
+    uv run python study/pretrain.py --backbone resnet18 --width 0.25 --data figures
+    uv run python study/pretrain.py --backbone sunet64 --data DIR --epochs 60 --out sunet64.pth
 
 DIR contains train/<class>/<image> and val/<class>/<image>. The result is for `run.py --weights FILE`. The
 hyperparameters are in `RECIPES`; only --epochs changes them. Exit codes: 0 done; 2 a wrong argument, data or

@@ -1,6 +1,6 @@
 """results/<study>/ -> report.html, verdict.json and figures/, rebuilt from the frames alone.
 
-    python study/report.py results/<study> [more studies …] [--margin 0.01] [--out FILE]
+    uv run python study/report.py results/<study> [more studies …] [--margin 0.01] [--out FILE]
 
 Needs neither torch nor Ray. Several studies get, besides their own reports, one page together.
 """

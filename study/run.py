@@ -1,6 +1,6 @@
 """Runs a study: a search space, on a data protocol, under Ray Tune.
 
-    python study/run.py --space wd_grid
+    uv run python study/run.py --space wd_grid
 
 Exit codes: 0 all trials ended well; 1 some failed; 2 the command, data or storage is wrong (one sentence says
 what to do); 130 and 143 after Ctrl-C and SIGTERM.

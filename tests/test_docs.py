@@ -91,6 +91,12 @@ def test_commands_use_the_environment_of_the_project(path: Path):
     assert [line for line in lines if line.startswith("    ") and "uv run" not in line] == []
 
 
+def test_printed_commands_use_the_environment_of_the_project():
+    sources = [path for top in ("segstrat", "study", "search_spaces") for path in (ROOT / top).rglob("*.py")]
+    bare = re.compile(r"(?<!uv run )(?<!prog=\")python (?:study/|-m (?:study|segstrat)\b)")
+    assert [name(path) for path in sources if bare.search(text(path))] == []
+
+
 @pytest.mark.parametrize("path", DOCS, ids=name)
 def test_every_link_resolves(path: Path):
     for target in re.findall(r"\]\(([^)\s]+)\)", outside_code(path)):

@@ -1,4 +1,4 @@
-"""Table of all models: `python -m segstrat.models.table FILE` updates the one in docs/models.md."""
+"""Table of all models: `uv run python -m segstrat.models.table FILE` updates the one in docs/models.md."""
 
 import sys
 from collections.abc import Iterable, Iterator

@@ -19,7 +19,7 @@ FILES = (
     ("trials.parquet", "one row per trial (also .csv)"),
     ("epochs.parquet", "trial × epoch × split × task (also .csv)"),
     ("figures/", "SVG and PNG"),
-    ("tensorboard/", "training curves: tensorboard --logdir"),
+    ("tensorboard/", "training curves: uvx tensorboard --logdir"),
 )
 
 
@@ -90,4 +90,4 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
 def resume_command(settings: StudySettings) -> str:
     """The command that continues a study."""
     storage = "" if settings.storage == Flags.storage else f" --storage {settings.storage!r}"
-    return f"python study/run.py --resume --name {settings.name}{storage}"
+    return f"uv run python study/run.py --resume --name {settings.name}{storage}"

@@ -86,7 +86,7 @@ def show_status(folder: str) -> int:
     outlook = f", at most about {format_duration(left)} left" if left is not None else ""
     done = count_final(in_order)
     if not running and done < len(in_order):
-        outlook = f"; continue with: python study/run.py --resume --name {manifest['study']}"
+        outlook = f"; continue with: uv run python study/run.py --resume --name {manifest['study']}"
     driver = "a driver is running" if running else "no driver is running"
     console.print(Text(f"{done}/{len(in_order)} trials done; {driver}{outlook}"))
     return 0

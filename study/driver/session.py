@@ -212,7 +212,7 @@ def _finish(
         console.print(
             Text(f"The trials are complete, but the report could not be written: {error}", style="red")
         )
-        console.print(Text(f"Try again with: python study/report.py {session.opened.study.uri}"))
+        console.print(Text(f"Try again with: uv run python study/report.py {session.opened.study.uri}"))
         return None
 
 
@@ -228,4 +228,4 @@ def _add_gallery(session: Session, console: Console) -> None:
         make_gallery(study.uri, data_root(session.opened.settings.data_root or None), device)
     except Exception as error:  # nothing was completed, or this machine does not have the data
         console.print(Text(f"no pictures of predictions in the report: {error}", style="yellow"))
-        console.print(Text(f"on a machine with the data: python study/predict.py --gallery {study.uri}"))
+        console.print(Text(f"where the data is: uv run python study/predict.py --gallery {study.uri}"))

@@ -54,7 +54,7 @@ def load(folder: str | Path | Store) -> Frames:
     if missing:
         raise OldFrameError(
             f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
-            f"`python -m study.frame {store.uri}` writes them anew from the trials' records"
+            f"`uv run python -m study.frame {store.uri}` writes them anew from the trials' records"
         )
     epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
     return trials, epochs

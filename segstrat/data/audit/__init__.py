@@ -1,4 +1,4 @@
-"""Checks of a protocol's data before anything trains on it; `python -m segstrat.data.audit`."""
+"""Checks of a protocol's data before anything trains on it; `uv run python -m segstrat.data.audit`."""
 
 from segstrat.data.audit.checks import audit
 from segstrat.data.audit.report import AuditReport

@@ -1,4 +1,4 @@
-"""The command `python -m segstrat.data.audit d1 --root DIR`."""
+"""The command `uv run python -m segstrat.data.audit d1 --root DIR`."""
 
 import argparse
 import os

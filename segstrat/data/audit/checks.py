@@ -1,6 +1,6 @@
 """Checks of a protocol's data before anything trains on it.
 
-`python -m segstrat.data.audit d1 --root DIR` reads every file and leaves a stamp; a study reads a few
+`uv run python -m segstrat.data.audit d1 --root DIR` reads every file and leaves a stamp; a study reads a few
 files, or the stamp.
 """
 

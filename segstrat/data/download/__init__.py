@@ -1,4 +1,4 @@
-"""Table of the published data sets, and their download; `python -m segstrat.data.download`."""
+"""Table of the published data sets, and their download; `uv run python -m segstrat.data.download`."""
 
 from segstrat.data.download.install import install
 from segstrat.data.download.published import DATA_SETS

@@ -1,4 +1,4 @@
-"""The command `python -m segstrat.data.download voc sbd --root DIR`."""
+"""The command `uv run python -m segstrat.data.download voc sbd --root DIR`."""
 
 import argparse
 import os

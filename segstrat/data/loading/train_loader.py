@@ -1,7 +1,7 @@
 """Training batches: a few threads over OpenCV, which releases the interpreter lock.
 
 Threads share the decoded data and write directly into reused batch buffers, so that nothing is pickled,
-copied between processes or allocated per step (`python -m benchmarks loader` compares both ways).
+copied between processes or allocated per step (`uv run python -m benchmarks loader` compares both ways).
 """
 
 import time

@@ -28,7 +28,7 @@ def find_folder(
     if not found:
         raise UserError(
             f"no {name} in {root}: expected a folder with {expected}, at most {_DEPTH} levels below; "
-            "`python -m segstrat.data.download` downloads it or says how"
+            "`uv run python -m segstrat.data.download` downloads it or says how"
         )
     if len(found) > 1:
         raise UserError(

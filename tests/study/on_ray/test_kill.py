@@ -152,8 +152,8 @@ def test_one_driver_at_a_time_and_ctrl_c_keeps_what_is_finished(cluster, start_d
     output, _ = driver.communicate(timeout=TIMEOUT)
     assert driver.returncode == 130, output
     assert "Traceback" not in output
-    command = f"Continue with: python study/run.py --resume --name study --storage '{watched.folder.parent}'"
-    assert command in " ".join(output.split())
+    command = f"uv run python study/run.py --resume --name study --storage '{watched.folder.parent}'"
+    assert f"Continue with: {command}" in " ".join(output.split())
     trials, _ = load(watched.folder)
     ended = {path.parent.name for path in watched.folder.glob("trials/*/outcome.json")}
     assert set(trials.query("status != 'unfinished'")["trial_id"]) == ended
