@@ -137,5 +137,5 @@ def trial_step(loader: OneBatch, machine: Machine, model_name: str = "fcn32s") -
     update = SummedUpdate(groups, total_steps=10**6)
     objective = Objective(model, TASKS, machine)
     if machine.compile:
-        objective.compile(same_shapes=True)
+        objective.compile(same_shapes=True, cuda_graphs=machine.torch_device.type == "cuda")
     return lambda: train_one_epoch(objective, loader.epoch(0), update, config.batch_size)

@@ -32,18 +32,16 @@ class EpochMetrics:
         )
 
     def add(self, outputs: Mapping[str, TaskOutput], counter: ImageCounter | None = None) -> None:
-        """Adds the predictions and pixel losses of some images.
+        """Adds the predictions and losses of some images.
 
         Args:
-            counter: also gets the pixel counts of each image.
+            counter: also gets the pixel counts of each image; the outputs must have them by image.
         """
         for task, output in outputs.items():
-            self.loss_sums[task] += output.plain_losses.detach().sum(dtype=torch.float64)
-            matrix, logits = self.matrices[task], output.logits.detach()
-            if counter is None:
-                matrix.update(logits, output.target)
-            else:
-                counter.add(task, output.ids, matrix.update_by_image(logits, output.target))
+            self.loss_sums[task] += output.plain_sum
+            self.matrices[task].add(output.counts)
+            if counter is not None:
+                counter.add(task, output.ids, output.counts)
 
     def note_finite(self, loss: torch.Tensor, step: int) -> None:
         """Remembers the first step whose loss is not finite, without waiting for the device."""

@@ -44,7 +44,7 @@ def measure_footprint(
         with machine.autocast():
             logits = model(normalize(images), tasks=list(tasks))
         losses = [
-            pixel_losses(logits[name], labels, task.ignore_index).mean() for name, task in tasks.items()
+            pixel_losses(logits[name], labels, task.ignore_index)[0].mean() for name, task in tasks.items()
         ]
         torch.stack(losses).sum().backward()
         for group in groups:

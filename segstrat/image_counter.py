@@ -30,10 +30,12 @@ class ImageCounter:
             for name, task in tasks.items()
         }
 
-    def add(self, task: str, ids: Sequence[str], pixels: torch.Tensor) -> None:
-        """Adds images by name; `pixels` (B, 3, C) as from `ConfusionMatrix.update_by_image`."""
-        rows = torch.tensor([self._rows[name] for name in ids], device=pixels.device)
-        self._pixels[task].index_add_(0, rows, pixels)
+    def add(self, task: str, ids: Sequence[str], counts: torch.Tensor) -> None:
+        """Adds images by name; `counts` (B, C + 2, C) as from `confusion_counts`."""
+        rows = torch.tensor([self._rows[name] for name in ids], device=counts.device)
+        matrices = counts[:, : counts.shape[2]]
+        hits, labeled, predicted = matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)
+        self._pixels[task].index_add_(0, rows, torch.stack([hits, labeled, predicted], dim=1))
 
     def compute(self) -> dict[str, ImageCounts]:
         """The counts by task, over all processes; without tasks that no image is labelled for."""

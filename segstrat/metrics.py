@@ -42,7 +42,7 @@ class ConfusionMatrix:
             )
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        # Rows: the classes, void pixels, and pixels whose label or prediction is no class at all.
+        # As from `confusion_counts`.
         self._bins = torch.zeros(num_classes + 2, num_classes, dtype=torch.int64, device=device)
 
     @property
@@ -60,52 +60,12 @@ class ConfusionMatrix:
         self._bins.zero_()
 
     def update(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> None:
-        """Adds the pixels of a batch.
+        """Adds the pixels of a batch; arguments and errors as for `confusion_counts`."""
+        self.add(confusion_counts(predictions, target_BHW, self.num_classes, self.ignore_index))
 
-        Args:
-            predictions: logits (B, C, H, W), or class labels of the target's shape.
-            target_BHW: labels, any integer type.
-
-        Raises:
-            ValueError: if the shapes do not fit each other or `num_classes`.
-        """
-        cells = self._cells(predictions, target_BHW)
-        self._bins += _histogram(cells.flatten(), self._bins.numel()).view_as(self._bins)
-
-    def update_by_image(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
-        """Adds the pixels of a batch, as `update` does.
-
-        Returns:
-            (B, 3, C) int64: for each image and class, the pixels with that label and prediction, with that
-            label, and with that prediction; without void pixels.
-        """
-        cells = self._cells(predictions, target_BHW)
-        images, bins = len(cells), self._bins.numel()
-        first = torch.arange(0, images * bins, bins, dtype=torch.int32, device=cells.device)
-        counts = _histogram((cells.flatten(1) + first[:, None]).flatten(), images * bins)
-        counts = counts.view(images, *self._bins.shape)
-        self._bins += counts.sum(0)
-        matrices = counts[:, : self.num_classes]
-        return torch.stack([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
-
-    @torch.no_grad()
-    def _cells(self, predictions: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
-        """Index (B, H, W) int32 of each pixel's cell in the matrix."""
-        expected = (target_BHW.shape[0], self.num_classes, *target_BHW.shape[1:])
-        if predictions.ndim == target_BHW.ndim + 1 and predictions.shape == expected:
-            predictions = _argmax(predictions)
-        elif predictions.shape != target_BHW.shape:
-            raise ValueError(
-                f"predictions {tuple(predictions.shape)} for targets {tuple(target_BHW.shape)}: expected "
-                f"logits {expected} or labels of the targets' shape"
-            )
-        classes = self.num_classes
-        void, invalid = classes, classes + 1
-        labels, columns = target_BHW.to(torch.int32), predictions.to(torch.int32)
-        rows = torch.where(labels == self.ignore_index, void, invalid)
-        rows = torch.where((labels >= 0) & (labels < classes), labels, rows)
-        known = (columns >= 0) & (columns < classes)
-        return torch.where(known, rows * classes + columns, invalid * classes)
+    def add(self, counts: torch.Tensor) -> None:
+        """Adds what `confusion_counts` gave, also image by image."""
+        self._bins += counts.sum(0) if counts.ndim == 3 else counts
 
     def merge(self, other: "ConfusionMatrix") -> None:
         """Adds the counts of another matrix of the same classes."""
@@ -147,6 +107,52 @@ class ConfusionMatrix:
             "iou": tuple(iou.tolist()),
             "constant_miou": best_constant_miou(labelled.long().numpy()),
         }
+
+
+@torch.no_grad()
+def confusion_counts(
+    predictions: torch.Tensor,
+    target_BHW: torch.Tensor,
+    num_classes: int,
+    ignore_index: int = 255,
+    *,
+    by_image: bool = False,
+) -> torch.Tensor:
+    """Counts of (label, prediction) pairs of a batch, without waiting for the device.
+
+    Args:
+        predictions: logits (B, C, H, W), or class labels of the target's shape.
+        target_BHW: labels, any integer type.
+        by_image: count each image separately.
+
+    Returns:
+        (C + 2, C) int64, or (B, C + 2, C): rows are the labelled classes, then void pixels, then pixels whose
+        label or prediction is not a class; columns are predictions.
+
+    Raises:
+        ValueError: if the shapes do not fit each other or `num_classes`.
+    """
+    expected = (target_BHW.shape[0], num_classes, *target_BHW.shape[1:])
+    if predictions.ndim == target_BHW.ndim + 1 and predictions.shape == expected:
+        predictions = _argmax(predictions)
+    elif predictions.shape != target_BHW.shape:
+        raise ValueError(
+            f"predictions {tuple(predictions.shape)} for targets {tuple(target_BHW.shape)}: expected "
+            f"logits {expected} or labels of the targets' shape"
+        )
+    void, invalid = num_classes, num_classes + 1
+    labels, columns = target_BHW.to(torch.int32), predictions.to(torch.int32)
+    rows = torch.where(labels == ignore_index, void, invalid)
+    rows = torch.where((labels >= 0) & (labels < num_classes), labels, rows)
+    known = (columns >= 0) & (columns < num_classes)
+    cells = torch.where(known, rows * num_classes + columns, invalid * num_classes)
+    shape = (num_classes + 2, num_classes)
+    if not by_image:
+        return _histogram(cells.flatten(), math.prod(shape)).view(shape)
+    images, bins = len(cells), math.prod(shape)
+    first = torch.arange(0, images * bins, bins, dtype=torch.int32, device=cells.device)
+    counts = _histogram((cells.flatten(1) + first[:, None]).flatten(), images * bins)
+    return counts.view(images, *shape)
 
 
 def _mean(values: torch.Tensor) -> float:

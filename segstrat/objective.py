@@ -1,10 +1,11 @@
-"""`Objective`: from a batch to the predictions and losses of every task.
+"""`Objective`: from a batch to the loss that training minimizes, and to what is counted for the scores.
 
 Tensor names carry their shape: B images, C channels or classes, H × W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,36 +13,35 @@ from segstrat import distributed
 from segstrat.data.loading.batch import Batch, normalize
 from segstrat.losses import pixel_losses
 from segstrat.machine import Machine
+from segstrat.metrics import confusion_counts
 from segstrat.models.segmenter import Segmenter
 from segstrat.tasks import Task
+
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class TaskOutput:
-    """Predictions and losses for the images of a batch that are labelled for one task.
+    """What is counted for one task, on the images of a batch that are labelled for it.
 
     Args:
-        logits: (B, C, H, W).
-        target: (B, H, W) labels.
-        losses: (B, H, W) of each pixel, which training minimizes; with label smoothing.
-        plain_losses: (B, H, W), which are reported; without it.
+        plain_sum: sum of the pixel losses without label smoothing; 0-dim float64.
+        counts: as from `confusion_counts`, of the batch or by image.
         ids: names of the images.
     """
 
-    logits: torch.Tensor
-    target: torch.Tensor
-    losses: torch.Tensor
-    plain_losses: torch.Tensor
+    plain_sum: torch.Tensor
+    counts: torch.Tensor
     ids: list[str]
 
 
 class Objective:
-    """The model's forward pass and the losses of its tasks.
+    """The forward pass of a model, the losses of its tasks and their confusion counts.
 
     Args:
         model: on the machine's device.
         tasks: the tasks by name; the model has a head for each.
-        machine: its precision and device count.
+        machine: its device and precision.
         label_smoothing: weight of the uniform distribution in the target of the training loss.
     """
 
@@ -52,64 +52,99 @@ class Objective:
         self.tasks = dict(tasks)
         self.machine = machine
         self.label_smoothing = label_smoothing
+        self._run: Callable[..., tuple[torch.Tensor, dict[str, Tensors]]] = self._forward
 
-    def outputs(self, batch: Batch) -> dict[str, TaskOutput]:
-        """Predictions and losses by task, of the tasks that some image is labelled for.
+    def __call__(
+        self, batch: Batch, pixels: Mapping[str, torch.Tensor] | None = None, *, by_image: bool = False
+    ) -> tuple[torch.Tensor, dict[str, TaskOutput]]:
+        """The loss of a batch, and what is counted for each task that some image is labelled for.
 
         Each head sees only the images that are labelled for its task.
+
+        Args:
+            pixels: labelled pixels by task (0-dim), by which the sum of a task's pixel losses is divided.
+                With those of the whole batch, the gradients of its micro-batches add up to that of the batch.
+                By default each image's losses are divided by its own labelled pixels, as asynchronous
+                updates need it.
+            by_image: count the pixels of each image separately.
         """
-        with self.machine.autocast():
-            logits = self.model(normalize(batch.images), tasks=batch.labelled_tasks(), rows=batch.rows)
-        return {name: self._output(name, logits[name], batch) for name in logits}
+        labels = {task: batch.labels[task] for task in batch.labelled_tasks()}
+        loss, results = self._run(batch.images, labels, batch.rows, pixels, by_image=by_image)
+        outputs = {}
+        for task, result in results.items():
+            if "counts" not in result:
+                result["counts"] = self._count(task, result["logits"], result["target"], by_image=by_image)
+            ids = [batch.ids[row] for row in batch.indices[task]]
+            outputs[task] = TaskOutput(result["plain_sum"], result["counts"], ids)
+        return loss, outputs
 
-    def _output(self, name: str, logits_BCHW: torch.Tensor, batch: Batch) -> TaskOutput:
-        target_BHW = batch.targets(name)
-        ignore = self.tasks[name].ignore_index
-        smoothing = self.label_smoothing if self.model.training else 0.0
-        losses_BHW = pixel_losses(logits_BCHW, target_BHW, ignore, label_smoothing=smoothing)
-        plain_BHW = losses_BHW
-        if smoothing:
-            with torch.no_grad():
-                plain_BHW = pixel_losses(logits_BCHW, target_BHW, ignore)
-        ids = [batch.ids[row] for row in batch.indices[name]]
-        return TaskOutput(logits_BCHW, target_BHW, losses_BHW, plain_BHW, ids)
-
-    def valid_pixels(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def valid_pixels(self, batch: Batch) -> Tensors:
         """Labelled pixels of each task in the whole batch, over all processes; 0-dim int64."""
         counts = [(maps != self.tasks[name].ignore_index).sum() for name, maps in batch.labels.items()]
         total = distributed.summed(torch.stack(counts))
         return dict(zip(batch.labels, total, strict=True))
 
-    def mean_over_pixels(
-        self, outputs: Mapping[str, TaskOutput], pixels: Mapping[str, torch.Tensor]
-    ) -> torch.Tensor:
-        """Sum over tasks of their pixel losses divided by `pixels`.
-
-        With the counts of the whole batch, the gradients of its micro-batches add up to that of the batch.
-        """
-        total = torch.zeros((), device=self.machine.torch_device)
-        for name, output in outputs.items():
-            share = 1.0 / pixels[name].clamp(min=1).float()
-            total = total + (output.losses.flatten(1).sum(1) * share).sum()
-        return total
-
-    def sum_over_images(self, outputs: Mapping[str, TaskOutput]) -> torch.Tensor:
-        """Sum over tasks and images of each image's mean pixel loss, as asynchronous updates need it."""
-        total = torch.zeros((), device=self.machine.torch_device)
-        for name, output in outputs.items():
-            valid_B = (output.target != self.tasks[name].ignore_index).flatten(1).sum(1)
-            share_B = 1.0 / valid_B.clamp(min=1).float()
-            total = total + (output.losses.flatten(1).sum(1) * share_B).sum()
-        return total
-
-    def compile(self, *, same_shapes: bool) -> None:
-        """Compiles the model for training steps; on CUDA they are replayed as graphs.
+    def compile(self, *, same_shapes: bool, cuda_graphs: bool) -> None:
+        """Compiles everything between images and loss.
 
         Args:
             same_shapes: whether every batch but an epoch's last has the same shapes. Otherwise, as where some
-                images are labelled for some of the tasks, sizes stay dynamic, and such steps are not
-                replayed.
+                images are labelled for some of the tasks, sizes stay dynamic, and CUDA graphs are not used.
+            cuda_graphs: replay steps as CUDA graphs. Their gradients live in the graphs' memory only until
+                the next step, so they must not accumulate over steps.
         """
-        on_cuda = self.machine.torch_device.type == "cuda"
-        options = {"triton.cudagraphs": True, "triton.cudagraph_skip_dynamic_graphs": True}
-        self.model.compile(dynamic=False if same_shapes else None, options=options if on_cuda else None)
+        options: dict[str, Any] = {
+            "triton.cudagraphs": True,
+            "triton.cudagraph_skip_dynamic_graphs": True,
+        }
+        self._run = torch.compile(
+            self._forward, dynamic=False if same_shapes else None, options=options if cuda_graphs else None
+        )
+
+    def _forward(
+        self,
+        images_BCHW: torch.Tensor,
+        labels: Tensors,
+        rows: Tensors,
+        pixels: Mapping[str, torch.Tensor] | None,
+        *,
+        by_image: bool,
+    ) -> tuple[torch.Tensor, dict[str, Tensors]]:
+        with self.machine.autocast():
+            logits = self.model(normalize(images_BCHW), tasks=list(labels), rows=rows)
+        total = torch.zeros((), device=images_BCHW.device)
+        results = {}
+        for name, maps_BHW in labels.items():
+            target_BHW = maps_BHW[rows[name]] if name in rows else maps_BHW
+            loss, plain_sum = self._task_loss(name, logits[name], target_BHW, pixels)
+            total = total + loss
+            scores_BCHW = logits[name].detach()
+            if images_BCHW.device.type == "cpu":
+                # Counted outside: compiled code counts more slowly on a CPU.
+                results[name] = {"plain_sum": plain_sum, "logits": scores_BCHW, "target": target_BHW}
+            else:
+                counts = self._count(name, scores_BCHW, target_BHW, by_image=by_image)
+                results[name] = {"plain_sum": plain_sum, "counts": counts}
+        return total, results
+
+    def _task_loss(
+        self,
+        name: str,
+        logits_BCHW: torch.Tensor,
+        target_BHW: torch.Tensor,
+        pixels: Mapping[str, torch.Tensor] | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The weighted loss of a task and the plain sum of its pixel losses, both 0-dim."""
+        ignore = self.tasks[name].ignore_index
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        losses_BHW, plain_BHW = pixel_losses(logits_BCHW, target_BHW, ignore, smoothing)
+        count = (target_BHW != ignore).flatten(1).sum(1) if pixels is None else pixels[name]
+        share = 1.0 / count.clamp(min=1).float()
+        loss = (losses_BHW.flatten(1).sum(1) * share).sum()
+        return loss, plain_BHW.detach().sum(dtype=torch.float64)
+
+    def _count(
+        self, task: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor, *, by_image: bool
+    ) -> torch.Tensor:
+        classes, ignore = self.tasks[task].num_classes, self.tasks[task].ignore_index
+        return confusion_counts(logits_BCHW, target_BHW, classes, ignore, by_image=by_image)

@@ -155,16 +155,13 @@ def train_one_epoch(
     """
     objective.model.train()
     device = objective.machine.torch_device
+    asynchronous = isinstance(update, AsynchronousUpdate)
     metrics = EpochMetrics.empty(objective.tasks, device)
     for step, batch in enumerate(batches):
-        pixels = objective.valid_pixels(batch)
+        pixels = None if asynchronous else objective.valid_pixels(batch)
         loss_sum = torch.zeros((), device=device)
         for part in batch.split(micro_batch):
-            outputs = objective.outputs(part)
-            if isinstance(update, AsynchronousUpdate):
-                loss = objective.sum_over_images(outputs)
-            else:
-                loss = objective.mean_over_pixels(outputs, pixels)
+            loss, outputs = objective(part, pixels)
             loss.backward()
             loss_sum += loss.detach()
             metrics.add(outputs)
@@ -191,7 +188,8 @@ def evaluate(
     objective.model.eval()
     metrics = EpochMetrics.empty(objective.tasks, objective.machine.torch_device)
     for batch in loader:
-        metrics.add(objective.outputs(batch), counter)
+        _, outputs = objective(batch, by_image=counter is not None)
+        metrics.add(outputs, counter)
     return metrics.over_all_processes()
 
 

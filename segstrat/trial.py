@@ -121,7 +121,7 @@ def build_trial(
     groups = make_parameter_groups(model, config, images, fused=True)
     objective = Objective(model, tasks, machine, config.label_smoothing)
     if machine.compile:
-        objective.compile(same_shapes=fully_labelled)
+        objective.compile(same_shapes=fully_labelled, cuda_graphs=device.type == "cuda")
     facts = TrialFacts(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         realised_weight_decay=groups[0].optimizer.param_groups[0]["weight_decay"],

@@ -1,5 +1,7 @@
 """`Machine.compile`: what is compiled, that it trains the same, and on CUDA that graphs are replayed."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
@@ -28,13 +30,13 @@ def losses(reports) -> list[float]:
 def compiled(monkeypatch: pytest.MonkeyPatch) -> CompileCounter:
     """Counts what is compiled and runs it as it is: generating code takes minutes."""
     counter = CompileCounter()
-    plain = torch.nn.Module.compile
+    plain = torch.compile
 
-    def count(model: torch.nn.Module, *, dynamic: bool | None, options: dict | None) -> None:
+    def count(function: Callable, *, dynamic: bool | None, options: dict | None) -> Callable:
         assert options is None, "only on CUDA"
-        plain(model, backend=counter, dynamic=dynamic)
+        return plain(function, backend=counter, dynamic=dynamic)
 
-    monkeypatch.setattr(torch.nn.Module, "compile", count)
+    monkeypatch.setattr(torch, "compile", count)
     return counter
 
 

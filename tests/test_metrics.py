@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from segstrat.errors import UserError
-from segstrat.image_counts import ImageCounts
-from segstrat.metrics import ConfusionMatrix, _argmax, _histogram, _scattered_histogram
+from segstrat.image_counter import ImageCounter
+from segstrat.metrics import ConfusionMatrix, _argmax, _histogram, _scattered_histogram, confusion_counts
+from segstrat.tasks import Task
 
 
 def reference_counts(predicted: torch.Tensor, target: torch.Tensor, classes: int, ignore: int) -> np.ndarray:
@@ -107,7 +108,7 @@ def test_no_labelled_pixel_gives_nan_and_no_crash(void_only: bool):
     assert all(math.isnan(value) for value in scores["iou"])
 
 
-def test_counts_of_single_images_add_up_to_the_matrix():
+def test_counts_of_single_images_add_up_to_the_matrix(tiny_protocol):
     classes = 21
     generator = torch.Generator().manual_seed(0)
     whole, by_image = ConfusionMatrix(classes), ConfusionMatrix(classes)
@@ -115,14 +116,20 @@ def test_counts_of_single_images_add_up_to_the_matrix():
     target = torch.randint(0, classes, (4, 30, 20), generator=generator, dtype=torch.uint8)
     target[:, :3] = 255
     whole.update(logits, target)
-    pixels = by_image.update_by_image(logits, target)
+    counts = confusion_counts(logits, target, classes, by_image=True)
+    by_image.add(counts)
     assert torch.equal(by_image.counts, whole.counts)
-    for image, counts in enumerate(pixels):
+    for image in range(4):
         alone = ConfusionMatrix(classes)
         alone.update(logits[image : image + 1], target[image : image + 1])
-        matrix = alone.counts[:-1]
-        assert torch.equal(counts, torch.stack([matrix.diag(), matrix.sum(1), matrix.sum(0)]))
-    images = ImageCounts(tuple("abcd"), *pixels.numpy().swapaxes(0, 1))
+        assert torch.equal(counts[image, :-1], alone.counts)
+    counter = ImageCounter(
+        tiny_protocol(train=4).train, {"semseg": Task("semseg", classes)}, torch.device("cpu")
+    )
+    counter.add("semseg", ["train2", "train0"], counts[[2, 0]])
+    counter.add("semseg", ["train1", "train3"], counts[[1, 3]])
+    images = counter.compute()["semseg"]
+    assert images.ids == ("train0", "train1", "train2", "train3")
     assert images.miou() == whole.compute()["miou"]
 
 

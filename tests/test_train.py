@@ -107,6 +107,13 @@ def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tiny_protocol, tmp
     assert list(train(settings, protocol=tiny_protocol(), store=store)) == []
 
 
+def test_a_label_that_is_not_a_class_is_reported_clearly(tiny_protocol):
+    protocol = tiny_protocol()
+    protocol.train.samples[2].labels["semseg"][20:24, 20:24] = 7
+    with pytest.raises(UserError, match=r"pixels have a label outside 0…2 .* check the label files"):
+        next(train(config(augmentation=0.0, crop_size=48), protocol=protocol))
+
+
 def test_reports_survive_their_file(tiny_protocol, tmp_path: Path):
     store = Store(tmp_path)
     reports = list(train(config(epochs=2), protocol=tiny_protocol(), store=store))

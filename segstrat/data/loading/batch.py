@@ -9,6 +9,8 @@ import torch
 
 _MEAN = torch.tensor((0.485, 0.456, 0.406))
 _STD = torch.tensor((0.229, 0.224, 0.225))
+_SHIFT: list[float] = (-_MEAN / _STD).tolist()
+_SCALE: list[float] = (1 / (255 * _STD)).tolist()
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,6 @@ class Batch:
     def labelled_tasks(self) -> list[str]:
         """Tasks that at least one image is labelled for."""
         return [task for task, positions in self.indices.items() if positions]
-
-    def targets(self, task: str) -> torch.Tensor:
-        """Label maps (B_task, H, W) of the images that are labelled for the task."""
-        return self.labels[task][self.rows[task]] if task in self.rows else self.labels[task]
 
     def split(self, size: int) -> list["Batch"]:
         """Micro-batches of about `size` images, as even as possible.
@@ -104,6 +102,27 @@ def normalize(images_BCHW: torch.Tensor, dtype: torch.dtype = torch.float32) -> 
     Returns:
         (B, 3, H, W) of type `dtype`.
     """
-    scale = (1 / (255 * _STD)).to(images_BCHW.device).view(3, 1, 1)
-    shift = (-_MEAN / _STD).to(images_BCHW.device).view(3, 1, 1)
+    shift, scale = _constants(images_BCHW.device)
     return torch.addcmul(shift, images_BCHW, scale).to(dtype)
+
+
+_CONSTANTS: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+
+
+def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Shift and scale (3, 1, 1) on a device; kept there, because a copy would make the host wait."""
+    if torch.compiler.is_compiling():
+        return _make_constants(device)
+    if device not in _CONSTANTS:
+        with torch.inference_mode(False):
+            _CONSTANTS[device] = _make_constants(device)
+    return _CONSTANTS[device]
+
+
+def _make_constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    # Filled on the device: nothing is copied to it.
+    shift, scale = (
+        torch.stack([torch.full((), value, device=device) for value in values]).view(3, 1, 1)
+        for values in (_SHIFT, _SCALE)
+    )
+    return shift, scale
