@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from study.analysis.intervals import MIN_SEEDS
 from study.analysis.phrases import count_seeds, start_sentence
-from study.analysis.study import Study
+from study.analysis.scores import floor
+from study.analysis.study import Study, contexts
 from study.analysis.wording import count_words
 
 
@@ -41,17 +42,21 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
         )
     if counts["stopped"]:
         found.append(
-            f"{counts['stopped']} of {total} trials were stopped by the scheduler. They enter as bounds: not "
-            "below the best value they showed, not above the best final value of their arm."
+            f"{counts['stopped']} of {total} trials were stopped by the scheduler and have no final value."
         )
-    for status in ("diverged", "failed"):
-        if counts[status]:
-            found.append(f"{counts[status]} of {total} trials {status}; they are counted, not imputed.")
+    if counts["diverged"]:
+        known = problem or floor(study, contexts(study, study.tasks[0])[0])
+        score = f" of {known:.3f}" if isinstance(known, float) else " (unknown here, so 0)"
+        found.append(
+            f"{counts['diverged']} of {total} trials diverged. They count with the score{score} of a "
+            "constant prediction; the sensitivity analysis has a row without them."
+        )
+    if counts["failed"]:
+        found.append(f"{counts['failed']} of {total} trials failed; they are left out.")
     seeds = study.trials["seed"].nunique()
     if seeds < MIN_SEEDS and not problem:
         found.append(
-            f"The study has {count_seeds(seeds)}. Below three there is no interval and hence no verdict; "
-            "three to five are worth their cost."
+            f"The study has {count_seeds(seeds)}. Below three there is no interval and hence no verdict."
         )
     if not study.value:
         found.append(

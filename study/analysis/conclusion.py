@@ -10,15 +10,18 @@ from study.analysis.caveats import blocking_problem, caveats
 from study.analysis.cells import cell_table
 from study.analysis.claims import Claim, judge_claims
 from study.analysis.intervals import CONFIDENCE
-from study.analysis.mechanism import Mechanism, mechanism
+from study.analysis.mechanism import Mechanism, mechanisms
 from study.analysis.sensitivity import View, sensitivity_views
 from study.analysis.study import Study
+from study.analysis.thesis_claims import thesis_claims
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
 from study.analysis.verdict_json import claim_values, mechanism_values, plain, verdict_values
 from study.analysis.wording import summarize
 from study.frame import STATUSES, epoch_table
 
 SCHEMA = 1
+# The protocol of a user's own images: the thesis's claims are not about them.
+OWN_DATA = "folder"
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Answer:
         label, sentence: the verdict on the primary task, over all contexts.
         verdicts: by task, one per context; the primary task first.
         mechanisms, sensitivity: one entry per verdict of the primary task.
-        claims: C1–C5 of the thesis; empty where nothing can be compared.
+        claims: C1–C5 of the thesis; empty where nothing can be compared, and for a user's own images.
         cells: by task, see `study.analysis.cells.cell_table`.
         counts: trials by status.
         caveats: what cannot be concluded, and why; empty for a sound study.
@@ -106,6 +109,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     problem = blocking_problem(study)
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
+    own_data = OWN_DATA in study.protocols
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
         label, sentence = summarize(study, primary)
@@ -115,9 +119,9 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         label=label,
         sentence=sentence,
         verdicts=verdicts,
-        mechanisms=[mechanism(study, verdict, margin) for verdict in primary],
-        sensitivity=[sensitivity_views(study, verdict.context, margin) for verdict in primary],
-        claims=judge_claims(study, primary, margin) if primary else [],
+        mechanisms=mechanisms(study, primary, margin),
+        sensitivity=[sensitivity_views(study, verdict, margin) for verdict in primary],
+        claims=judge_claims(thesis_claims(study, primary, margin)) if primary and not own_data else [],
         cells={task: cell_table(study, task) for task in verdicts},
         counts=counts,
         caveats=caveats(study, counts, problem),

@@ -14,7 +14,7 @@ import pandas as pd
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from study.analysis.cells import final_bounds
-from study.analysis.contrasts import scores_for_choice
+from study.analysis.scores import floor_or_zero
 from study.analysis.study import Context, Study
 
 
@@ -42,9 +42,10 @@ def confirm_cells(study: Study, top_k: int) -> dict[str, list[Cell]]:
 
     A cell's score is the mean over its seeds of the final validation mIoU, each taken relative to its
     arm's median on that seed, so that a missing seed neither helps nor harms. A stopped trial counts with the
-    best value it showed, a diverged one with 0, a failed or unfinished one not at all; a cell that completed
-    nothing comes after every cell that did. Ties go to the weaker treatment. The raw reference cell is added
-    where it is not among the best, because gap closure is measured from it; a study need not have one.
+    best value it showed, a diverged one with the score of a constant prediction, a failed or unfinished one
+    not at all; a cell that completed nothing comes after every cell that did. Ties go to the weaker
+    treatment. The raw reference cell is added where it is not among the best, because gap closure is
+    measured from it; a study need not have one.
 
     Raises:
         UserError: if `top_k` is below 1, or if no trial was completed.
@@ -71,7 +72,8 @@ def _best_of_arm(
     treatments = study.axes("treatment")
     task = next(task for task in study.tasks if task in str(trials["tasks"].iloc[0]).split("+"))
     context = Context(task, {}, study.reference_levels(task), trials)
-    scores = scores_for_choice(context, final_bounds(study, context)).astype(float)
+    shown = final_bounds(study, context)["low"].astype(float)
+    scores = shown.where(trials["status"] != "diverged", floor_or_zero(study, context))
     relative = scores - scores.groupby(trials["seed"]).transform("median")
     is_reference = context.at_reference() & ~context.pretrained
     keys = [trials[axis] for axis in treatments] or [pd.Series(0, index=trials.index)]

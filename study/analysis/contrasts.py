@@ -9,8 +9,9 @@ multi-task training. The *reference* is raw (trained from scratch), single-task,
 - remaining = best pre-trained − best other raw setting,
 - closure = improvement / gap,
 
-all in validation mIoU, one value per seed. "Best" of seed s is the setting with the best mean over the other
-seeds, so that no value is reported on the seed that picked it (leave-one-out cross-fitting).
+all in mIoU, one value per seed. "Best" of seed s is the setting with the best mean over the other seeds, so
+that no value is reported on the seed that picked it (leave-one-out cross-fitting), nor, where the frame
+allows it, on the images that picked it (`study.analysis.scores`).
 
 Each such value is unbiased for the setting that was picked, but where settings are nearly tied the seeds pick
 different ones, and the picked values then share the noise that picked them: their mean varies up to
@@ -26,8 +27,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from study.analysis.cells import final_bounds
 from study.analysis.intervals import Interval, mean_interval, ratio_interval
+from study.analysis.scores import ScorePair, trial_scores
 from study.analysis.study import Context, Study
 
 DISAGREEMENT = 2.0
@@ -38,9 +39,9 @@ class Arm:
     """The raw or the pre-trained trials of a context, as seeds × settings.
 
     Args:
-        values: final values of completed trials, NaN elsewhere.
-        scores: by which settings are chosen: a stopped trial counts with the best value it showed, a
-            diverged one with 0, others not at all.
+        values: final values that are reported, NaN where a trial has none.
+        scores: final values by which settings are chosen. A value from the middle of a training never
+            competes with a final one.
         reference: label of the reference's setting, None if the arm has no such cell.
     """
 
@@ -59,24 +60,35 @@ class Chosen:
     """The best setting of each seed and its value there.
 
     Args:
-        setting: by seed.
-        value: by seed; NaN where that trial has no final value.
+        settings: by seed; one setting for each `ScorePair`.
+        value: by seed; NaN where a chosen trial has no final value.
         same_seed: with a single seed there is no other to choose on, so the choice is optimistically biased.
+        candidates: number of settings to choose from.
     """
 
-    setting: dict[int, str]
+    settings: Mapping[int, tuple[str, ...]]
     value: pd.Series
     same_seed: bool
+    candidates: int
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each setting was chosen."""
+        return Counter(setting for chosen in self.settings.values() for setting in chosen)
 
     @property
     def unanimous(self) -> bool:
         """Whether all seeds choose the same setting."""
-        return len(set(self.setting.values())) <= 1
+        return len(self.counts) <= 1
 
     @property
     def usual(self) -> str | None:
-        """The setting that most seeds choose."""
-        return Counter(self.setting.values()).most_common(1)[0][0] if self.setting else None
+        """The setting that is chosen most often."""
+        return self.counts.most_common(1)[0][0] if self.settings else None
+
+    def label(self, seed: int) -> str:
+        """The settings of a seed in words."""
+        return " / ".join(dict.fromkeys(self.settings.get(seed, ())))
 
 
 @dataclass(frozen=True)
@@ -84,7 +96,7 @@ class Contrasts:
     """What a context says about the question, in shares of one (0.01 is one point of mIoU).
 
     Args:
-        raw, pretrained: the values that everything else is computed from.
+        raw, pretrained: the values that everything else is computed from; means over the score pairs.
         best_raw, best_pretrained: the setting chosen for each seed; raw's reference is not among the
             candidates.
         differences: the paired values behind each interval, by seed.
@@ -123,36 +135,27 @@ def contrasts(study: Study, context: Context, values: pd.Series | None = None) -
     """The contrasts of a context.
 
     Args:
-        values: one value per trial in place of its final validation mIoU (another metric, another epoch, a
-            bound), indexed like `context.trials`; the choice of settings follows it.
+        values: one value per trial in place of its primary score (another metric, another epoch), indexed
+            like `context.trials`; the choice of settings follows it.
     """
-    if values is None:
-        values = final_values(study, context)
-        scores = scores_for_choice(context, final_bounds(study, context))
-    else:
-        scores = values.where(context.trials["status"] != "diverged", 0.0)
-    raw = arm_values(context, values, scores, pretrained=False)
-    pretrained = arm_values(context, values, scores, pretrained=True)
-    return compare(raw, pretrained)
-
-
-def final_values(study: Study, context: Context, column: str | None = None) -> pd.Series:
-    """Final values of the context's completed trials, NaN for all others; by default validation mIoU."""
-    values = context.trials[column or study.column(context.task, "val", "miou")].astype(float)
-    return values.where(context.completed)
-
-
-def scores_for_choice(context: Context, bounds: pd.DataFrame) -> pd.Series:
-    """By what settings are chosen; see `Arm.scores`."""
-    return bounds["low"].where(context.trials["status"] != "diverged", 0.0)
+    pairs = trial_scores(study, context).pairs if values is None else (ScorePair(values, values),)
+    return compare_pairs(
+        [
+            (
+                arm_values(context, pair.reported, pair.choosing, pretrained=False),
+                arm_values(context, pair.reported, pair.choosing, pretrained=True),
+            )
+            for pair in pairs
+        ]
+    )
 
 
 def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretrained: bool) -> Arm:
     """Arranges trial values as seeds × settings.
 
     Args:
-        values: final values, indexed like `context.trials`.
-        scores: values to choose by, likewise.
+        values: final values that are reported, indexed like `context.trials`.
+        scores: final values to choose by, likewise.
     """
     trials = context.trials[context.pretrained == pretrained]
     trials = trials.sort_values([*context.strategies, "seed"])
@@ -182,7 +185,7 @@ def choose(arm: Arm, candidates: Sequence[str]) -> Chosen:
         [np.median(row[has]) if has.any() else 0.0 for row, has in zip(scores, known, strict=True)]
     )
     relative = np.where(known, scores - level[:, None], 0.0)
-    setting: dict[int, str] = {}
+    settings: dict[int, tuple[str, ...]] = {}
     value = pd.Series(np.nan, index=seeds, dtype=float)
     for row, seed in enumerate(seeds):
         others = np.arange(len(seeds)) != row if len(seeds) > 1 else np.ones(1, dtype=bool)
@@ -191,15 +194,28 @@ def choose(arm: Arm, candidates: Sequence[str]) -> Chosen:
             continue
         means = np.where(count > 0, relative[others].sum(axis=0) / np.maximum(count, 1), -np.inf)
         best = int(means.argmax())
-        setting[seed] = candidates[best]
+        settings[seed] = (candidates[best],)
         value[seed] = values[row, best]
-    return Chosen(setting, value, same_seed=len(seeds) == 1 and len(candidates) > 1)
+    same_seed = len(seeds) == 1 and len(candidates) > 1
+    return Chosen(settings, value, same_seed=same_seed, candidates=len(candidates))
 
 
 def compare(raw: Arm, pretrained: Arm) -> Contrasts:
     """The contrasts of two arms."""
+    return compare_pairs([(raw, pretrained)])
+
+
+def compare_pairs(arms: Sequence[tuple[Arm, Arm]]) -> Contrasts:
+    """The contrasts of raw and pre-trained arms, averaged over pairs that were scored on different images."""
+    raw, pretrained = _average([pair[0] for pair in arms]), _average([pair[1] for pair in arms])
     others = [label for label in raw.settings if label != raw.reference]
-    best_raw, best_pretrained = choose(raw, others), choose(pretrained, pretrained.settings)
+    best_raw = _merge([choose(arm, others) for arm, _ in arms])
+    best_pretrained = _merge([choose(arm, arm.settings) for _, arm in arms])
+    return make_contrasts(raw, pretrained, best_raw, best_pretrained)
+
+
+def make_contrasts(raw: Arm, pretrained: Arm, best_raw: Chosen, best_pretrained: Chosen) -> Contrasts:
+    """The contrasts of chosen settings, with intervals over seeds."""
     reference = raw.values[raw.reference] if raw.reference is not None else pd.Series(dtype=float)
     differences = {
         "gap": _minus(best_pretrained.value, reference),
@@ -232,6 +248,31 @@ def compare(raw: Arm, pretrained: Arm) -> Contrasts:
         closure=ratio_interval(pairs[:, 0], pairs[:, 1], variance_factor=factors["remaining"]),
         differences=differences,
         variance_factors=factors,
+    )
+
+
+def _average(arms: Sequence[Arm]) -> Arm:
+    """The mean of an arm's values over several sets of images."""
+    if len(arms) == 1:
+        return arms[0]
+    values = sum((arm.values for arm in arms[1:]), arms[0].values) / len(arms)
+    scores = sum((arm.scores for arm in arms[1:]), arms[0].scores) / len(arms)
+    return Arm(values, scores, arms[0].reference)
+
+
+def _merge(chosen: Sequence[Chosen]) -> Chosen:
+    """Choices on several sets of images as one: all settings of a seed, and the mean of their values."""
+    if len(chosen) == 1:
+        return chosen[0]
+    settings = {
+        int(seed): tuple(setting for choice in chosen for setting in choice.settings.get(int(seed), ()))
+        for seed in chosen[0].value.index
+    }
+    return Chosen(
+        settings={seed: found for seed, found in settings.items() if found},
+        value=sum((choice.value for choice in chosen[1:]), chosen[0].value) / len(chosen),
+        same_seed=any(choice.same_seed for choice in chosen),
+        candidates=chosen[0].candidates,
     )
 
 

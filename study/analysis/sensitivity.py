@@ -4,14 +4,18 @@ The primary view gives each arm its own budget, and in the thesis raw trains thr
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from segstrat.formatting import format_duration
-from study.analysis.contrasts import Contrasts, contrasts, final_values
-from study.analysis.study import Context, Study
-from study.analysis.verdict import MARGIN, Label, judge
+from study.analysis.contrasts import Contrasts, contrasts
+from study.analysis.scores import final_values, trial_scores
+from study.analysis.study import LONGER, Context, Study
+from study.analysis.verdict import MARGIN, Label, Verdict, judge
+
+# Arms whose training times differ by less cost the same: the clock of a shared machine is not exact.
+SAME_COMPUTE = 1.1
 
 
 @dataclass(frozen=True)
@@ -28,40 +32,95 @@ class View:
     label: Label
 
 
-def sensitivity_views(study: Study, context: Context, margin: float = MARGIN) -> list[View]:
-    """The primary view first, then the others that the frame allows."""
-    task = context.task
-    found = []
-    if study.value:
-        found.append(
-            ("last epoch", "Primary: each arm's own budget, its last epoch.", final_values(study, context))
-        )
-    columns = {
-        f"{task}_val_miou": ("best epoch", "As the thesis reports: the epoch with the best validation mIoU."),
-        f"{study.value}{task}_val_miou_thesis": (
-            "thesis metric",
-            "Predictions on void pixels count into the union, as in the thesis code.",
-        ),
-    }
-    for column, (name, note) in columns.items():
-        if column in context.trials and context.trials[column].notna().any():
-            found.append((name, note, final_values(study, context, column)))
-    for name, note, values in (equal_epochs(study, context), equal_compute(study, context)):
-        if values is not None:
-            found.append((name, note, values))
-    result = []
-    for name, note, values in found:
-        primary = name == "last epoch"
-        view = contrasts(study, context, None if primary else values)
-        result.append(View(name, note, view, judge(view, margin).label))
-    return result
+def sensitivity_views(study: Study, verdict: Verdict, margin: float = MARGIN) -> list[View]:
+    """The primary view first, then the others that the frame allows.
 
-
-def equal_epochs(study: Study, context: Context) -> tuple[str, str, pd.Series | None]:
-    """Validation mIoU of completed trials after the shortest budget of any arm.
-
-    The series is None where all arms have one budget, or where there are no learning curves.
+    What makes the verdict undetermined whatever its intervals say (early stopping, an arm that did not
+    learn) makes every view undetermined.
     """
+    context = verdict.context
+    note = f"The verdict: each arm's own budget, {_primary_epoch(study)}, on {verdict.images}."
+    views = [View("primary", note, verdict.contrasts, verdict.label)]
+    others = [
+        ("survivors", _survivors_note(context), context, _survivors(study, context)),
+        ("all validation images", _same_images_note(), context, _same_images(study, verdict)),
+        ("best epoch", _best_epoch_note(), context, _column(study, context, f"{context.task}_val_miou")),
+        ("thesis metric", _thesis_metric_note(), context, _thesis_metric(study, context)),
+        ("same schedule", _same_schedule_note(), *_same_schedule(study, context)),
+        ("equal epochs", *_equal_epochs(study, context)),
+        ("equal compute", *_equal_compute(study, context)),
+    ]
+    for name, note, compared, values in others:
+        if values is not None:
+            found = contrasts(study, compared, values)
+            label = Label.UNDETERMINED if verdict.blocked else judge(found, margin).label
+            views.append(View(name, note, found, label))
+    return views
+
+
+def _primary_epoch(study: Study) -> str:
+    return "its last epoch" if study.value else "its best epoch"
+
+
+def _survivors_note(context: Context) -> str:
+    diverged = int((context.trials["status"] == "diverged").sum())
+    return (
+        f"Without diverged trials ({diverged}), which otherwise count with the score of a constant "
+        "prediction (intention to treat)."
+    )
+
+
+def _survivors(study: Study, context: Context) -> pd.Series | None:
+    if not (context.trials["status"] == "diverged").any():
+        return None
+    return final_values(study, context, survivors=True)
+
+
+def _same_images_note() -> str:
+    return "Settings are chosen and reported on the same validation images, which is optimistically biased."
+
+
+def _same_images(study: Study, verdict: Verdict) -> pd.Series | None:
+    same = trial_scores(study, verdict.context).images == "the images that chose"
+    return None if same else final_values(study, verdict.context)
+
+
+def _best_epoch_note() -> str:
+    return "As the thesis reports: the epoch with the best validation mIoU."
+
+
+def _thesis_metric_note() -> str:
+    return "Predictions on void pixels count into the union, as in the thesis code."
+
+
+def _thesis_metric(study: Study, context: Context) -> pd.Series | None:
+    return _column(study, context, f"{study.value}{context.task}_val_miou_thesis")
+
+
+def _column(study: Study, context: Context, column: str) -> pd.Series | None:
+    if column not in context.trials or not context.trials[column].notna().any():
+        return None
+    if column == study.column(context.task, "val", "miou"):
+        return None
+    return final_values(study, context, column)
+
+
+def _same_schedule_note() -> str:
+    return "Without the settings of a longer schedule: training longer is no regularization."
+
+
+def _same_schedule(study: Study, context: Context) -> tuple[Context, pd.Series | None]:
+    """The context without its longer schedules; None where no treatment varies the schedule."""
+    axis = next((axis for axis in LONGER if axis in context.strategies), None)
+    if axis is None or context.trials[axis].nunique() < 2:
+        return context, None
+    kept = context.trials[context.trials[axis] == context.reference[axis]]
+    shorter = replace(context, trials=kept)
+    return shorter, final_values(study, shorter)
+
+
+def _equal_epochs(study: Study, context: Context) -> tuple[str, Context, pd.Series | None]:
+    """Validation mIoU after the shortest budget of any trial; None where all have one budget."""
     budgets = context.trials["epochs_budget"].astype(int)
     shortest = int(budgets.min())
     note = (
@@ -69,26 +128,27 @@ def equal_epochs(study: Study, context: Context) -> tuple[str, str, pd.Series | 
         "its arm is shown below what it could reach in that time."
     )
     if budgets.nunique() == 1:
-        return "equal epochs", note, None
-    return "equal epochs", note, _values_until(study, context, lambda curve: curve["epoch"] <= shortest)
+        return note, context, None
+    return note, context, _values_until(study, context, lambda curve: curve["epoch"] <= shortest)
 
 
-def equal_compute(study: Study, context: Context) -> tuple[str, str, pd.Series | None]:
-    """Validation mIoU of completed trials after the training time of the cheaper side.
+def _equal_compute(study: Study, context: Context) -> tuple[str, Context, pd.Series | None]:
+    """Validation mIoU after the training time of the cheaper arm.
 
-    Time is what was measured; the cost of pre-training itself is not part of it. None where the sides differ
-    by less than 10 %, or where there are no learning curves.
+    Time is what was measured; the cost of pre-training itself is not part of it. None where the arms have
+    the same epochs and the same network, because then measured times differ by chance, where their times
+    differ by less than 10 %, or where there are no learning curves.
     """
     seconds = _seconds_per_epoch(study, context)
     totals = seconds.groupby("trial_id").sum() if len(seconds) else pd.Series(dtype=float)
-    done = context.trials[context.completed]
-    cost = done.assign(cost=done["trial_id"].map(totals)).groupby("pretrained")["cost"].mean().dropna()
-    name = "equal compute"
-    if len(cost) < 2 or cost.max() < 1.1 * cost.min():
-        return name, "", None
+    completed = context.trials[context.completed]
+    cost = completed.assign(cost=completed["trial_id"].map(totals)).groupby("pretrained")["cost"].mean()
+    cost = cost.dropna()
+    if _same_work(context) or len(cost) < 2 or cost.max() < SAME_COMPUTE * cost.min():
+        return "", context, None
     limit = float(cost.min())
     note = (
-        f"All arms after {format_duration(limit)} of training, the cheaper side's mean. The cost of "
+        f"All arms after {format_duration(limit)} of training, the cheaper arm's mean. The cost of "
         "pre-training is left out, and a longer schedule has not annealed its learning rate by then."
     )
     elapsed = seconds.groupby("trial_id").cumsum()
@@ -97,30 +157,40 @@ def equal_compute(study: Study, context: Context) -> tuple[str, str, pd.Series |
         keys = pd.MultiIndex.from_frame(curve[["trial_id", "epoch"]])
         return pd.Series(elapsed.reindex(keys).to_numpy() <= limit, index=curve.index)
 
-    return name, note, _values_until(study, context, within)
+    return note, context, _values_until(study, context, within)
+
+
+def _same_work(context: Context) -> bool:
+    """Whether every trial trains equally long on equally many images in equally large crops."""
+    axes = ["epochs_budget", "crop_size", "width", "tasks", "label_fraction", "model", "backbone"]
+    known = [axis for axis in axes if axis in context.trials]
+    return len(context.trials[known].drop_duplicates()) <= 1
 
 
 def _values_until(
     study: Study, context: Context, allowed: Callable[[pd.DataFrame], pd.Series]
 ) -> pd.Series | None:
-    """Each completed trial's last validation mIoU among the allowed epochs."""
+    """Each completed trial's last validation mIoU among the allowed epochs; the floor for diverged ones."""
     epochs = study.epochs
-    done = context.trials[context.completed]
+    completed = context.trials[context.completed]
+    if epochs.empty:
+        return None
     curve = epochs[
         (epochs["task"] == context.task)
         & (epochs["split"] == "val")
-        & epochs["trial_id"].isin(done["trial_id"])
+        & epochs["trial_id"].isin(completed["trial_id"])
     ]
     if curve.empty:
         return None
     curve = curve[allowed(curve)].dropna(subset=["miou"]).sort_values("epoch")
     last = curve.groupby("trial_id")["miou"].last()
-    return context.trials["trial_id"].map(last).astype(float)
+    values = context.trials["trial_id"].map(last).astype(float)
+    return values.where(context.completed, final_values(study, context))
 
 
 def _seconds_per_epoch(study: Study, context: Context) -> pd.Series:
     """Wall time of each epoch, indexed by trial and epoch."""
-    epochs = study.epochs[study.epochs["trial_id"].isin(context.trials["trial_id"])]
-    if epochs.empty:
+    if study.epochs.empty:
         return pd.Series(dtype=float)
+    epochs = study.epochs[study.epochs["trial_id"].isin(context.trials["trial_id"])]
     return epochs.groupby(["trial_id", "epoch"])["seconds"].first()

@@ -13,6 +13,8 @@ from segstrat.store import Store
 from study.analysis.names import axis_name, setting_label
 from study.frame import load, read_manifest
 
+# Treatments that train longer instead of regularizing.
+LONGER = ("epochs_factor", "schedule")
 # Arm axes whose values are compared with each other; any other arm axis (the backbone) splits the study into
 # contexts with a comparison of their own.
 COMPARED = ("pretrained", "tasks")
@@ -89,6 +91,21 @@ class Study:
         return levels
 
     @property
+    def fixed_regularizers(self) -> dict[str, float]:
+        """Regularizers that every trial has, the reference included, with their strength."""
+        found = {}
+        for axis in REGULARIZERS:
+            levels = set(self.trials[axis].astype(float)) if axis in self.trials else set()
+            if len(levels) == 1 and levels != {0.0}:
+                found[axis] = levels.pop()
+        return found
+
+    @property
+    def protocols(self) -> set[str]:
+        """Keys of the data protocols of its trials."""
+        return set(self.trials["data"].astype(str)) if "data" in self.trials else set()
+
+    @property
     def value(self) -> str:
         """Prefix of the primary value's columns: the last epoch's, or the best's where only that is known.
 
@@ -102,9 +119,9 @@ class Study:
 
     @property
     def data_name(self) -> str:
-        """Name of the data protocol, followed by `(synthetic)` where the data is drawn."""
+        """Name of the protocol or of the user's data set, with `(synthetic)` where the data is drawn."""
         data = self.manifest.get("data") or {}
-        name = str(data.get("name", "unknown data"))
+        name = str(data.get("title") or data.get("name", "unknown data"))
         return f"{name} (synthetic)" if data.get("synthetic") else name
 
 

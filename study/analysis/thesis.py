@@ -8,6 +8,8 @@ from study.analysis.study import Study
 from study.frame import epoch_table
 
 TABLES = Path(__file__).parents[2] / "results" / "thesis"
+# Data that the thesis used; other data is not compared with its numbers.
+PROTOCOLS = frozenset({"voc", "d1", "d1-half", "d2", "d3", "d1+d2"})
 METRICS = ("train_loss", "val_loss", "train_miou", "val_miou")
 PROTOCOL = {"semseg": "50 % of D1 (VOC 2012 + SBD)", "parts": "D3 (PASCAL-Person-Part ∩ SBD)"}
 
@@ -77,8 +79,10 @@ def comparison(study: Study, task: str) -> pd.DataFrame:
         one row per published cell that the study has too: `source arm backbone weight_decay tasks`, the
         published `thesis` mIoU, and the user's mean over the `n` completed seeds: `like_with_like` (best
         epoch, the thesis code's metric), `best_epoch` and `primary` (the VOC protocol), and `difference`
-        (like_with_like − thesis).
+        (like_with_like − thesis). Empty for data that the thesis did not use.
     """
+    if not study.protocols <= PROTOCOLS:
+        return pd.DataFrame()
     done = study.trials[study.trials["status"] == "completed"]
     for axis, level in study.reference_levels(task).items():
         if axis not in ("weight_decay", "tasks"):
@@ -122,12 +126,10 @@ def reasons_to_differ(study: Study) -> list[str]:
     if set(trials["data"]) != {"d1"} or (
         "label_fraction" in trials and set(trials["label_fraction"]) != {0.5}
     ):
-        synthetic = (study.manifest.get("data") or {}).get("synthetic")
-        kind = "drawn scenes, not photographs" if synthetic else "other images, labels or splits"
         reasons.append(
-            f"Another data protocol. This study ran on {data}: {kind}. The thesis trained series 1 on "
-            "50 % of D1 and series 2 on D3. The two columns answer the same question on different data; "
-            "their difference is no error of either."
+            f"Another data protocol. This study ran on {data}: other images, labels or splits. The thesis "
+            "trained series 1 on 50 % of D1 and series 2 on D3. The two columns answer the same question on "
+            "different data; their difference is no error of either."
         )
     models = sorted(set(trials["model"].astype(str)) - {"fcn32s", "sunet64"})
     if models:

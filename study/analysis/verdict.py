@@ -4,16 +4,20 @@ Numbers and labels only; `study.analysis.wording` puts them into sentences.
 
 The margin is the largest difference in mIoU that a user would call none. One point (0.01) is the default:
 repeats of one training with other seeds differ by 0.6 to 2 points, so a smaller difference would not change
-which of two trainings one picks. A verdict needs intervals; without them it is `undetermined`.
+which of two trainings one picks. A verdict needs intervals, complete trials and arms that learned something;
+without them it is `undetermined`.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from study.analysis.cells import final_bounds
-from study.analysis.contrasts import Contrasts, contrasts, final_values
+from study.analysis.contrasts import Contrasts, contrasts
+from study.analysis.image_intervals import intervals_with_images
 from study.analysis.intervals import Interval, seeds_needed
+from study.analysis.scores import Images, floor, trial_scores
+from study.analysis.sequential import Look
+from study.analysis.stages import Stage, answering_design, answering_stage, stage_contrasts
 from study.analysis.study import Context, Study, contexts
 
 MARGIN = 0.01
@@ -30,8 +34,15 @@ class Label(StrEnum):
 
 
 class Cause(StrEnum):
-    """What a label rests on."""
+    """What a label is based on."""
 
+    RAW_NOT_LEARNED = "the raw arm did not learn"
+    PRETRAINED_NOT_LEARNED = "the pre-trained arm did not learn"
+    STOPPED = "trials were stopped early"
+    UNFINISHED = "trials have not finished"
+    SCREENING = "the answering stage has not reached its first look"
+    MORE_SEEDS = "the answering stage continues"
+    GIVEN_UP = "the answering stage ended without settling it"
     NO_INTERVAL = "the remaining gap has no interval"
     NO_GAP = "pre-training is not shown to help by more than the margin"
     NO_REFERENCE = "the gap or the improvement has no interval"
@@ -39,7 +50,15 @@ class Cause(StrEnum):
     IMPROVED = "the remaining gap is above the margin and regularization helps"
     NOT_IMPROVED = "the remaining gap is above the margin and no help of regularization is shown"
     AT_MARGIN = "the interval of the remaining gap contains the margin"
-    OVERTURNED = "stopped trials could overturn the label"
+
+
+# Causes that no interval can overcome: whatever they touch is undetermined.
+BLOCKING = frozenset(
+    (
+        *(Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED, Cause.STOPPED, Cause.UNFINISHED),
+        *(Cause.SCREENING, Cause.MORE_SEEDS),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,7 @@ class Decisive:
     Args:
         contrast: `gap`, `remaining` or `improvement`.
         left, right: the settings that are compared; None where there is none.
-        threshold: the contrast matters by which side of it the truth lies on.
+        threshold: the contrast matters by which side of it the truth is on.
         settled: whether the interval is on one side of the threshold.
         seeds: how many seeds in all would settle it if mean and spread stay as they are; None if unknown
             or too many.
@@ -73,15 +92,43 @@ class Decisive:
 
 
 @dataclass(frozen=True)
+class Learning:
+    """Whether the arms learned anything.
+
+    Args:
+        floor: mIoU of the best constant prediction; None if unknown.
+        raw, pretrained: mean mIoU of the arm's best setting; None without a final value.
+    """
+
+    floor: float | None
+    raw: float | None
+    pretrained: float | None
+
+    def cause(self, margin: float) -> Cause | None:
+        """Which arm does not beat the constant prediction by the margin, if any."""
+        if self.floor is None:
+            return None
+        for value, cause in (
+            (self.raw, Cause.RAW_NOT_LEARNED),
+            (self.pretrained, Cause.PRETRAINED_NOT_LEARNED),
+        ):
+            if value is not None and value <= self.floor + margin:
+                return cause
+        return None
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What a context answers.
 
     Args:
-        completed_only: the judgement of completed trials, before stopped ones could overturn it.
-        bounds: the label if every stopped trial had ended as badly, or as well, as it could; empty where
-            no trial was stopped.
+        images: on which images the scores are computed.
+        by_intervals: the judgement of the intervals alone; `label` and `cause` say whether it counts.
         by_margin: the label under other margins.
         decisive: the contrasts that decide.
+        with_images: the contrasts' intervals over seeds and images; empty without the scores they need.
+        stage: the answering stage; None for a study of one stage.
+        look: the look that `contrasts` belong to; None for a study of one stage.
     """
 
     context: Context
@@ -89,15 +136,19 @@ class Verdict:
     margin: float
     label: Label
     cause: Cause
-    completed_only: Judgement
-    bounds: Mapping[str, Label]
-    by_margin: Mapping[float, Label]
+    by_intervals: Judgement
+    learning: Learning
+    images: Images
+    by_margin: Mapping[float, Label] = field(default_factory=dict)
     decisive: tuple[Decisive, ...] = ()
+    with_images: Mapping[str, Interval] = field(default_factory=dict)
+    stage: Stage | None = None
+    look: Look | None = None
 
     @property
-    def contradicting(self) -> tuple[str, Label] | None:
-        """The first bound whose label contradicts that of the completed trials."""
-        return next(_contradictions(self.completed_only, self.bounds), None)
+    def blocked(self) -> bool:
+        """Whether something other than the intervals makes the context undetermined."""
+        return self.cause in BLOCKING
 
 
 def judge(found: Contrasts, margin: float = MARGIN) -> Judgement:
@@ -117,49 +168,82 @@ def judge(found: Contrasts, margin: float = MARGIN) -> Judgement:
     return Judgement(Label.UNDETERMINED, Cause.AT_MARGIN)
 
 
-def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
-    """The verdict of a context; it stands unless what stopped trials could have become contradicts it."""
-    found = contrasts(study, context)
-    bounding = bounding_contrasts(study, context)
-    judgement = _judge_with_bounds(found, bounding, margin)
-    return Verdict(
-        context=context,
-        contrasts=found,
-        margin=margin,
-        label=judgement.label,
-        cause=judgement.cause,
-        completed_only=judge(found, margin),
-        bounds={name: judge(bound, margin).label for name, bound in bounding.items()},
-        by_margin={value: _judge_with_bounds(found, bounding, value).label for value in MARGINS},
-        decisive=decisive_contrasts(found, margin),
-    )
-
-
 def decide_all(study: Study, task: str, margin: float = MARGIN) -> list[Verdict]:
     """A verdict for each of the study's contexts."""
     return [decide(study, context, margin) for context in contexts(study, task)]
 
 
-def bounding_contrasts(study: Study, context: Context) -> dict[str, Contrasts]:
-    """The contrasts with stopped trials filled in at both ends of what they could have reached.
+def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
+    """The verdict of a context: of its answering stage, or of the whole grid where there is one stage."""
+    design = answering_design(study)
+    if design is None:
+        return _verdict(study, context, contrasts(study, context), margin)
+    stage = answering_stage(study, context, design)
+    look = stage.last_look if stage else None
+    if stage is None or look is None:
+        return _verdict(study, context, contrasts(study, context), margin, stage)
+    answering = stage.context
+    return _verdict(study, answering, stage_contrasts(stage, look), margin, stage, look)
 
-    Returns:
-        `at their worst for raw` (stopped raw trials at their lower bound, pre-trained ones at their upper)
-        and `at their best for raw` (the reverse); empty where no trial was stopped.
-    """
-    stopped = context.trials["status"] == "stopped"
-    if not stopped.any():
-        return {}
-    bounds = final_bounds(study, context)
-    final = final_values(study, context)
-    filled = {}
-    for name, raw_end, pretrained_end in (
-        ("at their worst for raw", "low", "high"),
-        ("at their best for raw", "high", "low"),
-    ):
-        end = bounds[raw_end].where(~context.pretrained, bounds[pretrained_end])
-        filled[name] = contrasts(study, context, final.where(~stopped, end))
-    return filled
+
+def incomplete(context: Context) -> Cause | None:
+    """Why the trials of a context allow no comparison yet: early stopping nominates, it never answers."""
+    statuses = set(context.trials["status"])
+    if "stopped" in statuses:
+        return Cause.STOPPED
+    return Cause.UNFINISHED if "unfinished" in statuses else None
+
+
+def _verdict(
+    study: Study,
+    context: Context,
+    found: Contrasts,
+    margin: float,
+    stage: Stage | None = None,
+    look: Look | None = None,
+) -> Verdict:
+    images = trial_scores(study, context).images
+    split = "test" if images == "test images" else "val"
+    learning = Learning(
+        floor(study, context, split), _best_mean(found, raw=True), _best_mean(found, raw=False)
+    )
+    by_intervals = judge(found, margin)
+    blocking = _blocking_cause(study, context, learning, margin, look)
+    cause = blocking or by_intervals.cause
+    label = Label.UNDETERMINED if blocking else by_intervals.label
+    if look is not None and cause is Cause.AT_MARGIN:
+        cause = Cause.GIVEN_UP
+    return Verdict(
+        context=context,
+        contrasts=found,
+        margin=margin,
+        label=label,
+        cause=cause,
+        by_intervals=by_intervals,
+        learning=learning,
+        images=images,
+        by_margin={value: Label.UNDETERMINED if blocking else judge(found, value).label for value in MARGINS},
+        decisive=decisive_contrasts(found, margin),
+        with_images=intervals_with_images(found, context, split),
+        stage=stage,
+        look=look,
+    )
+
+
+def _blocking_cause(
+    study: Study, context: Context, learning: Learning, margin: float, look: Look | None
+) -> Cause | None:
+    if look is not None:
+        return learning.cause(margin) or (Cause.MORE_SEEDS if look.label is None else None)
+    if answering_design(study) is not None:
+        return Cause.SCREENING
+    return incomplete(context) or learning.cause(margin)
+
+
+def _best_mean(found: Contrasts, *, raw: bool) -> float | None:
+    """The mean of an arm's best setting over its seeds."""
+    means = (found.raw if raw else found.pretrained).values.mean().dropna()
+    return float(means.max()) if len(means) else None
 
 
 def decisive_contrasts(found: Contrasts, margin: float) -> tuple[Decisive, ...]:
@@ -189,18 +273,3 @@ def decisive_contrasts(found: Contrasts, margin: float) -> tuple[Decisive, ...]:
             )
         )
     return tuple(rows)
-
-
-def _judge_with_bounds(found: Contrasts, bounding: Mapping[str, Contrasts], margin: float) -> Judgement:
-    judgement = judge(found, margin)
-    bounds = {name: judge(bound, margin).label for name, bound in bounding.items()}
-    if any(_contradictions(judgement, bounds)):
-        return Judgement(Label.UNDETERMINED, Cause.OVERTURNED)
-    return judgement
-
-
-def _contradictions(judgement: Judgement, bounds: Mapping[str, Label]) -> Iterator[tuple[str, Label]]:
-    """The bounds whose label differs, where both labels are determined."""
-    for name, label in bounds.items():
-        if Label.UNDETERMINED not in (judgement.label, label) and label != judgement.label:
-            yield name, label

@@ -7,6 +7,7 @@ from typing import Any
 from study.analysis.claims import Claim
 from study.analysis.intervals import Interval
 from study.analysis.mechanism import Mechanism
+from study.analysis.sequential import Look
 from study.analysis.verdict import Verdict
 from study.analysis.wording import reason
 
@@ -24,12 +25,33 @@ def verdict_values(verdict: Verdict) -> dict[str, Any]:
         "remaining": _interval_values(found.remaining),
         "closure": _interval_values(found.closure),
         "reference": found.reference,
-        "best_raw": {str(seed): setting for seed, setting in found.best_raw.setting.items()},
-        "best_pretrained": {str(seed): setting for seed, setting in found.best_pretrained.setting.items()},
+        "best_raw": {str(seed): found.best_raw.label(seed) for seed in found.best_raw.settings},
+        "best_pretrained": {
+            str(seed): found.best_pretrained.label(seed) for seed in found.best_pretrained.settings
+        },
         "chosen_on_the_reported_seed": found.same_seed,
-        "bounds": dict(verdict.bounds),
+        "cause": verdict.cause,
+        "by_intervals": verdict.by_intervals.label,
+        "images": verdict.images,
+        "floor": verdict.learning.floor,
+        "with_images": {name: _interval_values(found) for name, found in verdict.with_images.items()},
+        "look": _look_values(verdict.look),
         "by_margin": {f"{margin:g}": label for margin, label in verdict.by_margin.items()},
         "seeds_needed": {row.contrast: row.seeds for row in verdict.decisive if not row.settled},
+    }
+
+
+def _look_values(look: Look | None) -> dict[str, Any] | None:
+    """The look that a verdict is based on; None for a study of one stage."""
+    if look is None:
+        return None
+    return {
+        "number": look.number,
+        "looks": look.looks,
+        "seeds": look.seeds,
+        "spent": look.spent,
+        "next_seeds": look.next_seeds,
+        "next_trials": look.next_trials,
     }
 
 
@@ -46,7 +68,11 @@ def mechanism_values(verdict: Verdict, found: Mechanism) -> dict[str, Any]:
 
 def claim_values(claim: Claim) -> dict[str, Any]:
     """One claim of the thesis."""
-    effects = [{"what": effect.what} | _interval_values(effect.interval) for effect in claim.effects]
+    effects = [
+        {"what": effect.what, "threshold": effect.threshold, "adjusted_p": effect.adjusted_p}
+        | _interval_values(effect.interval)
+        for effect in claim.effects
+    ]
     return {
         "name": claim.name,
         "claim": claim.claim,

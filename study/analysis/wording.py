@@ -28,6 +28,8 @@ def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, str]:
             f"{where}, this study varies no stand-in for pre-training (no treatment, no multi-task "
             f"training), so it shows the gap and not whether it can be closed. {start_sentence(gaps)}."
         )
+    if len(verdicts) == 1 and verdicts[0].cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
+        return verdicts[0].label, f"{where}, {_details(verdicts[0])[0].lower()}{_details(verdicts[0])[1:]}"
     if len(verdicts) == 1:
         return verdicts[0].label, f"{_opening(verdicts[0].label, where, means)} {_details(verdicts[0])}"
     details = "; ".join(f"{verdict.context.label}: {_brief(verdict)}" for verdict in verdicts)
@@ -43,17 +45,23 @@ def stand_ins(study: Study) -> list[str]:
     return [*names, "multi-task training"] if study.varies_multi_task else names
 
 
+def verdict_headline(label: Label, cause: Cause | None = None) -> str:
+    """The verdict in a few words."""
+    if cause is Cause.RAW_NOT_LEARNED:
+        return "Undetermined: the raw arm did not learn here"
+    if cause is Cause.PRETRAINED_NOT_LEARNED:
+        return "Undetermined: the pre-trained arm did not learn here"
+    return {
+        Label.CLOSES: "Closes the gap",
+        Label.NARROWS: "Narrows the gap",
+        Label.DOES_NOT_CLOSE: "Does not close the gap",
+        Label.UNDETERMINED: "Undetermined",
+    }[label]
+
+
 def reason(verdict: Verdict) -> str:
     """Why the verdict is what it is: one or two sentences with the numbers."""
-    text = _reason(verdict.contrasts, verdict.context, verdict.cause, verdict.margin)
-    if verdict.cause is Cause.OVERTURNED and verdict.contradicting is not None:
-        alone = verdict.completed_only
-        inner = _reason(verdict.contrasts, verdict.context, alone.cause, verdict.margin)
-        name, label = verdict.contradicting
-        text = (
-            f"completed trials alone say “{alone.label}” ({inner}), but had the stopped ones ended {name}, "
-            f"the answer would be “{label}”"
-        )
+    text = _blocking_reason(verdict) if verdict.blocked else _reason(verdict, verdict.cause)
     return start_sentence(text).rstrip(".") + "."
 
 
@@ -79,7 +87,7 @@ def missing(found: Contrasts, context: Context) -> list[str]:
         (found.best_pretrained, found.pretrained, "pre-trained"),
     ):
         lost = [str(seed) for seed, value in chosen.value.items() if np.isnan(value)]
-        if lost and chosen.setting and arm.values.notna().any(axis=None):
+        if lost and chosen.settings and arm.values.notna().any(axis=None):
             sentences.append(
                 f"The {name} setting that the other seeds choose has no final value on seed "
                 f"{', '.join(lost)}."
@@ -98,7 +106,47 @@ def count_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
-def _reason(found: Contrasts, context: Context, cause: Cause, margin: float) -> str:
+def _blocking_reason(verdict: Verdict) -> str:
+    """Why the intervals do not count, and what they would say."""
+    learning, cause = verdict.learning, verdict.cause
+    if cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
+        raw = cause is Cause.RAW_NOT_LEARNED
+        value = learning.raw if raw else learning.pretrained
+        return (
+            f"the {'raw' if raw else 'pre-trained'} arm did not learn here. Its best setting ends at a mean "
+            f"mIoU of {value:.3f}; calling every pixel the most frequent class scores {learning.floor:.3f}, "
+            f"and the difference is no more than the margin of {points(verdict.margin)}. Train longer, or "
+            "with another learning rate, before asking what closes the gap"
+        )
+    if cause is Cause.SCREENING:
+        return (
+            "screening only nominates candidates; the answering stage has not reached its first look "
+            "(`--resume` continues it)"
+        )
+    if cause is Cause.MORE_SEEDS and verdict.look is not None:
+        look = verdict.look
+        return (
+            f"after {count_seeds(look.seeds)} (look {look.number} of {look.looks}) the answering stage "
+            f"continues: {look.reason}. So far {_reason(verdict, verdict.by_intervals.cause)}"
+        )
+    counts = count_words(_open_counts(verdict.context))
+    why = (
+        f"{counts} trials. Early stopping nominates candidates and never answers, because a stopped setting "
+        "could have ended best"
+        if cause is Cause.STOPPED
+        else f"{counts} trials: this is an interim view"
+    )
+    inner = start_sentence(_reason(verdict, verdict.by_intervals.cause).rstrip("."))
+    return f"{why}. {inner} (completed trials alone: “{verdict.by_intervals.label}”)"
+
+
+def _open_counts(context: Context) -> dict[str, int]:
+    statuses = ("stopped", "unfinished")
+    return {status: int((context.trials["status"] == status).sum()) for status in statuses}
+
+
+def _reason(verdict: Verdict, cause: Cause) -> str:
+    found, context, margin = verdict.contrasts, verdict.context, verdict.margin
     remaining = f"pre-trained ends {ahead(found.remaining)} the best regularized raw model"
     improved = f"regularization gains {with_interval(found.improvement)}"
     above = f"more than the margin of {points(margin)}"
@@ -119,6 +167,10 @@ def _reason(found: Contrasts, context: Context, cause: Cause, margin: float) -> 
             return f"{improved}, but {remaining}: {above}"
         case Cause.NOT_IMPROVED:
             return f"{remaining}: {above}; {improved}"
+        case Cause.GIVEN_UP if verdict.look is not None:
+            look = verdict.look
+            ended = f"The answering stage ended after {count_seeds(look.seeds)}: {look.reason}"
+            return f"{remaining}; {improved}. {ended}"
     return f"{remaining}, and that interval contains the margin of {points(margin)}; {improved}"
 
 

@@ -6,23 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from segstrat.formatting import format_duration, format_value
+from segstrat.formatting import format_duration
 from study.analysis import Answer
-from study.analysis.names import axis_name
-from study.analysis.study import Study
+from study.analysis.notes import reading_notes
 from study.analysis.thesis import comparison, reasons_to_differ
-from study.analysis.verdict import Verdict
-from study.analysis.wording import count_words
+from study.analysis.wording import count_words, verdict_headline
 from study.reporting.figures import Pictures
 from study.reporting.gallery import Gallery
 from study.reporting.plot_cost import cost_table
-
-HEADLINES = {
-    "closes": "Closes the gap",
-    "narrows": "Narrows the gap",
-    "does not close": "Does not close the gap",
-    "undetermined": "Undetermined",
-}
+from study.reporting.provenance import provenance
+from study.reporting.trials_table import trial_cell, trial_columns, trial_rows
 
 
 @dataclass(frozen=True)
@@ -61,7 +54,8 @@ class Page:
     @property
     def headline(self) -> str:
         """The verdict in large letters."""
-        return HEADLINES[self.answer.label]
+        causes = {verdict.cause for verdict in self.answer.primary}
+        return verdict_headline(self.answer.label, causes.pop() if len(causes) == 1 else None)
 
     @property
     def sentence(self) -> str:
@@ -80,9 +74,33 @@ class Page:
         return f"{total} trials: {count_words(self.answer.counts)}" if total else "no trials"
 
     @property
-    def bounded(self) -> list[Verdict]:
-        """Verdicts that stopped trials could change, with the label that ignores them."""
-        return [verdict for verdict in self.answer.primary if verdict.bounds]
+    def claims_shown(self) -> bool:
+        """Whether the thesis's claims are judged; not on data of the user's own."""
+        return bool(self.answer.claims)
+
+    @property
+    def contrast_rows(self) -> list[dict[str, Any]]:
+        """Each contrast with its interval over seeds, and over seeds and images."""
+        words = {
+            "gap": "gap: best pre-trained − reference",
+            "improvement": "gained: best regularized raw − reference",
+            "remaining": "remaining: best pre-trained − best regularized raw",
+        }
+        return [
+            {
+                "context": verdict.context.label,
+                "words": text,
+                "seeds": getattr(verdict.contrasts, name),
+                "images": verdict.with_images.get(name),
+            }
+            for verdict in self.answer.primary
+            for name, text in words.items()
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """How the numbers were made, one sentence each."""
+        return reading_notes(self.answer.study, self.answer.primary)
 
     @property
     def sections(self) -> list[tuple[str, str]]:
@@ -90,7 +108,7 @@ class Page:
         wanted = [
             ("answer", "In detail", bool(self.answer.primary)),
             ("change", "What would change it", bool(self.answer.primary)),
-            ("claims", "Claims", bool(self.answer.primary)),
+            ("claims", "Claims", self.claims_shown),
             ("cells", "Arms and treatments", bool(self.pictures.treatments or self.cells)),
             ("training", "Training", bool(self.pictures.training)),
             ("classes", "Classes", bool(self.pictures.classes)),
@@ -149,16 +167,18 @@ class Page:
     @property
     def trial_columns(self) -> list[dict[str, Any]]:
         """Heads of the table of trials."""
-        return [{"title": title, "numeric": numeric} for title, _, numeric in _columns(self.answer.study)]
+        return [
+            {"title": title, "numeric": numeric} for title, _, numeric in trial_columns(self.answer.study)
+        ]
 
     @property
     def trial_rows(self) -> list[list[dict[str, Any]]]:
         """Cells of the table of trials."""
         study = self.answer.study
-        columns = _columns(study)
+        columns = trial_columns(study)
         return [
-            [_cell(trial.get(key), numeric=numeric, chip=key == "status") for _, key, numeric in columns]
-            for trial in _rows(study)
+            [trial_cell(trial.get(key), numeric=numeric, chip=key == "status") for _, key, numeric in columns]
+            for trial in trial_rows(study)
         ]
 
     @property
@@ -169,36 +189,7 @@ class Page:
     @property
     def provenance(self) -> list[tuple[str, str]]:
         """Where the numbers come from: name and value, unknown ones left out."""
-        manifest = self.answer.study.manifest
-        data, weights = manifest.get("data") or {}, manifest.get("weights") or {}
-        commit = str(manifest.get("commit") or "")
-        if commit and manifest.get("dirty"):
-            commit += " and changes that were not committed"
-        images = ""
-        if "train_images" in data:
-            images = f", {data['train_images']} training and {data.get('val_images')} validation images"
-        scheduler = manifest.get("scheduler") or {}
-        rungs = ", ".join(f"{share:g}" for share in scheduler.get("rung_fractions", []))
-        halving = (
-            f"successive halving within each arm: factor {scheduler.get('reduction_factor')}, rungs at "
-            f"{rungs} of each trial's budget"
-        )
-        known = {
-            "command": manifest.get("command"),
-            "created": manifest.get("created"),
-            "commit": commit,
-            "data": f"{data['name']}{images}" if "name" in data else "",
-            "data digest": data.get("digest"),
-            "weights": str(weights.get("source") or "").rpartition("/")[2],
-            "weights digest": weights.get("digest"),
-            "seeds": ", ".join(str(seed) for seed in manifest.get("seeds") or []),
-            "scheduler": halving if scheduler.get("name") == "asha" else scheduler.get("name"),
-            "budget": f"{manifest['budget']:g} of the space's epochs" if "budget" in manifest else "",
-            "hardware": _words(manifest.get("hardware")),
-            "versions": _words(manifest.get("versions")),
-            "confirms": _parent(manifest.get("parent")),
-        }
-        return [(name, str(value)) for name, value in known.items() if value]
+        return provenance(self.answer.study.manifest)
 
 
 def _others(row: Mapping[Any, Any]) -> str:
@@ -211,67 +202,3 @@ def _others(row: Mapping[Any, Any]) -> str:
                 text += f" (cell mean within {row['bound_low']:.3f}–{row['bound_high']:.3f})"
             words.append(text)
     return ", ".join(words)
-
-
-def _columns(study: Study) -> list[tuple[str, str, bool]]:
-    """Title, key and whether it is a number, of each column of the table of trials."""
-    varied = [axis for role in ("nuisance", "treatment") for axis in study.axes(role)]
-    columns = [("trial", "trial_id", False), ("arm", "arm", False)]
-    columns += [(axis_name(axis), axis, True) for axis in varied]
-    columns += [("seed", "seed", True), ("status", "status", False), ("epochs", "epochs", True)]
-    for task in study.tasks:
-        word = f"{task} " if len(study.tasks) > 1 else ""
-        columns += [
-            (f"{word}val mIoU", f"final {task}", True),
-            (f"{word}last shown", f"shown {task}", True),
-            (f"{word}best epoch", f"{task}_val_miou", True),
-            (f"{word}train mIoU", study.column(task, "train", "miou"), True),
-        ]
-    columns += [("minutes", "minutes", True)]
-    if study.trials["error"].map(lambda text: isinstance(text, str) and text != "").any():
-        columns.append(("message", "error", False))
-    return columns
-
-
-def _rows(study: Study) -> list[dict[str, Any]]:
-    trials = study.trials.sort_values(["arm", *study.axes("treatment"), "seed"])
-    rows = []
-    for trial in trials.to_dict("records"):
-        row: dict[str, Any] = {str(key): value for key, value in trial.items()}
-        done = row["status"] == "completed"
-        for task in study.tasks:
-            value = row[study.column(task, "val", "miou")]
-            row[f"final {task}"], row[f"shown {task}"] = (value, None) if done else (None, value)
-        row["epochs"] = f"{row['epochs_run']}/{row['epochs_budget']}"
-        seconds = row.get("seconds")
-        row["minutes"] = None if seconds is None or pd.isna(seconds) else seconds / 60
-        rows.append(row)
-    return rows
-
-
-def _cell(value: Any, *, numeric: bool, chip: bool) -> dict[str, Any]:
-    if value is None or (not isinstance(value, str) and pd.isna(value)):
-        return {"text": "", "value": "", "numeric": numeric, "chip": False}
-    if isinstance(value, float) and numeric:
-        text = format_value(value) if abs(value) < 0.1 or value >= 10 else f"{value:.3f}"
-        return {"text": text, "value": f"{value:.9g}", "numeric": True, "chip": False}
-    if isinstance(value, str) and "/" in value and numeric:
-        return {"text": value, "value": value.partition("/")[0], "numeric": True, "chip": False}
-    return {"text": str(value), "value": None, "numeric": numeric, "chip": chip}
-
-
-def _parent(parent: Mapping[str, Any] | None) -> str:
-    if not parent:
-        return ""
-    return f"the best {parent['top']} cells of each arm of {parent['study']} ({parent['folder']})"
-
-
-def _words(value: Any) -> str:
-    """Nested plain values in a line of words."""
-    if isinstance(value, Mapping):
-        return ", ".join(
-            f"{key} {_words(item)}".strip() for key, item in value.items() if item not in (None, "", [])
-        )
-    if isinstance(value, list):
-        return "; ".join(_words(item) for item in value)
-    return "" if value is None else str(value)

@@ -14,31 +14,24 @@ from study.reporting.style import GREEN, MUTED, ORANGE, PAPER, new_panel
 
 
 def class_table(study: Study, verdict: Verdict) -> pd.DataFrame:
-    """Per-class IoU differences at the last epoch, paired by seed.
+    """Per-class IoU differences at the last epoch, paired by seed, between the settings chosen most often.
 
     Returns:
         one row per class × contrast (`remaining`: best pre-trained − best regularized raw,
         `improvement`: best regularized raw − reference): `label contrast estimate low high n`, in points.
     """
     context, found = verdict.context, verdict.contrasts
+    best_raw = (False, found.best_raw.usual)
     pairs = {
-        "remaining": ((True, found.best_pretrained.setting), (False, found.best_raw.setting)),
-        "improvement": (
-            (False, found.best_raw.setting),
-            (False, dict.fromkeys(found.best_raw.setting, found.reference)),
-        ),
+        "remaining": ((True, found.best_pretrained.usual), best_raw),
+        "improvement": (best_raw, (False, found.reference)),
     }
     scores = _class_scores(study, context)
     names = (study.manifest.get("data") or {}).get("classes", {}).get(context.task)
     rows = []
-    for contrast, ((pre_left, left), (pre_right, right)) in pairs.items():
-        paired = [
-            scores[pre_left, str(left[seed]), seed] - scores[pre_right, str(right[seed]), seed]
-            for seed in left
-            if seed in right
-            and (pre_left, str(left[seed]), seed) in scores
-            and (pre_right, str(right[seed]), seed) in scores
-        ]
+    for contrast, (left, right) in pairs.items():
+        of_left, of_right = scores.get(left, {}), scores.get(right, {})
+        paired = [of_left[seed] - of_right[seed] for seed in of_left if seed in of_right]
         if not paired:
             continue
         for index, values in enumerate(np.stack(paired, axis=1)):
@@ -95,15 +88,15 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
     )
 
 
-def _class_scores(study: Study, context: Context) -> dict[tuple[bool, str, int], np.ndarray]:
-    """IoU of each class at the last epoch of every completed trial, by (pretrained, setting, seed)."""
-    epochs = study.epochs[(study.epochs["task"] == context.task) & (study.epochs["split"] == "val")]
-    if epochs.empty or "iou" not in epochs:
+def _class_scores(study: Study, context: Context) -> dict[tuple[bool, str | None], dict[int, np.ndarray]]:
+    """IoU of each class at the last epoch of every completed trial: (pretrained, setting) -> seed -> (C,)."""
+    if study.epochs.empty:
         return {}
+    epochs = study.epochs[(study.epochs["task"] == context.task) & (study.epochs["split"] == "val")]
     last = epochs.sort_values("epoch").groupby("trial_id")["iou"].last()
-    found = {}
+    found: dict[tuple[bool, str | None], dict[int, np.ndarray]] = {}
     for (_, trial), setting in zip(context.trials.iterrows(), context.settings, strict=True):
         if trial["status"] == "completed" and trial["trial_id"] in last.index:
-            key = (bool(trial["pretrained"]), str(setting), int(trial["seed"]))
-            found[key] = np.asarray(last[trial["trial_id"]], dtype=float)
+            scores = np.asarray(last[trial["trial_id"]], dtype=float)
+            found.setdefault((bool(trial["pretrained"]), str(setting)), {})[int(trial["seed"])] = scores
     return found

@@ -25,7 +25,7 @@ def seed_table(verdict: Verdict) -> pd.DataFrame:
     rows = [(COLUMNS[0], seed, found.reference, value) for seed, value in found.reference_values.items()]
     for column, chosen in zip(COLUMNS[1:], (found.best_raw, found.best_pretrained), strict=True):
         for seed, value in chosen.value.items():
-            rows.append((column, seed, chosen.setting.get(int(str(seed)), ""), value))
+            rows.append((column, seed, chosen.label(int(str(seed))), value))
     return pd.DataFrame(rows, columns=["column", "seed", "setting", "value"]).dropna(ignore_index=True)
 
 

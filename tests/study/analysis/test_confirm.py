@@ -111,7 +111,8 @@ def test_treatments_that_are_not_compared_are_held_at_the_reference(study_writer
     for rates in ((0.0, 0.3), (0.1, 0.3)):
         trials = [
             make_trial(
-                {"pretrained": pretrained, "weight_decay": decay, "dropout": rate, "seed": 0}, 0.3 + rate
+                {"pretrained": pretrained, "weight_decay": decay, "dropout": rate, "seed": 0, "data": "d1"},
+                0.3 + rate,
             )
             for pretrained in (False, True)
             for decay in (0.0, 5e-4)

@@ -5,17 +5,12 @@ import pandas as pd
 import pytest
 
 from study.analysis.cells import cell_table, final_bounds
-from study.analysis.contrasts import (
-    Arm,
-    choose,
-    compare,
-    contrasts,
-    final_values,
-    scores_for_choice,
-)
+from study.analysis.contrasts import Arm, choose, compare, contrasts
 from study.analysis.intervals import mean_interval
+from study.analysis.scores import final_values, trial_scores
+from study.analysis.sensitivity import sensitivity_views
 from study.analysis.study import Study, contexts
-from study.analysis.verdict import judge
+from study.analysis.verdict import decide, judge
 from study.frame import build_frames
 
 ROLES = {"pretrained": "arm", "weight_decay": "treatment"}
@@ -59,8 +54,8 @@ def test_contrasts_by_hand():
     assert found.remaining.estimate == pytest.approx(0.06)
     assert found.closure.estimate == pytest.approx(0.4)
     assert found.reference == "weight decay 0"
-    assert set(found.best_raw.setting.values()) == {"weight decay 1e-4"}
-    assert set(found.best_pretrained.setting.values()) == {"weight decay 0"}
+    assert set(found.best_raw.counts) == {"weight decay 1e-4"}
+    assert set(found.best_pretrained.counts) == {"weight decay 0"}
 
 
 def simulate_arms(raw, pretrained, *, rng, seeds=5, spread=0.006, shared=0.01):
@@ -145,7 +140,7 @@ def test_the_choice_of_a_seed_ignores_that_seed():
     values = pd.DataFrame({"a": [0.9, 0.1, 0.1], "b": [0.2, 0.2, 0.2]}, index=[0, 1, 2])
     chosen = choose(Arm(values, values, None), ["a", "b"])
     # Seed 0 alone likes `a`; judged on seeds 1 and 2 it gets `b`, and they get `a` because of seed 0.
-    assert chosen.setting == {0: "b", 1: "a", 2: "a"}
+    assert chosen.settings == {0: ("b",), 1: ("a",), 2: ("a",)}
     assert list(chosen.value) == [0.2, 0.1, 0.1]
 
 
@@ -159,7 +154,7 @@ def test_a_single_seed_says_that_it_chose_on_itself():
 def test_a_setting_that_misses_a_hard_seed_does_not_win_by_that():
     values = pd.DataFrame({"a": [0.5, 0.5, np.nan, 0.3], "b": [0.51, 0.51, 0.31, 0.31]}, index=range(4))
     chosen = choose(Arm(values, values, None), ["a", "b"])
-    assert set(chosen.setting.values()) == {"b"}
+    assert set(chosen.counts) == {"b"}
 
 
 def stopped_after_half(row):
@@ -186,7 +181,7 @@ def test_stopped_trials_have_bounds_and_no_value():
     assert cell["stopped"] == 3
     assert np.isnan(cell["val_miou"]) or cell["val_miou"] is None
     assert cell["bound_high"] == pytest.approx(0.27)
-    assert set(contrasts(study, context).best_raw.setting.values()) == {"weight decay 1e-4"}
+    assert set(contrasts(study, context).best_raw.counts) == {"weight decay 1e-4"}
 
 
 def test_a_diverged_trial_counts_against_its_setting():
@@ -204,11 +199,36 @@ def test_a_diverged_trial_counts_against_its_setting():
         status=diverge,
     )
     context = only_context(study)
-    scores = scores_for_choice(context, final_bounds(study, context))
-    assert scores[study.trials["status"] == "diverged"].tolist() == [0.0]
-    chosen = contrasts(study, context).best_raw.setting
+    study.manifest["data"]["constant_miou"] = {"semseg": {"val": 0.05}}
+    # Intention to treat: it chooses and reports with the score of a constant prediction.
+    assert final_values(study, context)[study.trials["status"] == "diverged"].tolist() == [0.05]
+    assert final_values(study, context, survivors=True).isna().sum() == 1
+    chosen = contrasts(study, context).best_raw
     # Only seed 0 does not see the divergence.
-    assert chosen == {0: "weight decay 5e-4", 1: "weight decay 1e-4", 2: "weight decay 1e-4"}
+    assert chosen.settings == {
+        0: ("weight decay 5e-4",),
+        1: ("weight decay 1e-4",),
+        2: ("weight decay 1e-4",),
+    }
+    assert chosen.value[0] == 0.05
+
+
+def test_a_setting_that_diverges_on_half_of_the_seeds_does_not_close_the_gap():
+    """The surviving three of six seeds alone would say "closes"."""
+
+    def diverge(row):
+        broken = not row["pretrained"] and row["weight_decay"] == 5e-4 and row["seed"] % 2 == 0
+        return {"status": "diverged", "last_semseg_val_miou": np.nan} if broken else {}
+
+    study = simulate(
+        [0.25, 0.26, 0.40], [0.40, 0.39, 0.38], spread=0.002, shared=0, seeds=6,
+        rng=np.random.default_rng(0), status=diverge,
+    )  # fmt: skip
+    context = only_context(study)
+    survivors = contrasts(study, context, final_values(study, context, survivors=True))
+    assert judge(survivors).label == "closes"
+    assert judge(contrasts(study, context)).label != "closes"
+    assert "survivors" in [view.name for view in sensitivity_views(study, decide(study, context))]
 
 
 def test_contexts_split_by_backbone_and_nuisance():
@@ -238,3 +258,55 @@ def test_multi_task_training_is_a_setting(study_writer, make_trial):
         assert context.reference == {"tasks": task}
         found = contrasts(study, context)
         assert found.improvement.estimate == pytest.approx(0.35 - single)
+
+
+def with_image_noise(raw, pretrained, *, rng, seeds=5, image_sd=0.007, **noise) -> Study:
+    """The same grid; each cell is better on one half of the images than on the other by a fixed amount.
+
+    The true mean of a cell is over all images that there could be, so both halves carry an error that no seed
+    removes.
+    """
+    study = simulate(raw, pretrained, seeds=seeds, rng=rng, **noise)
+    errors = {}
+    for half in ("a", "b"):
+        keys = list(zip(study.trials["pretrained"], study.trials["weight_decay"], strict=True))
+        for key in dict.fromkeys(keys):
+            errors[half, key] = rng.normal(0, image_sd)
+        shift = [errors[half, key] for key in keys]
+        study.trials[f"last_semseg_val_miou_{half}"] = study.trials["last_semseg_val_miou"] + shift
+    halves = study.trials[["last_semseg_val_miou_a", "last_semseg_val_miou_b"]]
+    study.trials["last_semseg_val_miou"] = halves.mean(axis=1)
+    return study
+
+
+def test_images_that_choose_are_not_the_images_that_report():
+    """Six tied settings: what gains on the images that chose does not gain on the others."""
+    rng = np.random.default_rng(2)
+    same, halves = [], []
+    for _ in range(60):
+        study = with_image_noise([0.25] * 6, [0.3] * 6, rng=rng, spread=0.004)
+        context = only_context(study)
+        assert trial_scores(study, context).images == "halves of the validation images"
+        halves.append(contrasts(study, context).improvement.estimate)
+        same.append(contrasts(study, context, final_values(study, context)).improvement.estimate)
+    assert np.mean(same) > 0.003
+    assert abs(np.mean(halves)) < 0.0025
+
+
+def test_a_test_split_reports_and_validation_chooses():
+    study = simulate([0.25, 0.30, 0.28], [0.4] * 3, spread=0, shared=0, seeds=3, rng=np.random.default_rng(0))
+    # On test images the setting that validation prefers is worse.
+    test = study.trials["last_semseg_val_miou"].where(study.trials["weight_decay"] != 1e-4, 0.27)
+    study.trials["last_semseg_test_miou"] = test
+    context = only_context(study)
+    assert trial_scores(study, context).images == "test images"
+    found = contrasts(study, context)
+    assert set(found.best_raw.counts) == {"weight decay 1e-4"}
+    assert found.improvement.estimate == pytest.approx(0.02)
+
+
+def test_a_missing_test_score_falls_back_to_validation():
+    study = simulate([0.25, 0.30], [0.4] * 2, seeds=3, rng=np.random.default_rng(0))
+    study.trials["last_semseg_test_miou"] = study.trials["last_semseg_val_miou"]
+    study.trials.loc[0, "last_semseg_test_miou"] = np.nan
+    assert trial_scores(study, only_context(study)).images == "the images that chose"

@@ -7,7 +7,7 @@ from study.analysis.contrasts import Arm, Chosen, Contrasts
 from study.analysis.intervals import Interval
 from study.analysis.phrases import ahead, points, with_interval
 from study.analysis.study import Context
-from study.analysis.verdict import MARGIN, Verdict, decisive_contrasts, judge
+from study.analysis.verdict import MARGIN, Cause, Learning, Verdict, decisive_contrasts, judge
 from study.analysis.wording import reason
 
 
@@ -22,7 +22,7 @@ NOTHING = Interval(None, None, None, 0, "no value")
 def found(gap, improvement, remaining, seeds=(0,)):
     values = pd.DataFrame({"weight decay 0": 0.25, "weight decay 5e-4": 0.3}, index=list(seeds))
     arm = Arm(values, values, "weight decay 0")
-    chosen = Chosen({0: "weight decay 5e-4"}, pd.Series([0.3]), same_seed=False)
+    chosen = Chosen({0: ("weight decay 5e-4",)}, pd.Series([0.3]), same_seed=False, candidates=1)
     return Contrasts(
         gap=gap, improvement=improvement, remaining=remaining, closure=NOTHING,
         raw=arm, pretrained=arm, best_raw=chosen, best_pretrained=chosen,
@@ -37,7 +37,10 @@ CONTEXT = Context("semseg", {}, {"weight_decay": 0.0}, pd.DataFrame({"pretrained
 
 def reason_of(contrasts, margin=MARGIN):
     judgement = judge(contrasts, margin)
-    verdict = Verdict(CONTEXT, contrasts, margin, judgement.label, judgement.cause, judgement, {}, {})
+    verdict = Verdict(
+        CONTEXT, contrasts, margin, judgement.label, judgement.cause, judgement,
+        Learning(None, None, None), "the images that chose",
+    )  # fmt: skip
     return judgement.label, reason(verdict)
 
 
@@ -90,7 +93,7 @@ def test_a_single_seed_says_so_without_an_interval():
 def test_missing_parts_are_named():
     nothing = found(NOTHING, NOTHING, NOTHING)
     empty = Arm(pd.DataFrame(), pd.DataFrame(), None)
-    nobody = Chosen({}, pd.Series(dtype=float), same_seed=False)
+    nobody = Chosen({}, pd.Series(dtype=float), same_seed=False, candidates=0)
     _, text = reason_of(dataclasses.replace(nothing, raw=empty, best_raw=nobody))
     assert text == "The study has no raw trial."
 
@@ -116,3 +119,18 @@ def test_decisive_contrasts_ask_for_seeds_only_where_unsettled():
     # Mean .02 and spread .01 of three seeds against a threshold of .01: 7 seeds by Student's t.
     assert by_name["remaining"].seeds == 7
     assert not by_name["improvement"].settled
+
+
+@pytest.mark.parametrize(
+    ("floor", "raw", "pretrained", "cause"),
+    [
+        (0.104, 0.104, 0.272, Cause.RAW_NOT_LEARNED),
+        (0.104, 0.112, 0.272, Cause.RAW_NOT_LEARNED),
+        (0.104, 0.2, 0.11, Cause.PRETRAINED_NOT_LEARNED),
+        (0.104, 0.12, 0.272, None),
+        (None, 0.104, 0.272, None),
+        (0.104, None, None, None),
+    ],
+)
+def test_an_arm_must_beat_the_constant_prediction_by_the_margin(floor, raw, pretrained, cause):
+    assert Learning(floor, raw, pretrained).cause(0.01) == cause

@@ -89,11 +89,29 @@ def test_the_page_opens_with_the_verdict_and_fetches_nothing(study):
         "What would change this answer",
         "Hypothesis and claims",
         "Provenance",
-        "Comparison with the thesis",
     ):
         assert heading in text
     assert len(text) < 1_000_000
     assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.parametrize(
+    ("data", "compared", "claims"),
+    [("d1", True, True), ("figures", False, True), ("folder", False, False)],
+)
+def test_the_thesis_is_compared_on_its_own_data_only(study_writer, make_trial, data, compared, claims):
+    trials = [entry | {"axes": entry["axes"] | {"data": data}} for entry in grid(make_trial)]
+    own = {"title": "My cats"} if data == "folder" else {}
+    folder = study_writer(trials, data={"name": data, **own})
+    write_frames(folder)
+    sentence = write_report(folder, files=False)
+    text = (folder / "report.html").read_text()
+    assert ("Comparison with the thesis" in text) is compared
+    assert ("claim of the thesis" in text) is claims
+    assert ("W. Dai" in text) is claims
+    if data == "folder":
+        assert sentence.startswith("On My cats, ")
+        assert not re.search(r"\bfolder\b", text.partition("</article>")[0])
 
 
 def test_verdict_and_figures_are_written_next_to_the_page(study):

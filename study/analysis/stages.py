@@ -1,0 +1,186 @@
+"""The two stages of a study: screening nominates candidates, and only the answering stage is judged.
+
+The driver and the report call the same functions on the same frames, so that both make the same decisions.
+`manifest["answering"]` holds the `AnsweringDesign` and marks a study of two stages.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pandas as pd
+
+from study.analysis.contrasts import Arm, Chosen, Contrasts
+from study.analysis.design import AnsweringDesign
+from study.analysis.names import setting_label
+from study.analysis.nominate import Nomination, nominate
+from study.analysis.scores import Images, trial_scores
+from study.analysis.sequential import Look, Roles, replay
+from study.analysis.study import Context, Study
+
+SCREENING, ANSWERING = "screening", "answering"
+ARMS = {False: "raw", True: "pre-trained"}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The answering stage of one context so far.
+
+    Args:
+        context: with the answering trials only.
+        roles: reference and candidates as nominated.
+        values: seeds × cells, the scores that are reported.
+        images: on which images they are computed.
+        looks: all looks that the complete seeds allow.
+    """
+
+    context: Context
+    design: AnsweringDesign
+    roles: Roles
+    values: pd.DataFrame
+    images: Images
+    looks: tuple[Look, ...]
+
+    @property
+    def last_look(self) -> Look | None:
+        """The newest look; None before the first one."""
+        return self.looks[-1] if self.looks else None
+
+
+def answering_design(study: Study) -> AnsweringDesign | None:
+    """How the answering stage was planned; None for a study of one stage."""
+    design: Mapping[str, Any] | None = study.manifest.get("answering")
+    return AnsweringDesign.from_dict(design) if design else None
+
+
+def in_stage(context: Context, stage: str) -> Context:
+    """The context without the trials of other stages."""
+    return replace(context, trials=context.trials[context.trials["stage"] == stage])
+
+
+def cell_label(pretrained: bool, setting: str) -> str:
+    """A cell of a context in words: `raw: weight decay 0`."""
+    return f"{ARMS[pretrained]}: {setting}"
+
+
+def cells_of(context: Context) -> pd.Series:
+    """The cell of each trial, indexed like the context's trials."""
+    pairs = zip(context.pretrained, context.settings, strict=True)
+    return pd.Series([cell_label(bool(pre), setting) for pre, setting in pairs], index=context.trials.index)
+
+
+def nominate_candidates(study: Study, context: Context, design: AnsweringDesign) -> Nomination:
+    """The candidates of a context.
+
+    With scores on two halves of the validation images, the first half nominates; the second one is left to
+    be reported.
+
+    Args:
+        context: with the screening trials only.
+
+    Raises:
+        UserError: if the context has no reference, or an arm has no cell with a score.
+    """
+    task = context.task
+    pairs = trial_scores(study, context)
+    shown = context.trials[study.column(task, "val", "miou")].astype(float)
+    if pairs.images == "halves of the validation images":
+        shown = pairs.pairs[0].choosing.where(context.completed, shown)
+    table = pd.DataFrame(
+        {
+            "cell": cells_of(context),
+            "pretrained": context.pretrained,
+            "seed": context.trials["seed"].astype(int),
+            "status": context.trials["status"].astype(str),
+            "value": shown,
+            "reached": context.trials["epochs_run"] / context.trials["epochs_budget"],
+        }
+    )
+    order = context.trials.sort_values(["pretrained", *context.strategies, "seed"]).index
+    return nominate(table.loc[order], reference_cell(context), design)
+
+
+def reference_cell(context: Context) -> str:
+    """The cell of the reference."""
+    return cell_label(False, setting_label(context.reference))
+
+
+def answering_stage(study: Study, context: Context, design: AnsweringDesign) -> Stage | None:
+    """The answering stage of a context; None before it has a trial.
+
+    Args:
+        context: with the trials of both stages; the cells of the answering stage are the candidates.
+    """
+    roles = _roles(study, context, design)
+    if roles is None:
+        return None
+    context = in_stage(context, ANSWERING)
+    scores = trial_scores(study, context)
+    # Nominated on the first half of the images: the second half is reported.
+    reported = scores.pairs[0].reported
+    values = pd.DataFrame(
+        {"seed": context.trials["seed"].astype(int), "cell": cells_of(context), "value": reported}
+    ).pivot(index="seed", columns="cell", values="value")
+    values = values.reindex(columns=[roles.reference, *roles.raw, *roles.pretrained])
+    return Stage(context, design, roles, values, scores.images, tuple(replay(values, roles, design)))
+
+
+def stage_contrasts(stage: Stage, look: Look) -> Contrasts:
+    """The contrasts of a look, with its repeated confidence intervals, between the leading candidates."""
+    seeds = stage.values.dropna(subset=list(look.leaders.values())).index[: look.seeds]
+    values = stage.values.loc[seeds]
+    roles = stage.roles
+    best_raw = _leader(values, look.leaders["raw"], len(roles.raw))
+    best_pretrained = _leader(values, look.leaders["pretrained"], len(roles.pretrained))
+    reference, raw, pretrained = values[roles.reference], best_raw.value, best_pretrained.value
+    return Contrasts(
+        raw=_arm(values, (roles.reference, *roles.raw), _setting(roles.reference)),
+        pretrained=_arm(values, roles.pretrained, None),
+        best_raw=best_raw,
+        best_pretrained=best_pretrained,
+        gap=look.gap,
+        improvement=look.improvement,
+        remaining=look.remaining,
+        closure=look.closure,
+        differences={
+            "gap": pretrained - reference,
+            "improvement": raw - reference,
+            "remaining": pretrained - raw,
+        },
+        variance_factors=dict.fromkeys(("gap", "improvement", "remaining"), 1.0),
+    )
+
+
+def _setting(cell: str) -> str:
+    """The setting of a cell's label."""
+    return cell.partition(": ")[2]
+
+
+def _arm(values: pd.DataFrame, cells: tuple[str, ...], reference: str | None) -> Arm:
+    table = values[list(cells)].set_axis([_setting(cell) for cell in cells], axis=1)
+    return Arm(table, table, reference)
+
+
+def _leader(values: pd.DataFrame, cell: str, candidates: int) -> Chosen:
+    """The leading candidate of an arm, the same for every seed."""
+    settings = {int(seed): (_setting(cell),) for seed in values.index}
+    return Chosen(settings, values[cell], same_seed=False, candidates=candidates)
+
+
+def _roles(study: Study, context: Context, design: AnsweringDesign) -> Roles | None:
+    """The roles of the cells that the answering stage trains, in the order of their nomination."""
+    cells = list(dict.fromkeys(cells_of(in_stage(context, ANSWERING))))
+    reference = reference_cell(context)
+    if reference not in cells:
+        return None
+    order = cells
+    screening = in_stage(context, SCREENING)
+    if len(screening.trials):
+        nominated = nominate_candidates(study, screening, design).roles
+        order = [*nominated.raw, *nominated.pretrained, *cells]
+    ranked = [cell for cell in dict.fromkeys(order) if cell in cells and cell != reference]
+    return Roles(
+        reference=reference,
+        raw=tuple(cell for cell in ranked if cell.startswith("raw: ")),
+        pretrained=tuple(cell for cell in ranked if cell.startswith("pre-trained: ")),
+    )
