@@ -22,12 +22,18 @@ from study.on_ray.runtime import prepare_environment
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code."""
+    flags = None
     try:
         flags = parse(arguments)
         prepare_environment(joining=flags.address is not None, verbose=flags.verbose)
         return dispatch(flags)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if flags is not None and flags.verbose:
+            raise
+        print(f"error: {error}; --verbose shows where", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; continue the study with --resume", file=sys.stderr)

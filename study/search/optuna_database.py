@@ -1,9 +1,12 @@
 """`optuna.db` in the study's folder, for Optuna's own tools: one Optuna study per arm."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import optuna
+from sqlalchemy.exc import SQLAlchemyError
 
+from segstrat.json_files import say_once
 from segstrat.store import Store
 from study.planning.space import Space
 from study.search.optuna import TRIAL_ID, as_optuna_trial, by_sampler, sampler_name, was_drawn
@@ -22,21 +25,33 @@ class OptunaDatabase:
     def __init__(self, folder: Store, space: Space, history: Sequence[TrialState]) -> None:
         self._space = space
         folder.local_path.mkdir(parents=True, exist_ok=True)
-        storage = optuna.storages.RDBStorage(f"sqlite:///{folder.local_path / DATABASE}")
+        path = folder.local_path / DATABASE
+        samplers = by_sampler(space, history)
+        try:
+            self._open(path, samplers)
+        except (SQLAlchemyError, RuntimeError, ValueError) as error:
+            aside = path.with_suffix(".damaged.db")
+            path.replace(aside)
+            reason = str(error).partition("\n")[0]
+            say_once(f"{path} cannot be read ({reason}); written anew, the old one is {aside.name}")
+            self._open(path, samplers)
+        for state in history:
+            if state.final:
+                self.add(state)
+
+    def _open(self, path: Path, samplers: Iterable[str]) -> None:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{path}")
         self._studies = {
             name: optuna.create_study(
                 study_name=name, storage=storage, direction="maximize", load_if_exists=True
             )
-            for name in by_sampler(space, history)
+            for name in samplers
         }
         self._known = {
             (name, trial.user_attrs.get(TRIAL_ID), trial.state)
             for name, study in self._studies.items()
             for trial in study.get_trials(deepcopy=False)
         }
-        for state in history:
-            if state.final:
-                self.add(state)
 
     def add(self, state: TrialState) -> None:
         """Adds a finished trial; the unregularized point is outside the searched box and left out."""

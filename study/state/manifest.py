@@ -19,6 +19,8 @@ from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
+# Without these a study can be neither shown nor resumed.
+NEEDED = ("study", "question", "options", "data", "scheduler", "metric", "trials")
 # What a resumed study must share with its beginning, in words for the message.
 FIXED = {
     "space_source": "the space's file",
@@ -87,6 +89,8 @@ def read_study_manifest(study: Store) -> dict[str, Any]:
         raise UserError(
             f"{study.uri} was written with schema {manifest.get('schema')!r}; this version reads {SCHEMA}"
         )
+    if missing := [name for name in NEEDED if name not in manifest]:
+        raise UserError(f"{study.uri}/{MANIFEST} lacks {', '.join(missing)}; restore it from a copy")
     return manifest
 
 

@@ -103,6 +103,7 @@ def write_study(
         "roles": ROLES if roles is None else roles, "metric": "semseg_val_miou",
         "scheduler": {"name": "none"}, "budget": 1.0, "weights": {"source": "", "digest": ""},
         "parent": None, "trials": planned,
+        "options": {"space": "wd_grid", "data": "figures"},
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text(json.dumps(content | manifest))

@@ -186,6 +186,32 @@ def test_a_failed_trial_that_succeeds_later_is_complete_too(space, tmp_path):
     assert sorted(states) == ["COMPLETE", "FAIL"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("no database " * 1000),
+        lambda path: path.unlink(),
+    ],
+    ids=["truncated", "empty", "text", "missing"],
+)
+def test_a_damaged_database_is_written_anew(space, tmp_path, damage):
+    whole = Study(space, tmp_path).run(stop_after=12)
+    for state in whole.states.in_order():
+        if state.final:
+            write_records(whole.states.folder(state.trial), FACTS, list(state.record.all_reports))
+    counts = trials_in(tmp_path)
+    damage(tmp_path / DATABASE)
+    Study(space, tmp_path, known=whole.trials)
+    assert trials_in(tmp_path) == counts
+
+
+def trials_in(folder) -> dict[str, int]:
+    studies = optuna.get_all_study_summaries(f"sqlite:///{folder / DATABASE}")
+    return {study.study_name: study.n_trials for study in studies}
+
+
 def test_whole_numbers_are_proposed_within_their_bounds(space, tmp_path):
     axes = {
         "batch_size": Distribution(low=2, high=9, integer=True),

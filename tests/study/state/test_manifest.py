@@ -8,6 +8,9 @@ from study.state.manifest import changes, describe_code, read_study_manifest, re
 
 BEGUN = {
     "schema": 1,
+    "study": "wd_grid-d1",
+    "question": "Does weight decay close the gap?",
+    "metric": "semseg_val_miou",
     "commit": "0123456789abcdef",
     "space_source": "SPACE = {}",
     "code": "c0de",
@@ -56,7 +59,7 @@ def test_what_does_not_matter_is_no_change():
     refuse_changes(Store("results/x"), BEGUN, dict(BEGUN))
 
 
-def test_a_missing_torn_or_foreign_manifest_is_one_sentence(tmp_path):
+def test_a_missing_truncated_or_foreign_manifest_is_one_sentence(tmp_path):
     study = Store(tmp_path)
     with pytest.raises(UserError, match="contains no study"):
         read_study_manifest(study)
@@ -66,6 +69,10 @@ def test_a_missing_torn_or_foreign_manifest_is_one_sentence(tmp_path):
     write_manifest(study, BEGUN | {"schema": 99})
     with pytest.raises(UserError, match="schema 99"):
         read_study_manifest(study)
+    for name in ("options", "trials", "scheduler"):
+        write_manifest(study, {key: value for key, value in BEGUN.items() if key != name})
+        with pytest.raises(UserError, match=f"lacks {name}"):
+            read_study_manifest(study)
     write_manifest(study, BEGUN)
     assert read_study_manifest(study) == BEGUN
 

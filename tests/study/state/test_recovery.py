@@ -5,11 +5,13 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from segstrat.checkpoint import save_checkpoint
 from segstrat.config import TrialConfig
+from segstrat.image_counts import ImageCounts, write_counts
 from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
 from segstrat.store import Store
 from segstrat.trial_record import read_record, write_outcome
@@ -127,6 +129,30 @@ def test_without_any_checkpoint_the_trial_is_trained_again(finished, damage):
     assert not record.final
     assert record.all_reports == ()
     assert finished.names() == []
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_lost_pixel_counts_are_made_again_by_a_worker(finished, damage):
+    write_records(finished, dataclasses.replace(FACTS, constant_miou={"semseg": {"val": 0.1}}), reports())
+    counts = np.ones((2, 3), np.int64)
+    write_counts(finished, {("semseg", "val"): ImageCounts(("a", "b"), counts, counts, counts)})
+    assert recover_record(finished)[1] == ""
+    DAMAGE[damage](finished.local_path / "counts.npz")
+    record, note = recover_record(finished)
+    assert "counted again" in note
+    assert not record.final
+    assert not record.training_ended, "a worker takes it"
+    assert [name for name in finished.names() if name.endswith(".pt")], "and continues after a checkpoint"
+
+
+def test_lost_pixel_counts_without_a_checkpoint_cost_no_training(finished):
+    (finished.local_path / "counts.npz").write_bytes(b"")
+    for name in finished.names():
+        if "checkpoint" in name:
+            finished.delete(name)
+    record, note = recover_record(finished)
+    assert "stays empty" in note
+    assert record.status == "completed"
 
 
 def test_records_that_stop_short_of_the_outcome_are_not_completed(finished):
