@@ -1,1 +1,1 @@
-"""The study: the Ray side, and the analysis of what it leaves behind."""
+"""The study: running trials with Ray, and the analysis of their results."""

@@ -101,7 +101,7 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError("--top says how many cells --confirm trains again; give --confirm DIR with it")
     if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
-            "--storage: the address holds keys, which would end up in logs and manifests; put them into "
+            "--storage: the address contains keys, which would end up in logs and manifests; put them into "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY on every node"
         )
     if flags.accept_changes and not flags.resume:

@@ -4,9 +4,9 @@
     uv run python study/predict.py --trial results/<study>/<trial_id> --split test --out DIR
     uv run python study/predict.py --gallery results/<study>
 
-The maps of `semseg` are index PNGs with VOC's palette in results/VOC2012/Segmentation/comp6_test_cls/, as
-the VOC 2012 evaluation server wants them (comp5 for models that saw VOC's own images only); other tasks get
-a folder of their name, and overlays/ has pictures to look at.
+The maps of `semseg` are index PNGs with VOC's palette in results/VOC2012/Segmentation/comp6_test_cls/, in
+the format of the VOC 2012 evaluation server (comp5 for models trained on VOC's own images only). Other tasks
+have a folder of their name, and overlays/ has images to look at.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
         console.print(f"gallery of {', '.join(tasks)} written")
         return
     if not options.out or bool(options.images) == bool(options.split):
-        raise UserError("--trial goes with --out and with one of --images DIR and --split NAME")
+        raise UserError("--trial needs --out and one of --images DIR and --split NAME")
     trial = load_trial(trial_store(options.trial), device, options.checkpoint)
     if options.images:
         paths = folder_images(Path(options.images))
@@ -74,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument("--gallery", metavar="DIR", help="results/<study>: write the gallery of its report")
     parser.add_argument("--images", metavar="DIR", help="folder of images of any size")
     parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the trial's own data")
-    parser.add_argument("--out", metavar="DIR", help="where the maps go")
+    parser.add_argument("--out", metavar="DIR", help="folder of the label maps")
     parser.add_argument(
         "--checkpoint", metavar="NAME", help="file in the trial's folder (default: the newest)"
     )

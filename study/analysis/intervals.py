@@ -132,7 +132,7 @@ def seeds_needed(
 ) -> int | None:
     """How many seeds would put the interval of the mean on one side of a threshold.
 
-    Assumes that mean and spread stay as they are; None where fewer than `MIN_SEEDS` values tell no spread,
+    Assumes that mean and spread stay as they are; None where fewer than `MIN_SEEDS` values show no spread,
     or where more than `most` would be needed.
     """
     x = np.asarray(values, dtype=float)

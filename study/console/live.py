@@ -17,7 +17,7 @@ PLAIN_SECONDS = 30.0
 
 
 class StudyConsole:
-    """Shows a study's states as they change; call `tick` as often as you like.
+    """Shows a study's states as they change; call `tick` as often as needed.
 
     Args:
         concurrent: trials that run at the same time.
@@ -45,7 +45,7 @@ class StudyConsole:
             self._live.stop()
 
     def tick(self) -> None:
-        """Redraws the table, or prints what has ended and now and then how far the study is."""
+        """Redraws the table, or prints the trials that have ended and, from time to time, the progress."""
         now = time.monotonic()
         if self._live is not None:
             if now - self._last_shown >= LIVE_SECONDS:
@@ -63,7 +63,7 @@ class StudyConsole:
             self._console.print(Text(self.summary()))
 
     def summary(self) -> str:
-        """How far the study is and how much longer it will take."""
+        """Progress and estimate of the time left."""
         states = self._states.in_order()
         elapsed = format_duration(time.monotonic() - self._started)
         more = self._search.remaining(states)

@@ -29,12 +29,12 @@ def varied_axes(trials: Sequence[PlannedTrial]) -> list[str]:
 
 
 def new_table() -> Table:
-    """An empty table in the console's one style, narrow enough for 80 columns."""
+    """An empty table in the console's style, narrow enough for 80 columns."""
     return Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1))
 
 
 def trials_table(states: Sequence[TrialState], metric: str, *, limit: int | None = None) -> Table:
-    """One row per trial, running ones first; at most `limit` rows, and a last one that counts the rest.
+    """One row per trial, running ones first; at most `limit` rows and a last one that counts the others.
 
     `wait` is the share of the last epoch's training time that was spent waiting for input.
     """

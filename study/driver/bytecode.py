@@ -1,4 +1,4 @@
-"""A place for compiled modules where the environment forbids them beside their sources."""
+"""A folder for compiled modules where the environment forbids them next to their sources."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ def keep_bytecode(folder: Path) -> None:
     """Lets this process, and those that it starts, keep compiled modules under `folder`.
 
     Container images often set PYTHONDONTWRITEBYTECODE; each worker of a study then compiles torch and Ray
-    anew, which takes longer than to import them. Does nothing where Python keeps compiled modules already.
+    again, which takes longer than importing them. Does nothing where Python keeps compiled modules already.
     """
     if not sys.dont_write_bytecode or sys.pycache_prefix:
         return

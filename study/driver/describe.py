@@ -1,4 +1,4 @@
-"""The manifest of a study that is about to run: everything it was asked, and what it runs on."""
+"""The manifest of a study that is about to run: its settings, and what it runs on."""
 
 import os
 import platform
@@ -25,7 +25,7 @@ def describe_study(
     """The manifest.
 
     Raises:
-        UserError: if the study is resumed with other code, data or settings than it was begun with, and
+        UserError: if the study is resumed with other code, data or settings than it was started with, and
             these changes are not accepted.
     """
     settings, space = opened.settings, opened.space

@@ -5,7 +5,7 @@ from types import FrameType, TracebackType
 
 
 class StudyInterruptedError(Exception):
-    """The study is to end now, as a signal asked."""
+    """A signal requests that the study end now."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

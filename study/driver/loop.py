@@ -12,7 +12,7 @@ from study.state.trial_states import TrialState, TrialStates
 
 @dataclass(frozen=True, kw_only=True)
 class Observers:
-    """Who is told what has happened; they change nothing of the study's state.
+    """Functions that are called after each event; they do not change the study's state.
 
     Args:
         proposed: a search's new trial; called before the trial starts, to record it.
@@ -26,7 +26,7 @@ class Observers:
 
 
 class Loop:
-    """Runs the trials that wait, and those that the search proposes."""
+    """Runs the waiting trials, and those that the search proposes."""
 
     def __init__(
         self, states: TrialStates, search: Search, executor: Executor, observers: Observers | None = None

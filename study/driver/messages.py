@@ -26,7 +26,7 @@ FILES = (
 def header_lines(
     opened: OpenedStudy, manifest: Mapping[str, Any], states: TrialStates, share: Share, proposals: int
 ) -> list[str]:
-    """What the study asks, of which data, on which machine.
+    """The study's question, data and machine.
 
     Args:
         proposals: trials that a search will still propose.
@@ -55,7 +55,7 @@ def header_lines(
     lines.append(f"results   {opened.study.uri}")
     if opened.recorded:
         waiting = len(states.waiting())
-        lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} are to run")
+        lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
 
 

@@ -33,9 +33,9 @@ class OpenedStudy:
 
 
 def open_study(flags: Flags) -> OpenedStudy:
-    """Finds a study's folder and settles its settings.
+    """Finds a study's folder and determines its settings.
 
-    A new study takes defaults for what was not given, a resumed one what it was begun with.
+    Where no flag is given, a new study takes defaults and a resumed one the settings it was started with.
 
     Raises:
         UserError: if the name is taken, if there is nothing to resume, for an unknown space, or for storage
@@ -62,7 +62,7 @@ def open_study(flags: Flags) -> OpenedStudy:
 def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     """The trials of a study that are known before it runs.
 
-    A resumed study keeps the trials that a search had proposed, and the cells it was to confirm.
+    A resumed study keeps the trials that a search had proposed, and the cells that it confirms.
 
     Raises:
         UserError: for an unknown protocol, a trial that cannot be built, or seeds that do not fit.
@@ -95,7 +95,7 @@ def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any])
         given = getattr(flags, flag)
         if given is not None and given != begun[flag]:
             raise UserError(
-                f"--{flag} {given}: {study.uri} was begun with {begun[flag] or 'none'}; leave out --{flag}"
+                f"--{flag} {given}: {study.uri} was started with {begun[flag] or 'none'}; leave out --{flag}"
             )
 
 

@@ -9,14 +9,14 @@ from rich.text import Text
 
 from segstrat.store import Store
 
-# Drawing takes seconds of a core that trials could use: at most a tenth of the time goes into it.
+# Drawing takes seconds of a core that trials could use: at most a tenth of the time is spent on it.
 SHARE = 0.1
 
 
 class Refresher:
-    """Rewrites frames and report in a thread of its own whenever asked, as often as it can afford.
+    """Rewrites frames and report in a background thread on request, at a limited rate.
 
-    An error there must not cost the study: it is printed once, and only `finish` raises.
+    An error there must not end the study: it is printed once, and only `finish` raises.
     """
 
     def __init__(self, study: Store, console: Console) -> None:
@@ -29,7 +29,7 @@ class Refresher:
         self._thread.start()
 
     def request(self) -> None:
-        """Asks for new frames soon."""
+        """Requests new frames soon."""
         self._asked.set()
 
     def finish(self, add_gallery: Callable[[], None] = lambda: None) -> str:

@@ -33,7 +33,7 @@ from study.state.trial_states import TrialState, TrialStates
 
 
 class CommonFailureError(Exception):
-    """The first trials all failed alike."""
+    """The first trials all failed with the same error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def run_study(flags: Flags) -> int:
     """Runs or resumes a study and returns the exit code.
 
     Raises:
-        UserError: for everything that can be checked before a trial starts; then nothing has started.
+        UserError: for everything that can be checked before a trial starts; nothing has started then.
         StudyInterruptedError: after SIGINT or SIGTERM; what had finished is on disk.
     """
     console = Console(highlight=False)
@@ -128,7 +128,10 @@ def _run(session: Session, console: Console) -> int:
     except CommonFailureError as failure:
         _finish(refresher, session, console)
         console.print(
-            Text(f"The first trials all failed alike, so the study was ended: {failure}", style="red")
+            Text(
+                f"The first trials all failed with the same error, so the study was ended: {failure}",
+                style="red",
+            )
         )
         console.print(Text(f"Once that is fixed: {resume_command(opened.settings)}"))
         return 1
@@ -141,7 +144,7 @@ def _run(session: Session, console: Console) -> int:
 
 
 def make_search(session: Session) -> tuple[Search, list[Callable[[TrialState], None]]]:
-    """Where the study's further trials come from, and who must hear of finished ones for it."""
+    """The search for further trials, and the observers that it needs."""
     opened = session.opened
     if opened.space.search == "grid" or opened.settings.confirm:
         return FixedPlan(), []

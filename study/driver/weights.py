@@ -1,4 +1,4 @@
-"""The weights of the pre-trained arm: found, or made, before trials start."""
+"""The weights of the pre-trained arm: found or trained before trials start."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ from study.planning.trials import PlannedTrial
 def provide_weights(
     settings: StudySettings, trials: Sequence[PlannedTrial]
 ) -> tuple[list[PlannedTrial], dict[str, str]]:
-    """Gives every pre-trained trial the file of its backbone's weights, made here if necessary.
+    """Gives every pre-trained trial the file of its backbone's weights, trained here if necessary.
 
     Returns:
         the trials, and the source and digest of the weights.

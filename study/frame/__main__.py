@@ -1,4 +1,4 @@
-"""`uv run python -m study.frame results/<study> …` writes the frames anew from the trials' records."""
+"""`uv run python -m study.frame results/<study> …` writes the frames again from the trials' records."""
 
 import sys
 from collections.abc import Sequence

@@ -40,7 +40,7 @@ def load(folder: str | Path | Store) -> Frames:
     trials, epochs = read_frame(store, "trials"), read_frame(store, "epochs")
     if trials is None or epochs is None:
         raise UserError(
-            f"{store.uri} holds no frames (trials.parquet or .csv, epochs.parquet or .csv); "
+            f"{store.uri} contains no frames (trials.parquet or .csv, epochs.parquet or .csv); "
             "give the folder of a study, such as results/wd_grid"
         )
     missing = [name for name in TRIAL_KEYS if name not in trials and name not in ADDED_KEYS]
@@ -54,7 +54,7 @@ def load(folder: str | Path | Store) -> Frames:
     if missing:
         raise OldFrameError(
             f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
-            f"`uv run python -m study.frame {store.uri}` writes them anew from the trials' records"
+            f"`uv run python -m study.frame {store.uri}` writes them again from the trials' records"
         )
     epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
     return trials, epochs
@@ -85,13 +85,13 @@ def read_frame(store: Store, name: str) -> pd.DataFrame | None:
         reason = str(problem).partition("\n")[0]
         raise UserError(
             f"{store.uri}: {name}.parquet and {name}.csv cannot be read ({reason}); "
-            f"`uv run python -m study.frame {store.uri}` writes them anew from the trials' records"
+            f"`uv run python -m study.frame {store.uri}` writes them again from the trials' records"
         )
     return None
 
 
 def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
-    """What was asked: space, data, machine and the planned trials; empty where there is no manifest.
+    """Settings, data, machine and the planned trials; empty where there is no manifest.
 
     Raises:
         UserError: if it cannot be read.
@@ -123,7 +123,7 @@ def write_frames(folder: str | Path | Store) -> Frames:
 def build_frames(folder: str | Path | Store) -> Frames:
     """The frames of everything in the manifest, from the trials' own records.
 
-    A trial of the manifest that left no record yet is in `trials` too, as `unfinished`.
+    A trial of the manifest without a record yet is in `trials` too, as `unfinished`.
 
     Raises:
         UserError: if the folder has no manifest, or one of another schema.

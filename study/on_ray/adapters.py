@@ -41,7 +41,7 @@ class TuneLink(Protocol):
 
 
 class DriverOnly:
-    """Tune pickles what it is given, for a restore that never happens here; these objects stay behind."""
+    """Tune pickles these objects for a restore that never happens here, so their state is left out."""
 
     def __reduce__(self) -> tuple:
         return object, ()
@@ -85,7 +85,7 @@ class QueuedTrials(DriverOnly, Searcher):
 
 
 class EventCallback(DriverOnly, tune.Callback):
-    """Tells the driver what Tune does with the trials' processes.
+    """Reports to the driver what Tune does with the trials' processes.
 
     Args:
         max_retries: failures in a row, without an epoch in between, after which a trial is given up.
@@ -112,7 +112,7 @@ class EventCallback(DriverOnly, tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Counts failures anew after each epoch gained: on spot nodes a long trial may fail often."""
+        """Resets the count of failures after each epoch gained: on spot nodes a long trial may fail often."""
         if result["reports"]:
             trial.max_failures = trial.num_failures + self._max_retries
 
@@ -121,7 +121,7 @@ class EventCallback(DriverOnly, tune.Callback):
         self._link.send(Retried(trial_id_of(trial), reason(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002
-        """The worker failed once too often."""
+        """The worker failed too often."""
         self._link.send(Ended(trial_id_of(trial), reason(trial)))
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002

@@ -32,12 +32,12 @@ def ask(
     """Runs a small function on every node at the same time.
 
     Returns:
-        each node with its answer, in the nodes' order; those that were lost meanwhile are left out.
+        each node with its answer, in the nodes' order; those lost in the meantime are left out.
 
     Raises:
         UserError: if a living node does not answer in time, or the process that was to answer ended there.
     """
-    # A process of its own for each question: one that has used a GPU would keep some of its memory.
+    # A separate process for each question: one that has used a GPU would keep some of its memory.
     task = ray.remote(max_calls=1)(question)
     asked = [
         task.options(
@@ -63,10 +63,10 @@ def ask(
 
 
 def check_shared(study: Store, nodes: Sequence[Node]) -> None:
-    """Makes sure that every node sees the folder of a study that is about to begin.
+    """Makes sure that every node sees the folder of a study that is about to start.
 
     Raises:
-        UserError: if the study lies on a disk that a node has not got.
+        UserError: if the study is on a disk that a node does not have.
     """
     if not study.is_local or len(nodes) < 2:
         return
@@ -89,10 +89,10 @@ def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
 def gpu_footprint(
     nodes: Sequence[Node], trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], precision: str
 ) -> tuple[Footprint | None, list[str]]:
-    """What the study's models take of a GPU: a few steps of each on one GPU node, for `auto`.
+    """What the study's models need of a GPU: a few steps of each on one GPU node, for `auto`.
 
     Returns:
-        the most that any of them takes, None without a GPU; and a line for the user on each.
+        the most that any of them needs, None without a GPU; and a line for the user about each.
     """
     node = next((node for node in nodes if node.gpus), None)
     if node is None:
@@ -128,7 +128,7 @@ def gpu_footprint(
 
 
 def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Footprint:
-    """What a model takes of the GPU that Ray gave to this process."""
+    """What a model needs of the GPU that Ray assigned to this process."""
     from segstrat.gpu_footprint import measure_footprint
 
     try:
@@ -139,7 +139,7 @@ def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: st
 
 
 def sees_file(path: str) -> bool:
-    """Whether a file is there."""
+    """Whether a file exists."""
     return Path(path).exists()
 
 

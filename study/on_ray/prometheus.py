@@ -1,4 +1,4 @@
-"""What a trial's process shows at Ray's Prometheus endpoint; names there begin with `ray_segstrat_`.
+"""Metrics of a trial's process at Ray's Prometheus endpoint; names there begin with `ray_segstrat_`.
 
 Labels are the study, the arm, the trial's id and the task: never more series than the study has trials and
 tasks.

@@ -1,4 +1,4 @@
-"""Starts Ray on this machine or joins a cluster, quietly, and says what there is to run on."""
+"""Starts Ray on this machine or joins a cluster, quietly, and describes its nodes."""
 
 import logging
 import os
@@ -19,7 +19,7 @@ OBJECT_STORE_BYTES = 80 << 20
 WORKER_ENVIRONMENT = {
     # Trials must see relative paths as the user meant them, not from a scratch folder of Tune.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Without GPUs of its own a trial asks for the CPU; Ray need not hide the GPUs and warn about it.
+    # A trial without GPUs asks for the CPU; Ray need not hide the GPUs and warn about it.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 DRIVER_ENVIRONMENT = {
@@ -28,7 +28,7 @@ DRIVER_ENVIRONMENT = {
     # driver's interpreter, and a cluster gets the three source folders below.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # The study has a console, records and TensorBoard files of its own, and handles its own signals.
+    # The study has its own console, records and TensorBoard files, and handles its own signals.
     "RAY_AIR_NEW_OUTPUT": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -41,7 +41,7 @@ LOCAL_ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
 }
 QUIET_ENVIRONMENT = {
-    # Messages of Ray's daemons, such as a long one for each worker that was killed: the table tells it.
+    # Messages of Ray's daemons, such as a long one for each worker that was killed: the table shows it.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
 }
 # On a machine under load an agent may miss Ray's start-up deadline, which cannot be set.
@@ -60,7 +60,7 @@ class Runtime:
 
 
 def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
-    """Sets what Ray reads when it is imported; call before the first `import ray`.
+    """Sets the environment that Ray reads when it is imported; call before the first `import ray`.
 
     Args:
         joining: a running cluster will be joined, so this machine must be reachable.
@@ -73,7 +73,7 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
 
 @contextmanager
 def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Iterator["Runtime"]:
-    """Ray, ready for trials, for the length of the block.
+    """Ray, ready for trials, for the duration of the block.
 
     Without an address Ray is started on this machine and listens on the loopback interface alone. A process
     that has initialized Ray itself keeps its Ray.
@@ -97,7 +97,7 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
         options = _starting(dashboard=dashboard)
     options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
     if not verbose:
-        # Tune calls failed trials an error of its own; they have their rows in the table.
+        # Tune logs failed trials as errors; they have their rows in the table.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
     try:
@@ -148,7 +148,7 @@ def living_nodes() -> list[Node]:
 
 
 def nodes_for_trials(wait_seconds: float) -> list[Node]:
-    """The living nodes, as soon as there is one; a cluster that grows on demand may start without any.
+    """The living nodes, as soon as there is one; a cluster that scales on demand may start without any.
 
     Raises:
         UserError: if there is none after `wait_seconds`.

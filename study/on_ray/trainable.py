@@ -20,7 +20,7 @@ class SegmentationTrial(tune.Trainable):
 
     Its config holds `trial` (`PlannedTrial.to_dict()`) and what `study.driver.session.worker_settings` gives.
     A step is an epoch. Tune's own checkpoints are not used: `segstrat.train.train` continues from its own, in
-    the study's store, whoever calls it again.
+    the study's store, in whichever process.
     """
 
     @classmethod

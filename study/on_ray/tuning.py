@@ -1,6 +1,6 @@
 """Runs trials under Ray Tune, which starts, places, retries and ends their processes.
 
-Tune wants to own the main loop; here the driver does. So Tune runs in a thread of its own and hands over what
+Tune wants to own the main loop; here the driver does. So Tune runs in its own thread and hands over what
 happens as events. After an epoch it waits until the driver has handled the report and called `poll` again:
 a trial that is to stop trains no further epoch.
 """

@@ -1,1 +1,1 @@
-"""From a search space to planned trials: which training runs a study holds. Knows neither torch nor Ray."""
+"""From a search space to planned trials: which training runs a study has. Imports neither torch nor Ray."""

@@ -1,4 +1,4 @@
-"""How many CPUs and GPUs a trial gets on the nodes at hand, and how many trials run at once."""
+"""How many CPUs and GPUs a trial gets on the available nodes, and how many trials run at once."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from segstrat.errors import UserError
 from segstrat.footprint import Footprint
 from study.cli import AUTO
 
-# A trial takes no more cores than this unless told so: on machines with few GPUs the rest stay free.
+# By default a trial takes no more cores than this: on machines with few GPUs the rest stay free.
 MAX_DEFAULT_CPUS = 8
 # What `auto` leaves of a GPU's memory for peaks that a few steps do not show.
 AUTO_MEMORY_SHARE = 0.9
@@ -46,14 +46,14 @@ def share(
     """Divides the nodes among trials.
 
     One GPU per trial by default, none where there are none. `auto` puts several trials on a GPU as long as
-    its memory holds them, each has `AUTO_CPUS` cores, and one more would still find the GPU idle at times.
+    they fit into its memory, each has `AUTO_CPUS` cores, and the GPU would be idle at times without one more.
     Without a GPU a trial takes one core.
 
     Args:
-        footprint: the most that any of the models takes of a GPU, for `auto`; without it none is shared.
+        footprint: the most that any of the models needs of a GPU, for `auto`; without it none is shared.
 
     Raises:
-        UserError: if no node can hold a trial; Ray would wait for ever.
+        UserError: if no node can hold a trial; Ray would wait forever.
     """
     most_gpus = max(node.gpus for node in nodes)
     gpus = _gpus(nodes, gpus_per_trial, footprint)
@@ -98,7 +98,7 @@ def _default_cpus(nodes: Sequence[Node], gpus: float) -> int:
 
 
 def _by_gpus(node: Node, gpus: float) -> int:
-    """Trials that a node's GPUs hold; a fraction is never spread over two GPUs."""
+    """Trials that fit on a node's GPUs; a fraction is never split over two GPUs."""
     if not gpus:
         return node.cpus
     return node.gpus // int(gpus) if gpus >= 1 else node.gpus * int(1 / gpus + 1e-9)

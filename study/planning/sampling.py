@@ -34,7 +34,7 @@ def sampled_points(sampled: Mapping[str, Distribution], samples: int) -> list[di
 def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 0) -> list[dict[str, Any]]:
     """Points of a scrambled Sobol sequence.
 
-    The same points serve every arm and seed, so that a map's cells stay paired.
+    The same points are used for every arm and seed, so that a map's cells stay paired.
     """
     from scipy.stats import qmc
 

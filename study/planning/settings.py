@@ -15,12 +15,12 @@ PLACE = ("name", "storage")
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings:
-    """Everything that decides the trials of a study, and how they compute.
+    """Everything that decides the trials of a study and how they are computed.
 
     Args:
         storage: folder or URI of all studies; `name` is the study's folder in it.
         data_root: as the user gave it; '' for `$SEGSTRAT_DATA`.
-        weights: of the pre-trained arm: `imagenet`, a path, or '' where the project makes them.
+        weights: of the pre-trained arm: `imagenet`, a path, or '' where the project trains them.
         seeds: each cell is trained once per seed.
         budget: factor on every trial's epochs.
         confirm: folder of the study whose best cells are trained again, '' for any other study.
@@ -41,13 +41,13 @@ class StudySettings:
     top: int = CONFIRM_TOP
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as the manifest holds them under `options`."""
+        """Plain values, as stored under `options` in the manifest."""
         values = {name: getattr(self, name) for name in option_names()}
         return values | {"seeds": list(self.seeds), "numerics": self.numerics.numerics()}
 
 
 def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str, Any]) -> StudySettings:
-    """The settings of a study: the flags that were given, else what it was begun with, else defaults.
+    """The settings of a study: the given flags, else the settings it was started with, else defaults.
 
     Args:
         begun: the options in the manifest of a study that is resumed; empty for a new one.
@@ -63,5 +63,5 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
 
 
 def option_names() -> tuple[str, ...]:
-    """Names of the settings that the manifest holds under `options`."""
+    """Names of the settings stored under `options` in the manifest."""
     return tuple(each.name for each in dataclasses.fields(StudySettings) if each.name not in PLACE)

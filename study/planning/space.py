@@ -75,7 +75,7 @@ def load_space(name: str) -> Space:
     """Reads and validates the space `search_spaces/<name>.py`.
 
     Raises:
-        UserError: for an unknown space, or one whose axes or roles are not sound.
+        UserError: for an unknown space, or one whose axes or roles are invalid.
     """
     if name not in space_names():
         raise unknown_name("space", name, space_names())
@@ -95,7 +95,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         if axis not in CONFIG_FIELDS and axis != EPOCHS_FACTOR:
             near = difflib.get_close_matches(axis, CONFIG_FIELDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise UserError(f"space {name}: axis {axis!r} is no TrialConfig field{hint}")
+            raise UserError(f"space {name}: axis {axis!r} is not a TrialConfig field{hint}")
         if isinstance(domain, Mapping) and "grid_search" in domain:
             axes[axis] = list(domain["grid_search"])
         elif hasattr(domain, "sample"):
@@ -119,13 +119,17 @@ def space_from_module(name: str, module: ModuleType) -> Space:
             )
     for axis in module.ROLES:
         if axis not in module.SPACE:
-            raise UserError(f"space {name}: ROLES names {axis!r}, which is no axis of SPACE; remove it")
+            raise UserError(f"space {name}: ROLES names {axis!r}, which is not an axis of SPACE; remove it")
     if getattr(module, "SEARCH", "grid") not in ("grid", "tpe"):
         raise UserError(f"space {name}: SEARCH is {module.SEARCH!r}; expected 'grid' or 'tpe'")
     if getattr(module, "SEARCH", "grid") == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
-        raise UserError(f"space {name}: a search draws every axis that is no arm; give distributions instead")
+        raise UserError(
+            f"space {name}: a search draws every axis that is not an arm; give distributions instead"
+        )
     if sampled and not hasattr(module, "SAMPLES"):
-        raise UserError(f"space {name}: SAMPLES missing; say how many points to draw from the distributions")
+        raise UserError(
+            f"space {name}: SAMPLES missing; state how many points to draw from the distributions"
+        )
     from search_spaces import recipes
 
     return Space(

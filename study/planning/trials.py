@@ -50,7 +50,7 @@ class PlannedTrial:
         return self.context, config.tasks, config.model, config.backbone, self.arm, config.seed
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as the manifest holds them."""
+        """Plain values, as stored in the manifest."""
         axes = {name: list(value) if isinstance(value, tuple) else value for name, value in self.axes.items()}
         return {
             "trial_id": self.trial_id,
@@ -99,7 +99,7 @@ def plan(
         for seed, axes in itertools.product(seeds, settings)
     ]
     _refuse_twins(space, trials)
-    # Early trials are judged against fewer values at a rung; a shuffled order favours no cell.
+    # Early trials are judged against fewer values at a rung; a shuffled order favors no cell.
     random.Random(0).shuffle(trials)
     return [dataclasses.replace(trial, order=order) for order, trial in enumerate(trials)]
 

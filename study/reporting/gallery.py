@@ -1,6 +1,6 @@
 """The report's gallery: the same validation images with their label and each arm's prediction.
 
-`gallery-<task>.npz` lies in a study's folder and is written where torch is at hand (`study/predict.py
+`gallery-<task>.npz` is in a study's folder and is written where torch is available (`study/predict.py
 --gallery`); reading it needs numpy and pillow only. It holds N images of at most 240 pixels a side, padded to
 one size, and the index maps of K predictions:
 

@@ -23,7 +23,7 @@ class Search(Protocol):
         """The next trial.
 
         Args:
-            history: all trials of the study in its order, those included that still wait or run.
+            history: all trials of the study in its order, including waiting and running ones.
         """
 
     def remaining(self, history: Sequence[TrialState]) -> int:

@@ -1,13 +1,13 @@
 """Optuna's TPE as a search: one sampler per arm, given outcomes in the study's order, so that timing decides
 nothing.
 
-A sampler that hears of trials as they happen to finish proposes other points on another machine. Here the
+A sampler that receives outcomes in the order of finishing proposes other points on another machine. Here the
 n-th point of an arm is a function of the outcomes of that arm's first n − `PARALLEL` points, in order: the
 same command proposes the same points, and a resumed study needs no sampler state. The price is that an arm
-has at most `PARALLEL` proposed points in flight.
+has at most `PARALLEL` proposed points running.
 
-The points that the plan begins with (the unregularized one and quasi-random ones, the same in every arm) take
-the place of TPE's random start.
+The first points of the plan (the unregularized one and quasi-random ones, the same in every arm) replace
+TPE's random start.
 """
 
 import dataclasses

@@ -1,1 +1,1 @@
-"""What a study remembers on disk: manifest, lock, trial states and the decisions of early stopping."""
+"""What a study stores: manifest, lock, trial states and the decisions of early stopping."""

@@ -1,4 +1,4 @@
-"""One driver per study: a second one is refused while the first runs, and not because a dead one forgot."""
+"""One driver per study: a second one is refused while the first runs, but not because of a dead one."""
 
 import fcntl
 import json
@@ -25,7 +25,7 @@ LEASE_SECONDS = 90.0
 def study_lock(study: Store) -> Iterator[None]:
     """Holds the study for this process.
 
-    On a disk the operating system's file lock is used, which ends with the process however it dies.
+    On a disk the operating system's file lock is used, which ends with the process, however it ends.
 
     Raises:
         UserError: if another driver holds it.
@@ -36,7 +36,7 @@ def study_lock(study: Store) -> Iterator[None]:
 
 
 def is_locked(study: Store) -> bool:
-    """Whether a driver holds the study now."""
+    """Whether a driver currently holds the study."""
     if not study.exists(LOCK):
         return False
     if not study.is_local:
@@ -71,7 +71,7 @@ def _local_lock(study: Store) -> Iterator[None]:
             yield
         finally:
             if study.names() == [LOCK]:
-                # The study never began: nothing of it stays.
+                # The study never started: nothing of it is kept.
                 (study.local_path / LOCK).unlink()
                 study.local_path.rmdir()
 

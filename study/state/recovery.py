@@ -1,4 +1,4 @@
-"""What a resumed study does with a trial whose files are damaged: nothing of it is lost but its own time."""
+"""How a resumed study repairs a trial whose files are damaged; at most the trial itself is trained again."""
 
 from segstrat.image_counts import COUNTS, read_counts
 from segstrat.records import TrialStatus

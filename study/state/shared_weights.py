@@ -1,4 +1,4 @@
-"""Pre-trained weights travel through the study's folder to nodes that do not share the driver's disk."""
+"""Copies pre-trained weights through the study's folder to nodes that do not share the driver's disk."""
 
 import dataclasses
 import socket
@@ -25,7 +25,7 @@ def share_weights(study: Store, configs: Iterable[TrialConfig]) -> None:
 
 
 def local_config(config: TrialConfig, study: Store) -> TrialConfig:
-    """A trial's config with the path of its weights on this node, copied from the study if need be.
+    """A trial's config with the path of its weights on this node, copied from the study if necessary.
 
     Raises:
         UserError: if the file is neither on this node nor in the study.

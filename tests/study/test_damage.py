@@ -174,7 +174,7 @@ def test_frames_that_cannot_be_read_are_rebuilt_from_the_records(study, damage, 
     expected = load(study)
     for suffix in ("parquet", "csv"):
         damaged(study, f"epochs.{suffix}", damage)
-    with pytest.raises(UserError, match=r"study\.frame .* writes them anew"):
+    with pytest.raises(UserError, match=r"study\.frame .* writes them again"):
         load(study)
     if damage != "folder":
         assert rebuild([str(study)]) == 0

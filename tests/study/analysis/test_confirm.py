@@ -210,7 +210,7 @@ def test_a_resumed_confirmation_plans_the_same_trials_in_the_same_order(screened
         resumed = open_study(parse(["--resume", *flags, "--storage", str(folder.parent)]))
         assert resumed.settings.numerics.precision == "bfloat16"
         assert plan_study(resumed) == trials
-    for flags, words in ((["--top", "5"], "begun with 3"), (["--confirm", "elsewhere"], "begun with")):
+    for flags, words in ((["--top", "5"], "started with 3"), (["--confirm", "elsewhere"], "started with")):
         command = ["--resume", "--name", "screen-confirm", *flags, "--storage", str(folder.parent)]
         with pytest.raises(UserError, match=words):
             open_study(parse(command))

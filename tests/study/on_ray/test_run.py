@@ -62,7 +62,7 @@ def test_resuming_a_finished_study_runs_nothing_again(undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
     assert main(["--resume", "--name", "first", "--storage", str(folder.parent)]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")} == before
-    assert "6 trials are done, 0 are to run" in capsys.readouterr().out
+    assert "6 trials are done, 0 remain" in capsys.readouterr().out
 
 
 def test_a_changed_code_or_seed_is_refused(undisturbed, capsys, tmp_path):

@@ -1,4 +1,4 @@
-"""Settings of a study: flags over what it was begun with over defaults, and back from the manifest."""
+"""Settings of a study: flags over what it was started with over defaults, and back from the manifest."""
 
 import json
 

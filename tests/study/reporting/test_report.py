@@ -258,7 +258,7 @@ def test_studies_of_another_version_alone_have_no_common_page(study, tmp_path, c
 
 def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):
     assert main([str(tmp_path / "nowhere")]) == 2
-    assert "holds no frames" in capsys.readouterr().err
+    assert "contains no frames" in capsys.readouterr().err
     assert main([str(study), "--margin", "2"]) == 2
     assert "--margin" in capsys.readouterr().err
 
