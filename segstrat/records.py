@@ -101,6 +101,8 @@ class TrialFacts:
         test_images: 0 where the data has no test split.
         constant_miou: task -> split -> mIoU of the best constant prediction, from the labels; known once the
             split was scored.
+        half_miou: task -> half -> mIoU on each half of the validation images after the last epoch, see
+            `segstrat.image_counts.image_half`.
     """
 
     num_parameters: int
@@ -115,6 +117,7 @@ class TrialFacts:
     precision: str
     test_images: int = 0
     constant_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    half_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
 
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:

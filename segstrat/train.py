@@ -137,7 +137,7 @@ def score_splits(trial: Trial, *, final: bool) -> tuple[SplitScore, ...]:
         # Test images need not be labelled for every task.
         scores += tuple(score for score in metrics.scores(split) if split == "val" or score.task in constant)
         for task, counts in counter.compute().items() if counter else ():
-            trial.image_counts[task, split] = counts
+            trial.note_image_counts(task, split, counts)
     return scores
 
 

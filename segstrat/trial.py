@@ -56,6 +56,13 @@ class Trial:
             known.setdefault(task, {})[split] = value
         self.facts = dataclasses.replace(self.facts, constant_miou=known)
 
+    def note_image_counts(self, task: str, split: str, counts: ImageCounts) -> None:
+        """Keeps the pixel counts of every image, and puts the mIoU of both halves into the facts."""
+        self.image_counts[task, split] = counts
+        if split == "val":
+            halves = {**self.facts.half_miou, task: counts.half_mious()}
+            self.facts = dataclasses.replace(self.facts, half_miou=halves)
+
     def save(self, store: Store, reports: Sequence[EpochReport]) -> None:
         """Writes a checkpoint; the one of the best epoch so far is kept."""
         task = self.config.tasks[0]
@@ -90,7 +97,8 @@ class Trial:
                 )
         self.model.load_state_dict(state["model"])
         self.update.load_state_dict(state["update"])
-        self.facts = dataclasses.replace(self.facts, constant_miou=state["facts"]["constant_miou"])
+        noted = {name: state["facts"][name] for name in ("constant_miou", "half_miou")}
+        self.facts = dataclasses.replace(self.facts, **noted)
         return [EpochReport.from_dict(report) for report in state["reports"]]
 
 

@@ -1,7 +1,8 @@
 """The two stages of a study: screening nominates candidates, and only the answering stage is judged.
 
 The driver and the report call the same functions on the same frames, so that both make the same decisions.
-`manifest["answering"]` holds the `AnsweringDesign` and marks a study of two stages.
+`manifest["design"]` holds the `AnsweringDesign` and marks a study of two stages; `manifest["answering"]` holds
+the candidates of each context.
 """
 
 from collections.abc import Mapping
@@ -49,7 +50,7 @@ class Stage:
 
 def answering_design(study: Study) -> AnsweringDesign | None:
     """How the answering stage was planned; None for a study of one stage."""
-    design: Mapping[str, Any] | None = study.manifest.get("answering")
+    design: Mapping[str, Any] | None = study.manifest.get("design")
     return AnsweringDesign.from_dict(design) if design else None
 
 
@@ -168,7 +169,42 @@ def _leader(values: pd.DataFrame, cell: str, candidates: int) -> Chosen:
 
 
 def _roles(study: Study, context: Context, design: AnsweringDesign) -> Roles | None:
-    """The roles of the cells that the answering stage trains, in the order of their nomination."""
+    """Reference and candidates: as the driver recorded them, else the cells that the stage has trained."""
+    return _recorded_roles(study, context) or _trained_roles(study, context, design)
+
+
+def _recorded_roles(study: Study, context: Context) -> Roles | None:
+    """The roles in `manifest["answering"]`: by question, whose cells are named by arm and axes."""
+    recorded: Mapping[str, Any] = study.manifest.get("answering") or {}
+    cells = dict(zip(context.trials["trial_id"], cells_of(context), strict=True))
+    names = {
+        _recorded_cell(trial): cells[trial["trial_id"]]
+        for trial in study.manifest.get("trials", [])
+        if trial["trial_id"] in cells
+    }
+    for question, found in recorded.items():
+        if question.split(", ")[0] == context.task and found.get("reference") in names:
+            return Roles(
+                reference=names[found["reference"]],
+                raw=tuple(names[cell] for cell in found["raw"]),
+                pretrained=tuple(names[cell] for cell in found["pretrained"]),
+            )
+    return None
+
+
+def _recorded_cell(trial: Mapping[str, Any]) -> str:
+    """A planned trial's cell as `study.planning.trials.PlannedTrial.cell` names it."""
+    hidden = ("pretrained", "tasks", "backbone", "model", "seed")
+    values = {name: value for name, value in trial["axes"].items() if name not in hidden}
+    exact = [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    ]
+    return " ".join([trial["arm"], *exact])
+
+
+def _trained_roles(study: Study, context: Context, design: AnsweringDesign) -> Roles | None:
+    """The cells that the answering stage trains, in the order of their nomination."""
     cells = list(dict.fromkeys(cells_of(in_stage(context, ANSWERING))))
     reference = reference_cell(context)
     if reference not in cells:
