@@ -202,7 +202,8 @@ def test_the_flag_plans_the_best_cells_to_the_end_on_new_seeds(screened):
 def test_a_resumed_confirmation_plans_the_same_trials_in_the_same_order(screened):
     folder = screened()
     _, trials, options = confirm(folder, "--seeds", "7,8", "--precision", "bfloat16")
-    manifest = {"schema": 1, "options": options.to_dict(), "parent": parent_of(options, trials)}
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest |= {"options": options.to_dict(), "parent": parent_of(options, trials)}
     child = folder.parent / "screen-confirm"
     child.mkdir()
     (child / "manifest.json").write_text(json.dumps(manifest))
