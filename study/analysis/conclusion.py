@@ -9,10 +9,13 @@ import pandas as pd
 from study.analysis.caveats import blocking_problem, caveats
 from study.analysis.cells import cell_table
 from study.analysis.claims import Claim, judge_claims
+from study.analysis.effects import FactorialEffects, factorial_effects
+from study.analysis.effects_json import effects_values, surfaces_values
 from study.analysis.intervals import CONFIDENCE
 from study.analysis.mechanism import Mechanism, mechanisms
 from study.analysis.sensitivity import View, sensitivity_views
 from study.analysis.study import Study
+from study.analysis.surface import ResponseSurfaces, response_surfaces
 from study.analysis.thesis_claims import thesis_claims
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
 from study.analysis.verdict_json import claim_values, mechanism_values, plain, verdict_values
@@ -34,6 +37,8 @@ class Answer:
         mechanisms, sensitivity: one entry per verdict of the primary task.
         claims: C1–C5 of the thesis; empty where nothing can be compared, and for a user's own images.
         cells: by task, see `study.analysis.cells.cell_table`.
+        factorial: main effects and interactions, one per context and task of a grid.
+        surfaces: response surfaces, one per context and task of a sampled space.
         counts: trials by status.
         caveats: what cannot be concluded, and why; empty for a sound study.
     """
@@ -47,6 +52,8 @@ class Answer:
     sensitivity: Sequence[Sequence[View]]
     claims: Sequence[Claim]
     cells: Mapping[str, pd.DataFrame]
+    factorial: Sequence[FactorialEffects]
+    surfaces: Sequence[ResponseSurfaces]
     counts: Mapping[str, int]
     caveats: Sequence[str]
 
@@ -78,6 +85,8 @@ class Answer:
                 for verdict, found in zip(self.primary, self.mechanisms, strict=True)
             ],
             "claims": [claim_values(claim) for claim in self.claims],
+            "factorial_effects": [effects_values(effects) for effects in self.factorial],
+            "response_surfaces": [surfaces_values(surfaces) for surfaces in self.surfaces],
             "caveats": list(self.caveats),
         }
         return plain(content)
@@ -123,6 +132,8 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         sensitivity=[sensitivity_views(study, verdict, margin) for verdict in primary],
         claims=judge_claims(thesis_claims(study, primary, margin)) if primary and not own_data else [],
         cells={task: cell_table(study, task) for task in verdicts},
+        factorial=[effects for task in verdicts for effects in factorial_effects(study, task)],
+        surfaces=[surfaces for task in verdicts for surfaces in response_surfaces(study, task)],
         counts=counts,
         caveats=caveats(study, counts, problem),
     )

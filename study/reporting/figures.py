@@ -9,9 +9,11 @@ from study.reporting.plot_closure import closure_picture
 from study.reporting.plot_contrasts import answer_picture, contexts_picture
 from study.reporting.plot_cost import cost_picture
 from study.reporting.plot_curves import curves_picture
+from study.reporting.plot_effects import effects_picture
 from study.reporting.plot_map import map_pictures
 from study.reporting.plot_overfitting import plane_picture
 from study.reporting.plot_sampled import sampled_picture
+from study.reporting.plot_surface import surface_picture
 from study.reporting.plot_treatment import treatment_picture
 
 
@@ -20,6 +22,7 @@ class Pictures:
     """The figures of a report, by section; a section without anything to show is empty."""
 
     answer: list[Picture]
+    effects: list[Picture]
     treatments: list[Picture]
     training: list[Picture]
     classes: list[Picture]
@@ -27,7 +30,7 @@ class Pictures:
 
     def all(self) -> list[Picture]:
         """Every figure once."""
-        return [*self.answer, *self.treatments, *self.training, *self.classes, *self.cost]
+        return [*self.answer, *self.effects, *self.treatments, *self.training, *self.classes, *self.cost]
 
 
 def draw_pictures(answer: Answer) -> Pictures:
@@ -41,6 +44,10 @@ def draw_pictures(answer: Answer) -> Pictures:
             *(answer_picture(answer, verdict) for verdict in answer.primary[:1]),
             contexts_picture(answer),
             *(closure_picture(answer, verdict) for verdict in verdicts),
+        ),
+        effects=_known(
+            *(effects_picture(effects, study.data_name) for effects in answer.factorial),
+            *(surface_picture(surfaces, study.data_name) for surfaces in answer.surfaces),
         ),
         treatments=_known(
             *(treatment_picture(study, axis, task) for task in tasks for axis in treatments),

@@ -11,6 +11,7 @@ from study.analysis import Answer
 from study.analysis.notes import reading_notes
 from study.analysis.thesis import comparison, reasons_to_differ
 from study.analysis.wording import count_words, verdict_headline
+from study.reporting.effects_section import EffectsSection, effects_sections
 from study.reporting.figures import Pictures
 from study.reporting.gallery import Gallery
 from study.reporting.plot_cost import cost_table
@@ -109,6 +110,7 @@ class Page:
             ("answer", "In detail", bool(self.answer.primary)),
             ("change", "What would change it", bool(self.answer.primary)),
             ("claims", "Claims", self.claims_shown),
+            ("effects", "Main effects", bool(self.effects)),
             ("cells", "Arms and treatments", bool(self.pictures.treatments or self.cells)),
             ("training", "Training", bool(self.pictures.training)),
             ("classes", "Classes", bool(self.pictures.classes)),
@@ -128,6 +130,11 @@ class Page:
             if not table.empty:
                 found[task] = [dict(row) | {"others": _others(row)} for row in table.to_dict("records")]
         return found  # type: ignore[return-value]
+
+    @property
+    def effects(self) -> list[EffectsSection]:
+        """Factorial effects and response surfaces, one per context."""
+        return effects_sections(self.answer)
 
     @property
     def comparison(self) -> list[dict[str, Any]]:
