@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from segstrat.config import REGULARIZERS
 from study.analysis.effects import MOST_LEVELS, PRETRAINED, RAW
 from study.analysis.quadratic import QuadraticSurface, difference_interval, fit_quadratic
+from study.analysis.scores import floor_or_zero
 from study.analysis.study import Context, Study, contexts
-from study.analysis.trial_values import TrialValues, constant_score, trial_values
+from study.analysis.trial_values import TrialValues, trial_values
 
 Floats = NDArray[np.float64]
 Estimate = tuple[float, float, float]
@@ -139,7 +140,7 @@ def _context_surfaces(study: Study, context: Context) -> ResponseSurfaces | None
         # Candidates that were trained again on other seeds are no part of the design.
         trials = trials[trials["stage"] != ANSWERING]
     arms = [
-        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, constant_score(context))
+        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, floor_or_zero(study, context))
         for pretrained, of_arm in trials.groupby(trials["pretrained"].astype(bool))
     ]
     maxima = {arm.arm: arm.maximum for arm in arms if arm.maximum is not None}
@@ -164,20 +165,20 @@ def _differ(trials: pd.DataFrame, axes: Sequence[str]) -> bool:
 
 
 def arm_surface(
-    arm: str, trials: pd.DataFrame, axes: Sequence[SurfaceAxis], grid: Floats, constant: float
+    arm: str, trials: pd.DataFrame, axes: Sequence[SurfaceAxis], grid: Floats, floor: float
 ) -> ArmSurface:
     """The surface of the trials of one arm.
 
     Args:
         trials: a row per trial with the axes, `seed` and `value`.
-        constant: mIoU of the best constant prediction; points nearer to it than to the arm's best value did
+        floor: mIoU of the best constant prediction; points nearer to it than to the arm's best value did
             not learn.
         grid: places at which the surface is read, scaled to [−1, 1] (m, axes).
     """
     points = point_means(trials, [axis.axis for axis in axes])
     if points.empty:
         return ArmSurface(arm, points, None)
-    points["learned"] = points["value"] > (constant + points["value"].max()) / 2
+    points["learned"] = points["value"] > (floor + points["value"].max()) / 2
     learned = points[points["learned"]]
     scaled = np.stack([axis.scale(learned[axis.axis].to_numpy(float)) for axis in axes], axis=1)
     fit = fit_quadratic(scaled, learned["value"].to_numpy(float), grid)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from study.analysis.scores import final_values, floor_or_zero
 from study.analysis.study import Context, Study
 
 
@@ -54,21 +55,11 @@ def trial_values(study: Study, context: Context, *, survivors: bool = False) -> 
     counts = {str(name): int(count) for name, count in status.value_counts().items()}
     stopped = trials[status == "stopped"]
     if stopped.empty:
-        column = study.column(context.task, "val", "miou")
-        values, fraction = trials[column].astype(float).where(status == "completed"), 1.0
-    else:
-        fraction = float((stopped["epochs_run"] / stopped["epochs_budget"]).min())
-        values = _values_at(study, context, fraction).where(status != "failed")
-    return TrialValues(
-        values.where(status != "diverged", np.nan if survivors else constant_score(context)), fraction, counts
-    )
-
-
-def constant_score(context: Context) -> float:
-    """mIoU of the best constant prediction, 0 where it is not known."""
-    column = f"{context.task}_val_constant_miou"
-    known = context.trials[column].dropna() if column in context.trials else pd.Series(dtype=float)
-    return float(known.iloc[0]) if len(known) else 0.0
+        return TrialValues(final_values(study, context, survivors=survivors), 1.0, counts)
+    fraction = float((stopped["epochs_run"] / stopped["epochs_budget"]).min())
+    values = _values_at(study, context, fraction).where(status != "failed")
+    floor = np.nan if survivors else floor_or_zero(study, context)
+    return TrialValues(values.where(status != "diverged", floor), fraction, counts)
 
 
 def _values_at(study: Study, context: Context, fraction: float) -> pd.Series:
