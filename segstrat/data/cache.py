@@ -111,6 +111,11 @@ class CachedDataset(Dataset):
         """Tasks that the image is labelled for."""
         return tuple(task for task in self.tasks if self._labels[task].shapes[index, 0] > 0)
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image."""
+        height, width, _ = self._images.shapes[index].tolist()
+        return height, width
+
     def read(self, index: int) -> Sample:
         """Views of the image and its labels."""
         labels = {task: self._labels[task][index] for task in self.tasks_of(index)}

@@ -52,11 +52,16 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """The image and its labels.
+        """The image and its labels, whose values are classes or `VOID`.
 
         Raises:
             UserError: if a file is missing or damaged, or its label does not fit; the file is named.
         """
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image."""
+        height, width = self.read(index).image.shape[:2]
+        return height, width
 
 
 class Subset(Dataset):
@@ -79,6 +84,10 @@ class Subset(Dataset):
     def read(self, index: int) -> Sample:
         """The image and its labels."""
         return self.dataset.read(self.indices[index])
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.dataset.image_size(self.indices[index])
 
 
 class Concat(Dataset):
@@ -110,6 +119,11 @@ class Concat(Dataset):
         """The image and its labels."""
         dataset, local = self._locate(index)
         return dataset.read(local)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of the image."""
+        dataset, local = self._locate(index)
+        return dataset.image_size(local)
 
     def _locate(self, index: int) -> tuple[Dataset, int]:
         part = bisect_right(self._ends, range(len(self))[index])

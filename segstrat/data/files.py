@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segstrat.data.dataset import Dataset, Sample, hash_strings
-from segstrat.data.labels import Decoder, load_pixels, open_image
+from segstrat.data.labels import Decoder, check_range, load_pixels, open_image
 from segstrat.errors import UserError
 
 READER_VERSION = 1
@@ -38,9 +38,15 @@ class FileDataset(Dataset):
     """Items decoded from their files at every read; only labels of `tasks` are read.
 
     Items that are labelled for none of the tasks are left out, and so are tasks that no item has.
+
+    Args:
+        num_classes: task -> number of classes, to which labels are held; other tasks are not checked.
     """
 
-    def __init__(self, items: Sequence[Item], tasks: Sequence[str]) -> None:
+    def __init__(
+        self, items: Sequence[Item], tasks: Sequence[str], num_classes: Mapping[str, int] | None = None
+    ) -> None:
+        self.num_classes = dict(num_classes or {})
         self.tasks = tuple(task for task in tasks if any(task in item.labels for item in items))
         self.items = tuple(item for item in items if any(task in item.labels for task in self.tasks))
         self.ids = tuple(item.id for item in self.items)
@@ -80,6 +86,8 @@ class FileDataset(Dataset):
         item = self.items[index]
         path = item.labels[task].path
         labels_HW = item.labels[task].decode(path)
+        if task in self.num_classes:
+            check_range(labels_HW, self.num_classes[task], task, path)
         height, width = self.image_size(index)
         if labels_HW.shape != (height, width):
             raise UserError(

@@ -70,6 +70,26 @@ def to_classes(
     return table[labels_HW]
 
 
+def check_range(labels_HW: np.ndarray, num_classes: int, task: str, path: Path) -> None:
+    """Refuses labels that are neither a class nor `VOID`, whatever decoder they come from.
+
+    On a GPU such a label ends a training step with a device-side assertion that names no file.
+
+    Args:
+        labels_HW: uint8.
+
+    Raises:
+        UserError: for the largest such label; the file is named.
+    """
+    # 255 + 1 is 0 in uint8, so that `VOID` never is the largest.
+    largest = int((labels_HW + np.uint8(1)).max(initial=0)) - 1
+    if largest >= num_classes:
+        raise UserError(
+            f"{path} gives label {largest} for task {task}, whose {num_classes} classes are "
+            f"0–{num_classes - 1} (void is {VOID}); fix the file or its decoder"
+        )
+
+
 def open_image(path: Path) -> Image.Image:
     """An image of which the header has been read.
 

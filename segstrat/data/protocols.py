@@ -122,7 +122,8 @@ def _file_datasets(
 ) -> list[FileDataset]:
     if "boundaries" in tasks:
         groups = [[boundaries.derive(item) for item in group] for group in groups]
-    datasets = [FileDataset(group, tuple(tasks)) for group in groups]
+    num_classes = {task: kind.num_classes for task, kind in tasks.items()}
+    datasets = [FileDataset(group, tuple(tasks), num_classes) for group in groups]
     labelled = {task for dataset in datasets for task in dataset.tasks}
     for task in tasks:
         # Not every protocol has test images.

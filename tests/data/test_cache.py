@@ -15,6 +15,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+from PIL import Image
 
 from segstrat.atomic import is_temporary
 from segstrat.data import build_protocol, cache
@@ -131,6 +132,25 @@ def test_a_damaged_file_leaves_no_cache(items: list[Item], tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"4\.jpg"):
         build(items, tmp_path)
     assert names(tmp_path) == []
+
+
+def test_labels_out_of_range_leave_no_cache_and_name_the_file(items: list[Item], tmp_path: Path) -> None:
+    values = tuple(range(7))
+    items = [
+        Item(item.id, item.image, {"semseg": LabelFile(item.labels["semseg"].path, IndexPng(values))})
+        for item in items
+    ]
+    dataset = FileDataset(items, ("semseg",), {"semseg": 3})
+    cached([dataset], tmp_path)
+    shutil.rmtree(tmp_path / "decoded")
+    wrong = items[3].labels["semseg"].path
+    label = np.array(Image.open(wrong))
+    label[0, 0] = 5
+    Image.fromarray(label).save(wrong)
+    message = r"3\.png gives label 5 for task semseg, whose 3 classes are 0–2 \(void is 255\); fix the file"
+    with pytest.raises(UserError, match=message):
+        cached([dataset], tmp_path)
+    assert not [name for name in names(tmp_path) if name.startswith("semseg")]
 
 
 def test_too_little_space_is_said_before_anything_is_decoded(

@@ -39,12 +39,8 @@ class DeviceTrainLoader(TrainLoader):
 
     def __init__(self, dataset: Dataset, **arguments: Any) -> None:
         super().__init__(dataset, **arguments)
-        self._sizes: list[tuple[int, int]] = []
-        self._labelled: list[tuple[str, ...]] = []
-        for index in range(len(dataset)):
-            sample = dataset.read(index)
-            self._sizes.append((sample.image.shape[0], sample.image.shape[1]))
-            self._labelled.append(tuple(task for task in self.tasks if task in sample.labels))
+        self._sizes = [dataset.image_size(index) for index in range(len(dataset))]
+        self._labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
         height, width = (max(sides) for sides in zip(*self._sizes, strict=True))
         shape = (len(dataset), 3 + len(self.tasks), height, width)
         _check_fit(math.prod(shape), self.device)
@@ -189,7 +185,10 @@ def _covered(warp: _Warp, crop_size: int) -> torch.Tensor:
 def _check_fit(needed: int, device: torch.device) -> None:
     if device.type != "cuda":
         return
+    # What an earlier trial of this process left in torch's allocator counts as used until it is given back.
+    torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if needed > _FREE_SHARE * free:
         raise UserError(
             f"the training set takes {needed / 1e9:.1f} GB, more than {_FREE_SHARE:.0%} of the "

@@ -1,29 +1,31 @@
 """Batches for evaluation: every image once, whole, at native resolution."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
 
-import numpy as np
 import torch
 
-from segstrat.data.dataset import VOID, Dataset, Sample
+from segstrat.data.dataset import VOID, Dataset
 from segstrat.data.loading.batch import Batch, make_batch
+from segstrat.data.loading.buffers import host_memory
 from segstrat.parallel import parallel_map
 from segstrat.tasks import Task
-
-# Limit on the images that wait for others of their size, in batches.
-_WAITING_BATCHES = 8
 
 
 class EvalLoader:
     """Every image once, whole, at native resolution; images of one size share a batch.
 
-    The batches are the same in every pass, for any number of threads. Nothing is padded or scaled, so that
-    scores do not depend on the batch size.
+    The batches are the same in every pass, for any number of threads: sizes in descending order, so that the
+    first batch needs the most memory, and images of one size in the order of the dataset. Nothing is padded
+    or scaled, so that scores do not depend on the batches.
 
     Args:
         tasks: the tasks by name.
         batch_size: largest number of images in a batch.
+        max_pixels: largest number of pixels in a batch, unless a single image has more; None: no limit.
         threads: threads that read images.
         device: of the batches.
         rank: number of this process; it evaluates every `world_size`-th image.
@@ -36,6 +38,7 @@ class EvalLoader:
         *,
         tasks: Mapping[str, Task],
         batch_size: int,
+        max_pixels: int | None = None,
         threads: int = 1,
         device: torch.device | str = "cpu",
         rank: int = 0,
@@ -44,40 +47,65 @@ class EvalLoader:
         self.dataset = dataset
         self.tasks = dict(tasks)
         self.batch_size = batch_size
+        self.max_pixels = max_pixels
         self.threads = threads
         self.device = torch.device(device)
         self.rank = rank
         self.world_size = world_size
 
+    @cached_property
+    def batches(self) -> list[list[int]]:
+        """Indices of the images of each batch."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index in range(self.rank, len(self.dataset), self.world_size):
+            groups.setdefault(self.dataset.image_size(index), []).append(index)
+        planned = []
+        for (height, width), indices in sorted(groups.items(), key=_pixels, reverse=True):
+            count = self.batch_size
+            if self.max_pixels is not None:
+                count = max(1, min(count, self.max_pixels // (height * width)))
+            planned += [indices[start : start + count] for start in range(0, len(indices), count)]
+        return planned
+
     def __iter__(self) -> Iterator[Batch]:
-        waiting: dict[tuple[int, ...], list[Sample]] = {}
-        with closing(self._samples()) as samples:
-            for sample in samples:
-                size = sample.image.shape[:2]
-                group = waiting.setdefault(size, [])
-                group.append(sample)
-                if len(group) == self.batch_size:
-                    yield self._batch(waiting.pop(size))
-                elif sum(map(len, waiting.values())) >= _WAITING_BATCHES * self.batch_size:
-                    yield self._batch(waiting.pop(next(iter(waiting))))
-        for group in waiting.values():
-            yield self._batch(group)
+        ahead = self.threads + self.batch_size
+        with closing(parallel_map(self._fill, self._slots(), self.threads, ahead=ahead)) as filled:
+            for indices in self.batches:
+                slots, labelled = zip(*islice(filled, len(indices)), strict=True)
+                images, labels = slots[0].images, slots[0].labels
+                yield make_batch(
+                    images.to(self.device, non_blocking=True).permute(0, 3, 1, 2),
+                    {name: maps.to(self.device, non_blocking=True) for name, maps in labels.items()},
+                    labelled,
+                    [self.dataset.ids[index] for index in indices],
+                )
 
-    def _samples(self) -> Generator[Sample, None, None]:
-        """The samples in order, read a little ahead."""
-        indices = range(self.rank, len(self.dataset), self.world_size)
-        return parallel_map(self.dataset.read, indices, self.threads, ahead=self.threads + self.batch_size)
+    def _slots(self) -> Iterator["_Slot"]:
+        for indices in self.batches:
+            shape = (len(indices), *self.dataset.image_size(indices[0]))
+            images = host_memory((*shape, 3), self.device)
+            labels = {task: host_memory(shape, self.device) for task in self.tasks}
+            yield from (_Slot(images, labels, row, index) for row, index in enumerate(indices))
 
-    def _batch(self, samples: list[Sample]) -> Batch:
-        void = np.full(samples[0].image.shape[:2], VOID, np.uint8)
-        images = torch.from_numpy(np.stack([sample.image for sample in samples]))
-        labels = {
-            name: torch.from_numpy(np.stack([sample.labels.get(name, void) for sample in samples]))
-            for name in self.tasks
-        }
-        return make_batch(
-            images.to(self.device).permute(0, 3, 1, 2),
-            {name: maps.to(self.device) for name, maps in labels.items()},
-            [tuple(sample.labels) for sample in samples],
-            [sample.id for sample in samples],
-        )
+    def _fill(self, slot: "_Slot") -> tuple["_Slot", tuple[str, ...]]:
+        """Reads an image and its labels into a row of a batch; also returns the tasks it is labelled for."""
+        sample = self.dataset.read(slot.index)
+        slot.images.numpy()[slot.row] = sample.image
+        for name, maps in slot.labels.items():
+            maps.numpy()[slot.row] = sample.labels.get(name, VOID)
+        return slot, tuple(sample.labels)
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """Where an image goes: its row in the memory of a batch, images (B, H, W, 3) and label maps (B, H, W)."""
+
+    images: torch.Tensor
+    labels: dict[str, torch.Tensor]
+    row: int
+    index: int
+
+
+def _pixels(group: tuple[tuple[int, int], list[int]]) -> tuple[int, int]:
+    (height, width), _ = group
+    return height * width, height

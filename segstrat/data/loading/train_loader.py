@@ -7,6 +7,7 @@ copied between processes or allocated per step (`uv run python -m benchmarks loa
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import cached_property
 from itertools import islice
 
 import cv2
@@ -119,7 +120,9 @@ class TrainLoader:
         )
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch. On the CPU, a batch is overwritten after the next one is asked for.
+        """The batches of an epoch; one epoch of a loader at a time.
+
+        On the CPU, a batch is overwritten after the next one is asked for.
 
         Raises:
             UserError: from the dataset, for a file that cannot be read.
@@ -128,9 +131,8 @@ class TrainLoader:
         cv2.setNumThreads(1)
         self.wait_seconds = 0.0
         batches = self.share(epoch)
-        buffers = [self._new_buffer() for _ in batches[:_BUFFERS]]
         slots = (
-            (buffers[step % _BUFFERS], row, index)
+            (self._buffers[step % _BUFFERS], row, index)
             for step, indices in enumerate(batches)
             for row, index in enumerate(indices.tolist())
         )
@@ -145,12 +147,15 @@ class TrainLoader:
                 start = time.perf_counter()
                 labelled = list(islice(filled, len(indices)))
                 self.wait_seconds += time.perf_counter() - start
-                images, labels = buffers[step % _BUFFERS].tensors(len(indices))
+                images, labels = self._buffers[step % _BUFFERS].tensors(len(indices))
                 yield make_batch(images, labels, labelled, [self.dataset.ids[i] for i in indices])
 
-    def _new_buffer(self) -> BatchBuffer:
+    @cached_property
+    def _buffers(self) -> list[BatchBuffer]:
+        """Memory that all epochs share: with new memory in each, pinned host memory would grow."""
         images = self.batch_size // self.world_size
-        return BatchBuffer(images, self.crop_size, tuple(self.tasks), self.device)
+        count = min(_BUFFERS, len(self))
+        return [BatchBuffer(images, self.crop_size, tuple(self.tasks), self.device) for _ in range(count)]
 
     def _fill(self, buffer: BatchBuffer, row: int, index: int, epoch: int) -> tuple[str, ...]:
         """Writes an image and its labels into a row of a buffer; returns the tasks it is labelled for."""

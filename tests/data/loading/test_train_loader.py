@@ -1,6 +1,7 @@
 """Loaders: what an epoch holds, on what it depends, and that reused buffers never leak."""
 
 import threading
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from segstrat.data.dataset import VOID, Dataset, Sample
 from segstrat.data.loading.augment import draw_placement, place_image, place_label
 from segstrat.data.loading.batch import Batch, normalize
+from segstrat.data.loading.buffers import copy_stream
 from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
@@ -252,10 +254,74 @@ def test_evaluation_holds_few_images_back():
             held.add(self.ids[index])
             return super().read(index)
 
+        def image_size(self, index):
+            return sizes[index]
+
     for batch in EvalLoader(Counting(60, sizes), tasks=TASKS, batch_size=2, threads=1):
         most = max(most, len(held))
         held.difference_update(batch.ids)
-    assert most <= 8 * 2 + 2 + 1 + 1
+    assert most <= 2 + 1 + 1
+
+
+def test_evaluation_needs_as_few_batches_as_there_can_be_and_starts_with_the_largest():
+    dataset = Scenes(61, sizes=((40, 60), (60, 41), (20, 30), (50, 50)))
+    counts = Counter(sample.image.shape[:2] for sample in dataset.samples)
+    batches = list(EvalLoader(dataset, tasks=TASKS, batch_size=4))
+    assert len(batches) == sum(-(-count // 4) for count in counts.values())
+    pixels = [batch.images[0, 0].numel() for batch in batches]
+    assert pixels == sorted(pixels, reverse=True)
+
+
+def test_evaluation_limits_the_pixels_of_a_batch():
+    dataset = Scenes(30, sizes=((40, 60), (20, 30), (80, 90)))
+    batches = list(EvalLoader(dataset, tasks=TASKS, batch_size=8, max_pixels=2 * 40 * 60))
+    most = {(40, 60): 2, (20, 30): 8, (80, 90): 1}
+    assert {tuple(b.images.shape[2:]) for b in batches} == set(most)
+    assert all(len(batch) <= most[tuple(batch.images.shape[2:])] for batch in batches)
+    assert_same(by_id(batches), by_id(EvalLoader(dataset, tasks=TASKS, batch_size=8)))
+
+
+def test_all_epochs_share_their_memory():
+    one = loader(Scenes(24))
+    # The batches are kept, so that new memory would have other addresses.
+    first, second = (list(one.epoch(epoch)) for epoch in (0, 1))
+    addresses = [{batch.images.data_ptr() for batch in batches} for batches in (first, second)]
+    assert addresses[0] == addresses[1]
+    assert len(addresses[0]) == 3
+
+
+def test_a_device_has_one_stream_for_copies(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: object())
+    copy_stream.cache_clear()
+    first, second = torch.device("cuda", 0), torch.device("cuda", 1)
+    assert copy_stream(first) is copy_stream(torch.device("cuda", 0))
+    assert copy_stream(first) is not copy_stream(second)
+    copy_stream.cache_clear()
+
+
+@pytest.mark.gpu
+def test_gpu_memory_does_not_grow_from_epoch_to_epoch():
+    """Shows that streams and buffers are reused: new ones would reserve more memory in every epoch."""
+    one = loader(Scenes(64, sizes=((400, 500),)), crop_size=256, device="cuda")
+    reserved = []
+    for epoch in range(10):
+        for batch in one.epoch(epoch):
+            batch.images.float().sum()
+        torch.cuda.synchronize()
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] == reserved[1]
+
+
+@pytest.mark.gpu
+def test_evaluation_on_the_gpu_gives_the_same_pixels():
+    """Shows that no copy is read before it has arrived, and no pinned memory reused before it was copied."""
+    dataset = Scenes(200, sizes=((400, 600), (600, 400), (300, 300)))
+    on_host = by_id(EvalLoader(dataset, tasks=TASKS, batch_size=8, threads=4))
+    on_gpu = {}
+    for batch in EvalLoader(dataset, tasks=TASKS, batch_size=8, threads=4, device="cuda"):
+        on_gpu |= {name: batch.images[row].cpu().numpy() for row, name in enumerate(batch.ids)}
+    assert on_gpu.keys() == on_host.keys()
+    assert all((on_gpu[name] == arrays[0]).all() for name, arrays in on_host.items())
 
 
 def test_evaluation_is_shared_between_processes():
