@@ -1,7 +1,7 @@
 """Claims C1–C5 of W. Dai's thesis (UCL 2018), each judged on the user's own trials.
 
 A claim is `supported` or `contradicted` only by p-values, adjusted by Holm's method (1979) over the effects
-of all claims and contexts; the intervals beside them are not adjusted. Nothing is judged on trials that were
+of all claims and contexts; the intervals next to them are not adjusted. Nothing is judged on trials that were
 stopped or have not finished, nor where the verdict says that an arm did not learn.
 """
 

@@ -1,6 +1,6 @@
-"""Intervals for the few numbers that a study yields: one paired difference a seed.
+"""Intervals for the few numbers that a study yields: one paired difference per seed.
 
-Methods, by the number of seeds (coverage measured in tests/study/test_intervals.py):
+Methods, by the number of seeds (coverage measured in tests/study/analysis/test_intervals.py):
 
 - 1 or 2: no interval. Two numbers say next to nothing about their own spread.
 - 3 or 4: Student's t. The studentized bootstrap needs more distinct resamples than there are.
@@ -70,7 +70,7 @@ class Interval:
 def mean_interval(
     values: Sequence[float] | Floats, confidence: float = CONFIDENCE, *, variance_factor: float = 1.0
 ) -> Interval:
-    """Interval of the mean of values (n,), one a seed; not-a-number values are left out.
+    """Interval of the mean of values (n,), one per seed; not-a-number values are left out.
 
     Args:
         variance_factor: by how much the mean's variance exceeds that of independent values; widens the

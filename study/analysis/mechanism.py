@@ -78,7 +78,7 @@ def _label(verdict: Verdict, training: Effect, validation: Effect, margin: float
     if training.side == "claimed":
         return "initialization", "ahead on both"
     if training.side != "reversed":
-        return "undetermined", "the intervals do not tell both signs"
+        return "undetermined", "the intervals do not determine both signs"
     confounder = _confounder(verdict.context)
     if confounder:
         return "undetermined", f"behind in training, which may be regularization, but {confounder}"

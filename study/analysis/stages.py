@@ -1,7 +1,7 @@
 """The two stages of a study: screening nominates candidates, and only the answering stage is judged.
 
 The driver and the report call the same functions on the same frames, so that both make the same decisions.
-`manifest["design"]` holds the `AnsweringDesign` and marks a study of two stages; `manifest["answering"]` holds
+`manifest["design"]` is the `AnsweringDesign` and marks a study of two stages; `manifest["answering"]` names
 the candidates of each context.
 """
 
