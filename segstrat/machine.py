@@ -1,5 +1,7 @@
 """`Machine`: where and how a trial runs. Nothing here changes what a trial learns."""
 
+import gc
+import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,9 @@ from typing import Literal
 import torch
 
 from segstrat.numerics import Numerics
+
+# A minute or two of compilation, at a gain of a few milliseconds per step.
+COMPILE_STEPS = 20_000
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -20,12 +25,15 @@ class Machine(Numerics):
         device: a torch device name.
         threads: CPU threads of this trial: intra-op threads and input threads share them.
         cache_dir: folder of decoded data; None: decode on the fly.
+        memory_fraction: share of the GPU's memory that this process may allocate, in (0, 1]: one that needs
+            more runs out of memory itself, instead of its neighbours on the GPU.
     """
 
     device: str = "cpu"
     threads: int = 1
     data_root: Path | None = None
     cache_dir: Path | None = None
+    memory_fraction: float = 1.0
 
     def __post_init__(self) -> None:
         if self.precision == "auto":
@@ -44,10 +52,23 @@ class Machine(Numerics):
         return device
 
     def apply(self) -> None:
-        """Sets what torch holds for the whole process: threads and deterministic algorithms."""
+        """Sets what torch holds for the whole process, which may have run another trial before."""
         torch.set_num_threads(self.threads)
         if self.deterministic:
-            torch.use_deterministic_algorithms(True)
+            # Without it cuBLAS is not, see torch's notes on reproducibility.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(self.deterministic)
+        if self.torch_device.type == "cuda":
+            # What an earlier trial cached would look like used memory to other processes on this GPU.
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(self.memory_fraction, self.current_device())
+
+    def compiles(self, steps: int) -> bool:
+        """Whether a trial of so many training steps is compiled."""
+        if self.compile == "auto":
+            return self.torch_device.type == "cuda" and steps >= COMPILE_STEPS
+        return self.compile
 
     def autocast(self) -> AbstractContextManager:
         """The context in which matrix products run in `precision`."""

@@ -1,7 +1,8 @@
 """Confusion matrix of a segmentation, from which every score derives."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypedDict
 
 import torch
@@ -196,5 +197,24 @@ def _scattered_histogram(cells: torch.Tensor, bins: int) -> torch.Tensor:
     lanes = torch.arange(len(cells), device=cells.device) % copies
     counts = torch.zeros(copies * bins, dtype=torch.int32, device=cells.device)
     ones = torch.ones(1, dtype=torch.int32, device=cells.device).expand(len(cells))
-    counts.scatter_add_(0, lanes * bins + cells, ones)
+    with _any_algorithm():
+        counts.scatter_add_(0, lanes * bins + cells, ones)
     return counts.view(copies, bins).sum(0, dtype=torch.int64)
+
+
+@contextmanager
+def _any_algorithm() -> Iterator[None]:
+    """Allows atomic additions where deterministic algorithms are demanded: sums of integers have no order.
+
+    The deterministic one would sort all pixels first.
+    """
+    demanded = torch.are_deterministic_algorithms_enabled() and not torch.compiler.is_compiling()
+    if not demanded:
+        yield
+        return
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=warn_only)

@@ -13,14 +13,16 @@ class Numerics:
         precision: type of the matrix products; weights, losses and scores stay float32. `auto` takes the
             type that the device's hardware multiplies fastest.
         deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
-        compile: run training steps through `torch.compile`, on CUDA as CUDA graphs.
-        device_cache: keep the whole decoded training set on the device and augment there (CUDA).
+        compile: run training steps through `torch.compile`, on CUDA as CUDA graphs. `auto` does so on CUDA
+            where the trial is long enough to repay the start.
+        device_cache: keep the whole decoded training set on the device and augment there. `auto` does so on
+            CUDA where it fits, unless `deterministic`: whether it fits may change between two runs.
     """
 
-    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    precision: Literal["float32", "bfloat16", "auto"] = "auto"
     deterministic: bool = False
-    compile: bool = False
-    device_cache: bool = False
+    compile: bool | Literal["auto"] = "auto"
+    device_cache: bool | Literal["auto"] = "auto"
 
     def numerics(self) -> dict[str, Any]:
         """These settings alone, as plain values; `Numerics(**values)` is the inverse."""

@@ -52,7 +52,8 @@ class Objective:
         self.tasks = dict(tasks)
         self.machine = machine
         self.label_smoothing = label_smoothing
-        self._run: Callable[..., tuple[torch.Tensor, dict[str, Tensors]]] = self._forward
+        self._compiled: Callable[..., tuple[torch.Tensor, dict[str, Tensors]]] | None = None
+        self._cuda_graphs = False
 
     def __call__(
         self, batch: Batch, pixels: Mapping[str, torch.Tensor] | None = None, *, by_image: bool = False
@@ -69,7 +70,11 @@ class Objective:
             by_image: count the pixels of each image separately.
         """
         labels = {task: batch.labels[task] for task in batch.labelled_tasks()}
-        loss, results = self._run(batch.images, labels, batch.rows, pixels, by_image=by_image)
+        if self._cuda_graphs:
+            # Outputs of the step before have been used.
+            torch.compiler.cudagraph_mark_step_begin()
+        run = self._compiled or self._forward
+        loss, results = run(batch.images, labels, batch.rows, pixels, by_image=by_image)
         outputs = {}
         for task, result in results.items():
             if "counts" not in result:
@@ -97,7 +102,8 @@ class Objective:
             "triton.cudagraphs": True,
             "triton.cudagraph_skip_dynamic_graphs": True,
         }
-        self._run = torch.compile(
+        self._cuda_graphs = cuda_graphs
+        self._compiled = torch.compile(
             self._forward, dynamic=False if same_shapes else None, options=options if cuda_graphs else None
         )
 

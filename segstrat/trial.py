@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -128,8 +129,8 @@ def build_trial(
     train_loader = _train_loader(config, machine, tasks, train_set)
     groups = make_parameter_groups(model, config, images, fused=True)
     objective = Objective(model, tasks, machine, config.label_smoothing)
-    if machine.compile:
-        objective.compile(same_shapes=fully_labelled, cuda_graphs=device.type == "cuda")
+    if machine.compiles(config.epochs * len(train_loader)):
+        compile_objective(objective, config, fully_labelled=fully_labelled)
     facts = TrialFacts(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         realised_weight_decay=groups[0].optimizer.param_groups[0]["weight_decay"],
@@ -176,19 +177,26 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
 def _train_loader(
     config: TrialConfig, machine: Machine, tasks: Mapping[str, Task], dataset: Dataset
 ) -> TrainLoader:
-    loader = DeviceTrainLoader if machine.device_cache else TrainLoader
-    return loader(
-        dataset,
-        tasks=tasks,
-        crop_size=config.crop_size,
-        batch_size=config.batch_size * config.accumulation_steps,
-        augmentation=config.augmentation,
-        seed=config.seed,
-        threads=machine.threads,
-        device=machine.current_device(),
-        rank=distributed.rank(),
-        world_size=distributed.world_size(),
-    )
+    arguments: dict[str, Any] = {
+        "tasks": tasks,
+        "crop_size": config.crop_size,
+        "batch_size": config.batch_size * config.accumulation_steps,
+        "augmentation": config.augmentation,
+        "seed": config.seed,
+        "threads": machine.threads,
+        "device": machine.current_device(),
+        "rank": distributed.rank(),
+        "world_size": distributed.world_size(),
+    }
+    if machine.device_cache != "auto":
+        return (DeviceTrainLoader if machine.device_cache else TrainLoader)(dataset, **arguments)
+    if machine.torch_device.type == "cuda" and not machine.deterministic:
+        try:
+            return DeviceTrainLoader(dataset, **arguments)
+        except UserError:
+            # It does not fit; any other problem is one of the other loader as well.
+            torch.cuda.empty_cache()
+    return TrainLoader(dataset, **arguments)
 
 
 def _eval_loader(
@@ -204,6 +212,23 @@ def _eval_loader(
         rank=distributed.rank(),
         world_size=distributed.world_size(),
     )
+
+
+def compile_objective(objective: Objective, config: TrialConfig, *, fully_labelled: bool) -> None:
+    """Compiles training steps, as CUDA graphs where that is right.
+
+    Args:
+        fully_labelled: whether every training image is labelled for every task.
+    """
+    # Code that earlier trials of this process compiled counts towards torch's limit of recompilations, beyond
+    # which nothing is compiled, and its CUDA graphs keep their memory.
+    torch.compiler.reset()
+    # Gradients live in the memory of the graphs until the next step, so they must not accumulate there
+    # (pytorch#169545); nor are collectives of several processes recorded.
+    accumulates = config.asynchronous or config.accumulation_steps > 1
+    on_cuda = objective.machine.torch_device.type == "cuda"
+    cuda_graphs = on_cuda and not accumulates and distributed.world_size() == 1
+    objective.compile(same_shapes=fully_labelled, cuda_graphs=cuda_graphs)
 
 
 def training_set(dataset: Dataset, config: TrialConfig) -> Dataset:

@@ -147,12 +147,11 @@ def make_parser() -> "StrictParser":
         help="join a running Ray cluster: HOST:PORT, or auto (default: $RAY_ADDRESS)",
     )
     add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
-    add("--precision", choices=("float32", "bfloat16", "auto"), help="of matrix products (default: float32)")
+    add("--precision", choices=("float32", "bfloat16", "auto"), help="of matrix products (default: auto)")
     add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")
-    add(
-        "--compile", action="store_true", default=None, help="torch.compile for training steps; slow to start"
-    )
-    add("--device-cache", action="store_true", default=None, help="keep and augment the images on the GPU")
+    either = argparse.BooleanOptionalAction
+    add("--compile", action=either, help="torch.compile for training steps (default: long trials on GPUs)")
+    add("--device-cache", action=either, help="keep and augment the images on the GPU (default: if they fit)")
     add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
     add("--verbose", action="store_true", help="show Ray's own messages")
     return parser

@@ -9,7 +9,11 @@ from torch._dynamo.utils import counters
 
 from segstrat.config import TrialConfig
 from segstrat.machine import Machine
+from segstrat.models import build_model
+from segstrat.objective import Objective
+from segstrat.tasks import Task
 from segstrat.train import train
+from segstrat.trial import compile_objective
 
 CONFIG = TrialConfig(data="figures", model="fcn32s", width=0.125, crop_size=64, batch_size=3, epochs=2)
 
@@ -62,12 +66,57 @@ def test_images_that_are_labelled_for_some_tasks_train_the_same(tiny_protocol, c
     assert losses(reports) == pytest.approx(losses(train(config, protocol=protocol)), rel=1e-4)
 
 
+def test_every_trial_of_a_process_is_compiled(tiny_protocol, compiled: CompileCounter):
+    # Torch stops after eight compilations of one function, which four trials with a short last batch reach.
+    protocol = tiny_protocol(train=8)
+    frames = []
+    for seed in range(6):
+        before = compiled.frame_count
+        config = TrialConfig.from_dict(CONFIG.to_dict() | {"seed": seed, "epochs": 1})
+        list(train(config, machine=Machine(compile=True), protocol=protocol))
+        frames.append(compiled.frame_count - before)
+    assert frames == [2] * 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "graphs"),
+    [({}, True), ({"accumulation_steps": 2}, False), ({"asynchronous": True}, False)],
+    ids=["plain", "accumulation", "asynchronous"],
+)
+def test_gradients_that_accumulate_stay_out_of_cuda_graphs(monkeypatch, fields: dict, graphs: bool):
+    given = []
+    monkeypatch.setattr(torch, "compile", lambda _, **options: given.append(options))
+    config = TrialConfig.from_dict(CONFIG.to_dict() | fields)
+    tasks = {"semseg": Task("semseg", 3)}
+    objective = Objective(build_model(config, tasks), tasks, Machine(device="cuda", precision="float32"))
+    compile_objective(objective, config, fully_labelled=True)
+    assert [bool((options["options"] or {}).get("triton.cudagraphs")) for options in given] == [graphs]
+
+
 @pytest.mark.slow
 def test_compiled_code_trains_as_well(tiny_protocol):
     protocol = tiny_protocol(train=6)
     machines = Machine(compile=True), Machine()
     fast, plain = (losses(train(CONFIG, machine=machine, protocol=protocol)) for machine in machines)
     assert fast == pytest.approx(plain, rel=1e-2)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"accumulation_steps": 2},
+        {"asynchronous": True, "common_batch": 6, "head_batch": 3},
+    ],
+)
+def test_accumulated_gradients_are_right_when_compiled(tiny_protocol, fields: dict):
+    """Gradients in the memory of CUDA graphs would be overwritten by the next step."""
+    config = TrialConfig.from_dict(CONFIG.to_dict() | fields)
+    fast, plain = (
+        losses(train(config, machine=Machine(device="cuda", compile=on), protocol=tiny_protocol(train=12)))
+        for on in (True, False)
+    )
+    assert fast == pytest.approx(plain, rel=2e-2)
 
 
 @pytest.mark.gpu

@@ -43,7 +43,8 @@ for trial in ("one task", "two tasks"):
     config = TrialConfig.from_dict(json.loads((root / trial / "config.json").read_text()))
     protocol = build_protocol("folder", root, tasks=config.tasks)
     model = synchronized(build_model(config, protocol.tasks))
-    reports = list(train(config, protocol=protocol, model=model, store=Store(root / trial)))
+    machine = Machine(precision="float32")
+    reports = list(train(config, machine=machine, protocol=protocol, model=model, store=Store(root / trial)))
     scores = [report.to_dict()["scores"] for report in reports]
     (root / trial / f"scores-{rank}.json").write_text(json.dumps(scores))
 dist.destroy_process_group()
@@ -135,7 +136,7 @@ def test_two_processes_count_every_image_once(trained: Path, trial: str):
 
 @pytest.mark.parametrize("trial", TASKS)
 def test_two_processes_train_as_one_with_the_whole_batch(trained: Path, trial: str):
-    alone = list(train(settings(trial), machine=Machine(data_root=trained)))
+    alone = list(train(settings(trial), machine=Machine(data_root=trained, precision="float32")))
     scores = [json.loads((trained / trial / f"scores-{rank}.json").read_text()) for rank in range(2)]
     assert scores[0] == scores[1], "the processes disagree on the scores of the whole set"
     _, together = read_records(Store(trained / trial))

@@ -3,7 +3,7 @@ import torch
 
 from segstrat.config import TrialConfig
 from segstrat.footprint import Footprint
-from segstrat.gpu_footprint import CONTEXT_GIB, measure_footprint
+from segstrat.gpu_footprint import CONTEXT_GIB, busy_share, measure_footprint
 from segstrat.tasks import Task
 
 TASKS = {"semseg": Task("semseg", 5), "parts": Task("parts", 3)}
@@ -15,6 +15,12 @@ def config(**fields) -> TrialConfig:
 
 def test_on_the_cpu_the_steps_run_and_nothing_is_claimed():
     assert measure_footprint(config(), TASKS, device="cpu") == Footprint(memory_gib=0.0, busy=0.0)
+
+
+def test_a_profiler_that_records_nothing_does_not_make_the_gpu_look_idle():
+    assert busy_share(0.0, 1.0) == 1.0
+    assert busy_share(0.25, 1.0) == 0.25
+    assert busy_share(1.2, 1.0) == 1.0
 
 
 @pytest.mark.gpu

@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from segstrat.machine import Machine, fastest_precision
+from segstrat.machine import COMPILE_STEPS, Machine, fastest_precision
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,47 @@ def test_auto_is_resolved_when_the_machine_is_described(monkeypatch):
 
 def test_a_device_without_known_units_gets_float32():
     assert fastest_precision(torch.device("meta")) == "float32"
+
+
+@pytest.fixture
+def torch_settings():
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(False)
+
+
+def test_a_deterministic_trial_leaves_the_next_one_in_its_process_as_it_wants_to_be(
+    monkeypatch, torch_settings
+):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    Machine(deterministic=True).apply()
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8", "cuBLAS raises without it"
+    Machine().apply()
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_only_long_trials_on_gpus_are_compiled_by_default():
+    assert Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS)
+    assert not Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS - 1)
+    assert not Machine().compiles(10**6)
+    assert Machine(compile=True).compiles(1)
+    assert not Machine(device="cuda", precision="float32", compile=False).compiles(10**6)
+
+
+@pytest.mark.gpu
+def test_a_process_keeps_to_its_share_of_the_gpu():
+    """A trial that needs more than its share runs out of memory itself, not its neighbours."""
+    total = torch.cuda.get_device_properties(0).total_memory
+    Machine(device="cuda", memory_fraction=0.1).apply()
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(total // 5, dtype=torch.uint8, device="cuda")
+        held = torch.empty(total // 20, dtype=torch.uint8, device="cuda")
+        del held
+        assert torch.cuda.memory_reserved() >= total // 20
+        Machine(device="cuda").apply()
+        assert torch.cuda.memory_reserved() < total // 20, "the cache of the trial before is given back"
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

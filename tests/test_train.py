@@ -206,7 +206,7 @@ def test_accumulation_gives_the_gradient_of_the_large_batch(tiny_protocol):
         settings = config(model="fcn32s", backbone="alexnet", width=0.125, crop_size=64, epochs=1, **fields)
         protocol = tiny_protocol()
         model = build_model(settings, {"semseg": protocol.tasks["semseg"]})
-        list(train(settings, protocol=protocol, model=model))
+        list(train(settings, protocol=protocol, model=model, machine=Machine(precision="float32")))
         return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     large = weights(batch_size=6)

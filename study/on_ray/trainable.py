@@ -102,6 +102,7 @@ class SegmentationTrial(tune.Trainable):
             threads=max(1, int(cpus)),
             data_root=data_root(self.settings["data_root"]),
             cache_dir=cache_dir() if self.settings["cache"] else None,
+            memory_fraction=gpus or 1.0,
             **numerics,
         )
         return train(

@@ -31,6 +31,8 @@ FLAGS = [
     "--max-concurrent",
     "--name",
     "--no-cache",
+    "--no-compile",
+    "--no-device-cache",
     "--precision",
     "--resume",
     "--scheduler",

@@ -26,10 +26,18 @@ def test_two_processes_give_the_reports_of_one(cluster, tiny_data, tmp_path):
     store = study / "trials" / "t"
     together = list(
         multi_gpu.epoch_reports(
-            config, study, "t", {}, data=str(tiny_data), cache=False, workers=2, cpus=2, use_gpu=False
+            config,
+            study,
+            "t",
+            {"precision": "float32"},
+            data=str(tiny_data),
+            cache=False,
+            workers=2,
+            cpus=2,
+            use_gpu=False,
         )
     )
-    alone = list(train(config, machine=Machine(data_root=tiny_data)))
+    alone = list(train(config, machine=Machine(data_root=tiny_data, precision="float32")))
     assert [report.epoch for report in together] == [1, 2, 3]
     assert together[-1].status == "completed"
     for report, expected in zip(together, alone, strict=True):
