@@ -89,6 +89,9 @@ def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
         return None
     used = trial_values(study, context)
     table, errors = _responses(context, used.values, factors, seeds)
+    if len(factors) == 1 and not any(error.known for error in errors.values()):
+        # One axis on one seed is a list of differences, which the table of cells shows already.
+        return None
     survivors = None
     if used.counts.get("diverged"):
         survivors, _ = _responses(

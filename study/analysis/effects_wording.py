@@ -30,7 +30,7 @@ def effect_sentences(effects: FactorialEffects) -> list[str]:
         (DIFFERENCE, "More for raw than for pre-trained"),
     ):
         rows = main[main["response"] == response].to_dict("records")
-        if rows:
+        if rows and effects.errors[response, "main"].known:
             sentences.append(f"{opening}: {_shown(rows)}")
     pairs = effects.table[(effects.table["kind"] == "interaction") & (effects.table["response"] != BOTH)]
     crossed = [row for row in pairs.to_dict("records") if row["adjusted_p"] < SIGNIFICANT]
@@ -39,9 +39,10 @@ def effect_sentences(effects: FactorialEffects) -> list[str]:
         sentences.append(f"Interactions shown: {join_words(words)}.")
     if effects.survivors is not None:
         count = effects.used.counts["diverged"]
+        trials = "1 trial diverged and counts" if count == 1 else f"{count} trials diverged and count"
         sentences.append(
-            f"{count} trial{'s' * (count > 1)} diverged and count with the score of the best constant "
-            "prediction, which dominates effect and error; the table without them is given below."
+            f"{trials} with the score of the best constant prediction. That dominates effects and error; a "
+            "second table leaves diverged trials out."
         )
     return sentences
 
@@ -79,9 +80,9 @@ def _baseline(effects: FactorialEffects) -> str:
         source = (
             f"no intervals: {error.source} leave {error.degrees} degrees of freedom, so more seeds are needed"
         )
+    averaged = ", each averaged over the levels of the other factors" if len(weakest) > 1 else ""
     return (
-        f"Differences from {join_words(weakest)}, each averaged over the levels of the other factors; "
-        f"{seeds} seed{'s' * (seeds > 1)}, {source}.{when}"
+        f"Differences from {join_words(weakest)}{averaged}; {seeds} seed{'s' * (seeds > 1)}, {source}.{when}"
     )
 
 
@@ -90,7 +91,7 @@ def _shown(rows: Sequence[Row]) -> str:
     found = [f"{effect_label(row)} ({_interval(row)})" for row in rows if row["adjusted_p"] < SIGNIFICANT]
     others = len(rows) - len(found)
     if not found:
-        return f"no effect is shown among {others}."
+        return "not shown." if others == 1 else f"none of {others} effects is shown."
     rest = f"; {others} other{'s' * (others > 1)} {'are' if others > 1 else 'is'} not shown" if others else ""
     return f"{join_words(found)}{rest}."
 

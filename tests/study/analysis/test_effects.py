@@ -138,3 +138,13 @@ def test_a_clear_effect_is_found_at_one_seed(make_study):
     (effects,) = factorial_effects(make_study(helps_raw_only, sd=0.001), "semseg")
     assert estimate(effects, DIFFERENCE, "dropout", "adjusted_p") < SIGNIFICANT
     assert estimate(effects, DIFFERENCE, "label_smoothing", "adjusted_p") > SIGNIFICANT
+
+
+def test_one_axis_needs_several_seeds(make_study):
+    roles = {"pretrained": "arm", "dropout": "treatment", "seed": "seed"}
+    study = make_study(helps_raw_only, seeds=(0, 1, 2), sd=0.003, roles=roles)
+    trials = study.trials.drop_duplicates(["pretrained", "dropout", "seed"])
+    one_seed = Study(study.name, study.manifest, trials[trials["seed"] == 0], study.epochs)
+    assert factorial_effects(one_seed, "semseg") == []
+    (effects,) = factorial_effects(Study(study.name, study.manifest, trials, study.epochs), "semseg")
+    assert effects.errors[RAW, "main"].degrees == 2
