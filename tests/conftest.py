@@ -2,7 +2,7 @@
 
 import os
 
-# Tensors are small here: a second thread costs more than it brings, above all beside the tests' Ray workers.
+# Tensors are small here: a second thread costs more than it gains, above all next to the tests' Ray workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit

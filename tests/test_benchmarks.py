@@ -27,7 +27,7 @@ def test_one_round_has_no_spread():
     assert Comparison("t", {"a": [2.0], "b": [4.0]}, "unit", "a").ratio("a", "b") == (2.0, 2.0, 2.0)
 
 
-def test_every_contestant_runs_once_a_round_in_varying_order():
+def test_every_contestant_runs_once_per_round_in_varying_order():
     calls = []
     names = ["a", "b", "c"]
     ticks = iter(range(1000))

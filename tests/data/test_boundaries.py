@@ -52,7 +52,7 @@ def test_a_map_without_any_label_stays_void() -> None:
     assert (boundary_map(np.full((4, 4), VOID, np.uint8)) == VOID).all()
 
 
-def test_real_labels_have_boundaries_beside_their_void_seams(shared_data: Path) -> None:
+def test_real_labels_have_boundaries_next_to_their_void_borders(shared_data: Path) -> None:
     protocol = build_protocol("voc", shared_data / "voc-animals", tasks=("semseg", "boundaries"))
     share = []
     for index in range(0, 100, 10):

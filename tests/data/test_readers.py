@@ -66,7 +66,7 @@ def test_person_part_reads_the_published_layout(trees) -> None:
     assert set(np.unique(people.label("p1").decode(people.label("p1").path))) == {6}
 
 
-def test_person_part_reads_plain_lists_beside_any_folder_of_labels(trees) -> None:
+def test_person_part_reads_plain_lists_next_to_any_folder_of_labels(trees) -> None:
     trees.list_ids("people/train.txt", ["p1"])
     trees.list_ids("people/val.txt", ["p2"])
     trees.write("people/labels/p1.png", trees.index_png(RAMP % 7))

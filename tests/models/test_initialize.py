@@ -23,10 +23,10 @@ def state(**fields) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("model", ["fcn8s", "sunet64"])
 def test_shared_parts_start_alike_in_all_arms(model: str):
     alone = state(model=model)
-    joint = state(model=model, tasks={"parts": PARTS, "semseg": SEMSEG})
-    assert set(alone) < set(joint)
+    multi_task = state(model=model, tasks={"parts": PARTS, "semseg": SEMSEG})
+    assert set(alone) < set(multi_task)
     for name, value in alone.items():
-        assert torch.equal(value, joint[name]), name
+        assert torch.equal(value, multi_task[name]), name
     for name, value in state(model=model, dropout=0.2, weight_decay=0.1, epochs=1).items():
         assert torch.equal(value, alone[name]), name
 

@@ -70,7 +70,7 @@ def test_each_head_sees_only_the_images_that_are_labelled_for_it():
 
 
 def test_an_image_without_a_task_gets_no_gradient_from_it():
-    # In evaluation mode images do not meet in batch norm, so that the gradient tells them apart.
+    # In evaluation mode images do not meet in batch norm, so that the gradient distinguishes them.
     net = build().eval()
     images = torch.randn(3, 3, 32, 32, requires_grad=True)
     logits = net(images, tasks=["semseg"], rows={"semseg": torch.tensor([0, 2])})

@@ -38,7 +38,7 @@ def arm_of(axes: dict[str, Any], tasks: list[str], several_tasks: bool) -> str:
     name = "pre-trained" if axes.get("pretrained") else "raw"
     if not several_tasks:
         return name
-    return f"{name}, {'joint' if len(tasks) > 1 else tasks[0]}"
+    return f"{name}, {'multi-task' if len(tasks) > 1 else tasks[0]}"
 
 
 def training_value(entry: dict, value: float | None) -> float | None:

@@ -19,7 +19,7 @@ Train = Callable[[PlannedTrial], Iterator[EpochReport]]
 
 
 def planned(order: int, arm: str = "raw", epochs: int = 8, **fields: object) -> PlannedTrial:
-    """A trial of its own; `fields` replace those of `PlannedTrial`."""
+    """A new trial; `fields` replace those of `PlannedTrial`."""
     config = TrialConfig(epochs=epochs, weight_decay=order / 1000, seed=0)
     values = {
         "trial_id": f"{arm}{order}", "order": order, "arm": arm, "axes": {"weight_decay": order / 1000},

@@ -151,7 +151,7 @@ def test_another_width_recipe_or_data_is_another_file(
     assert len(set(paths)) == 4
 
 
-def test_an_interrupted_cache_entry_is_finished_not_begun_anew(
+def test_an_interrupted_cache_entry_is_finished_not_started_again(
     small_figures: ClassificationData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = TrialConfig(data="figures", model="fcn8s", width=0.1)

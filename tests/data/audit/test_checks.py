@@ -22,7 +22,7 @@ VOC = "VOCdevkit/VOC2012"
 @pytest.fixture
 def voc_root(trees) -> Path:
     trees.voc([f"t{index:02}" for index in range(30)], [f"v{index:02}" for index in range(12)])
-    # Images of their own, so that no two splits share one.
+    # Different images, so that no two splits share one.
     for index, path in enumerate(sorted((trees.root / VOC / "JPEGImages").iterdir())):
         path.unlink()
         path.write_bytes(trees.jpeg(index))

@@ -144,7 +144,7 @@ def test_single_task_and_multi_task_arms_are_confirmed_each(study_writer, make_t
     found = confirm_cells(opened(study_writer(trials, roles=roles)), 1)
     # The reference is single-task: multi-task training without weight decay is not one.
     assert {name: decays(cells) for name, cells in found.items()} == {
-        "raw, semseg": [1e-3, 0.0], "raw, parts": [1e-3, 0.0], "raw, joint": [1e-3]
+        "raw, semseg": [1e-3, 0.0], "raw, parts": [1e-3, 0.0], "raw, multi-task": [1e-3]
     }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ DECAYS = (0.0, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2)
 def simulate(raw, pretrained, *, seeds=5, spread=0.01, shared=0.01, rng, status=None) -> Study:
     """A weight-decay grid whose true means are `raw` and `pretrained` (one value a decay).
 
-    Seeds share a shift between arms (they are paired) and each trial has noise of its own.
+    Seeds share a shift between arms (they are paired) and each trial has its own noise.
     """
     rows = []
     for seed in range(seeds):

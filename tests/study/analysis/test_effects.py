@@ -72,7 +72,7 @@ def test_each_arm_has_an_error_of_its_own(make_study):
     assert pretrained_sd == pytest.approx(0.002, rel=0.5)
 
 
-def test_a_diverged_trial_counts_with_the_floor_and_survivors_stand_beside(make_study):
+def test_a_diverged_trial_counts_with_the_floor_and_survivors_are_shown_too(make_study):
     def diverge(number, entry):
         return entry | {"status": "diverged"} if entry["axes"]["dropout"] > 0 and number < 4 else entry
 

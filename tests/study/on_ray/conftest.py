@@ -16,7 +16,7 @@ from PIL import Image
 from study.on_ray.runtime import prepare_environment
 
 prepare_environment(joining=True)
-# Workers inherit the environment of the cluster's nodes, so the tests' S3 server is told them here.
+# Workers inherit the environment of the cluster's nodes, so the tests' S3 server is set here.
 os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
 os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
 
@@ -99,7 +99,7 @@ def tiny_flags(tiny_data: Path, tiny_weights: Path) -> list[str]:
 
 @pytest.fixture
 def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., subprocess.Popen]]:
-    """`start_driver(flags)` starts the command line in a process of its own, which joins the cluster."""
+    """`start_driver(flags)` starts the command line in a separate process, which joins the cluster."""
     processes: list[subprocess.Popen] = []
 
     def start(flags: list[str]) -> subprocess.Popen:

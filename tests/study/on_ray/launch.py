@@ -11,7 +11,7 @@ from study.run import main  # noqa: E402
 
 
 def use_test_spaces() -> None:
-    """Lets the command line find `spaces/*.py` beside this file."""
+    """Lets the command line find `spaces/*.py` next to this file."""
     import search_spaces
 
     spaces.SPACES_DIR = HERE / "spaces"

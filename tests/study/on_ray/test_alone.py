@@ -1,4 +1,4 @@
-"""A study that starts a Ray of its own: what it listens on, and how it can be watched.
+"""A study that starts its own Ray: what it listens on, and how it can be watched.
 
 Named so that it runs before the tests that share a cluster: two of them on one machine compete for ports.
 """
@@ -29,7 +29,7 @@ TIMEOUT = 240.0
 
 
 class Driver:
-    """A study in a process of its own."""
+    """A study in a separate process."""
 
     def __init__(self, flags: list[str], folder: Path) -> None:
         self.log = folder / "output.txt"

@@ -91,7 +91,7 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
 
 
 def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
-    # Ray was told of four GPUs that this machine has not got.
+    # Four GPUs were declared to Ray that this machine does not have.
     config = TrialConfig(width=0.125, crop_size=32, batch_size=2)
     tasks = {"semseg": Task("semseg", 3)}
     ((_, found),) = probes.ask(living_nodes(), probes.footprint_here, config, tasks, "float32", gpu=True)

@@ -58,7 +58,7 @@ def test_its_models_can_be_built(name, data):
         assert set(model.heads) == set(config.tasks)
 
 
-def test_joint_training_is_asynchronous_where_images_have_one_label():
+def test_multi_task_training_is_asynchronous_where_images_have_one_label():
     trials = plan(load_space("multitask"), "d1+d2", seeds=(0,), weights="imagenet")
     assert all(trial.config.asynchronous for trial in trials)
     assert not any(

@@ -196,7 +196,7 @@ def test_a_failed_trial_that_succeeds_later_is_complete_too(space, tmp_path):
     ],
     ids=["truncated", "empty", "text", "missing"],
 )
-def test_a_damaged_database_is_written_anew(space, tmp_path, damage):
+def test_a_damaged_database_is_written_again(space, tmp_path, damage):
     whole = Study(space, tmp_path).run(stop_after=12)
     for state in whole.states.in_order():
         if state.final:

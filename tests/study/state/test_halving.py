@@ -94,7 +94,7 @@ def test_rung_epochs(epochs: int, validate_every: int, expected: tuple[int | Non
 def test_the_third_trial_needs_to_be_among_the_better_half() -> None:
     values = {"a": [0.5] * 8, "b": [0.3] * 8, "c": [0.2] * 8, "d": [0.4] * 8}
     stops = run_in_turn(Group(values), values)
-    # a and b have too few competitors; c is last of three (two may go on); d is second of four.
+    # a and b have too few competitors; c is last of three (two may continue); d is second of four.
     assert stops == {"a": None, "b": None, "c": Stop(rung=0, epoch=2), "d": None}
 
 
@@ -210,7 +210,7 @@ def test_no_fractions_stop_nobody() -> None:
 def interleave(
     series: dict[str, list[float]], ends: dict[str, int], rng: random.Random
 ) -> dict[str, Stop | None]:
-    """Reports in a random interleaving; a trial goes on until its stop is known, however late that is."""
+    """Reports in a random interleaving; a trial continues until its stop is known, however late that is."""
     group = Group(series)
     at = dict.fromkeys(series, 0)
     live = list(series)
