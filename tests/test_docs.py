@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 import segstrat
+from study.cli import make_parser
 from study.frame import columns
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +44,9 @@ def flags(path: Path) -> set[str]:
 
 def command_flags(command: str) -> set[str]:
     """Flags of a script such as `study/run.py` or a module such as `segstrat.data.audit`."""
-    if command.endswith(".py"):
-        known = flags(ROOT / command)
-        return known | flags(ROOT / "study" / "cli.py") if command == "study/run.py" else known
-    return flags(module_file(command))
+    if command == "study/run.py":
+        return {name for action in make_parser()._actions for name in action.option_strings}
+    return flags(ROOT / command if command.endswith(".py") else module_file(command))
 
 
 def module_file(module: str) -> Path:
