@@ -1,8 +1,8 @@
 """The two stages of a study: screening nominates candidates, and only the answering stage is judged.
 
-The driver and the report call the same functions on the same frames, so that both make the same decisions.
-`manifest["design"]` is the `AnsweringDesign` and marks a study of two stages; `manifest["answering"]` names
-the candidates of each context.
+The driver and the report call the same functions on the same scores, so both make the same decisions.
+`manifest["design"]` holds the `AnsweringDesign` and marks a study of two stages; `manifest["answering"]`
+holds the candidates of each context.
 """
 
 from collections.abc import Mapping

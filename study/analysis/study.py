@@ -166,9 +166,12 @@ class Context:
     def settings(self) -> pd.Series:
         """The label of each trial's setting, indexed like `trials`."""
         axes = self.strategies
-        rows = zip(*(self.trials[axis] for axis in axes), strict=True) if axes else [()] * len(self.trials)
-        labels = [setting_label(dict(zip(axes, row, strict=True))) for row in rows]
-        return pd.Series(labels, index=self.trials.index, dtype=object)
+        rows = [*zip(*(self.trials[axis] for axis in axes), strict=True)] or [()] * len(self.trials)
+        labels = {row: setting_label(dict(zip(axes, row, strict=True))) for row in dict.fromkeys(rows)}
+        if len(set(labels.values())) < len(labels):
+            # Sampled values may agree in the digits that a label shows.
+            labels = {row: ", ".join(map(str, row)) for row in labels}
+        return pd.Series([labels[row] for row in rows], index=self.trials.index, dtype=object)
 
     @property
     def reference_setting(self) -> str:

@@ -1,6 +1,6 @@
 """The differences that the thesis's claims C1–C5 are about, on the user's own trials."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -11,7 +11,7 @@ from study.analysis.claims import Claim
 from study.analysis.contrasts import contrasts
 from study.analysis.phrases import points
 from study.analysis.scores import final_values
-from study.analysis.study import Context, Study, contexts
+from study.analysis.study import Context, Study
 from study.analysis.verdict import Cause, Label, Verdict, incomplete
 
 THESIS_DECAYS = (0.0, 1e-4, 5e-4, 1e-3)
@@ -20,18 +20,20 @@ THESIS_BEST_DECAY = 5e-4
 LARGE = 0.05
 
 
-def thesis_claims(study: Study, verdicts: Sequence[Verdict], margin: float) -> list[Claim]:
+def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margin: float) -> list[Claim]:
     """C1–C5 with their effects; see `study.analysis.claims.judge_claims` for their status.
 
     Args:
-        verdicts: of the contexts of the study's primary task.
+        verdicts: by task, of every context; the primary task first.
     """
+    primary = next(iter(verdicts.values()), [])
+    every = [verdict for of_task in verdicts.values() for verdict in of_task]
     return [
-        _raw_trains_better(study, verdicts),
-        _pretrained_validates_better(study, verdicts),
-        _weight_decay_helps(study, verdicts, margin),
-        _multi_task_helps_raw(study, margin),
-        _multi_task_does_not_help_pretrained(study, margin),
+        _raw_trains_better(study, primary),
+        _pretrained_validates_better(study, primary),
+        _weight_decay_helps(study, primary, margin),
+        _multi_task_helps_raw(study, every, margin),
+        _multi_task_does_not_help_pretrained(study, every, margin),
     ]
 
 
@@ -43,6 +45,8 @@ def blocking_reason(context: Context, cause: Cause | None = None) -> str:
     """
     if cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
         return f"Nothing is concluded: {cause} here."
+    if cause in (Cause.SCREENING, Cause.MORE_SEEDS):
+        return f"Nothing is concluded yet: {cause}."
     if incomplete(context) is Cause.STOPPED:
         return "Nothing is concluded: trials were stopped early."
     if incomplete(context) is Cause.UNFINISHED:
@@ -153,8 +157,8 @@ def _best_decay_note(verdict: Verdict) -> str:
     )
 
 
-def _multi_task_helps_raw(study: Study, margin: float) -> Claim:
-    effects = _multi_task_effects(study, LARGE, pretrained=False)
+def _multi_task_helps_raw(study: Study, verdicts: Sequence[Verdict], margin: float) -> Claim:
+    effects = _multi_task_effects(study, verdicts, LARGE, pretrained=False)
     helped = [effect.what for effect in effects if effect.interval.above(margin)]
     note = f"“Large” means more than {points(LARGE)}; the thesis found 9 and 7.5."
     if helped:
@@ -169,8 +173,8 @@ def _multi_task_helps_raw(study: Study, margin: float) -> Claim:
     )
 
 
-def _multi_task_does_not_help_pretrained(study: Study, margin: float) -> Claim:
-    effects = _multi_task_effects(study, margin, pretrained=True)
+def _multi_task_does_not_help_pretrained(study: Study, verdicts: Sequence[Verdict], margin: float) -> Claim:
+    effects = _multi_task_effects(study, verdicts, margin, pretrained=True)
     return Claim(
         "C5",
         "Multi-task training does not help pre-trained.",
@@ -181,26 +185,30 @@ def _multi_task_does_not_help_pretrained(study: Study, margin: float) -> Claim:
     )
 
 
-def _multi_task_effects(study: Study, threshold: float, *, pretrained: bool) -> list[Effect]:
+def _multi_task_effects(
+    study: Study, verdicts: Sequence[Verdict], threshold: float, *, pretrained: bool
+) -> list[Effect]:
     effects = []
-    for task in study.tasks:
-        for context in contexts(study, task):
-            of_arm = context.pretrained == pretrained
-            multi = context.trials["tasks"].str.contains("+", regex=False)
-            if "tasks" not in context.strategies or not ((of_arm & multi).any() and (of_arm & ~multi).any()):
-                continue
-            keys = [axis for axis in context.strategies if axis != "tasks"]
-            values = final_values(study, context)
-            arm = "pre-trained" if pretrained else "raw"
-            effects.append(
-                make_effect(
-                    f"{_prefix(context)}{task}: multi-task − single-task, {arm}",
-                    paired_difference(context, values, of_arm & multi, of_arm & ~multi, keys),
-                    threshold=threshold,
-                    claimed_above=not pretrained,
-                    blocked=blocking_reason(context),
-                )
+    for verdict in verdicts:
+        context = verdict.context
+        of_arm = context.pretrained == pretrained
+        multi = context.trials["tasks"].str.contains("+", regex=False)
+        if "tasks" not in context.strategies or not ((of_arm & multi).any() and (of_arm & ~multi).any()):
+            continue
+        keys = [axis for axis in context.strategies if axis != "tasks"]
+        values = final_values(study, context)
+        arm = "pre-trained" if pretrained else "raw"
+        effects.append(
+            make_effect(
+                f"{_prefix(context)}{context.task}: multi-task − single-task, {arm}",
+                paired_difference(
+                    context, final_values(study, context), of_arm & multi, of_arm & ~multi, keys
+                ),
+                threshold=threshold,
+                claimed_above=not pretrained,
+                blocked=blocking_reason(context, verdict.cause),
             )
+        )
     return effects
 
 

@@ -99,6 +99,26 @@ class Page:
         ]
 
     @property
+    def looks(self) -> list[dict[str, Any]]:
+        """The looks of the answering stage: what each found, what it spent, and what the next one costs."""
+        return [
+            {
+                "context": verdict.context.label,
+                "number": look.number,
+                "looks": look.looks,
+                "seeds": look.seeds,
+                "gap": look.gap,
+                "improvement": look.improvement,
+                "remaining": look.remaining,
+                "spent": look.spent,
+                "reason": look.reason,
+                "next": f"{look.next_seeds} seeds, {look.next_trials} more trials" if look.next_seeds else "",
+            }
+            for verdict in self.answer.primary
+            for look in (verdict.stage.looks if verdict.stage else ())
+        ]
+
+    @property
     def notes(self) -> list[str]:
         """How the numbers were made, one sentence each."""
         return reading_notes(self.answer.study, self.answer.primary)

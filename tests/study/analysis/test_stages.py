@@ -1,0 +1,163 @@
+"""Studies of two stages: what enters the verdict, and on which scores."""
+
+import json
+
+import numpy as np
+import pytest
+
+from study.analysis.conclusion import answer_study
+from study.analysis.design import AnsweringDesign
+from study.analysis.stages import answering_design, answering_stage, in_stage, nominate_candidates
+from study.analysis.study import Study, contexts
+from study.frame import write_frames
+from study.reporting.render import make_page, render
+
+DECAYS = (0.0, 5e-4, 5e-3)
+RAW, PRETRAINED = (0.25, 0.30, 0.28), (0.40, 0.39, 0.33)
+DESIGN = AnsweringDesign(max_seeds=6, looks=(4, 6), raw_candidates=1, pretrained_candidates=1)
+
+
+def trials_of(make_trial, stage, seeds, cells, rng, **more):
+    return [
+        make_trial(
+            {"pretrained": pre, "weight_decay": decay, "seed": seed},
+            float((PRETRAINED if pre else RAW)[DECAYS.index(decay)] + rng.normal(0, 0.003)),
+            stage=stage,
+            **more,
+        )
+        for seed in seeds
+        for pre, decay in cells
+    ]
+
+
+@pytest.fixture
+def two_stages(study_writer, make_trial):
+    """`two_stages(n)`: two screening seeds of all cells, then n of the reference and two candidates."""
+
+    def write(answering_seeds, change=lambda trials: trials, **manifest):
+        rng = np.random.default_rng(0)
+        every = [(pre, decay) for pre in (False, True) for decay in DECAYS]
+        chosen = [(False, 0.0), (False, 5e-4), (True, 0.0)]
+        trials = trials_of(make_trial, "screening", (0, 1), every, rng)
+        trials += trials_of(make_trial, "answering", range(2, 2 + answering_seeds), chosen, rng)
+        trials = change(trials)
+        folder = study_writer(trials, name=f"study-{answering_seeds}", design=DESIGN.to_dict(), **manifest)
+        content = json.loads((folder / "manifest.json").read_text())
+        for entry, planned in zip(trials, content["trials"], strict=True):
+            planned["stage"] = entry["stage"]
+        (folder / "manifest.json").write_text(json.dumps(content))
+        write_frames(folder)
+        return Study.open(folder)
+
+    return write
+
+
+def test_only_answering_trials_enter_the_verdict(two_stages):
+    """The screening trials of the winner are lucky by ten points; the verdict does not see them."""
+
+    def lucky(trials):
+        for entry in trials:
+            if entry["stage"] == "screening" and entry["axes"]["weight_decay"] == 5e-4:
+                entry["curve"] = [value + 0.1 for value in entry["curve"]]
+        return trials
+
+    study = two_stages(4, lucky)
+    verdict = answer_study(study).primary[0]
+    assert verdict.label == "narrows"
+    assert verdict.contrasts.improvement.estimate == pytest.approx(0.05, abs=0.01)
+    assert verdict.contrasts.improvement.n == 4
+    assert set(verdict.contrasts.raw.values.index) == {2, 3, 4, 5}
+    assert verdict.look.number == 1
+    assert verdict.look.looks == 2
+
+
+def test_trials_that_screening_stopped_do_not_block_the_answer(two_stages):
+    def stop(trials):
+        for entry in trials:
+            if entry["stage"] == "screening" and entry["axes"]["weight_decay"] == 5e-3:
+                entry |= {
+                    "status": "stopped",
+                    "stop_epoch": 2,
+                    "stop_rung": 0,
+                    "curve": [0.1, 0.2],
+                    "epochs": 4,
+                }
+        return trials
+
+    answer = answer_study(two_stages(4, stop))
+    assert answer.label == "narrows"
+    assert {view.label for view in answer.sensitivity[0]} == {"narrows"}
+
+
+@pytest.mark.parametrize("seeds", [0, 3])
+def test_before_the_first_look_nothing_is_answered(two_stages, seeds):
+    answer = answer_study(two_stages(seeds))
+    assert answer.label == "undetermined"
+    assert "has not reached its first look" in answer.sentence
+    assert {claim.status for claim in answer.claims} == {"undetermined"}
+
+
+def test_an_open_question_continues(two_stages):
+    """After four noisy seeds whether raw gains is open: more seeds follow, and the page says so."""
+
+    def noisy(trials):
+        rng = np.random.default_rng(1)
+        for entry in trials:
+            if entry["stage"] == "answering":
+                shift = rng.normal(0, 0.05)
+                entry["curve"] = [value + shift for value in entry["curve"]]
+        return trials
+
+    answer = answer_study(two_stages(4, noisy))
+    assert answer.label == "undetermined"
+    assert "look 1 of 2" in answer.sentence
+    assert answer.to_dict()["effects"][0]["look"]["next_seeds"] == 6
+    (look,) = make_page(answer).looks
+    assert (look["number"], look["looks"], look["seeds"], look["next"]) == (1, 2, 4, "6 seeds, 6 more trials")
+    assert 0 < look["spent"] < 0.05
+    assert "The answering stage" in render([make_page(answer)])
+
+
+def test_candidates_are_those_that_the_driver_recorded(two_stages):
+    recorded = {
+        "semseg": {
+            "reference": "raw weight_decay=0", "raw": ["raw weight_decay=0.0005"],
+            "pretrained": ["pre-trained weight_decay=0"], "looks": [], "problem": "",
+        }
+    }  # fmt: skip
+    study = two_stages(4, answering=recorded)
+    (context,) = contexts(study, "semseg")
+    stage = answering_stage(study, context, answering_design(study))
+    assert stage.roles.reference == "raw: weight decay 0"
+    assert stage.roles.raw == ("raw: weight decay 5e-4",)
+    assert stage.roles.pretrained == ("pre-trained: weight decay 0",)
+
+
+def test_one_half_of_the_images_nominates_and_the_other_is_reported(two_stages):
+    study = two_stages(4)
+    trials = study.trials
+    # Half a likes the strongest decay; half b, which is reported, does not.
+    strongest = trials["weight_decay"] == 5e-3
+    trials["last_semseg_val_miou_a"] = trials["last_semseg_val_miou"] + 0.2 * strongest
+    trials["last_semseg_val_miou_b"] = trials["last_semseg_val_miou"] - 0.01
+    (context,) = contexts(study, "semseg")
+    nominated = nominate_candidates(study, in_stage(context, "screening"), DESIGN)
+    assert nominated.roles.raw == ("raw: weight decay 5e-3",)
+    stage = answering_stage(study, context, DESIGN)
+    expected = trials.loc[trials["stage"] == "answering", "last_semseg_val_miou_b"]
+    assert sorted(stage.values.to_numpy().ravel()) == pytest.approx(sorted(expected))
+    assert answer_study(study).primary[0].images == "halves of the validation images"
+
+
+def test_a_diverged_answering_trial_counts_with_the_floor(two_stages):
+    def diverge(trials):
+        last = next(
+            entry for entry in trials if entry["stage"] == "answering" and entry["axes"]["pretrained"]
+        )
+        last |= {"status": "diverged", "curve": [0.1, None], "train": None}
+        return trials
+
+    study = two_stages(4, diverge, data={"name": "figures", "constant_miou": {"semseg": {"val": 0.08}}})
+    verdict = answer_study(study).primary[0]
+    assert verdict.stage.values["pre-trained: weight decay 0"].min() == pytest.approx(0.08)
+    assert verdict.contrasts.gap.n == 4
