@@ -16,6 +16,9 @@ from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval
 from study.analysis.study import Context
 
+# Variance below which scores are equal up to rounding.
+NO_SPREAD = 1e-18
+
 
 def intervals_with_images(found: Contrasts, context: Context, split: str) -> dict[str, Interval]:
     """Intervals of gap, improvement and remaining over seeds and images; empty without the scores they need.
@@ -72,12 +75,16 @@ def add_image_variance(
     over_seeds = variance_factor * float(np.var(differences, ddof=1)) / seeds
     over_images = (groups - 1) / groups * float(((without_group - without_group.mean()) ** 2).sum())
     total = over_seeds + over_images
-    if total == 0:
+    if total <= NO_SPREAD:
         return Interval(interval.estimate, None, None, seeds, "no interval: no spread")
     degrees = total**2 / (over_seeds**2 / (seeds - 1) + over_images**2 / (groups - 1))
     half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * math.sqrt(total)
     method = f"Student's t over {seeds} seeds and {groups} groups of images"
-    return Interval(interval.estimate, interval.estimate - half, interval.estimate + half, seeds, method)
+    low, high = interval.estimate - half, interval.estimate + half
+    if interval.low is not None and interval.high is not None:
+        # More degrees of freedom must not make it narrower than the interval over seeds alone.
+        low, high = min(low, interval.low), max(high, interval.high)
+    return Interval(interval.estimate, low, high, seeds, method)
 
 
 def _means(

@@ -201,9 +201,7 @@ def _multi_task_effects(
         effects.append(
             make_effect(
                 f"{_prefix(context)}{context.task}: multi-task − single-task, {arm}",
-                paired_difference(
-                    context, final_values(study, context), of_arm & multi, of_arm & ~multi, keys
-                ),
+                paired_difference(context, values, of_arm & multi, of_arm & ~multi, keys),
                 threshold=threshold,
                 claimed_above=not pretrained,
                 blocked=blocking_reason(context, verdict.cause),
