@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NoReturn
 
 from segstrat.errors import UserError
@@ -24,6 +25,7 @@ class Flags:
     """
 
     space: str | None = None
+    new_space: str | None = None
     list: bool = False
     dry_run: bool = False
     status: str | None = None
@@ -78,6 +80,9 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     # `ray job submit` and `ray start` set this variable to the cluster that a driver belongs to.
     namespace.address = namespace.address or os.environ.get("RAY_ADDRESS") or None
     given = {name: value for name, value in vars(namespace).items() if value is not None}
+    if given.get("space", "").endswith(".py"):
+        # A resumed study finds it from any working directory.
+        given["space"] = str(Path(given["space"]).expanduser().absolute())
     numerics = {name: given.pop(name) for name in Numerics().numerics() if name in given}
     flags = Flags(**given, numerics=numerics)
     refuse_contradictions(flags)
@@ -90,9 +95,13 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError(
             f"--name {flags.name!r} is not a valid folder name; use letters, digits, '.', '_', '+' and '-'"
         )
+    if flags.new_space is not None:
+        return
     named = flags.space or flags.confirm or (flags.resume and flags.name)
     if not (flags.list or flags.status or named):
-        raise UserError("no study given: pass --space NAME (see --list), or --resume --name NAME")
+        raise UserError(
+            "no study given: pass --space NAME (see --list), --space FILE, or --resume --name NAME"
+        )
     if flags.confirm is not None and flags.space is not None:
         raise UserError("--confirm takes the space from the study that it confirms; leave out --space")
     if flags.confirm is not None and flags.scheduler == "asha":
@@ -116,7 +125,8 @@ def make_parser() -> "StrictParser":
         allow_abbrev=False,
     )
     add = parser.add_argument_group("which study").add_argument
-    add("--space", metavar="NAME", help="search space, a file in search_spaces/")
+    add("--space", metavar="NAME|FILE", help="search space: a name of --list, or a Python file of your own")
+    add("--new-space", metavar="NAME", help="write the commented template NAME.py of a space of your own")
     add("--list", action="store_true", help="list the spaces with their question and size")
     add("--dry-run", action="store_true", help="show trials, budget and a data check; start nothing")
     add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")

@@ -48,6 +48,12 @@ def dispatch(flags: Flags) -> int:
         from study.driver.overview import show_spaces
 
         return show_spaces()
+    if flags.new_space is not None:
+        from study.planning.space_template import write_template
+
+        path = write_template(flags.new_space)
+        print(f"{path} written; look at its trials with: uv run python study/run.py --space {path} --dry-run")
+        return 0
     if flags.status is not None:
         from study.driver.overview import show_status
 

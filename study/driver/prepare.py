@@ -11,6 +11,7 @@ from study.cli import Flags
 from study.driver.confirm import cells_to_confirm, defaults_from_parent
 from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
+from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.state.manifest import contains_study, read_study_manifest
 
@@ -46,7 +47,8 @@ def open_study(flags: Flags) -> OpenedStudy:
         defaults = defaults_from_parent(flags)
     begun: Mapping[str, Any] = {}
     recorded: Mapping[str, Any] = {}
-    name = flags.name or defaults.get("name") or f"{flags.space}-{flags.data or StudySettings.data}"
+    label = space_label(flags.space or "")
+    name = flags.name or defaults.get("name") or f"{label}-{flags.data or StudySettings.data}"
     study = Store(flags.storage) / name
     if flags.resume:
         recorded = read_study_manifest(study)

@@ -23,6 +23,7 @@ from study.driver.refresh import Refresher
 from study.driver.weights import provide_weights
 from study.on_ray.runtime import Runtime, ray_session
 from study.planning.resources import Share
+from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import FixedPlan, Search
 from study.state.halving import HalvingRule
@@ -63,7 +64,12 @@ def run_study(flags: Flags) -> int:
         data = check_data(settings, trials, cache=not flags.no_cache)
         trials, weights = provide_weights(settings, trials)
         console.print(Text("Starting Ray …", style="dim"))
-        with ray_session(address=flags.address, dashboard=flags.dashboard, verbose=flags.verbose) as runtime:
+        with ray_session(
+            address=flags.address,
+            dashboard=flags.dashboard,
+            verbose=flags.verbose,
+            space_file=space_file(settings.space),
+        ) as runtime:
             # Imported here, after the environment that Ray reads was set.
             from study.on_ray.probes import check_shared
 
@@ -197,6 +203,7 @@ def worker_settings(session: Session) -> dict[str, Any]:
         "data_root": settings.data_root or None,
         "cache": not session.flags.no_cache,
         "checkpoint_every": 1,
+        "space_file": settings.space if is_space_file(settings.space) else None,
     }
 
 

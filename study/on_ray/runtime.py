@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 
 from segstrat.errors import UserError
 from study.planning.resources import Node
+from study.planning.space_files import ship_space_folder
 
 ROOT = Path(__file__).parents[2]
 # Tune keeps its own state there; trials write their data to the study's storage.
@@ -72,7 +74,9 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
 
 
 @contextmanager
-def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Iterator["Runtime"]:
+def ray_session(
+    *, address: str | None, dashboard: bool, verbose: bool, space_file: Path | None = None
+) -> Iterator["Runtime"]:
     """Ray, ready for trials, for the duration of the block.
 
     Without an address Ray is started on this machine and listens on the loopback interface alone. A process
@@ -80,6 +84,7 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
 
     Args:
         address: `HOST:PORT` of a running cluster's head, or `auto` for one that runs on this machine.
+        space_file: a search space outside the project; its folder's code is sent to a cluster that is joined.
 
     Raises:
         UserError: if the cluster cannot be reached, or Ray does not start.
@@ -99,7 +104,10 @@ def ray_session(*, address: str | None, dashboard: bool, verbose: bool) -> Itera
     if not verbose:
         # Tune logs failed trials as errors; they have their rows in the table.
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
+    with tempfile.TemporaryDirectory(prefix="segstrat-space-") as folder:
+        if address is not None and space_file is not None:
+            options["runtime_env"]["py_modules"].append(str(ship_space_folder(space_file, Path(folder))))
+        dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
     try:
         nodes = nodes_for_trials(NODE_SECONDS)
         yield Runtime(nodes=nodes, dashboard_url=dashboard_url, metrics_url=_metrics_url())

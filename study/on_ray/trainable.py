@@ -11,6 +11,7 @@ from segstrat.paths import cache_dir, data_root
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
 from study.on_ray import prometheus
+from study.planning.space_files import import_on_worker
 from study.planning.trials import PlannedTrial
 from study.state.shared_weights import local_config
 
@@ -36,6 +37,8 @@ class SegmentationTrial(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes a trial; nothing is loaded before its first step."""
+        if config.get("space_file"):
+            import_on_worker(config["space_file"])
         self.trial = PlannedTrial.from_dict(config["trial"])
         self.settings = config
         self.study = Store(config["store"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from segstrat.numerics import Numerics
 from study.cli import Flags
+from study.planning.space_files import space_label
 
 CONFIRM_TOP = 3
 # Not among the manifest's options: where a study is stored may change.
@@ -58,7 +59,7 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
     given = {name: getattr(flags, name) for name in (*option_names(), "name") if name != "numerics"}
     values |= {name: value for name, value in given.items() if value is not None}
     values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
-    values.setdefault("name", f"{values['space']}-{values.get('data', StudySettings.data)}")
+    values.setdefault("name", f"{space_label(values['space'])}-{values.get('data', StudySettings.data)}")
     return StudySettings(**values)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError, unknown_name
 from study.planning.distribution import Distribution, read_distribution
+from study.planning.space_files import import_space_file, is_space_file, space_label
 
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 NOT_SPACES = {"__init__", "recipes"}
@@ -72,12 +73,19 @@ def space_question(name: str) -> str:
 
 
 def load_space(name: str) -> Space:
-    """Reads and validates the space `search_spaces/<name>.py`.
+    """Reads and validates the space `search_spaces/<name>.py`, or a file anywhere.
+
+    Args:
+        name: of a space, or the path of its file, which ends in `.py`.
 
     Raises:
         UserError: for an unknown space, or one whose axes or roles are invalid.
     """
+    if is_space_file(name):
+        return space_from_module(space_label(name), import_space_file(Path(name).absolute()))
     if name not in space_names():
+        if Path(f"{name}.py").is_file():
+            raise UserError(f"unknown space {name!r}: did you mean the file {name}.py?")
         raise unknown_name("space", name, space_names())
     return space_from_module(name, importlib.import_module(f"search_spaces.{name}"))
 

@@ -30,6 +30,7 @@ FLAGS = [
     "--list",
     "--max-concurrent",
     "--name",
+    "--new-space",
     "--no-cache",
     "--no-compile",
     "--no-device-cache",
@@ -94,6 +95,8 @@ def test_values_are_read():
         ("--space s --scheduler hyperband", "invalid choice: 'hyperband'"),
         ("--space s --name ../x", "not a valid folder name"),
         ("--space s --accept-changes", "needs --resume"),
+        ("--space nowhere.py", "there is no such file"),
+        ("--new-space not-a-name", "letters, digits"),
     ],
 )
 def test_mistakes_are_one_sentence(line, words, capsys):
