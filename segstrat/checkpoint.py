@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -34,6 +35,52 @@ def save_checkpoint(store: Store, epoch: int, state: dict[str, Any], *, best_epo
             store.delete(digest_name(checkpoint_name(old)))
             store.delete(checkpoint_name(old))
     return name
+
+
+class CheckpointWriter:
+    """Writes checkpoints in a background thread, one at a time, while the training continues.
+
+    A crash during a write costs the epoch that was being written, besides the one in progress.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[str] | None = None
+
+    def save(self, store: Store, epoch: int, state: dict[str, Any], *, best_epoch: int | None) -> None:
+        """Starts `save_checkpoint` on a copy of the state, once the one before is finished.
+
+        Raises:
+            OSError: if the one before could not be written.
+        """
+        self.wait()
+        copy = _host_copy(state)
+        self._pending = self._pool.submit(save_checkpoint, store, epoch, copy, best_epoch=best_epoch)
+
+    def wait(self) -> None:
+        """Returns once the last checkpoint is written.
+
+        Raises:
+            OSError: if it could not be.
+        """
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        """Lets a write finish and ends the thread; a failed write is not reported any more."""
+        self._pool.shutdown()
+
+
+def _host_copy(value: Any) -> Any:
+    """The same value with every tensor copied to the host's memory."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _host_copy(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_host_copy(item) for item in value)
+    return value
 
 
 def load_checkpoint(store: Store) -> dict[str, Any] | None:

@@ -3,10 +3,12 @@
 import hashlib
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 
 import torch
 
 from segstrat import distributed
+from segstrat.checkpoint import CheckpointWriter
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.loading.batch import Batch
@@ -33,9 +35,11 @@ def train(
 ) -> Iterator[EpochReport]:
     """Trains one configuration and yields a report after every epoch.
 
-    With a `store`, the state is saved there before each report, and a later call with the same config
-    continues after the newest good checkpoint: on the CPU it ends bit-identical to an uninterrupted run,
-    because every random draw is a function of (seed, epoch, index).
+    With a `store`, the state is saved there after each epoch, in the background, and a later call with the
+    same config continues after the newest good checkpoint: on the CPU it ends bit-identical to an
+    uninterrupted run, because every random draw is a function of (seed, epoch, index). A crash costs the
+    epoch in progress, and the one before if its checkpoint was still being written. Closing the generator
+    waits for the checkpoint.
 
     Args:
         protocol: the data, if it is already built; otherwise it is built from `config.data`.
@@ -56,19 +60,28 @@ def train(
     reports = trial.resume(store) if store is not None else []
     if store is not None and reports:
         _repair(trial, store, reports)
-    for epoch in range(len(reports), config.epochs):
-        if reports and reports[-1].status == "diverged":
-            return
-        report = _run_epoch(trial, epoch)
-        reports.append(report)
-        if store is not None and distributed.rank() == 0:
-            if report.status == "completed":
-                write_counts(store, trial.image_counts)
-            if report.status != "running" or (epoch + 1) % checkpoint_every == 0:
-                trial.save(store, reports)
-            # Last, because a trial whose records say completed has all its other files.
-            write_records(store, trial.facts, reports)
-        yield report
+    with closing(CheckpointWriter()) as writer:
+        for epoch in range(len(reports), config.epochs):
+            if reports and reports[-1].status == "diverged":
+                return
+            reports.append(_run_epoch(trial, epoch))
+            if store is not None and distributed.rank() == 0:
+                _write_epoch(trial, store, writer, reports, checkpoint_every)
+            yield reports[-1]
+
+
+def _write_epoch(
+    trial: Trial, store: Store, writer: CheckpointWriter, reports: list[EpochReport], checkpoint_every: int
+) -> None:
+    """Writes what an epoch leaves behind; records last, as they say that the trial has ended."""
+    last = reports[-1]
+    if last.status == "completed":
+        write_counts(store, trial.image_counts)
+    if last.status != "running" or last.epoch % checkpoint_every == 0:
+        trial.save(writer, store, reports)
+    if last.status != "running":
+        writer.wait()
+    write_records(store, trial.facts, reports)
 
 
 def _repair(trial: Trial, store: Store, reports: list[EpochReport]) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from segstrat import distributed
-from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
+from segstrat.checkpoint import CheckpointWriter, load_checkpoint, state_digest
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol
 from segstrat.data.dataset import Dataset, Subset, nested_indices
@@ -64,8 +64,8 @@ class Trial:
             halves = {**self.facts.half_miou, task: counts.half_mious()}
             self.facts = dataclasses.replace(self.facts, half_miou=halves)
 
-    def save(self, store: Store, reports: Sequence[EpochReport]) -> None:
-        """Writes a checkpoint; the one of the best epoch so far is kept."""
+    def save(self, writer: CheckpointWriter, store: Store, reports: Sequence[EpochReport]) -> None:
+        """Starts writing a checkpoint; the one of the best epoch so far is kept."""
         task = self.config.tasks[0]
         scored = [(report.value(task, "val", "miou"), report.epoch) for report in reports]
         best = max((pair for pair in scored if pair[0] is not None), default=None)
@@ -77,7 +77,7 @@ class Trial:
             "facts": dataclasses.asdict(self.facts),
             "reports": [report.to_dict() for report in reports],
         }
-        save_checkpoint(store, reports[-1].epoch, state, best_epoch=best[1] if best else None)
+        writer.save(store, reports[-1].epoch, state, best_epoch=best[1] if best else None)
 
     def resume(self, store: Store) -> list[EpochReport]:
         """Restores the newest good checkpoint; returns its reports, none where there is no checkpoint.

@@ -1,8 +1,11 @@
+import threading
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 import torch
 
-from segstrat.checkpoint import load_checkpoint, save_checkpoint
+from segstrat.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
 from segstrat.store import Store
 
 
@@ -57,3 +60,43 @@ def test_new_checkpoints_are_kept_although_later_ones_are_damaged(tmp_path: Path
     assert [name for name in store.names() if name.endswith(".pt")] == [
         "checkpoint-000001.pt", "checkpoint-000002.pt",
     ]  # fmt: skip
+
+
+class SlowStore(Store):
+    """A store whose writes wait until they are let through."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.gate = threading.Event()
+
+    def write(self, name: str, data: bytes) -> None:
+        self.gate.wait(60)
+        super().write(name, data)
+
+
+def test_training_continues_while_a_checkpoint_is_written(tmp_path: Path):
+    store, weight = SlowStore(tmp_path), torch.zeros(3)
+    with closing(CheckpointWriter()) as writer:
+        writer.save(store, 1, {"weight": weight, "momenta": [weight]}, best_epoch=None)
+        weight += 1
+        assert store.names() == []
+        store.gate.set()
+        writer.wait()
+    state = load_checkpoint(store)
+    assert state is not None
+    assert state["weight"].tolist() == state["momenta"][0].tolist() == [0, 0, 0], "the state of that moment"
+
+
+def test_a_checkpoint_that_cannot_be_written_is_an_error_at_the_next_one(tmp_path: Path):
+    (tmp_path / "file").touch()
+    no_folder = Store(tmp_path / "file")
+    with closing(CheckpointWriter()) as writer:
+        writer.save(no_folder, 1, {}, best_epoch=None)
+        with pytest.raises(OSError, match="file"):
+            writer.save(no_folder, 2, {}, best_epoch=None)
+
+
+def test_closing_finishes_the_write(tmp_path: Path):
+    with closing(CheckpointWriter()) as writer:
+        writer.save(Store(tmp_path), 1, {"epoch": 1}, best_epoch=None)
+    assert load_checkpoint(Store(tmp_path)) == {"epoch": 1}
