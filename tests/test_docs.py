@@ -68,6 +68,17 @@ def test_every_path_exists(path: Path):
 
 
 @pytest.mark.parametrize("path", DOCS, ids=name)
+def test_every_dotted_name_exists(path: Path):
+    for dotted in re.findall(r"`((?:segstrat|study|benchmarks)\.[\w.]+)`", text(path)):
+        module, _, member = dotted.rpartition(".")
+        found = module_file(dotted).is_file() or (ROOT / dotted.replace(".", "/")).is_dir()
+        file = ROOT / module.replace(".", "/") / "__init__.py"
+        file = file if file.is_file() else module_file(module)
+        defined = file.is_file() and re.search(rf"\b{member}\b", file.read_text(encoding="utf-8"))
+        assert found or defined, dotted
+
+
+@pytest.mark.parametrize("path", DOCS, ids=name)
 def test_every_module_that_is_run_exists(path: Path):
     modules = [each for each in re.findall(r"python -m ([\w.]+)", text(path)) if each != "pytest"]
     assert [module for module in modules if not module_file(module).is_file()] == []
