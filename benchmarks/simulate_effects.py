@@ -1,11 +1,13 @@
-"""What factorial effects find, and how often wrongly: `uv run python -m benchmarks.simulate_effects`.
+"""What factorial effects find, and how often wrongly: `python -m benchmarks.simulate_effects`.
 
-Simulated studies have known effects on validation mIoU, in points. Each is analysed as a real one. Tables
-are printed as markdown; docs/reading-results.md shows them. Everything is seeded.
+Simulated studies have known effects on validation mIoU, in points. Values are analysed by the design that the
+report uses (`study.analysis.factorial`). Tables are printed as markdown; docs/reading-results.md shows them.
+Everything is seeded.
 """
 
 import argparse
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,32 +15,32 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.analysis.effects import BOTH, DIFFERENCE, RAW, factorial_effects
-from study.analysis.factorial import Factor, fit_factorial
-from study.analysis.study import Study
+from study.analysis.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT
+from study.analysis.factorial import Factor, factorial_design, holm
 
-POINT = 0.01
-LETTERS = "abcd"
-TWO_LEVELS = dict.fromkeys(LETTERS, (0.0, 1.0))
-THREE_LEVELS = {"a": (0.0, 1.0), "b": (0.0, 1.0, 2.0), "c": (0.0, 1.0, 2.0)}
-Noise = Callable[[np.random.Generator, int], np.ndarray]
-
-
-def normal(rng: np.random.Generator, size: int) -> np.ndarray:
-    return rng.normal(size=size)
+Axes = Mapping[str, Sequence[float]]
+Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+TWO_LEVELS: Axes = dict.fromkeys("abcd", (0.0, 1.0))
+THREE_LEVELS: Axes = {"a": (0.0, 1.0), "b": (0.0, 1.0, 2.0), "c": (0.0, 1.0, 2.0)}
+ARMS = (RAW, PRETRAINED)
+RESPONSES = (RAW, BOTH, DIFFERENCE)
 
 
-def skewed(rng: np.random.Generator, size: int) -> np.ndarray:
-    return rng.exponential(size=size) - 1
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.normal(size=shape)
+
+
+def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.exponential(size=shape) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """Effects in points, on top of 25 % mIoU for raw and 34 % for pre-trained.
+    """Effects in points.
 
     Args:
-        both, raw_only: effect of the second level of each factor (linear in further levels).
-        crossed: extra effect where several factors are all at their second level.
+        both, raw_only: effect of a factor per unit of its level.
+        crossed: in both arms, effect of the product of several factors.
         sd: seed standard deviation of raw and of pre-trained.
         by_seed: standard deviation, over seeds, of each factor's effect.
     """
@@ -52,116 +54,110 @@ class Truth:
     by_seed: float = 0.0
 
 
+def grid(axes: Axes, seeds: int) -> pd.DataFrame:
+    """The trials of one arm."""
+    cells = pd.DataFrame(list(itertools.product(*axes.values())), columns=list(axes))
+    return pd.concat([cells.assign(seed=seed) for seed in range(seeds)], ignore_index=True)
+
+
 def simulate(
-    truth: Truth, axes: Mapping[str, Sequence[float]], seeds: int, rng: np.random.Generator
-) -> Study:
-    """A finished study, all trials completed."""
-    rows = []
-    for seed in range(seeds):
-        shift, tilt = rng.normal(), truth.by_seed * rng.normal(size=(2, len(axes)))
-        for pretrained, *levels in itertools.product((False, True), *axes.values()):
-            cell = dict(zip(axes, levels, strict=True))
-            points = shift + 9 * pretrained + tilt[int(pretrained)] @ levels
-            points += sum(size * cell[axis] for axis, size in truth.both.items())
-            points += sum(size * cell[axis] for axis, size in truth.raw_only.items() if not pretrained)
-            points += sum(size * np.prod([cell[a] for a in group]) for group, size in truth.crossed.items())
-            rows.append(cell | {"seed": seed, "pretrained": pretrained, "points": points})
-    frame = pd.DataFrame(rows)
-    sd = np.where(frame["pretrained"], truth.sd[1], truth.sd[0])
-    frame["last_semseg_val_miou"] = 0.25 + POINT * (frame["points"] + sd * truth.noise(rng, len(frame)))
-    facts = {"tasks": "semseg", "multi_task": False, "status": "completed"}
-    roles = {"pretrained": "arm"} | dict.fromkeys(axes, "treatment")
-    return Study(
-        "simulated", {"roles": roles, "metric": "semseg_val_miou"}, frame.assign(**facts), pd.DataFrame()
-    )
+    truth: Truth, trials: pd.DataFrame, axes: Axes, rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Values of every response, in points (trials,)."""
+    levels = trials[list(axes)].to_numpy(float)
+    seed = trials["seed"].to_numpy()
+    values = {}
+    for arm, sd in zip(ARMS, truth.sd, strict=True):
+        shift = rng.normal(size=seed.max() + 1)[seed]
+        tilt = truth.by_seed * rng.normal(size=(seed.max() + 1, len(axes)))
+        noise = sd * truth.noise(rng, (len(trials),))
+        values[arm] = _mean(truth, trials, arm) + shift + (tilt[seed] * levels).sum(axis=1) + noise
+    return _responses(values)
 
 
-def lenth(contrasts: np.ndarray) -> float:
-    """Lenth's pseudo standard error of unreplicated contrasts (1989)."""
+def true_effects(truth: Truth, trials: pd.DataFrame, axes: Axes) -> dict[str, np.ndarray]:
+    """The effects in values without noise, by response, in the order of the design."""
+    design = factorial_design(trials, [Factor(axis, tuple(levels)) for axis, levels in axes.items()])
+    clean = _responses({arm: _mean(truth, trials, arm) for arm in ARMS})
+    return {
+        name: np.concatenate([m.weights @ y for m in design.models.values()]) for name, y in clean.items()
+    }
+
+
+def _mean(truth: Truth, trials: pd.DataFrame, arm: str) -> np.ndarray:
+    total = np.zeros(len(trials))
+    for effects in (truth.both, truth.raw_only if arm == RAW else {}):
+        for axis, size in effects.items():
+            total += size * trials[axis].to_numpy()
+    for group, size in truth.crossed.items():
+        total += size * trials[list(group)].to_numpy().prod(axis=1)
+    return total
+
+
+def _responses(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    raw, pretrained = (values[arm] for arm in ARMS)
+    return {RAW: raw, BOTH: (raw + pretrained) / 2, DIFFERENCE: raw - pretrained}
+
+
+def lenth_limit(contrasts: np.ndarray) -> float:
+    """Limit of a single effect by Lenth's pseudo standard error of unreplicated contrasts (1989)."""
     size = np.abs(contrasts)
     first = 1.5 * np.median(size)
-    return float(1.5 * np.median(size[size < 2.5 * first]))
+    error = 1.5 * np.median(size[size < 2.5 * first])
+    return float(error * stats.t.ppf(0.975, len(contrasts) / 3))
 
 
 def compare_errors(truth: Truth, repetitions: int) -> dict[str, tuple[float, float]]:
-    """One seed, one arm, 2⁴: share of repetitions in which factor `a`, and in which `d`, is called real."""
-    factors = [Factor(axis, (0.0, 1.0)) for axis in LETTERS]
-    found = {"all interactions": [0, 0], "three and more factors": [0, 0], "Lenth": [0, 0]}
-    rng = np.random.default_rng(0)
-    signs = np.array(list(itertools.product((-1, 1), repeat=4)))
+    """One seed, one arm, 2⁴: shares of repetitions in which factor `a`, and in which `d`, is called real."""
+    trials = grid(TWO_LEVELS, 1)
+    design = factorial_design(trials, [Factor(axis, (0.0, 1.0)) for axis in TWO_LEVELS])
+    signs = 2 * trials[list(TWO_LEVELS)].to_numpy() - 1
     groups = [list(g) for size in range(1, 5) for g in itertools.combinations(range(4), size)]
     columns = np.stack([signs[:, group].prod(axis=1) for group in groups], axis=1)
+    rng = np.random.default_rng(0)
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
     for _ in range(repetitions):
-        study = simulate(truth, TWO_LEVELS, 1, rng)
-        raw = study.trials[~study.trials["pretrained"]].rename(columns={"last_semseg_val_miou": "value"})
-        fit = fit_factorial(raw, factors)
-        main = fit.table[fit.table["kind"] == "main"].set_index("axis")
-        estimates = main["estimate"][["a", "d"]].to_numpy(float)
-        error = fit.errors["interaction"]
-        pure = 2 * error.sd / np.sqrt(len(raw)) * stats.t.ppf(0.975, error.degrees)
-        contrasts = raw["value"].to_numpy() @ columns / 8
+        y = simulate(truth, trials, TWO_LEVELS, rng)[RAW]
+        main, _ = design.models["main"].estimates(y)
+        _, error = design.models["interaction"].estimates(y)
         limits = {
-            "all interactions": (main["high"] - main["low"])[["a", "d"]].to_numpy(float) / 2,
-            "three and more factors": np.array([pure, pure]),
-            "Lenth": np.full(2, lenth(contrasts) * stats.t.ppf(0.975, len(contrasts) / 3)),
+            "all interactions": (main["high"] - main["low"])[0] / 2,
+            "three and more factors": error.sd / 2 * stats.t.ppf(0.975, error.degrees),
+            "Lenth": lenth_limit(y @ columns / 8),
         }
         for name, limit in limits.items():
-            for index in range(2):
-                found[name][index] += int(abs(estimates[index]) > limit[index])
-    return {name: (hits[0] / repetitions, hits[1] / repetitions) for name, hits in found.items()}
+            found[name].append(np.abs(main["estimate"][[0, 3]]) > limit)
+    return {name: tuple(np.mean(hits, axis=0)) for name, hits in found.items()}
 
 
-def judge_study(
-    truth: Truth, axes: Mapping[str, Sequence[float]], seeds: int, repetitions: int
-) -> dict[str, dict[str, float]]:
-    """By response: how often `a` is found, how often any other main effect is, and coverage of intervals."""
-    responses = (RAW, BOTH, DIFFERENCE)
-    keys = ("interval", "Holm", "false single", "false Holm", "main coverage", "interaction coverage")
-    totals = {name: dict.fromkeys(keys, 0.0) for name in responses}
+def judge_study(truth: Truth, axes: Axes, seeds: int, repetitions: int) -> dict[str, dict[str, float]]:
+    """By response: how often `a` is found, how often any other main effect, and coverage of the intervals."""
+    trials = grid(axes, seeds)
+    factors = [Factor(axis, tuple(levels)) for axis, levels in axes.items()]
+    models = factorial_design(trials, factors).models
+    expected = true_effects(truth, trials, axes)
+    main_effects = len(models["main"].weights)
+    sums: dict[str, defaultdict[str, float]] = {name: defaultdict(float) for name in RESPONSES}
     rng = np.random.default_rng(seeds)
     for _ in range(repetitions):
-        (effects,) = factorial_effects(simulate(truth, axes, seeds, rng), "semseg")
-        for name in responses:
-            table = effects.table[effects.table["response"] == name]
-            expected = POINT * np.array(
-                [_expected(truth, name, row, axes) for row in table.to_dict("records")]
-            )
-            main = (table["kind"] == "main").to_numpy()
-            active = main & (table["axis"] == "a").to_numpy() & (table["level"] == 1.0).to_numpy()
-            null = main & (expected == 0)
-            excluded = ((table["low"] > 0) | (table["high"] < 0)).to_numpy()
-            significant = (table["adjusted_p"] < 0.05).to_numpy()
-            holds = ((table["low"] <= expected) & (expected <= table["high"])).to_numpy()
-            sums = totals[name]
-            sums["interval"] += float(excluded[active].mean())
-            sums["Holm"] += float(significant[active].mean())
-            sums["false single"] += float(excluded[null].mean()) if null.any() else 0.0
-            sums["false Holm"] += float(significant[null].any())
-            sums["main coverage"] += float(holds[main].mean())
-            sums["interaction coverage"] += float(holds[~main].mean())
-    return {name: {key: value / repetitions for key, value in sums.items()} for name, sums in totals.items()}
+        for name, y in simulate(truth, trials, axes, rng).items():
+            main, _ = models["main"].estimates(y)
+            crossed, _ = models["interaction"].estimates(y)
+            true = expected[name][:main_effects]
+            null = np.abs(true) < 1e-9
+            significant = holm(main["p"]) < SIGNIFICANT
+            total = sums[name]
+            # The first effect is that of `a`.
+            total["interval"] += float(main["low"][0] > 0 or main["high"][0] < 0)
+            total["Holm"] += float(significant[0])
+            total["false Holm"] += float(significant[null].any())
+            total["main coverage"] += _held(main, true)
+            total["interaction coverage"] += _held(crossed, expected[name][main_effects:])
+    return {name: {key: value / repetitions for key, value in total.items()} for name, total in sums.items()}
 
 
-def _expected(
-    truth: Truth, response: str, row: Mapping[str, object], axes: Mapping[str, Sequence[float]]
-) -> float:
-    """The true effect, in points, that a row of the table estimates."""
-    share = {RAW: 1.0, BOTH: 0.5, DIFFERENCE: 1.0}[response]
-    level, other = float(str(row["level"])), row["other_level"]
-    shared = 0.0 if response == DIFFERENCE else 1.0
-    mean = {axis: float(np.mean(levels)) for axis, levels in axes.items()}
-    total = 0.0
-    if row["kind"] == "main":
-        total += level * (shared * truth.both.get(str(row["axis"]), 0.0))
-        total += level * share * truth.raw_only.get(str(row["axis"]), 0.0)
-    for group, size in truth.crossed.items():
-        named = {str(row["axis"]): level}
-        if row["kind"] == "interaction":
-            named[str(row["other_axis"])] = float(str(other))
-        if set(named) <= set(group):
-            rest = np.prod([mean[axis] for axis in group if axis not in named])
-            total += shared * size * float(np.prod(list(named.values())) * rest)
-    return total
+def _held(numbers: Mapping[str, np.ndarray], true: np.ndarray) -> float:
+    return float(((numbers["low"] <= true) & (true <= numbers["high"])).mean())
 
 
 ONE_SEED = (
@@ -177,7 +173,7 @@ STUDIES = (
     Truth(name="a: 1.5 in raw only", raw_only={"a": 1.5}),
     Truth(name="the same, pre-trained sd 0.4", raw_only={"a": 1.5}, sd=(1.0, 0.4)),
     Truth(name="the same, skewed noise", raw_only={"a": 1.5}, noise=skewed),
-    Truth(name="the same, a×b: 1 in both arms", raw_only={"a": 1.5}, crossed={"ab": 1.0}),
+    Truth(name="the same, b×c: 1 in both arms", raw_only={"a": 1.5}, crossed={"bc": 1.0}),
     Truth(name="the same, effects vary over seeds by 0.5", raw_only={"a": 1.5}, by_seed=0.5),
 )
 
@@ -194,7 +190,7 @@ def print_rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def print_errors(repetitions: int) -> None:
-    print("One seed, one arm, 2⁴, sd 1 point: a called real / an absent effect called real (95 % interval)\n")
+    print("One seed, one arm, 2⁴, sd 1 point: `a` called real / `d`, which has no effect, called real\n")
     rows = []
     for truth in ONE_SEED:
         shares = compare_errors(truth, repetitions)
@@ -202,28 +198,25 @@ def print_errors(repetitions: int) -> None:
     print_rows(["truth", "all interactions (used)", "three and more factors", "Lenth"], rows)
 
 
-def print_studies(
-    title: str, axes: Mapping[str, Sequence[float]], seeds: Sequence[int], repetitions: int
-) -> None:
+def print_studies(title: str, axes: Axes, seeds: Sequence[int], repetitions: int) -> None:
     print(
-        f"{title}, sd 1 point: a found by its interval / by Holm; any false main effect of raw by "
-        "Holm; coverage of the intervals of main effects and of interactions\n"
+        f"{title}, sd 1 point: `a` found by its interval / by Holm; any false main effect of raw by Holm; "
+        "coverage of the intervals of main effects and of interactions\n"
     )
-    head = ["truth", "seeds", RAW, BOTH, DIFFERENCE, "any false (raw)", "coverage (raw)"]
+    head = ["truth", "seeds", *RESPONSES, "any false (raw)", "coverage (raw)"]
     rows = []
-    for truth in STUDIES:
-        for count in seeds:
-            found = judge_study(truth, axes, count, repetitions)
-            power = [f"{percent(found[name]['interval'])} / {percent(found[name]['Holm'])}" for name in found]
-            raw = found[RAW]
-            coverage = f"{percent(raw['main coverage'])}, {percent(raw['interaction coverage'])}"
-            rows.append([truth.name, str(count), *power, percent(raw["false Holm"]), coverage])
+    for truth, count in itertools.product(STUDIES, seeds):
+        found = judge_study(truth, axes, count, repetitions)
+        power = [f"{percent(found[name]['interval'])} / {percent(found[name]['Holm'])}" for name in RESPONSES]
+        raw = found[RAW]
+        coverage = f"{percent(raw['main coverage'])}, {percent(raw['interaction coverage'])}"
+        rows.append([truth.name, str(count), *power, percent(raw["false Holm"]), coverage])
     print_rows(head, rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate_effects", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=500)
+    parser.add_argument("--repetitions", type=int, default=2000)
     repetitions = parser.parse_args(arguments).repetitions
     print_errors(repetitions)
     print_studies("`regularizers` (2 arms × 2⁴)", TWO_LEVELS, (1, 2, 3), repetitions)

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from study.analysis.factorial import Factor, Kind, PooledError, fit_factorial, holm
+from study.analysis.effect_model import PooledError
+from study.analysis.factorial import Factor, Kind, fit_factorial, holm
 from study.analysis.study import Context, Study, contexts
 from study.analysis.trial_values import TrialValues, trial_values
 
