@@ -23,6 +23,15 @@ class TrialStatus(StrEnum):
     UNFINISHED = "unfinished"
 
 
+class Stage(StrEnum):
+    """What a trial is for."""
+
+    SCREENING = "screening"
+    """It nominates candidates, and may be stopped early."""
+    ANSWERING = "answering"
+    """It is trained to the end, and enters the verdict."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitScore:
     """Scores of one task on one split after one epoch.

@@ -43,6 +43,7 @@ class Flags:
     name: str | None = None
     confirm: str | None = None
     top: int | None = None
+    max_seeds: int | None = None
     resume: bool = False
     accept_changes: bool = False
     numerics: Mapping[str, Any] = field(default_factory=dict)
@@ -106,8 +107,8 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError("--confirm takes the space from the study that it confirms; leave out --space")
     if flags.confirm is not None and flags.scheduler == "asha":
         raise UserError("--confirm trains every cell to its end; leave out --scheduler asha")
-    if flags.top is not None and flags.confirm is None and not flags.resume:
-        raise UserError("--top says how many cells --confirm trains again; give --confirm DIR with it")
+    if flags.confirm is not None and flags.seeds is not None and flags.max_seeds is not None:
+        raise UserError("--confirm: give --seeds or --max-seeds, not both; --seeds are all trained")
     if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
             "--storage: the address contains keys, which would end up in logs and manifests; put them into "
@@ -133,7 +134,8 @@ def make_parser() -> "StrictParser":
     add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
     add("--scheduler", choices=("asha", "none"), help="stop weak trials early, arm by arm (default: asha)")
     add("--confirm", metavar="DIR", help="train the best cells of a study again, to the end, on new seeds")
-    add("--top", type=_count, metavar="K", help="with --confirm: cells of each arm (default: 3)")
+    add("--top", type=_count, metavar="K", help="candidates of each arm that are trained on fresh seeds")
+    add("--max-seeds", type=_count, metavar="N", help="fresh seeds at most; more than before with --resume")
     add("--budget", type=_positive, metavar="F", help="factor on every trial's epochs (default: 1)")
     add("--name", help="name of the study (default: SPACE-DATA)")
     add("--resume", action="store_true", help="continue a study that was interrupted")

@@ -1,19 +1,22 @@
-"""`--confirm DIR`: a study that trains the best cells of another one again, to the end, on other seeds."""
+"""`--confirm DIR`: the answering stage alone, with another study in the place of screening."""
 
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from segstrat.errors import UserError
+from segstrat.records import Stage
 from segstrat.store import Store
+from study.analysis.design import AnsweringDesign
 from study.cli import Flags
-from study.planning.settings import CONFIRM_TOP, StudySettings
-from study.planning.trials import PlannedTrial
+from study.planning.settings import StudySettings
+from study.planning.space import Space
+from study.planning.trials import PlannedTrial, planned_trial
+from study.state.halving import HalvingRule
 from study.state.manifest import read_study_manifest
+from study.state.trial_states import TrialState, TrialStates
 
 # What a confirming study takes from the study that it confirms.
 INHERITED = ("space", "data", "data_root", "weights", "budget", "numerics")
-CONFIRM_SEEDS = 3
 
 
 def defaults_from_parent(flags: Flags) -> dict[str, Any]:
@@ -23,66 +26,73 @@ def defaults_from_parent(flags: Flags) -> dict[str, Any]:
         UserError: if there is no such study, or for seeds on which its cells were chosen.
     """
     parent = read_study_manifest(Store(flags.confirm or ""))
-    used = parent["seeds"]
+    used = sorted({trial["config"]["seed"] for trial in parent["trials"]})
     if not flags.resume and (again := sorted(set(used).intersection(flags.seeds or ()))):
         raise UserError(
             f"--seeds {again[0]}: the cells of {parent['study']} were chosen on seeds {used}; confirm them "
             "on others"
         )
+    if flags.seeds is not None and list(flags.seeds) != list(range(flags.seeds[0], flags.seeds[-1] + 1)):
+        raise UserError(f"--seeds {list(flags.seeds)}: --confirm needs consecutive seeds, such as 5,6,7")
     inherited = {key: parent["options"][key] for key in INHERITED if key in parent["options"]}
     return inherited | {
         "name": f"{parent['study']}-confirm",
-        "seeds": [max(used) + 1 + offset for offset in range(CONFIRM_SEEDS)],
+        "seeds": [max(used) + 1],
         "scheduler": "none",
-        "top": CONFIRM_TOP,
+        "max_seeds": len(flags.seeds) if flags.seeds is not None else AnsweringDesign().max_seeds,
     }
 
 
-def cells_to_confirm(
-    settings: StudySettings, plan_cells: Callable[..., list[PlannedTrial]]
-) -> list[dict[str, Any]]:
-    """The points of the space that `--confirm` trains again, see `study.analysis.confirm`.
-
-    Args:
-        plan_cells: plans the trials of given `seeds` and `cells`.
+def screened_states(settings: StudySettings) -> list[TrialState]:
+    """The trials of the study that is confirmed.
 
     Raises:
-        UserError: if the confirmed study has no best cells, or was run with another recipe.
+        UserError: if none of them was completed.
     """
-    from study.analysis.confirm import confirm_cells
-    from study.analysis.study import Study
+    folder = Store(settings.confirm)
+    parent = read_study_manifest(folder)
+    states = TrialStates(folder, HalvingRule.from_dict(parent["scheduler"]), parent["metric"])
+    for trial in parent["trials"]:
+        states.add(PlannedTrial.from_dict(trial))
+    states.read()
+    if not any(state.final for state in states.in_order()):
+        raise UserError(f"{settings.confirm}: no trial has ended; finish this study, or confirm another one")
+    # All of them are screening here, also those of a study that had one stage.
+    return [state.as_stage(Stage.SCREENING) for state in states.in_order()]
 
-    parent = Study.open(settings.confirm)
-    cells = [cell.axes for arm in confirm_cells(parent, settings.top).values() for cell in arm]
-    then = {trial["trial_id"] for trial in parent.manifest["trials"]}
-    same_budget = parent.manifest["options"]["budget"] == settings.budget
-    for axes in cells if same_budget else ():
-        seed = parent.manifest["seeds"][0]
-        now = plan_cells(seeds=[seed], cells=[axes])[0]
-        if now.trial_id not in then:
-            commit = (parent.manifest.get("commit") or "unknown")[:10]
+
+def refuse_another_recipe(settings: StudySettings, space: Space, screened: Sequence[TrialState]) -> None:
+    """Raises a UserError if the confirmed study was run with another recipe of the same space."""
+    parent = read_study_manifest(Store(settings.confirm))
+    if parent["options"]["budget"] != settings.budget or parent["data"]["name"] != settings.data:
+        return
+    for state in screened:
+        known = state.trial
+        axes = {name: value for name, value in known.axes.items() if name != "seed"}
+        now = planned_trial(
+            space,
+            settings.data,
+            axes,
+            seed=known.config.seed,
+            budget=settings.budget,
+            weights=known.config.weights,
+        )
+        if now.trial_id != known.trial_id:
+            commit = (parent.get("commit") or "unknown")[:10]
             raise UserError(
                 f"{settings.confirm}: the recipe of space {settings.space} has changed since ({now.label} is "
                 f"another training run now); go back to commit {commit}, or run the space again"
             )
-    return sorted(cells, key=_sort_key)
 
 
-def parent_of(settings: StudySettings, trials: Sequence[PlannedTrial]) -> dict[str, Any] | None:
+def parent_of(settings: StudySettings) -> dict[str, Any] | None:
     """What the manifest says of the study that this one confirms; None for any other."""
     if not settings.confirm:
         return None
     parent = read_study_manifest(Store(settings.confirm))
-    cells = [{name: value for name, value in trial.axes.items() if name != "seed"} for trial in trials]
     return {
         "study": parent["study"],
         "folder": settings.confirm,
         "commit": parent.get("commit"),
         "top": settings.top,
-        # In the order of `cells_to_confirm`, so that a resumed study plans its trials in the same one.
-        "cells": sorted((cell for i, cell in enumerate(cells) if cell not in cells[:i]), key=_sort_key),
     }
-
-
-def _sort_key(cell: Mapping[str, Any]) -> str:
-    return json.dumps(cell, sort_keys=True)

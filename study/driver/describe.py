@@ -44,8 +44,9 @@ def describe_study(
             "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
             "budget": settings.budget,
             "weights": weights,
+            "design": opened.design.to_dict() if opened.design else None,
             "trials": [trial.to_dict() for trial in trials],
-            "parent": None if opened.recorded else parent_of(settings, trials),
+            "parent": None if opened.recorded else parent_of(settings),
         }
     )
     if not opened.recorded:

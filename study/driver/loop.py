@@ -26,15 +26,26 @@ class Observers:
 
 
 class Loop:
-    """Runs the waiting trials, and those that the search proposes."""
+    """Runs the waiting trials, and those that the search proposes.
+
+    Args:
+        complete: adds to a proposed trial what the search does not know, such as the path of its weights.
+    """
 
     def __init__(
-        self, states: TrialStates, search: Search, executor: Executor, observers: Observers | None = None
+        self,
+        states: TrialStates,
+        search: Search,
+        executor: Executor,
+        observers: Observers | None = None,
+        *,
+        complete: Callable[[PlannedTrial], PlannedTrial] = lambda trial: trial,
     ) -> None:
         self.states = states
         self._search = search
         self._executor = executor
         self._observers = observers or Observers()
+        self._complete = complete
         self._proposing = True
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
@@ -62,10 +73,11 @@ class Loop:
                 if self._proposing and all(state.final for state in self.states.by_id.values()):
                     raise RuntimeError("the search waits, but no trial is left to wait for")
                 return
-            self.states.add(proposal)
+            trial = self._complete(proposal)
+            self.states.add(trial)
             for tell in self._observers.proposed:
-                tell(proposal)
-            self._executor.start(proposal)
+                tell(trial)
+            self._executor.start(trial)
 
     def _handle(self, event: Event) -> None:
         match event:

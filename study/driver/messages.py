@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from study.analysis.design import AnsweringDesign
 from study.cli import Flags
 from study.console.tables import cells_table
 from study.driver.prepare import OpenedStudy
@@ -50,13 +51,21 @@ def header_lines(
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
         f"trials    {len(trials)}, at most {epochs} epochs in total; {stopping}",
     ]
+    if opened.design is not None:
+        lines.append(_stage_line(opened.design, screening=not settings.confirm))
     if proposals:
-        lines.append(f"          then {proposals} more, proposed by Optuna")
+        lines.append(f"          about {proposals} more trials follow")
     lines.append(f"results   {opened.study.uri}")
     if opened.recorded:
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def _stage_line(design: AnsweringDesign, *, screening: bool) -> str:
+    looks = ", ".join(map(str, design.looks))
+    first = "screening, then reference and candidates" if screening else "reference and candidates"
+    return f"stages    {first} on fresh seeds, looks after {looks} seeds"
 
 
 def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:

@@ -36,7 +36,7 @@ def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their budget and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
-    from study.driver.prepare import open_study, plan_study
+    from study.driver.prepare import make_search, open_study, plan_study
 
     console = Console(highlight=False)
     opened = open_study(flags)
@@ -58,9 +58,12 @@ def show_plan(flags: Flags) -> int:
             "validation images were found"
         )
     )
-    more = max(0, space.size - len(trials)) if space.search == "tpe" and not settings.confirm else 0
+    more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
+    if opened.design is not None:
+        looks = ", ".join(map(str, opened.design.looks))
+        console.print(Text(f"seeds    reference and candidates on fresh seeds, looks after {looks}"))
     if more:
-        console.print(Text(f"search   then Optuna proposes {more} more trials, one sampler per arm"))
+        console.print(Text(f"then     about {more} more trials up to the next look"))
     console.print(Text(f"results  {opened.study.uri}"))
     console.print(Text("Nothing was started."))
     return 0

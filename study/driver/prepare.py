@@ -1,18 +1,26 @@
 """From the command line to planned trials: a study's folder, its settings, its space and its trials."""
 
-import functools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from segstrat.errors import UserError, unknown_name
 from segstrat.store import Store
+from study.analysis.design import AnsweringDesign
 from study.cli import Flags
-from study.driver.confirm import cells_to_confirm, defaults_from_parent
+from study.driver.confirm import defaults_from_parent, refuse_another_recipe, screened_states
+from study.driver.stages import (
+    answering_design,
+    as_screening,
+    first_proposals,
+    stage_defaults,
+    two_stage_search,
+)
 from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
+from study.search.base import FixedPlan, Search
 from study.state.manifest import contains_study, read_study_manifest
 
 # Stands for the weights' path in trials that are planned before the weights are made.
@@ -24,12 +32,14 @@ class OpenedStudy:
     """A study that is about to run.
 
     Args:
+        design: of the answering stage; None for a study of one stage.
         recorded: the manifest of a study that is resumed; empty for a new one.
     """
 
     study: Store
     settings: StudySettings
     space: Space
+    design: AnsweringDesign | None
     recorded: Mapping[str, Any]
 
 
@@ -39,8 +49,8 @@ def open_study(flags: Flags) -> OpenedStudy:
     Where no flag is given, a new study takes defaults and a resumed one the settings it was started with.
 
     Raises:
-        UserError: if the name is taken, if there is nothing to resume, for an unknown space, or for storage
-            that cannot be used.
+        UserError: if the name is taken, if there is nothing to resume, for an unknown space or protocol, or
+            for storage that cannot be used.
     """
     defaults: dict[str, Any] = {}
     if flags.confirm is not None and not (flags.resume and flags.name):
@@ -57,39 +67,100 @@ def open_study(flags: Flags) -> OpenedStudy:
     else:
         _refuse_existing(study, flags)
     space = load_space(flags.space or begun.get("space") or defaults["space"])
-    settings = make_settings(flags, begun, {"seeds": space.seeds, **defaults, "name": name})
-    return OpenedStudy(study=study, settings=settings, space=space, recorded=recorded)
+    _refuse_unknown_data(flags)
+    if not flags.resume and flags.confirm is None:
+        defaults = stage_defaults(flags, space)
+    settings = make_settings(flags, begun, {**defaults, "name": name})
+    design = answering_design(flags, settings, recorded)
+    return OpenedStudy(study=study, settings=settings, space=space, design=design, recorded=recorded)
 
 
 def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     """The trials of a study that are known before it runs.
 
-    A resumed study keeps the trials that a search had proposed, and the cells that it confirms.
+    A resumed study keeps the trials that a search had proposed.
 
     Raises:
-        UserError: for an unknown protocol, a trial that cannot be built, or seeds that do not fit.
+        UserError: for a trial that cannot be built, or seeds that do not fit.
     """
-    from segstrat.data import PROTOCOLS
-
-    settings, space, recorded = opened.settings, opened.space, opened.recorded
-    if settings.data not in PROTOCOLS:
-        raise unknown_name("data protocol", settings.data, PROTOCOLS)
-    plan_cells = functools.partial(
-        plan, space, settings.data, budget=settings.budget, weights=planned_weights(settings)
-    )
-    if settings.confirm:
-        cells = recorded["parent"]["cells"] if recorded else cells_to_confirm(settings, plan_cells)
-        return plan_cells(seeds=settings.seeds, cells=cells)
+    if opened.settings.confirm:
+        return _plan_confirmation(opened)
+    settings, space = opened.settings, opened.space
     if space.search == "tpe":
         _refuse_unsearchable(opened)
-    trials = plan_cells(seeds=settings.seeds)
-    proposed = recorded.get("trials", [])[len(trials) :] if space.search == "tpe" else []
-    return trials + [PlannedTrial.from_dict(trial) for trial in proposed]
+    trials = plan(
+        space,
+        settings.data,
+        seeds=settings.seeds,
+        budget=settings.budget,
+        weights=planned_weights(settings),
+    )
+    if opened.design is not None:
+        trials = as_screening(trials)
+    return _with_recorded(trials, opened.recorded)
+
+
+def make_search(opened: OpenedStudy, trials: Sequence[PlannedTrial]) -> Search:
+    """Where a study's further trials come from.
+
+    Args:
+        trials: those that are known.
+    """
+    settings, space, design = opened.settings, opened.space, opened.design
+    weights = planned_weights(settings)
+    if settings.confirm and design is not None:
+        screened = screened_states(settings)
+        known = [state.trial for state in screened]
+        return two_stage_search(settings, space, design, known, weights=weights, screened=screened)
+    screening: Search = FixedPlan()
+    if space.search == "tpe":
+        # Imported here: only a search needs Optuna.
+        from study.search.optuna import OptunaSearch
+
+        screening = OptunaSearch(space, settings.budget)
+    if design is None:
+        return screening
+    return two_stage_search(settings, space, design, trials, weights=weights, screening=screening)
 
 
 def planned_weights(settings: StudySettings) -> str | None:
     """The weights' source in the config of a planned pre-trained trial."""
     return settings.weights or (TO_BE_MADE if settings.data == "figures" else None)
+
+
+def _plan_confirmation(opened: OpenedStudy) -> list[PlannedTrial]:
+    """The trials of the first look, or those on record."""
+    if opened.recorded:
+        return [PlannedTrial.from_dict(trial) for trial in opened.recorded["trials"]]
+    refuse_another_recipe(opened.settings, opened.space, screened_states(opened.settings))
+    trials = first_proposals(make_search(opened, []))
+    if not trials:
+        raise UserError(
+            f"{opened.settings.confirm}: nothing to confirm; a question needs a reference, and a raw and a "
+            "pre-trained cell with a score"
+        )
+    return trials
+
+
+def _with_recorded(trials: list[PlannedTrial], recorded: Mapping[str, Any]) -> list[PlannedTrial]:
+    """The planned trials at their recorded positions, new ones after them, and all that a search proposed."""
+    if not recorded:
+        return trials
+    known = {trial["trial_id"]: PlannedTrial.from_dict(trial) for trial in recorded["trials"]}
+    planned = {trial.trial_id for trial in trials}
+    last = max(trial.order for trial in known.values())
+    kept = [replace(trial, order=known[trial.trial_id].order) for trial in trials if trial.trial_id in known]
+    new = [trial for trial in trials if trial.trial_id not in known]
+    added = [replace(trial, order=last + 1 + index) for index, trial in enumerate(new)]
+    proposed = [trial for trial_id, trial in known.items() if trial_id not in planned]
+    return sorted([*kept, *added, *proposed], key=lambda trial: trial.order)
+
+
+def _refuse_unknown_data(flags: Flags) -> None:
+    from segstrat.data import PROTOCOLS
+
+    if flags.data is not None and flags.data not in PROTOCOLS:
+        raise unknown_name("data protocol", flags.data, PROTOCOLS)
 
 
 def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any]) -> None:
@@ -121,5 +192,5 @@ def _refuse_unsearchable(opened: OpenedStudy) -> None:
     if len(opened.settings.seeds) > 1:
         raise UserError(
             f"space {opened.space.name} is searched with one seed, not {len(opened.settings.seeds)}; "
-            "give one with --seeds, and train the best cells again on others with --confirm"
+            "give one with --seeds"
         )

@@ -8,24 +8,26 @@ from rich.console import Console
 from rich.text import Text
 
 from segstrat.paths import data_root
-from segstrat.records import TrialStatus
+from segstrat.records import Stage, TrialStatus
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
+from study.driver.answering_log import AnsweringLog
 from study.driver.data_check import check_data
 from study.driver.describe import describe_study
 from study.driver.interrupts import Interrupts, StudyInterruptedError
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import divide
-from study.driver.prepare import OpenedStudy, open_study, plan_study
+from study.driver.prepare import OpenedStudy, make_search, open_study, plan_study
 from study.driver.refresh import Refresher
-from study.driver.weights import provide_weights
+from study.driver.weights import Weights
 from study.on_ray.runtime import Runtime, ray_session
 from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
-from study.search.base import FixedPlan, Search
+from study.search.base import Search
+from study.search.two_stage import TwoStageSearch
 from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
@@ -47,6 +49,7 @@ class Session:
     runtime: Runtime
     share: Share
     states: TrialStates
+    weights: Weights
 
 
 def run_study(flags: Flags) -> int:
@@ -62,7 +65,8 @@ def run_study(flags: Flags) -> int:
     trials = plan_study(opened)
     with study_lock(study):
         data = check_data(settings, trials, cache=not flags.no_cache)
-        trials, weights = provide_weights(settings, trials)
+        weights = Weights(settings)
+        trials = [weights.place(trial) for trial in trials]
         console.print(Text("Starting Ray …", style="dim"))
         with ray_session(
             address=flags.address,
@@ -79,7 +83,7 @@ def run_study(flags: Flags) -> int:
                 opened,
                 trials,
                 data=data,
-                weights=weights,
+                weights=weights.describe(trials),
                 nodes=runtime.nodes,
                 accept_changes=flags.accept_changes,
             )
@@ -93,6 +97,7 @@ def run_study(flags: Flags) -> int:
                 runtime=runtime,
                 share=share,
                 states=read_states(opened, trials, console),
+                weights=weights,
             )
             return _run(session, console)
 
@@ -113,11 +118,15 @@ def _run(session: Session, console: Console) -> int:
     opened, states = session.opened, session.states
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study)
-    search, finished = make_search(session)
+    search = make_search(opened, [state.trial for state in states.in_order()])
     observers = Observers(
-        proposed=[session.manifest.add_trial],
+        proposed=proposal_observers(session),
         reported=[events.add],
-        finished=[*finished, lambda _: refresher.request()],
+        finished=[
+            *outcome_observers(session),
+            *answering_observers(session, search, console),
+            lambda _: refresher.request(),
+        ],
     )
     screen = StudyConsole(console, states, search, session.share.concurrent)
     proposals = search.remaining(states.in_order())
@@ -149,17 +158,35 @@ def _run(session: Session, console: Console) -> int:
     return 1 if failed or sentence is None else 0
 
 
-def make_search(session: Session) -> tuple[Search, list[Callable[[TrialState], None]]]:
-    """The search for further trials, and the observers that it needs."""
+def proposal_observers(session: Session) -> list[Callable[[PlannedTrial], None]]:
+    """Who must hear of a proposed trial before it starts."""
+    shared: list[Callable[[PlannedTrial], None]] = []
+    if session.flags.address is not None:
+        shared.append(lambda trial: share_weights(session.opened.study, [trial.config]))
+    return [session.manifest.add_trial, *shared]
+
+
+def answering_observers(
+    session: Session, search: Search, console: Console
+) -> list[Callable[[TrialState], None]]:
+    """Who must hear of outcomes to log nominations and looks."""
+    if not isinstance(search, TwoStageSearch):
+        return []
+    log = AnsweringLog(search, session.states, session.manifest, console)
+    return [lambda _: log.update()]
+
+
+def outcome_observers(session: Session) -> list[Callable[[TrialState], None]]:
+    """Who must hear of a trial's outcome, besides the report."""
     opened = session.opened
-    if opened.space.search == "grid" or opened.settings.confirm:
-        return FixedPlan(), []
+    if opened.space.search != "tpe" or opened.settings.confirm:
+        return []
     # Imported here: only a search needs Optuna.
-    from study.search.optuna import OptunaSearch
     from study.search.optuna_database import OptunaDatabase
 
-    database = OptunaDatabase(opened.study, opened.space, session.states.in_order())
-    return OptunaSearch(opened.space, opened.settings.budget), [database.add]
+    stage = Stage.ANSWERING if opened.design is None else Stage.SCREENING
+    database = OptunaDatabase(opened.study, opened.space, session.states.in_order(), stage)
+    return [database.add]
 
 
 def _run_trials(
@@ -187,7 +214,7 @@ def _run_trials(
         reuse_actors=not (flags.dashboard or flags.address or share.gpus > 1),
     )
     with executor:
-        Loop(session.states, search, executor, observers).run(on_tick)
+        Loop(session.states, search, executor, observers, complete=session.weights.place).run(on_tick)
     screen.tick()
 
 

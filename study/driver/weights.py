@@ -1,4 +1,4 @@
-"""The weights of the pre-trained arm: found or trained before trials start."""
+"""The weights of the pre-trained arm: found, or trained, before a trial starts."""
 
 import dataclasses
 import hashlib
@@ -11,41 +11,45 @@ from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
 
 
-def provide_weights(
-    settings: StudySettings, trials: Sequence[PlannedTrial]
-) -> tuple[list[PlannedTrial], dict[str, str]]:
+class Weights:
     """Gives every pre-trained trial the file of its backbone's weights, trained here if necessary.
 
-    Returns:
-        the trials, and the source and digest of the weights.
-
     Raises:
-        UserError: if a file is missing.
+        UserError: if `--weights` names a file that does not exist.
     """
-    pretrained = [trial for trial in trials if trial.config.pretrained]
-    if not pretrained or settings.weights == "imagenet":
-        return list(trials), {"source": settings.weights, "digest": ""}
-    if settings.weights:
-        path = Path(settings.weights).expanduser().absolute()
-        if not path.is_file():
-            raise UserError(f"--weights {settings.weights}: there is no such file")
-        files = {trial.trial_id: path for trial in pretrained}
-    else:
+
+    def __init__(self, settings: StudySettings) -> None:
+        self._source = settings.weights
+        self._files: dict[tuple, Path] = {}
+        if self._source not in ("", "imagenet") and not self._given.is_file():
+            raise UserError(f"--weights {self._source}: there is no such file")
+
+    def place(self, trial: PlannedTrial) -> PlannedTrial:
+        """The trial with the path of its weights; a raw trial as it is."""
+        if not trial.config.pretrained or self._source == "imagenet":
+            return trial
+        config = dataclasses.replace(trial.config, weights=str(self._file(trial)))
+        return dataclasses.replace(trial, config=config)
+
+    def describe(self, trials: Sequence[PlannedTrial]) -> dict[str, str]:
+        """Source and digest of the weights of placed trials, for the manifest."""
+        names = {trial.config.weights for trial in trials if trial.config.pretrained} - {None, "imagenet"}
+        digests = [
+            hashlib.sha256(Path(str(name)).read_bytes()).hexdigest() for name in sorted(map(str, names))
+        ]
+        return {"source": self._source or ("figures" if names else ""), "digest": " ".join(digests)}
+
+    @property
+    def _given(self) -> Path:
+        return Path(self._source).expanduser().absolute()
+
+    def _file(self, trial: PlannedTrial) -> Path:
+        if self._source:
+            return self._given
         from study.pretrain import ensure_pretrained
 
-        made: dict[tuple, Path] = {}
-        for trial in pretrained:
-            config = trial.config
-            key = (config.backbone, config.width)
-            if key not in made:
-                made[key] = ensure_pretrained(config, cache_dir())
-        files = {trial.trial_id: made[trial.config.backbone, trial.config.width] for trial in pretrained}
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(set(files.values()))}
-    placed = [_with_weights(trial, files.get(trial.trial_id)) for trial in trials]
-    return placed, {"source": settings.weights or "figures", "digest": " ".join(digests.values())}
-
-
-def _with_weights(trial: PlannedTrial, path: Path | None) -> PlannedTrial:
-    if path is None:
-        return trial
-    return dataclasses.replace(trial, config=dataclasses.replace(trial.config, weights=str(path)))
+        config = trial.config
+        key = (config.backbone, config.width)
+        if key not in self._files:
+            self._files[key] = ensure_pretrained(config, cache_dir())
+        return self._files[key]

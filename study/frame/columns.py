@@ -4,10 +4,10 @@ import itertools
 from collections.abc import Iterable
 
 from segstrat.image_counts import HALVES
-from segstrat.records import TrialStatus
+from segstrat.records import Stage, TrialStatus
 
 STATUSES = tuple(str(status) for status in TrialStatus)
-STAGES = ("screening", "answering")
+STAGES = tuple(str(stage) for stage in Stage)
 
 EPOCH_KEYS = ("trial_id", "epoch", "split", "task")
 SCORES = ("loss", "miou", "miou_thesis", "pixel_accuracy", "class_accuracy")

@@ -9,7 +9,6 @@ from segstrat.numerics import Numerics
 from study.cli import Flags
 from study.planning.space_files import space_label
 
-CONFIRM_TOP = 3
 # Not among the manifest's options: where a study is stored may change.
 PLACE = ("name", "storage")
 
@@ -25,7 +24,8 @@ class StudySettings:
         seeds: each cell is trained once per seed.
         budget: factor on every trial's epochs.
         confirm: folder of the study whose best cells are trained again, '' for any other study.
-        top: cells of each arm that `confirm` takes.
+        top: candidates of each arm in the answering stage; 0 for those of the design.
+        max_seeds: seeds of the answering stage, at most; 0 for a study of one stage.
     """
 
     name: str
@@ -39,7 +39,8 @@ class StudySettings:
     budget: float = 1.0
     numerics: Numerics = field(default_factory=Numerics)
     confirm: str = ""
-    top: int = CONFIRM_TOP
+    top: int = 0
+    max_seeds: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored under `options` in the manifest."""

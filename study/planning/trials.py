@@ -10,6 +10,7 @@ from typing import Any
 from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
+from segstrat.records import Stage
 from study.planning.sampling import space_points
 from study.planning.space import EPOCHS_FACTOR, Space
 
@@ -25,6 +26,7 @@ class PlannedTrial:
         axes: what the space and the seeds vary.
         context: the trial's values on the nuisance axes, '' without such axes.
         reference: whether this is the reference, see `is_reference`.
+        stage: `screening` trials only nominate candidates; `answering` trials enter the verdict.
     """
 
     trial_id: str
@@ -34,6 +36,18 @@ class PlannedTrial:
     config: TrialConfig
     context: str = ""
     reference: bool = False
+    stage: Stage = Stage.ANSWERING
+
+    @property
+    def cell(self) -> str:
+        """Arm and treatments, exact: what the seed replicates."""
+        hidden = (*ARM_FIELDS, "seed")
+        values = {name: value for name, value in self.axes.items() if name not in hidden}
+        exact = [
+            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+            for name, value in values.items()
+        ]
+        return " ".join([self.arm, *exact])
 
     @property
     def label(self) -> str:
@@ -59,13 +73,18 @@ class PlannedTrial:
             "axes": axes,
             "context": self.context,
             "reference": self.reference,
+            "stage": self.stage,
             "config": self.config.to_dict(),
         }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "PlannedTrial":
         """The inverse of `to_dict`."""
-        return cls(**{**values, "config": TrialConfig.from_dict(values["config"])})
+        given = {
+            "config": TrialConfig.from_dict(values["config"]),
+            "stage": Stage(values.get("stage", Stage.ANSWERING)),
+        }
+        return cls(**{**values, **given})
 
 
 ARM_FIELDS = ("pretrained", "tasks", "backbone", "model")

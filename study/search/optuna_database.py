@@ -7,6 +7,7 @@ import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
 from segstrat.json_files import say_once
+from segstrat.records import Stage
 from segstrat.store import Store
 from study.planning.space import Space
 from study.search.optuna import TRIAL_ID, as_optuna_trial, by_sampler, sampler_name, was_drawn
@@ -20,10 +21,14 @@ class OptunaDatabase:
 
     Args:
         history: all trials that are known; those that are finished are added now.
+        stage: of the trials that the search proposes; others are left out.
     """
 
-    def __init__(self, folder: Store, space: Space, history: Sequence[TrialState]) -> None:
+    def __init__(
+        self, folder: Store, space: Space, history: Sequence[TrialState], stage: Stage = Stage.ANSWERING
+    ) -> None:
         self._space = space
+        self._stage = stage
         folder.local_path.mkdir(parents=True, exist_ok=True)
         path = folder.local_path / DATABASE
         samplers = by_sampler(space, history)
@@ -55,7 +60,7 @@ class OptunaDatabase:
 
     def add(self, state: TrialState) -> None:
         """Adds a finished trial; the unregularized point is outside the searched box and left out."""
-        if not was_drawn(self._space, state):
+        if state.trial.stage is not self._stage or not was_drawn(self._space, state):
             return
         trial = as_optuna_trial(self._space, state)
         name = sampler_name(self._space, state.trial)

@@ -108,8 +108,12 @@ class ManifestFile:
 
     def add_trial(self, trial: PlannedTrial) -> None:
         """Records a trial that a search has proposed."""
-        trials = sorted([*self.content["trials"], trial.to_dict()], key=lambda planned: planned["order"])
-        self.content = {**self.content, "trials": trials}
+        trials = [*self.content["trials"], trial.to_dict()]
+        self.update(trials=sorted(trials, key=lambda planned: planned["order"]))
+
+    def update(self, **content: Any) -> None:
+        """Records further content."""
+        self.content = {**self.content, **content}
         write_manifest(self._study, self.content)
 
 
@@ -122,7 +126,7 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between a study's beginning and its resume, in words."""
     found = []
     for key, words in FIXED.items():
-        if recorded.get(key) != now.get(key):
+        if recorded.get(key) != now.get(key) and not (key == "seeds" and _only_more_seeds(recorded, now)):
             if key in ("seeds", "budget"):
                 words += f" ({recorded.get(key)} before, {now.get(key)} now)"
             found.append(words)
@@ -133,9 +137,10 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
             found.append(f"--{name.replace('_', '-')} ({before} before, {after} now)")
     if recorded["data"]["digest"] != now["data"]["digest"]:
         found.append(f"the data {now['data']['name']}")
-    # Trials that an Optuna search proposed are in both: they are read from the recorded manifest.
+    # Trials that a search proposed are in both: they are read from the recorded manifest.
     old, new = _trial_ids(recorded), _trial_ids(now)
-    if old != new and not found:
+    expected = old <= new if _only_more_seeds(recorded, now) else old == new
+    if not expected and not found:
         found.append(f"the trials ({len(new - old)} new, {len(old - new)} gone)")
     return found
 
@@ -148,6 +153,12 @@ def refuse_changes(study: Store, recorded: Mapping[str, Any], now: Mapping[str, 
             f"{study.uri} cannot be resumed as it was begun: {', '.join(found)} changed since; go back to "
             f"commit {(recorded.get('commit') or 'unknown')[:10]}, or pass --accept-changes to mix both"
         )
+
+
+def _only_more_seeds(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a study of one stage is extended by seeds: every trial so far keeps its meaning."""
+    one_stage = not (recorded.get("design") or now.get("design"))
+    return one_stage and set(recorded["seeds"]) < set(now["seeds"])
 
 
 def _trial_ids(manifest: Mapping[str, Any]) -> set[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from segstrat.records import EpochReport, TrialStatus
+from segstrat.records import EpochReport, Stage, TrialStatus
 from segstrat.store import Store
 from segstrat.trial_record import OUTCOME, TrialRecord, read_record, write_outcome
 from study.planning.trials import PlannedTrial
@@ -49,6 +49,10 @@ class TrialState:
     def shown(self) -> str:
         """The status of a trial that has an outcome, else its phase."""
         return self.record.status if self.final else self.phase
+
+    def as_stage(self, stage: Stage) -> "TrialState":
+        """The same trial in another stage."""
+        return replace(self, trial=replace(self.trial, stage=stage))
 
     @property
     def active(self) -> bool:
@@ -209,7 +213,8 @@ class TrialStates:
 def competitor(state: TrialState, rule: HalvingRule, metric: str) -> Competitor:
     """A trial as the rungs see it.
 
-    A reference competes but is never stopped. A diverged trial ranks last at each rung that it did not reach.
+    References and trials of the answering stage compete but are never stopped. A diverged trial ranks last
+    at each rung that it did not reach.
     """
     trial, record = state.trial, state.record
     epochs = rule.rung_epochs(trial.config.epochs, trial.config.validate_every)
@@ -222,7 +227,7 @@ def competitor(state: TrialState, rule: HalvingRule, metric: str) -> Competitor:
         epochs=epochs,
         values=tuple(missing if value is None else value for value in values),
         ended=record.final or state.phase is Phase.ENDED,
-        exempt=trial.reference or diverged,
+        exempt=trial.reference or trial.stage is Stage.ANSWERING or diverged,
         recorded=recorded_decisions(rule, record.stop_rung) if judged_before else None,
     )
 

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 from segstrat.config import TrialConfig
-from segstrat.records import EpochReport, SplitScore, TrialFacts
+from segstrat.records import EpochReport, SplitScore, Stage, TrialFacts
 from study.planning.trials import PlannedTrial
 from study.state.executor import Ended, Event, Reported, Retried, Started
 
@@ -23,7 +23,7 @@ def planned(order: int, arm: str = "raw", epochs: int = 8, **fields: object) -> 
     config = TrialConfig(epochs=epochs, weight_decay=order / 1000, seed=0)
     values = {
         "trial_id": f"{arm}{order}", "order": order, "arm": arm, "axes": {"weight_decay": order / 1000},
-        "config": config,
+        "config": config, "stage": Stage.SCREENING,
     }  # fmt: skip
     return PlannedTrial(**(values | fields))  # type: ignore[arg-type]
 

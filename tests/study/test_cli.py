@@ -29,6 +29,7 @@ FLAGS = [
     "--help",
     "--list",
     "--max-concurrent",
+    "--max-seeds",
     "--name",
     "--new-space",
     "--no-cache",
@@ -138,7 +139,8 @@ def test_looking_starts_nothing(command, tmp_path, capsys, monkeypatch):
     assert "wd_grid" in output
     assert list(tmp_path.iterdir()) == []
     if "--dry-run" in command:
-        assert output.count("pre-trained ") == 6
+        assert output.count("pre-trained ") == 12, "two screening seeds"
+        assert "looks after 4, 7, 10, 15, 20" in output
         assert "Nothing was started" in output
 
 

@@ -94,6 +94,8 @@ def tiny_flags(tiny_data: Path, tiny_weights: Path) -> list[str]:
     return [
         *("--space", "tiny", "--data", "folder", "--data-root", str(tiny_data)),
         *("--weights", str(tiny_weights), "--gpus-per-trial", "0"),
+        # Six trials of screening, then the reference and a candidate of each arm on one more seed.
+        *("--seeds", "0", "--top", "1", "--max-seeds", "1"),
     ]
 
 

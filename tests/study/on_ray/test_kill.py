@@ -157,4 +157,4 @@ def test_one_driver_at_a_time_and_ctrl_c_keeps_what_is_finished(cluster, start_d
     trials, _ = load(watched.folder)
     ended = {path.parent.name for path in watched.folder.glob("trials/*/outcome.json")}
     assert set(trials.query("status != 'unfinished'")["trial_id"]) == ended
-    assert 1 <= len(ended) < 6
+    assert 1 <= len(ended) < 9

@@ -11,12 +11,19 @@ def test_every_trial_has_a_row_a_status_and_records(undisturbed):
     code, _, folder, _ = undisturbed
     trials, epochs = load(folder)
     assert code == 0
-    assert len(trials) == 6
+    assert len(trials) == 9
     assert trials["order"].is_monotonic_increasing
-    hopeless = trials["weight_decay"] > 1
-    assert list(trials.loc[hopeless, "status"]) == ["stopped", "stopped"]
-    assert list(trials.loc[hopeless, "stop_epoch"]) == [2, 2]
-    assert set(trials.loc[~hopeless, "status"]) == {"completed"}, "too few competitors to stop"
+    screening, answering = (trials[trials["stage"] == stage] for stage in ("screening", "answering"))
+    hopeless = screening["weight_decay"] > 1
+    assert list(screening.loc[hopeless, "status"]) == ["stopped", "stopped"]
+    assert list(screening.loc[hopeless, "stop_epoch"]) == [2, 2]
+    assert set(screening.loc[~hopeless, "status"]) == {"completed"}, "too few competitors to stop"
+    assert set(answering["seed"]) == {1}
+    assert (
+        list(zip(answering["pretrained"], answering["status"], strict=True)).count((False, "completed")) == 2
+    )
+    raw_decays = set(answering.loc[~answering["pretrained"], "weight_decay"])
+    assert raw_decays == {0.0, 1e-3}, "the reference and the best other raw cell"
     completed = trials[trials["status"] == "completed"]
     assert (completed["epochs_run"] == 8).all()
     assert (completed["epochs_budget"] == 8).all()
@@ -36,7 +43,7 @@ def test_the_folder_holds_what_the_console_names(undisturbed):
         "manifest.json",
     ):
         assert (folder / name).stat().st_size > 0
-    assert len(list((folder / "tensorboard").rglob("events.out.tfevents.*"))) == 6
+    assert len(list((folder / "tensorboard").rglob("events.out.tfevents.*"))) == 9
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["data"]["train_images"] == 8
     assert manifest["scheduler"]["rung_fractions"] == [0.25, 0.5]
@@ -46,6 +53,9 @@ def test_the_folder_holds_what_the_console_names(undisturbed):
     assert "8 to train, 4 to validate" in flat
     assert "2 trials at once, 1 core each" in flat
     assert "raw 1e-3" in flat
+    assert "screening nominates raw weight_decay=0.001" in flat
+    assert "look 1 of 1, 1 seeds" in flat
+    assert manifest["answering"]["semseg"]["reference"] == "raw weight_decay=0"
     assert f"{folder}/report.html" in output.replace("\n", "")
 
 
@@ -62,7 +72,7 @@ def test_resuming_a_finished_study_runs_nothing_again(undisturbed, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
     assert main(["--resume", "--name", "first", "--storage", str(folder.parent)]) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")} == before
-    assert "6 trials are done, 0 remain" in capsys.readouterr().out
+    assert "9 trials are done, 0 remain" in capsys.readouterr().out
 
 
 def test_a_changed_code_or_seed_is_refused(undisturbed, capsys, tmp_path):
@@ -90,3 +100,19 @@ def test_more_gpus_than_a_node_has_are_refused(undisturbed, capsys):
     assert main([*flags, "--name", "third", "--gpus-per-trial", "5"]) == 2
     assert "the largest node has 4" in capsys.readouterr().err
     assert not (folder.parent / "third").exists()
+
+
+def test_a_finished_study_is_extended_by_more_seeds(undisturbed, tmp_path, capsys):
+    _, _, folder, _ = undisturbed
+    shutil.copytree(folder, tmp_path / "first")
+    resume = ["--resume", "--name", "first", "--storage", str(tmp_path)]
+    assert main([*resume, "--max-seeds", "2", "--gpus-per-trial", "0"]) == 0, (
+        "without switching off the guards"
+    )
+    trials, _ = load(tmp_path / "first")
+    answering = trials[trials["stage"] == "answering"]
+    assert sorted(answering["seed"]) == [1] * 3 + [2] * 3
+    before, _ = load(folder)
+    assert list(trials["trial_id"][:9]) == list(before["trial_id"])
+    assert main([*resume, "--max-seeds", "1"]) == 2
+    assert "give a larger number" in capsys.readouterr().err

@@ -10,11 +10,12 @@ import optuna
 import pytest
 
 from segstrat.errors import UserError
-from segstrat.records import EpochReport, write_records
+from segstrat.records import EpochReport, Stage, write_records
 from segstrat.store import Store
 from study.cli import parse
 from study.driver.loop import Loop, Observers
 from study.driver.prepare import OpenedStudy, plan_study
+from study.driver.stages import as_screening
 from study.planning.distribution import Distribution
 from study.planning.sampling import STARTUP_POINTS
 from study.planning.settings import make_settings
@@ -60,13 +61,13 @@ class Study:
     """A searched study in one folder, run in this process, `at_once` trials in an order that a seed picks."""
 
     def __init__(self, space, folder, *, rule: HalvingRule = NEVER, known: list[PlannedTrial] | None = None):
-        self.trials = list(known or plan(space, "figures", weights="w", budget=0.1))
+        self.trials = list(known or as_screening(plan(space, "figures", weights="w", budget=0.1)))
         self.states = TrialStates(Store(folder), rule, space.metric)
         for trial in self.trials:
             self.states.add(trial)
         self.states.resume()
         self.search = OptunaSearch(space, 0.1)
-        self.database = OptunaDatabase(Store(folder), space, self.states.in_order())
+        self.database = OptunaDatabase(Store(folder), space, self.states.in_order(), Stage.SCREENING)
 
     def run(self, *, at_once: int = 3, seed: int = 0, stop_after: int = 10**6, train=train) -> "Study":
         executor = LocalExecutor(train, concurrent=at_once, seed=seed)
@@ -78,7 +79,13 @@ class Study:
                 raise Enough
 
         with contextlib.suppress(Enough):
-            Loop(self.states, self.search, executor, observers).run(on_tick)
+            Loop(
+                self.states,
+                self.search,
+                executor,
+                observers,
+                complete=lambda trial: dataclasses.replace(trial, stage=Stage.SCREENING),
+            ).run(on_tick)
         return self
 
     def proposals(self) -> dict[int, str]:
@@ -238,4 +245,4 @@ def test_a_search_needs_a_file_system():
     space = load_space("optuna_wd_dropout")
     settings = make_settings(parse(["--space", space.name]), {}, {"seeds": (0,)})
     with pytest.raises(UserError, match="sobol_wd_dropout"):
-        plan_study(OpenedStudy(study=remote, settings=settings, space=space, recorded={}))
+        plan_study(OpenedStudy(study=remote, settings=settings, space=space, design=None, recorded={}))

@@ -30,7 +30,8 @@ BEGUN = {
         ({"space_source": "SPACE = {1}"}, "the space's file"),
         ({"code": "other"}, "the code in segstrat/"),
         ({"scheduler": {"name": "asha"}}, "the scheduler"),
-        ({"seeds": [0, 1]}, "the seeds ([0] before, [0, 1] now)"),
+        ({"seeds": [1]}, "the seeds ([0] before, [1] now)"),
+        ({"seeds": [0, 1], "design": {"max_seeds": 20}}, "the seeds ([0] before, [0, 1] now)"),
         ({"budget": 0.5}, "the budget (1.0 before, 0.5 now)"),
         ({"weights": {"source": "w.pth", "digest": "cd"}}, "the pre-trained weights"),
         ({"data": {"name": "d1", "digest": "0ther"}}, "the data d1"),
@@ -80,3 +81,10 @@ def test_a_missing_truncated_or_foreign_manifest_is_one_sentence(tmp_path):
 def test_the_code_is_described_by_its_content():
     assert len(describe_code()["code"]) == 16
     assert describe_code() == describe_code()
+
+
+def test_a_study_of_one_stage_may_get_more_seeds_but_lose_no_trial():
+    trials = [{"trial_id": name} for name in "abcd"]
+    assert changes(BEGUN, BEGUN | {"seeds": [0, 1], "trials": trials}) == []
+    lost = BEGUN | {"seeds": [0, 1], "trials": trials[1:]}
+    assert changes(BEGUN, lost) == ["the trials (2 new, 1 gone)"]

@@ -1,0 +1,127 @@
+"""How a study is divided into stages: one with all cells to the end, or screening and then answering."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from segstrat.errors import UserError
+from segstrat.records import Stage
+from study.analysis.design import AnsweringDesign
+from study.cli import Flags
+from study.planning.settings import StudySettings
+from study.planning.space import Space
+from study.planning.trials import PlannedTrial, plan, planned_trial
+from study.search.answering import questions
+from study.search.base import FixedPlan, NoTrial, Search
+from study.search.two_stage import TwoStageSearch
+from study.state.trial_states import TrialState
+
+
+def stage_defaults(flags: Flags, space: Space) -> dict[str, Any]:
+    """Seeds, scheduler and `max_seeds` of a new study where no flag says otherwise.
+
+    A study has two stages unless early stopping is off, or its space has nothing to choose from: then it
+    trains all cells to the end.
+
+    Raises:
+        UserError: for --max-seeds with a space whose questions need no answering stage.
+    """
+    one_stage = {"seeds": space.seeds, "scheduler": "none", "max_seeds": 0}
+    if flags.scheduler == "none" and flags.max_seeds is None:
+        return one_stage
+    # Which cells there are does not depend on data, weights or seeds.
+    if not questions(space, plan(space, flags.data or StudySettings.data, weights="any")):
+        if flags.max_seeds is not None:
+            raise UserError(
+                f"--max-seeds: space {space.name} has no reference with other raw and pre-trained cells to "
+                "choose from; give --seeds instead"
+            )
+        return one_stage
+    design = AnsweringDesign()
+    enough = space.search == "tpe" or len(space.seeds) >= design.screening_seeds
+    seeds = space.seeds if enough else tuple(range(design.screening_seeds))
+    return {"seeds": seeds, "scheduler": "asha", "max_seeds": design.max_seeds}
+
+
+def answering_design(
+    flags: Flags, settings: StudySettings, recorded: Mapping[str, Any]
+) -> AnsweringDesign | None:
+    """The plan of the answering stage, None for a study of one stage.
+
+    A resumed study keeps its plan; a larger `--max-seeds` extends it.
+
+    Raises:
+        UserError: if a study cannot be extended so.
+    """
+    if not recorded:
+        return _new_design(flags, settings) if settings.max_seeds else None
+    design = recorded.get("design")
+    if design is None:
+        if flags.max_seeds is not None:
+            raise UserError(
+                f"--max-seeds: {settings.name} has no answering stage; give it more seeds with --seeds, or "
+                "confirm its best cells with --confirm"
+            )
+        return None
+    begun = AnsweringDesign.from_dict(design)
+    if flags.max_seeds is None or flags.max_seeds == begun.max_seeds:
+        return begun
+    return begun.extended(flags.max_seeds)
+
+
+def _new_design(flags: Flags, settings: StudySettings) -> AnsweringDesign:
+    design = AnsweringDesign(max_seeds=settings.max_seeds)
+    if settings.confirm and flags.seeds is not None:
+        # Seeds that are given are trained without interim looks.
+        design = AnsweringDesign.single_look(len(flags.seeds))
+    if settings.top:
+        design = replace(design, raw_candidates=settings.top, pretrained_candidates=settings.top)
+    return design
+
+
+def two_stage_search(
+    settings: StudySettings,
+    space: Space,
+    design: AnsweringDesign,
+    trials: Sequence[PlannedTrial],
+    *,
+    weights: str | None,
+    screening: Search | None = None,
+    screened: Sequence[TrialState] | None = None,
+) -> TwoStageSearch:
+    """The search of a study with an answering stage.
+
+    Args:
+        trials: the screening trials that are known.
+        weights: source of the pre-trained arm's weights in planned configs.
+        screening: where further screening trials come from; default: nowhere.
+        screened: the screening trials of the study that is confirmed.
+    """
+
+    def make_trial(known: PlannedTrial, seed: int) -> PlannedTrial:
+        axes = {name: value for name, value in known.axes.items() if name != "seed"}
+        return planned_trial(space, settings.data, axes, seed=seed, budget=settings.budget, weights=weights)
+
+    # A confirming study's own seeds are the fresh ones.
+    first_seed = settings.seeds[0] if settings.confirm else max(settings.seeds) + 1
+    return TwoStageSearch(
+        questions(space, trials),
+        design,
+        first_seed=first_seed,
+        make_trial=make_trial,
+        screening=screening or FixedPlan(),
+        screened=screened,
+    )
+
+
+def first_proposals(search: Search) -> list[PlannedTrial]:
+    """What a search proposes before any of its trials has ended."""
+    states: list[TrialState] = []
+    while not isinstance(proposal := search.propose(states), NoTrial):
+        states.append(TrialState(trial=proposal))
+    return [state.trial for state in states]
+
+
+def as_screening(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """The trials as those of a screening stage."""
+    return [replace(trial, stage=Stage.SCREENING) for trial in trials]
