@@ -136,8 +136,9 @@ def _context_surfaces(study: Study, context: Context) -> ResponseSurfaces | None
     grid = np.array(list(itertools.product(steps, repeat=len(names))))
     used = trial_values(study, context)
     trials = context.trials.assign(value=used.values)
-    if "stage" in trials:
-        # Candidates that were trained again on other seeds are no part of the design.
+    if "stage" in trials and (trials["stage"] != ANSWERING).any():
+        # Candidates that were trained again on other seeds are no part of the design. A study of one stage
+        # has nothing but answering trials.
         trials = trials[trials["stage"] != ANSWERING]
     arms = [
         arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, floor_or_zero(study, context))
