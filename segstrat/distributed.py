@@ -4,7 +4,8 @@ The caller (`torchrun`, Ray Train) starts the processes and initializes `torch.d
 process nothing here has an effect.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -34,14 +35,6 @@ def summed(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def summed_counts(counts: Mapping[str, int], device: torch.device) -> dict[str, int]:
-    """Counts by name, summed over all processes, which must have the same names in the same order."""
-    if world_size() == 1:
-        return dict(counts)
-    total = summed(torch.tensor(list(counts.values()), dtype=torch.int64, device=device))
-    return dict(zip(counts, total.tolist(), strict=True))
-
-
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in any process; all of them must ask."""
     if world_size() == 1:
@@ -55,19 +48,73 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     The sum, not the mean: every process has already divided its losses by the valid pixels of the whole
     batch.
     """
-    if world_size() == 1:
-        return
+    if world_size() > 1:
+        _start_sum(parameters).finish()
+
+
+@dataclass
+class _Sum:
+    """A sum that is on its way: gradients are sent as one message instead of hundreds."""
+
+    gradients: list[torch.Tensor]
+    flat: torch.Tensor
+    work: dist.Work | None
+
+    def finish(self) -> None:
+        """Waits for the sum and puts it into the gradients."""
+        if self.work is not None:
+            self.work.wait()
+        parts = self.flat.split([gradient.numel() for gradient in self.gradients])
+        for gradient, part in zip(self.gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def _start_sum(parameters: Iterable[nn.Parameter]) -> _Sum:
     gradients = []
     for parameter in parameters:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         gradients.append(parameter.grad)
-    # One message instead of hundreds.
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    dist.all_reduce(flat)
-    pieces = flat.split([gradient.numel() for gradient in gradients])
-    for gradient, piece in zip(gradients, pieces, strict=True):
-        gradient.copy_(piece.view_as(gradient))
+    return _Sum(gradients, flat, dist.all_reduce(flat, async_op=True))
+
+
+class OverlappedSum:
+    """Sums gradients over all processes while the backward pass still computes others.
+
+    Parameters are grouped into buckets from last to first, the order in which their gradients are ready. Each
+    bucket is sent once it and all before it are complete, so that all processes send in the same order.
+
+    Args:
+        parameters: all of them get a gradient in every step, in one backward pass.
+        bucket_bytes: a bucket is complete with the parameter that reaches this size.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], bucket_bytes: int = 25 << 20) -> None:
+        self._buckets: list[list[nn.Parameter]] = [[]]
+        size = 0
+        for parameter in reversed(parameters):
+            if size >= bucket_bytes:
+                self._buckets.append([])
+                size = 0
+            self._buckets[-1].append(parameter)
+            size += parameter.numel() * parameter.element_size()
+            parameter.register_post_accumulate_grad_hook(self._note)
+        self._ready: set[nn.Parameter] = set()
+        self._sums: list[_Sum] = []
+
+    def _note(self, parameter: torch.Tensor) -> None:
+        self._ready.add(parameter)  # type: ignore[arg-type]
+        while len(self._sums) < len(self._buckets) and self._ready.issuperset(self._buckets[len(self._sums)]):
+            self._sums.append(_start_sum(self._buckets[len(self._sums)]))
+
+    def finish(self) -> None:
+        """Waits until the gradients of the last backward pass are their sums."""
+        for bucket in self._buckets[len(self._sums) :]:
+            self._sums.append(_start_sum(bucket))
+        for started in self._sums:
+            started.finish()
+        self._ready, self._sums = set(), []
 
 
 def synchronize_batch_norm(model: Model, device: torch.device) -> Model:

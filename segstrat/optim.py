@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from segstrat.config import TrialConfig
+from segstrat.distributed import OverlappedSum, sum_gradients
 from segstrat.models.segmenter import Segmenter
 from segstrat.schedules import cosine
 
@@ -25,6 +26,7 @@ class ParameterGroup:
         total_images: images of the group over the whole budget, the horizon of its cosine.
         images_seen: images of the group so far.
         pending: images of the group since its last update.
+        overlapped: sums the gradients over several processes during the backward pass; otherwise after it.
     """
 
     name: str
@@ -36,6 +38,14 @@ class ParameterGroup:
     images_seen: int = 0
     pending: int = 0
     steps: int = 0
+    overlapped: OverlappedSum | None = None
+
+    def sum_gradients(self) -> None:
+        """Replaces the gradients by their sums over all processes that train the trial."""
+        if self.overlapped is not None:
+            self.overlapped.finish()
+        else:
+            sum_gradients(self.parameters)
 
 
 def split_parameters(model: Segmenter) -> dict[str, list[nn.Parameter]]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 
 import torch
@@ -21,7 +21,7 @@ from segstrat.objective import Objective
 from segstrat.optim import COMMON, AsynchronousUpdate, Update
 from segstrat.records import EpochReport, SplitScore, write_records
 from segstrat.store import Store
-from segstrat.trial import Trial, build_trial
+from segstrat.trial import Trial, build_trial, images_per_batch
 
 
 def train(
@@ -111,7 +111,8 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
     draws = f"{config.seed}/{epoch}/{distributed.rank()}"
     torch.manual_seed(int.from_bytes(hashlib.sha256(draws.encode()).digest()[:8]) >> 1)
     micro_batch = config.batch_size // distributed.world_size()
-    metrics = train_one_epoch(trial.objective, loader.epoch(epoch), trial.update, micro_batch)
+    images = images_per_batch(loader, epoch) if distributed.world_size() > 1 else None
+    metrics = train_one_epoch(trial.objective, loader.epoch(epoch), trial.update, micro_batch, images)
     scores = metrics.scores("train")
     training_seconds = time.perf_counter() - start
     last = epoch + 1 == config.epochs
@@ -155,13 +156,18 @@ def score_splits(trial: Trial, *, final: bool) -> tuple[SplitScore, ...]:
 
 
 def train_one_epoch(
-    objective: Objective, batches: Iterable[Batch], update: Update, micro_batch: int
+    objective: Objective,
+    batches: Iterable[Batch],
+    update: Update,
+    micro_batch: int,
+    images: Sequence[Mapping[str, int]] | None = None,
 ) -> EpochMetrics:
     """One pass over the training images.
 
     Args:
         batches: each is one (accumulated) update.
         micro_batch: images of a forward pass.
+        images: of each batch by parameter group, over all processes; by default those of the batch itself.
 
     Returns:
         losses and confusion matrices of the augmented crops, as seen during training.
@@ -179,11 +185,11 @@ def train_one_epoch(
             loss_sum += loss.detach()
             metrics.add(outputs)
         metrics.note_finite(loss_sum, step)
-        images = distributed.summed_counts(images_in(batch), device)
+        counts = images_in(batch) if images is None else images[step]
         for group in update.groups:
-            if images[group.name]:
-                distributed.sum_gradients(group.parameters)
-        update.after_backward(images)
+            if counts[group.name]:
+                group.sum_gradients()
+        update.after_backward(counts)
     return metrics.over_all_processes()
 
 

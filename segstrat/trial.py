@@ -128,6 +128,9 @@ def build_trial(
     model = distributed.synchronize_batch_norm(model, device)
     train_loader = _train_loader(config, machine, tasks, train_set)
     groups = make_parameter_groups(model, config, images, fused=True)
+    if distributed.world_size() > 1:
+        # Heads are not always used by every process, the backbone is.
+        groups[0].overlapped = distributed.OverlappedSum(groups[0].parameters)
     objective = Objective(model, tasks, machine, config.label_smoothing)
     if machine.compiles(config.epochs * len(train_loader)):
         compile_objective(objective, config, fully_labelled=fully_labelled)
@@ -202,11 +205,14 @@ def _train_loader(
 def _eval_loader(
     config: TrialConfig, machine: Machine, tasks: Mapping[str, Task], dataset: Dataset
 ) -> EvalLoader:
+    images = max(config.batch_size, EVAL_BATCH)
     return EvalLoader(
         dataset,
         tasks=tasks,
         # The score does not depend on it, and without gradients there is memory for more.
-        batch_size=max(config.batch_size, EVAL_BATCH),
+        batch_size=images,
+        # Whole images may be many times as large as a crop.
+        max_pixels=images * config.crop_size**2 if machine.torch_device.type == "cuda" else None,
         threads=machine.threads,
         device=machine.current_device(),
         rank=distributed.rank(),
@@ -246,3 +252,12 @@ def images_per_group(dataset: Dataset, tasks: Iterable[str]) -> dict[str, int]:
     """Training images by parameter group: of each task, and all of them under `common`."""
     labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
     return {COMMON: len(labelled)} | {name: sum(name in names for names in labelled) for name in tasks}
+
+
+def images_per_batch(loader: TrainLoader, epoch: int) -> list[dict[str, int]]:
+    """Images of each batch of an epoch by parameter group, over all processes; known from the order alone."""
+    labelled = [loader.dataset.tasks_of(index) for index in range(len(loader.dataset))]
+    return [
+        {COMMON: len(indices)} | {task: sum(task in labelled[i] for i in indices) for task in loader.tasks}
+        for indices in loader.order(epoch)
+    ]

@@ -14,6 +14,7 @@ from torch import nn
 
 from segstrat import distributed
 from segstrat.config import TrialConfig
+from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
 from segstrat.image_counts import read_counts
 from segstrat.machine import Machine
@@ -21,7 +22,8 @@ from segstrat.models import build_model
 from segstrat.records import read_records
 from segstrat.store import Store
 from segstrat.tasks import Task
-from segstrat.train import train
+from segstrat.train import images_in, train
+from segstrat.trial import images_per_batch
 
 WORKER = """
 import json, sys
@@ -38,12 +40,15 @@ root, rank = Path(sys.argv[1]), int(sys.argv[2])
 sys.path.insert(0, sys.argv[3])
 from summed_batch_norm import synchronized
 
-dist.init_process_group("gloo", rank=rank, world_size=2)
+backend = sys.argv[4]
+dist.init_process_group(backend, rank=rank, world_size=2)
 for trial in ("one task", "two tasks"):
     config = TrialConfig.from_dict(json.loads((root / trial / "config.json").read_text()))
     protocol = build_protocol("folder", root, tasks=config.tasks)
-    model = synchronized(build_model(config, protocol.tasks))
-    machine = Machine(precision="float32")
+    model = build_model(config, protocol.tasks)
+    if backend == "gloo":
+        model = synchronized(model)
+    machine = Machine(device="cpu" if backend == "gloo" else f"cuda:{rank}", precision="float32")
     reports = list(train(config, machine=machine, protocol=protocol, model=model, store=Store(root / trial)))
     scores = [report.to_dict()["scores"] for report in reports]
     (root / trial / f"scores-{rank}.json").write_text(json.dumps(scores))
@@ -101,11 +106,9 @@ def settings(trial: str) -> TrialConfig:
     )
 
 
-@pytest.fixture(scope="module")
-def trained(tiny_protocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def train_in_two_processes(root: Path, protocol, backend: str) -> Path:
     """Both trials, trained by the same two processes: starting them takes longer than training."""
-    root = tmp_path_factory.mktemp("distributed")
-    write_folder(root, tiny_protocol(train=8, val=3))
+    write_folder(root, protocol)
     for trial in TASKS:
         (root / trial).mkdir()
         (root / trial / "config.json").write_text(json.dumps(settings(trial).to_dict()))
@@ -114,14 +117,37 @@ def trained(tiny_protocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "MASTER_PORT": str(free_port()),
         "OMP_NUM_THREADS": "1",
     }
+    tests = str(Path(__file__).parent)
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(root), str(rank), str(Path(__file__).parent)], env=environment
+            [sys.executable, "-c", WORKER, str(root), str(rank), tests, backend], env=environment
         )
         for rank in range(2)
     ]
     assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
     return root
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_protocol, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Both trials on CPUs."""
+    root = tmp_path_factory.mktemp("distributed")
+    return train_in_two_processes(root, tiny_protocol(train=8, val=3), "gloo")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("trial", TASKS)
+def test_two_gpus_train_as_one(tiny_protocol, tmp_path: Path, trial: str):
+    """NCCL, torch's own synchronized batch norm, and sums that overlap the backward pass."""
+    if torch.cuda.device_count() < 2:
+        pytest.skip("one GPU only")
+    root = train_in_two_processes(tmp_path, tiny_protocol(train=8, val=3), "nccl")
+    machine = Machine(device="cuda", data_root=root, precision="float32", device_cache=False)
+    alone = list(train(settings(trial), machine=machine))
+    _, together = read_records(Store(root / trial))
+    for report, expected in zip(together, alone, strict=True):
+        for name, value in expected.metrics().items():
+            assert report.metrics()[name] == pytest.approx(value, rel=1e-2), name
 
 
 @pytest.mark.parametrize("trial", TASKS)
@@ -178,3 +204,52 @@ def test_frozen_batch_norms_stay_frozen_on_several_gpus(two_processes):
     assert len(norms) == 20
     assert not any(norm.training for norm in norms)
     assert not any(parameter.requires_grad for norm in norms for parameter in norm.parameters())
+
+
+def test_the_order_tells_how_many_images_of_each_task_all_processes_have(tiny_protocol):
+    protocol = tiny_protocol(train=11, mixed=True)
+    arguments = {"tasks": protocol.tasks, "crop_size": 32, "batch_size": 4, "augmentation": 0.0, "seed": 1}
+    loaders = [TrainLoader(protocol.train, rank=rank, world_size=2, **arguments) for rank in range(2)]
+    found: list[dict[str, int]] = []
+    for batches in zip(*(loader.epoch(3) for loader in loaders), strict=True):
+        counts = [images_in(batch) for batch in batches]
+        found.append({name: sum(count[name] for count in counts) for name in counts[0]})
+    assert [images_per_batch(loader, 3) for loader in loaders] == [found, found]
+    assert len({batch["parts"] for batch in found}) > 1, "the test would not notice a constant"
+
+
+def test_gradients_are_sent_in_order_and_before_the_backward_pass_ends(monkeypatch: pytest.MonkeyPatch):
+    model = nn.Sequential(*(nn.Linear(4, 4, bias=False) for _ in range(4)))
+    last, first = model[3].weight, model[0].weight
+    sent: list[tuple[int, bool]] = []
+
+    def double(flat: torch.Tensor, *, async_op: bool) -> None:
+        assert async_op
+        sent.append((flat.numel(), first.grad is None))
+        flat.mul_(2)
+
+    monkeypatch.setattr("torch.distributed.all_reduce", double)
+    sums = distributed.OverlappedSum(list(model.parameters()), bucket_bytes=100)
+    for _ in range(2):
+        model.zero_grad()
+        sent.clear()
+        x = torch.randn(3, 4)
+        (expected,) = torch.autograd.grad(model(x).square().sum(), last)
+        model(x).square().sum().backward()
+        assert sent == [(32, True), (32, False)], "the first bucket did not wait for the whole backward pass"
+        sums.finish()
+        torch.testing.assert_close(last.grad, 2 * expected)
+
+
+def test_a_bucket_without_gradients_is_sent_all_the_same(monkeypatch: pytest.MonkeyPatch):
+    # Otherwise the processes would send different buckets to each other.
+    sent = []
+    monkeypatch.setattr("torch.distributed.all_reduce", lambda flat, **_: sent.append(flat.numel()))
+    used, unused = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(5))
+    sums = distributed.OverlappedSum([used, unused], bucket_bytes=1)
+    used.sum().backward()
+    assert sent == []
+    sums.finish()
+    assert sent == [5, 3]
+    assert used.grad.tolist() == [1] * 3
+    assert unused.grad.tolist() == [0] * 5
