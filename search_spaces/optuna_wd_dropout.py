@@ -3,7 +3,7 @@
 Optuna's TPE over log-uniform weight decay and uniform dropout, with one sampler per arm: a shared sampler
 would spend the budget on the arm that starts better. The trials are stored in optuna.db in the study's folder
 (`optuna-dashboard` opens it), stopped ones as pruned. A search trains one seed per point and selects what
-looks best, so its best values are optimistically biased: `--confirm` trains the best cells again.
+looks best, so its best values are optimistically biased: the answering stage trains the best cells again.
 `sobol_wd_dropout` draws the same points in both arms and gives an unbiased map.
 
 Command: uv run python study/run.py --space optuna_wd_dropout
