@@ -40,10 +40,9 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
         found.append(
             f"{counts['unfinished']} of {total} trials have not finished: this is an interim answer."
         )
-    if counts["stopped"]:
-        found.append(
-            f"{counts['stopped']} of {total} trials were stopped by the scheduler and have no final value."
-        )
+    stopped = int(((study.trials["status"] == "stopped") & (study.trials.get("stage") != "screening")).sum())
+    if stopped:
+        found.append(f"{stopped} of {total} trials were stopped by the scheduler and have no final value.")
     if counts["diverged"]:
         known = problem or floor(study, contexts(study, study.tasks[0])[0])
         score = f" of {known:.3f}" if isinstance(known, float) else " (unknown here, so 0)"

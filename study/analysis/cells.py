@@ -1,4 +1,4 @@
-"""Cells: arm × setting, with counts, means over seeds, and bounds where trials have no final value."""
+"""Cells: arm × setting, with counts, means over seeds, and what trials without a final value had shown."""
 
 import pandas as pd
 
@@ -15,9 +15,8 @@ def cell_table(study: Study, task: str) -> pd.DataFrame:
         one row per context × arm × setting: `context arm pretrained setting`, the strategy axes, `reference`
         (whether each axis has the reference's value), the number of trials in each status, and over the
         completed seeds `n`, `val_miou` with `low`/`high` (95 %), `train_miou`, `val_loss`, `train_loss`,
-        `val_miou_best` (best epoch) and `val_miou_thesis`. Where trials were stopped or are unfinished,
-        `bound_low`/`bound_high` say between which values the cell's mean would lie had they continued,
-        see `final_bounds`.
+        `val_miou_best` (best epoch) and `val_miou_thesis`. `shown` is the mean of the best values that
+        stopped and unfinished trials had shown, see `best_shown`.
     """
     rows = [row for context in contexts(study, task) for row in _context_rows(study, context)]
     return pd.DataFrame(rows)
@@ -25,7 +24,7 @@ def cell_table(study: Study, task: str) -> pd.DataFrame:
 
 def _context_rows(study: Study, context: Context) -> list[dict]:
     task = context.task
-    bounds = final_bounds(study, context)
+    shown = best_shown(context)
     keys = ["pretrained", *context.strategies]
     means = {
         "train_miou": study.column(task, "train", "miou"),
@@ -41,8 +40,6 @@ def _context_rows(study: Study, context: Context) -> list[dict]:
         completed = trials[trials["status"] == "completed"]
         interval = mean_interval(completed[study.column(task, "val", "miou")].to_numpy(float))
         counts = {status: int((trials["status"] == status).sum()) for status in STATUSES}
-        known = bounds.loc[trials.index].dropna()
-        bounded = counts["stopped"] + counts["unfinished"] > 0
         rows.append(
             {"context": context.label, "arm": trials["arm"].iloc[0]}
             | levels
@@ -50,30 +47,15 @@ def _context_rows(study: Study, context: Context) -> list[dict]:
             | counts
             | {"n": interval.n, "val_miou": interval.estimate, "low": interval.low, "high": interval.high}
             | {name: completed[column].mean() for name, column in means.items()}
-            | {
-                "bound_low": known["low"].mean() if bounded else None,
-                "bound_high": known["high"].mean() if bounded else None,
-            }
+            | {"shown": shown.loc[trials.index].mean()}
         )
     return rows
 
 
-def final_bounds(study: Study, context: Context) -> pd.DataFrame:
-    """Between which values each trial's final validation mIoU lies, under two stated assumptions.
+def best_shown(context: Context) -> pd.Series:
+    """The best validation mIoU that trials without a final value had shown when they ended; else NaN.
 
-    A stopped (or unfinished) trial would not have ended below the best value it had shown, nor above the
-    best final value of its arm. A completed trial's bounds are its value; diverged and failed trials have
-    none.
-
-    Returns:
-        columns `low` and `high`, indexed like the context's trials.
+    It says nothing about how they would have ended: an interim value is never compared with a final one.
     """
-    trials = context.trials
-    final = trials[study.column(context.task, "val", "miou")].where(context.completed)
-    ceiling = final.groupby(trials["arm"]).transform("max")
-    open_ended = trials["status"].isin(["stopped", "unfinished"])
-    shown = trials[f"{context.task}_val_miou"].where(open_ended)
-    high = ceiling.where(open_ended & shown.notna())
-    # A stopped trial may have been ahead of every trial that its arm completed.
-    high = high.where(high.isna() | (high >= shown), shown)
-    return pd.DataFrame({"low": final.fillna(shown), "high": final.fillna(high)}, index=trials.index)
+    open_ended = context.trials["status"].isin(["stopped", "unfinished"])
+    return context.trials[f"{context.task}_val_miou"].astype(float).where(open_ended)

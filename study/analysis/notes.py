@@ -1,5 +1,6 @@
 """How the numbers of a study were made and what they generalize to, in sentences."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from segstrat.formatting import format_value
@@ -28,29 +29,29 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
             "A longer schedule is among the treatments although it is no regularizer; the sensitivity "
             "analysis has a row without it."
         )
-    notes += [_images_note(images) for images in dict.fromkeys(verdict.images for verdict in verdicts)]
+    kinds = dict.fromkeys((verdict.images, verdict.stage is not None) for verdict in verdicts)
+    notes += [_images_note(images, two_stages=two_stages) for images, two_stages in kinds]
     if any(verdict.look is None and _winners_own(verdict.contrasts) for verdict in verdicts):
         notes.append(
             "All seeds chose the same setting, so its values are the winner's own: where several settings "
             "are close, they are optimistically biased. The answering stage has seeds that chose nothing."
         )
-    if any(not _same_choice(verdict.contrasts) for verdict in verdicts):
-        notes.append("The seeds disagree on the best setting, so its variance is counted twice.")
+    notes += [note for verdict in verdicts if (note := disagreement_note(verdict))]
     checkpoint = _checkpoint_note(study)
     return [*notes, checkpoint] if checkpoint else notes
 
 
-def _images_note(images: Images) -> str:
+def _images_note(images: Images, *, two_stages: bool) -> str:
+    """On which images settings are chosen and reported, and what the intervals say."""
+    fixed = "Intervals over seeds say what another seed would show on these images."
     if images == "test images":
+        return f"Settings are chosen on validation images and reported on test images. {fixed}"
+    if images == "halves of the validation images" and two_stages:
         return (
-            "Settings are chosen on validation images and reported on test images. Intervals over seeds say "
-            "what another seed would show on these images."
+            f"One half of the validation images nominated the candidates, the other half is reported. {fixed}"
         )
     if images == "halves of the validation images":
-        return (
-            "Each half of the validation images chooses the settings that the other half reports. Intervals "
-            "over seeds say what another seed would show on these images."
-        )
+        return f"Each half of the validation images chooses the settings that the other half reports. {fixed}"
     return (
         "The same images choose and report, which is optimistically biased for every best setting. Intervals "
         "over seeds say what another seed would show on these images, not what other images would."
@@ -64,8 +65,21 @@ def _winners_own(found: Contrasts) -> bool:
     )
 
 
-def _same_choice(found: Contrasts) -> bool:
-    return found.best_raw.unanimous and found.best_pretrained.unanimous
+def disagreement_note(verdict: Verdict) -> str:
+    """On which best setting the seeds disagree; empty if they agree."""
+    found = verdict.contrasts
+    words = [
+        f"{name} is best at {_votes(choice.counts)}"
+        for name, choice in (("raw", found.best_raw), ("pre-trained", found.best_pretrained))
+        if not choice.unanimous
+    ]
+    return f"The seeds disagree: {join_words(words)}. The variance is counted twice." if words else ""
+
+
+def _votes(counts: Counter[str]) -> str:
+    """`weight decay 5e-4 (2 of 3), weight decay 0 (1 of 3)`."""
+    total = counts.total()
+    return ", ".join(f"{setting} ({count} of {total})" for setting, count in counts.most_common())
 
 
 def _checkpoint_note(study: Study) -> str:

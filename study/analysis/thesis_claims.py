@@ -218,7 +218,8 @@ def _arm_effect(study: Study, verdict: Verdict, split: str, *, sign: int) -> Eff
     values = sign * final_values(study, context, study.column(context.task, split, "miou"))
     found = paired_difference(context, values, context.pretrained, ~context.pretrained, context.strategies)
     what = "pre-trained − raw, validation" if sign > 0 else "raw − pre-trained, training"
-    decays = sorted(set(context.trials.get("weight_decay", pd.Series(dtype=float))))
+    arms = [context.trials[context.pretrained == arm] for arm in (False, True)]
+    decays = sorted(set(arms[0]["weight_decay"].astype(float)) & set(arms[1]["weight_decay"].astype(float)))
     grid = f", weight decay {', '.join(format_value(decay) for decay in decays)}" if len(decays) > 1 else ""
     blocked = blocking_reason(context, verdict.cause)
     if split == "train":

@@ -80,6 +80,7 @@ class Decisive:
         settled: whether the interval is on one side of the threshold.
         seeds: how many seeds in all would settle it if mean and spread stay as they are; None if unknown
             or too many.
+        chances: that it is settled at the next and at the last look; None outside an answering stage.
     """
 
     contrast: str
@@ -89,6 +90,7 @@ class Decisive:
     interval: Interval
     settled: bool
     seeds: int | None
+    chances: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,11 @@ class Verdict:
     with_images: Mapping[str, Interval] = field(default_factory=dict)
     stage: Stage | None = None
     look: Look | None = None
+
+    @property
+    def score_name(self) -> str:
+        """What is compared, in words."""
+        return "test mIoU" if self.images == "test images" else "validation mIoU"
 
     @property
     def blocked(self) -> bool:
@@ -223,7 +230,7 @@ def _verdict(
         learning=learning,
         images=images,
         by_margin={value: Label.UNDETERMINED if blocking else judge(found, value).label for value in MARGINS},
-        decisive=decisive_contrasts(found, margin),
+        decisive=decisive_contrasts(found, margin, look),
         with_images=intervals_with_images(found, context, split),
         stage=stage,
         look=look,
@@ -246,7 +253,7 @@ def _best_mean(found: Contrasts, *, raw: bool) -> float | None:
     return float(means.max()) if len(means) else None
 
 
-def decisive_contrasts(found: Contrasts, margin: float) -> tuple[Decisive, ...]:
+def decisive_contrasts(found: Contrasts, margin: float, look: Look | None = None) -> tuple[Decisive, ...]:
     """Which contrasts still straddle the threshold that matters, and the seeds that would settle them."""
     thresholds = {"gap": margin, "remaining": margin, "improvement": 0.0}
     settings = {
@@ -270,6 +277,7 @@ def decisive_contrasts(found: Contrasts, margin: float) -> tuple[Decisive, ...]:
                 interval=interval,
                 settled=interval.above(threshold) or interval.below(threshold),
                 seeds=None if needed is None else max(needed, interval.n + 1),
+                chances=look.chances.get(name) if look else None,
             )
         )
     return tuple(rows)

@@ -63,8 +63,17 @@ def _gallery_trials(verdict: Verdict) -> list[tuple[str, str]]:
         same = trials[(verdict.context.pretrained == pretrained) & (labels == setting)]
         same = same[same["status"] == "completed"].sort_values("seed")
         if len(same):
-            found.append((f"{name} ({setting})", str(same["trial_id"].iloc[0])))
+            found.append((f"{name} ({setting}){_doubt(verdict, name)}", str(same["trial_id"].iloc[0])))
     return found
+
+
+def _doubt(verdict: Verdict, name: str) -> str:
+    """That the seeds disagree on a best setting."""
+    best = {
+        "raw, best regularized": verdict.contrasts.best_raw,
+        "pre-trained, best": verdict.contrasts.best_pretrained,
+    }
+    return ", the seeds disagree" if name in best and not best[name].unanimous else ""
 
 
 def _write_task_gallery(

@@ -220,12 +220,12 @@ class Page:
 
 
 def _others(row: Mapping[Any, Any]) -> str:
-    """`2 stopped (mean would lie in 0.41–0.47), 1 diverged` of a cell."""
+    """`2 stopped (showed 0.210), 1 diverged` of a cell."""
     words = []
     for status in ("stopped", "diverged", "failed", "unfinished"):
         if row[status]:
             text = f"{row[status]} {status}"
-            if status == "stopped" and not pd.isna(row["bound_high"]):
-                text += f" (cell mean within {row['bound_low']:.3f}–{row['bound_high']:.3f})"
+            if status == "stopped" and not pd.isna(row["shown"]):
+                text += f" (showed {row['shown']:.3f})"
             words.append(text)
     return ", ".join(words)

@@ -33,7 +33,8 @@ def closure_table(verdict: Verdict) -> pd.DataFrame:
         both = pd.concat([gained, gap], axis=1).dropna()
         rows.append((setting, ratio_interval(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()), False))
     if rows:
-        rows.append(("best, chosen on other seeds", found.closure, True))
+        name = "best candidate" if verdict.look else "best, chosen on other seeds"
+        rows.append((name, found.closure, True))
     shares = [
         (setting, *(None if end is None else 100 * end for end in (i.estimate, i.low, i.high)), i.n, chosen)
         for setting, i, chosen in rows
@@ -87,12 +88,15 @@ def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
     table = closure_table(verdict)
     if table["estimate"].isna().all():
         return None
+    chosen = (
+        "the leading candidate" if verdict.look else "the best one, chosen on other seeds than it is shown on"
+    )
     return Picture(
         picture_name("closure", verdict),
         "Gap closure",
-        f"{verdict.context.task} on {answer.study.data_name}. 0 %: the raw reference; 100 %: the "
-        "best pre-trained model. Orange: the eight regularized raw settings that close most; green: the "
-        "best one, chosen on other seeds than it is shown on. Bars: 95 % intervals by Fieller's theorem "
-        "over paired seeds; a dot without bar has too few seeds for one.",
+        f"{verdict.context.task} on {answer.study.data_name}. 0 %: the raw reference; 100 %: the best "
+        "pre-trained model. Orange: the eight regularized raw settings that close most; green: "
+        f"{chosen}. Bars: 95 % intervals by Fieller's theorem over paired seeds; a dot without bar has too "
+        "few seeds for one.",
         (draw_closure(shown_closure(table)),),
     )

@@ -7,6 +7,7 @@ from matplotlib.lines import Line2D
 
 from study.analysis import Answer
 from study.analysis.intervals import Interval
+from study.analysis.notes import disagreement_note
 from study.analysis.verdict import Verdict
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import draw_interval, picture_name
@@ -29,10 +30,10 @@ def seed_table(verdict: Verdict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["column", "seed", "setting", "value"]).dropna(ignore_index=True)
 
 
-def draw_seeds(table: pd.DataFrame) -> Figure:
+def draw_seeds(table: pd.DataFrame, score: str = "validation mIoU") -> Figure:
     """Three columns of dots, joined by seed, with the mean as a bar."""
     colors = dict(zip(COLUMNS, (ORANGE, GREEN, BLUE), strict=True))
-    with new_panel("Validation mIoU by seed") as (figure, ax):
+    with new_panel(f"{score[0].upper()}{score[1:]} by seed") as (figure, ax):
         for _, of_seed in table.groupby("seed"):
             row = of_seed.set_index("column")["value"].reindex(list(COLUMNS))
             ax.plot(range(3), row, color=MUTED, lw=0.9, alpha=0.55, zorder=2)
@@ -52,7 +53,7 @@ def draw_seeds(table: pd.DataFrame) -> Figure:
         ax.set_xlim(-0.5, 2.75)
         ax.set_xticks(range(3), [column.replace(", ", ",\n") for column in COLUMNS])
         ax.grid(axis="x", visible=False)
-        ax.set_ylabel("validation mIoU")
+        ax.set_ylabel(score)
     return figure
 
 
@@ -94,7 +95,7 @@ def draw_contrasts(table: pd.DataFrame) -> Figure:
         ax.set_ylim(len(table) - 0.5, -0.6)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-        ax.set_xlabel(f"points of validation mIoU (band: margin of ±{margin:g})")
+        ax.set_xlabel(f"points of mIoU (band: margin of ±{margin:g})")
         ax.margins(x=0.12)
     return figure
 
@@ -105,21 +106,16 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
     seeds = seed_table(verdict)
     panels = [draw_contrasts(contrast_table(verdict))]
     if len(seeds):
-        panels.insert(0, draw_seeds(seeds))
+        panels.insert(0, draw_seeds(seeds, verdict.score_name))
     where = f", {verdict.context.label}" if verdict.context.label else ""
     epoch = "the last epoch" if study.value else "the best epoch"
-    chosen = (
-        "chosen on the seed that is shown, so it is optimistically biased"
-        if verdict.contrasts.same_seed
-        else "chosen on the other seeds"
-    )
     return Picture(
         picture_name("answer", verdict),
         "What decides",
-        f"{verdict.context.task} on {study.data_name}{where}; validation mIoU at {epoch} of completed "
-        "trials. Left: one dot per seed, lines join paired seeds, bars are means; the best setting is "
-        f"{chosen}. Right: paired differences with 95 % intervals ({_methods(verdict)}); differences "
-        "inside the grey band, the margin, count as none.",
+        f"{verdict.context.task} on {study.data_name}{where}; {verdict.score_name} at {epoch} of completed "
+        f"trials. Left: one dot per seed, lines join paired seeds, bars are means; {_choice(verdict)} "
+        f"Right: paired differences with 95 % intervals ({_methods(verdict)}); differences inside the gray "
+        "band, the margin, count as none.",
         tuple(panels),
     )
 
@@ -154,7 +150,7 @@ def draw_contexts(table: pd.DataFrame, margin: float) -> Figure:
         ax.set_yticks(range(len(groups)), names)
         ax.set_ylim(len(groups) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel("points of validation mIoU that pre-trained is ahead")
+        ax.set_xlabel("points of mIoU that pre-trained is ahead")
         handles = [
             Line2D([], [], color=BLUE, marker="o", label="of the raw reference"),
             Line2D([], [], color=ORANGE, marker="o", label="of the best regularized raw"),
@@ -172,9 +168,18 @@ def contexts_picture(answer: Answer) -> Picture | None:
         "contexts",
         "The gap in every context",
         f"On {answer.study.data_name}. Blue: how far pre-trained is ahead of the raw reference; orange: of "
-        "the best regularized raw. Bars: 95 % intervals over paired seeds; grey band: the margin.",
+        "the best regularized raw. Bars: 95 % intervals over paired seeds; gray band: the margin.",
         (draw_contexts(table, answer.margin),),
     )
+
+
+def _choice(verdict: Verdict) -> str:
+    """How the settings that are shown were chosen."""
+    if verdict.look is not None:
+        return "the leading candidates are shown."
+    if verdict.contrasts.same_seed:
+        return "the best setting is chosen on the seed that is shown, so it is optimistically biased."
+    return " ".join(["the best setting is chosen on the other seeds.", disagreement_note(verdict)]).strip()
 
 
 def _methods(verdict: Verdict) -> str:

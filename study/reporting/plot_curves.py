@@ -3,7 +3,9 @@
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
+from study.analysis.notes import disagreement_note
 from study.analysis.study import Study
 from study.analysis.verdict import Verdict
 from study.reporting.picture import Picture
@@ -46,7 +48,7 @@ def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
 LINES = {
     "raw, reference": ORANGE,
     "raw, best regularized": GREEN,
-    "pre-trained, same setting": SKY,
+    "pre-trained, at the reference's setting": SKY,
     "pre-trained, best": BLUE,
 }
 
@@ -63,6 +65,7 @@ def draw_curves(table: pd.DataFrame, score: str) -> Figure:
             else:
                 ax.plot(line["epoch"], line["mean"], color=color, lw=1.2, ls=(0, (1, 1.4)))
         ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlim(left=0)
         shown = [name for name in LINES if name in set(of_score["line"])]
         handles = [Line2D([], [], color=LINES[name], label=name) for name in shown]
@@ -90,6 +93,6 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
         "Learning curves",
         f"{verdict.context.task} on {study.data_name}{where}, completed trials: mean over seeds, the band "
         "spans the smallest and the largest seed. Training scores are those of augmented crops while "
-        f"training. {settings}.",
+        f"training. {settings}. {disagreement_note(verdict)}".strip(),
         tuple(draw_curves(table, score) for score in ("loss", "miou")),
     )

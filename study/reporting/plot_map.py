@@ -28,7 +28,7 @@ def map_table(study: Study, task: str, rows: str | None, columns: str) -> pd.Dat
         columns: treatment along the bottom.
 
     Returns:
-        one row per cell: `context arm row column n val_miou low high planned stopped bound_low bound_high`;
+        one row per cell: `context arm row column n val_miou low high planned stopped shown`;
         further treatments are held at the reference's value.
     """
     table = cell_table(study, task)
@@ -43,7 +43,7 @@ def map_table(study: Study, task: str, rows: str | None, columns: str) -> pd.Dat
         planned=table[list(STATUSES)].sum(axis=1),
     )
     kept = ["context", "arm", "row", "column", "n", "val_miou", "low", "high"]
-    return table[[*kept, "planned", "stopped", "bound_low", "bound_high"]].reset_index(drop=True)
+    return table[[*kept, "planned", "stopped", "shown"]].reset_index(drop=True)
 
 
 def color_range(table: pd.DataFrame) -> tuple[float, float]:
@@ -111,8 +111,7 @@ def map_pictures(study: Study, task: str) -> list[Picture]:
                 f"{task} on {study.data_name}: mean validation mIoU of completed trials; below it the "
                 "half-width of its 95 % interval where at least three seeds allow one, and the number of "
                 "completed trials. Hatched: cells with trials that were stopped; where none was "
-                "completed, the range in which their mean lies if a stopped trial ends neither below its "
-                "best value nor above the best of its arm.",
+                "completed, the best value that they showed, which is no final one.",
                 tuple(panels),
             )
         )
@@ -143,7 +142,7 @@ def _draw_cell(
         ax.add_patch(Rectangle(corner, 0.96, 0.92, facecolor="none", edgecolor=edge, hatch="////", lw=0))
     if not known:
         ax.annotate(
-            _range_text(cell["bound_low"], cell["bound_high"]),
+            _shown_text(cell["shown"]),
             (x, y),
             ha="center",
             va="center",
@@ -156,7 +155,5 @@ def _draw_cell(
     ax.annotate(f"{half}n={cell['n']}", (x, y + 0.2), ha="center", va="center", color=ink, fontsize=7.5)
 
 
-def _range_text(low: float | None, high: float | None) -> str:
-    if low is None or pd.isna(low):
-        return "no value"
-    return f"≥ {low:.2f}" if high is None or pd.isna(high) else f"{low:.2f}–{high:.2f}"
+def _shown_text(shown: float | None) -> str:
+    return "no value" if shown is None or pd.isna(shown) else f"showed\n{shown:.2f}"

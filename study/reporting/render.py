@@ -98,6 +98,7 @@ def _environment() -> jinja2.Environment:
         "miou": lambda value: f"{value:.3f}" if _known(value) else "",
         "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−") if _known(value) else "",
         "percent": lambda value: f"{100 * value:.0f} %".replace("-", "−"),
+        "share": lambda value: f"{100 * value:.0f} %",
         "points": points,
         "value": format_value,
         "question": QUESTIONS.__getitem__,

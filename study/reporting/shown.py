@@ -9,8 +9,8 @@ def shown_settings(verdict: Verdict) -> list[tuple[str, bool, str]]:
     wanted = [
         ("raw, reference", False, found.reference),
         ("raw, best regularized", False, found.best_raw.usual),
-        ("pre-trained, same setting", True, found.reference),
         ("pre-trained, best", True, found.best_pretrained.usual),
+        ("pre-trained, at the reference's setting", True, found.reference),
     ]
     shown: dict[tuple[bool, str], str] = {}
     for name, pretrained, setting in wanted:

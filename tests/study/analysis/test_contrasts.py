@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis.cells import cell_table, final_bounds
+from study.analysis.cells import best_shown, cell_table
 from study.analysis.contrasts import Arm, choose, compare, contrasts
 from study.analysis.intervals import mean_interval
 from study.analysis.scores import final_values, trial_scores
@@ -165,7 +165,7 @@ def stopped_after_half(row):
     return {"status": "stopped", "semseg_val_miou": half, "last_semseg_val_miou": half}
 
 
-def test_stopped_trials_have_bounds_and_no_value():
+def test_stopped_trials_have_no_final_value():
     study = simulate(
         [0.25, 0.27, 0.35], [0.40, 0.40, 0.40], spread=0, shared=0, seeds=3,
         rng=np.random.default_rng(0), status=stopped_after_half,
@@ -173,14 +173,12 @@ def test_stopped_trials_have_bounds_and_no_value():
     context = only_context(study)
     stopped = study.trials["status"] == "stopped"
     assert final_values(study, context)[stopped].isna().all()
-    bounds = final_bounds(study, context)
-    assert bounds.loc[stopped, "low"].tolist() == pytest.approx([0.175] * 3)
-    assert bounds.loc[stopped, "high"].tolist() == pytest.approx([0.27] * 3)
-    assert (bounds.loc[~stopped, "low"] == bounds.loc[~stopped, "high"]).all()
+    assert best_shown(context)[stopped].tolist() == pytest.approx([0.175] * 3)
+    assert best_shown(context)[~stopped].isna().all()
     cell = cell_table(study, "semseg").query("not pretrained and weight_decay == 5e-4").iloc[0]
     assert cell["stopped"] == 3
     assert np.isnan(cell["val_miou"]) or cell["val_miou"] is None
-    assert cell["bound_high"] == pytest.approx(0.27)
+    assert cell["shown"] == pytest.approx(0.175)
     assert set(contrasts(study, context).best_raw.counts) == {"weight decay 1e-4"}
 
 

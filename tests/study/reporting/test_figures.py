@@ -120,19 +120,18 @@ def test_contexts(answer):
     assert [label.get_text() for label in draw_contexts(table, 0.01).axes[0].get_yticklabels()] == [""]
 
 
-def test_map_counts_and_bounds(answer):
+def test_map_counts_completed_and_stopped_trials(answer):
     table = map_table(answer.study, "semseg", None, "weight_decay").set_index(["arm", "column"])
     cell = table.loc[("raw", 5e-3)]
     assert (cell["n"], cell["stopped"], cell["planned"]) == (2, 1, 3)
     assert cell["val_miou"] == pytest.approx(0.285)
     # Seeds 0 and 1 ended at .28 and .29; the stopped one had shown .2 and its arm's best is .32.
-    assert cell["bound_low"] == pytest.approx((0.28 + 0.29 + 0.2) / 3)
-    assert cell["bound_high"] == pytest.approx((0.28 + 0.29 + 0.32) / 3)
+    assert cell["shown"] == pytest.approx(0.2)
 
 
 def test_a_map_without_any_value_is_drawn(answer):
     table = map_table(answer.study, "semseg", None, "weight_decay")
-    empty = table.assign(n=0, val_miou=None, low=None, high=None, bound_low=np.nan, bound_high=np.nan)
+    empty = table.assign(n=0, val_miou=None, low=None, high=None, shown=np.nan)
     figure = draw_map(empty, None, "weight_decay", "map", color_range(empty))
     assert set(drawn_texts(figure)) == {"no value"}
 
