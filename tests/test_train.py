@@ -293,14 +293,14 @@ def weights(tmp_path_factory) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_no_field_is_inert(tiny_protocol, weights: dict[str, str], name: str):
-    value, beside = CHANGES[name]
+    value, context = CHANGES[name]
 
     def result(**fields) -> list[dict]:
         if "weights" in fields:
             fields["weights"] = weights[fields["weights"]]
         return science(list(train(config(**fields), protocol=tiny_protocol())))
 
-    assert result(**{**BASELINE, **beside, name: value}) != result(**{**BASELINE, **beside})
+    assert result(**{**BASELINE, **context, name: value}) != result(**{**BASELINE, **context})
 
 
 @pytest.mark.parametrize("data", ["voc", "folder"])

@@ -84,11 +84,10 @@ def test_counts_of_single_images_are_those_of_the_scores(tiny_protocol, tmp_path
 
 
 def test_images_that_fit_stay_on_the_gpu_unless_the_trial_is_deterministic(tiny_protocol):
-    loaders = [
-        type(build_trial(config(), machine(deterministic=on), tiny_protocol()).train_loader)
-        is DeviceTrainLoader
-        for on in (False, True)
-    ]
+    loaders = []
+    for deterministic in (False, True):
+        trial = build_trial(config(), machine(deterministic=deterministic), tiny_protocol())
+        loaders.append(type(trial.train_loader) is DeviceTrainLoader)
     assert loaders == [True, False]
 
 
