@@ -10,7 +10,7 @@ true surface is of second order within the region of the points:
   maximum would be too high, because that place was chosen for its value.
 - *Gain over the reference*: from the same kind of band over differences.
 
-The location of the maximum is a set of its own: all places that no other place is shown to exceed.
+The location of the maximum is a set: all places that no other place is shown to exceed.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The thesis's published numbers: as a study of their own, and compared with a user's cells."""
+"""The thesis's published numbers: as a study, and compared with a user's cells."""
 
 from pathlib import Path
 

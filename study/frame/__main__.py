@@ -8,7 +8,7 @@ from study.frame.files import write_frames
 
 
 def main(folders: Sequence[str]) -> int:
-    """Writes the frames of the given studies anew; returns the exit code."""
+    """Writes the frames of the given studies again; returns the exit code."""
     try:
         for folder in folders:
             trials, _ = write_frames(folder)

@@ -38,7 +38,7 @@ class OptunaDatabase:
             aside = path.with_suffix(".damaged.db")
             path.replace(aside)
             reason = str(error).partition("\n")[0]
-            say_once(f"{path} cannot be read ({reason}); written anew, the old one is {aside.name}")
+            say_once(f"{path} cannot be read ({reason}); written again, the old one is {aside.name}")
             self._open(path, samplers)
         for state in history:
             if state.final:
