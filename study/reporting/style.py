@@ -88,10 +88,11 @@ def theme_css() -> str:
     """Rules that give the colors of inline SVG figures to the page's CSS variables.
 
     matplotlib writes colors into `style` attributes; a selector on their text, with `!important`, wins over
-    them, and the drawing itself keeps the colors for print.
+    them, and the drawing itself keeps the colors for print. The selectors name no ancestor, because the
+    copies that `<use>` makes of a marker have none.
     """
     rules = [
-        f'.panels [style*="{paint}: {color}"] {{ {paint}: var({name}) !important; }}'
+        f'[style*="{paint}: {color}"] {{ {paint}: var({name}) !important; }}'
         for color, name in CSS_NAMES.items()
         for paint in ("fill", "stroke")
     ]

@@ -61,6 +61,8 @@ def test_every_color_of_the_style_follows_the_theme():
         for text in as_written:
             assert f'[style*="{text}"]' in rules
             assert f"var({CSS_NAMES[color]})" in rules
+    # A marker is a copy outside the document's tree: a selector with an ancestor would not reach it.
+    assert all(rule.startswith("[style") for rule in rules.splitlines())
 
 
 def test_files_are_fine_enough_for_print():
