@@ -68,17 +68,43 @@ def load_backbone_weights(backbone: Backbone, source: str) -> str:
             does not fit the backbone.
     """
     path = _imagenet_file(backbone) if source == "imagenet" else Path(source).expanduser()
+    backbone.load_state_dict(_checked_state(backbone, path), strict=False)
+    return _sha256(path)
+
+
+def check_backbone_weights(backbone: Backbone, source: str, *, download: bool = True) -> None:
+    """Does all checks of `load_backbone_weights`, and loads nothing.
+
+    Args:
+        backbone: may be on the meta device.
+        download: fetch `imagenet` weights that are not in torch hub's cache; else they are not looked into.
+
+    Raises:
+        UserError: as `load_backbone_weights`.
+    """
+    if source == "imagenet":
+        _, path = _imagenet_place(backbone)
+        if not (download or path.is_file()):
+            return
+        path = _imagenet_file(backbone)
+    else:
+        path = Path(source).expanduser()
+    _checked_state(backbone, path)
+
+
+def _checked_state(backbone: Backbone, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file, under the backbone's names."""
     content = _read(path)
     if content.get("format") == FORMAT:
         _check_origin(backbone, content, path)
     state = backbone.translate(_state_dict(content, path))
     _check_fit(backbone, state, path)
     _check_finite(state, path)
-    backbone.load_state_dict(state, strict=False)
-    return _sha256(path)
+    return state
 
 
-def _imagenet_file(backbone: Backbone) -> Path:
+def _imagenet_place(backbone: Backbone) -> tuple[str, Path]:
+    """URL of a backbone's imagenet weights, and their file in torch hub's cache."""
     if backbone.name.startswith("sunet"):
         raise UserError(
             f"torchvision has no weights of {backbone.name}; give the path of its authors' checkpoint"
@@ -88,8 +114,12 @@ def _imagenet_file(backbone: Backbone) -> Path:
             f"imagenet weights are those of width 1, not {backbone.width:g}; set width to 1 or pre-train it"
         )
     url = get_model_weights(backbone.name).IMAGENET1K_V1.url
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    path = folder / url.rpartition("/")[2]
+    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+
+
+def _imagenet_file(backbone: Backbone) -> Path:
+    url, path = _imagenet_place(backbone)
+    folder = path.parent
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
         # torchvision's file names end in the first digits of their hash.

@@ -3,8 +3,10 @@
 import dataclasses
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,10 @@ from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.machine import Machine
-from segstrat.models.backbone import Backbone
 from segstrat.models.weights import save_backbone
+from segstrat.pretraining.batches import eval_batches, train_batches
 from segstrat.pretraining.classifier import Classifier
-from segstrat.pretraining.images import ClassificationData, ImageFolder, eval_batches, train_batches
+from segstrat.pretraining.images import ClassificationData, ImageFolder
 from segstrat.pretraining.recipe import Recipe, learning_rate
 from segstrat.store import Store
 
@@ -75,7 +77,8 @@ def pretrain(
             f"{model.backbone.min_size}; choose larger images or another backbone"
         )
     machine = machine or Machine()
-    torch.set_num_threads(machine.threads)
+    machine.apply()
+    check_writable(out)
     key = run_key(model, data, recipe)
     model.to(machine.torch_device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(
@@ -98,10 +101,19 @@ def pretrain(
             "optimizer": optimizer.state_dict(),
             "reports": [dataclasses.asdict(item) for item in reports],
         }
-        save_checkpoint(states, epoch + 1, state, best_epoch=None)
+        with _writing(out):
+            save_checkpoint(states, epoch + 1, state, best_epoch=None)
         yield report
-    about = {"data": data.name, "data_digest": data.digest, "key": key, "recipe": dataclasses.asdict(recipe)}
-    _write(out, model.backbone, about | {"top1": reports[-1].top1, "top5": reports[-1].top5})
+    about = {
+        "data": data.name,
+        "data_digest": data.digest,
+        "key": key,
+        "recipe": dataclasses.asdict(recipe),
+        "top1": reports[-1].top1,
+        "top5": reports[-1].top5,
+    }
+    with _writing(out), atomic.replacing(out) as temporary:
+        save_backbone(temporary, model.backbone, about)
     remove_state(out)
 
 
@@ -139,6 +151,7 @@ def _train_one_epoch(
         seed=recipe.seed,
         epoch=epoch,
         threads=machine.threads,
+        device=machine.torch_device,
     )
     steps_per_epoch = -(-len(images) // recipe.batch_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=machine.torch_device)
@@ -156,7 +169,7 @@ def _train_one_epoch(
     if not torch.isfinite(loss_sum):
         raise UserError(
             f"pre-training of {model.backbone.name} diverged in epoch {epoch + 1}: the loss is {mean}; lower "
-            "its learning rate in RECIPES of study/pretrain.py"
+            "its learning rate in segstrat/pretraining/recipe.py"
         )
     return mean
 
@@ -183,12 +196,14 @@ def evaluate(model: Classifier, images: ImageFolder, recipe: Recipe, machine: Ma
         crop_size=recipe.crop_size,
         resize=recipe.resize,
         threads=machine.threads,
+        device=machine.torch_device,
     )
+    device = machine.torch_device
     for images_BCHW, labels_B in batches:
         with machine.autocast():
-            logits = model(normalize(images_BCHW.to(machine.torch_device)))
+            logits = model(normalize(images_BCHW.to(device, non_blocking=True)))
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        found = best == labels_B.to(machine.torch_device)[:, None]
+        found = best == labels_B.to(device, non_blocking=True)[:, None]
         hits += torch.stack([found[:, 0].sum(), found.sum()])
     top1, top5 = (hits.double() / len(images)).tolist()
     return top1, top5
@@ -208,12 +223,23 @@ def _restore(states: Store, key: str, model: Classifier, optimizer: torch.optim.
     return [PretrainReport(**report) for report in state["reports"]]
 
 
-def _write(out: Path, backbone: Backbone, about: dict[str, Any]) -> None:
-    try:
+def check_writable(out: Path) -> None:
+    """Creates the folder of `out`, so that a wrong path is noticed before anything is trained.
+
+    Raises:
+        UserError: if it cannot be created or written.
+    """
+    with _writing(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-        with atomic.replacing(out) as temporary:
-            save_backbone(temporary, backbone, about)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
-            f"{out} cannot be written ({error.strerror or error}); fix that, then continue with --resume"
+            f"{out} cannot be written ({error.strerror or error}); free some space or choose another folder"
         ) from error

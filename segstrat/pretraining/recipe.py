@@ -1,5 +1,6 @@
 """The recipe of pre-training: everything that determines the weights besides backbone and data."""
 
+import dataclasses
 from dataclasses import dataclass
 
 from segstrat.schedules import cosine
@@ -30,8 +31,49 @@ class Recipe:
     dropout: float = 0.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if self.crop_size > self.resize:
+            raise ValueError(f"crop_size {self.crop_size} is larger than the resized image, {self.resize}")
+
 
 def learning_rate(recipe: Recipe, position: float) -> float:
     """Rate at `position` epochs: a linear rise over the warm-up times a half cosine over the whole run."""
     rise = min(1.0, (position + 1e-3) / recipe.warmup_epochs) if recipe.warmup_epochs > 0 else 1.0
     return recipe.learning_rate * rise * cosine(position / recipe.epochs)
+
+
+# `folder` is the usual ImageNet recipe (He et al. 2016; label smoothing: Szegedy et al. 2016), with crops
+# scaled down by `fitted` where images are small; `figures` takes one or two minutes on two cores.
+RECIPES = {
+    "figures": Recipe(
+        epochs=10, batch_size=64, learning_rate=0.1, warmup_epochs=1, crop_size=80, resize=80,
+        smallest_crop=0.8,
+    ),
+    "folder": Recipe(
+        epochs=90, batch_size=256, learning_rate=0.1, warmup_epochs=5, crop_size=224, resize=256,
+        smallest_crop=0.08,
+    ),
+}  # fmt: skip
+# Without batch norm they need a tenth of the rate; fc6 and fc7 were published with dropout.
+WITHOUT_BATCH_NORM = {"vgg16": 0.5, "alexnet": 0.5, "squeezenet1_1": 0.0}
+
+
+def recipe_for(backbone: str, data: str, *, epochs: int | None = None, seed: int = 0) -> Recipe:
+    """The recipe of a backbone on `figures` or on a folder; `epochs` replaces the recipe's number."""
+    recipe = RECIPES["figures" if data == "figures" else "folder"]
+    if backbone in WITHOUT_BATCH_NORM:
+        rate = recipe.learning_rate / 10
+        recipe = dataclasses.replace(recipe, learning_rate=rate, dropout=WITHOUT_BATCH_NORM[backbone])
+    return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, seed=seed)
+
+
+def fitted(recipe: Recipe, short_side: int) -> Recipe:
+    """The recipe with crops no larger than the images: enlarging costs time and adds no information.
+
+    Args:
+        short_side: usual length of the shorter side of an image, in pixels.
+    """
+    if short_side >= recipe.resize:
+        return recipe
+    crop_size = max(32, round(recipe.crop_size * short_side / recipe.resize))
+    return dataclasses.replace(recipe, resize=max(32, short_side), crop_size=crop_size)

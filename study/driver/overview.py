@@ -37,11 +37,13 @@ def show_plan(flags: Flags) -> int:
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
     from study.driver.prepare import make_search, open_study, plan_study
+    from study.driver.weights import Weights
 
     console = Console(highlight=False)
     opened = open_study(flags)
     space, settings = opened.space, opened.settings
     trials = plan_study(opened)
+    Weights(settings).check(trials, download=False)
     data = check_data(settings, trials, cache=False)
     console.print(Text(f"{settings.name}: {space.question}"))
     console.print(_plan_table(trials))

@@ -64,8 +64,10 @@ def run_study(flags: Flags) -> int:
     study, settings = opened.study, opened.settings
     trials = plan_study(opened)
     with study_lock(study):
-        data = check_data(settings, trials, cache=not flags.no_cache)
         weights = Weights(settings)
+        # Before the data, which may take minutes to decode.
+        weights.check(trials)
+        data = check_data(settings, trials, cache=not flags.no_cache)
         trials = [weights.place(trial) for trial in trials]
         console.print(Text("Starting Ray …", style="dim"))
         with ray_session(

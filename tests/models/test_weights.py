@@ -13,9 +13,14 @@ import torchvision
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
-from segstrat.models import build_backbone, build_model
+from segstrat.models import assemble_backbone, build_backbone, build_model
 from segstrat.models import weights as weights_module
-from segstrat.models.weights import load_backbone_weights, load_pretrained, save_backbone
+from segstrat.models.weights import (
+    check_backbone_weights,
+    load_backbone_weights,
+    load_pretrained,
+    save_backbone,
+)
 from segstrat.tasks import Task
 
 TASKS = {"semseg": Task("semseg", 5)}
@@ -240,6 +245,23 @@ def test_offline_the_message_says_which_file_goes_where(tmp_path: Path, monkeypa
     message = str(raised.value)
     assert "imagenet weights of resnet18 cannot be downloaded" in message
     assert f"put resnet18-f37072fd.pth into {tmp_path / 'hub' / 'checkpoints'}" in message
+
+
+def test_weights_are_checked_without_a_download_or_memory_for_the_network(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(weights_module.torch.hub, "download_url_to_file", None)
+    with torch.device("meta"):
+        backbone, half = assemble_backbone("squeezenet1_1"), assemble_backbone("squeezenet1_1", 0.5)
+    check_backbone_weights(backbone, "imagenet", download=False)
+    with pytest.raises(UserError, match=r"imagenet weights are those of width 1, not 0\.5"):
+        check_backbone_weights(half, "imagenet", download=False)
+    cached = tmp_path / "hub" / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(b"not weights")
+    with pytest.raises(UserError, match="damaged"):
+        check_backbone_weights(backbone, "imagenet", download=False)
+    save_backbone(tmp_path / "own.pth", build_backbone("squeezenet1_1"))
+    check_backbone_weights(backbone, str(tmp_path / "own.pth"))
 
 
 def test_imagenet_weights_that_do_not_exist_are_refused():

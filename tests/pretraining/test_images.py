@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,13 +10,9 @@ from PIL import Image
 
 from segstrat.errors import UserError
 from segstrat.pretraining import images as classification
-from segstrat.pretraining.images import (
-    center_crop,
-    eval_batches,
-    open_classification,
-    random_crop,
-    train_batches,
-)
+from segstrat.pretraining.batches import eval_batches, train_batches
+from segstrat.pretraining.crops import center_crop, random_crop
+from segstrat.pretraining.images import decode, open_classification
 
 
 def write_set(root: Path, counts: dict[str, int], size: tuple[int, int] = (12, 16)) -> Path:
@@ -91,6 +88,39 @@ def test_a_damaged_image_is_named_when_its_turn_comes(tmp_path: Path) -> None:
     train = open_classification(root).train
     with pytest.raises(UserError, match=r"b/1\.png"):
         list(batches_of(train))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_jpegs_are_decoded_to_the_pixels_of_pillow(tmp_path: Path, mode: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (31, 45, 3), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(pixels, (0, 0), 2)
+    for subsampling in (0, 1, 2):
+        path = tmp_path / f"{subsampling}.jpg"
+        Image.fromarray(smooth).convert(mode).save(path, quality=85, subsampling=subsampling)
+        with Image.open(path) as image:
+            np.testing.assert_array_equal(decode(path), np.array(image.convert("RGB")))
+
+
+def test_an_orientation_tag_turns_no_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(tmp_path / "turned.jpg", exif=exif)
+    assert decode(tmp_path / "turned.jpg").shape == (10, 20, 3)
+
+
+@pytest.mark.parametrize("content", [b"no image", b"\xff\xd8\xff\xd9", None])
+def test_a_damaged_jpeg_is_named(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "a.jpg"
+    Image.effect_noise((64, 64), 50).save(path)
+    path.write_bytes(path.read_bytes()[:900] if content is None else content)
+    with pytest.raises(UserError, match=r"a\.jpg"):
+        decode(path)
+
+
+def test_the_short_side_is_the_median_of_the_training_images(tmp_path: Path) -> None:
+    root = write_set(tmp_path, {"a": 2, "b": 1})
+    Image.new("RGB", (90, 70)).save(root / "train" / "a" / "0.png")
+    assert open_classification(root).short_side() == 12
 
 
 def batches_of(
