@@ -36,13 +36,13 @@ def measure_footprint(
     objective = Objective(model, tasks, machine, config.label_smoothing)
     counts = dict.fromkeys((COMMON, *tasks), config.batch_size)
     update = SummedUpdate(make_parameter_groups(model, config, counts, fused=True), total_steps=10**6)
-    batch = _black_batch(config.batch_size, config.crop_size, tasks, device)
+    batch = black_batch(config.batch_size, config.crop_size, tasks, device)
 
     def train(steps: int) -> None:
         train_one_epoch(objective, [batch] * steps, update, config.batch_size)
 
     train(WARM_UP_STEPS)
-    evaluate(objective, [_black_batch(EVAL_BATCH, config.crop_size, tasks, device)])
+    evaluate(objective, [black_batch(EVAL_BATCH, config.crop_size, tasks, device)])
     if machine.torch_device.type != "cuda":
         return Footprint(memory_gib=0.0, busy=0.0)
     train(1)
@@ -65,7 +65,8 @@ def busy_share(kernel_seconds: float, seconds: float) -> float:
     return min(1.0, kernel_seconds / seconds) if kernel_seconds > 0 else 1.0
 
 
-def _black_batch(count: int, side: int, tasks: Mapping[str, Task], device: str) -> Batch:
+def black_batch(count: int, side: int, tasks: Mapping[str, Task], device: str) -> Batch:
+    """`count` black images of `side` pixels, labelled for every task."""
     images = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=device)
     return Batch(
         images.permute(0, 3, 1, 2),

@@ -59,7 +59,7 @@ def dispatch(flags: Flags) -> int:
 
         return show_status(flags.status)
     if flags.dry_run:
-        from study.driver.overview import show_plan
+        from study.driver.plan_view import show_plan
 
         return show_plan(flags)
     from segstrat.paths import cache_dir

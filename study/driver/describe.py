@@ -35,6 +35,7 @@ def describe_study(
             "space": space.name,
             "space_source": space.source,
             "question": space.question,
+            "recipe": space.recipe_name,
             "options": settings.to_dict(),
             "hardware": describe_hardware(nodes),
             "data": data,

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from segstrat.data.image_facts import ImageFacts
 from segstrat.errors import UserError, unknown_name
+from segstrat.paths import data_root
 from segstrat.store import Store
 from study.analysis.design import AnsweringDesign
 from study.cli import Flags
@@ -16,6 +18,7 @@ from study.driver.stages import (
     stage_defaults,
     two_stage_search,
 )
+from study.planning.recipe import fit_recipe
 from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
 from study.planning.space_files import space_label
@@ -34,6 +37,7 @@ class OpenedStudy:
     Args:
         design: of the answering stage; None for a study of one stage.
         recorded: the manifest of a study that is resumed; empty for a new one.
+        images: of a folder of one's own; None for every other protocol.
     """
 
     study: Store
@@ -41,6 +45,7 @@ class OpenedStudy:
     space: Space
     design: AnsweringDesign | None
     recorded: Mapping[str, Any]
+    images: ImageFacts | None = None
 
 
 def open_study(flags: Flags) -> OpenedStudy:
@@ -52,6 +57,9 @@ def open_study(flags: Flags) -> OpenedStudy:
         UserError: if the name is taken, if there is nothing to resume, for an unknown space or protocol, or
             for storage that cannot be used.
     """
+    # Imported here: `--list` and `--status` do without it.
+    from segstrat.data.image_facts import image_facts
+
     defaults: dict[str, Any] = {}
     if flags.confirm is not None and not (flags.resume and flags.name):
         defaults = defaults_from_parent(flags)
@@ -68,11 +76,22 @@ def open_study(flags: Flags) -> OpenedStudy:
         _refuse_existing(study, flags)
     space = load_space(flags.space or begun.get("space") or defaults["space"])
     _refuse_unknown_data(flags)
+    known = {**defaults, **begun}
+    data = flags.data or known.get("data", StudySettings.data)
+    images = image_facts(data, data_root(flags.data_root or known.get("data_root") or None))
+    space = fit_recipe(space, data, images)
     if not flags.resume and flags.confirm is None:
         defaults = stage_defaults(flags, space)
     settings = make_settings(flags, begun, {**defaults, "name": name})
     design = answering_design(flags, settings, recorded)
-    return OpenedStudy(study=study, settings=settings, space=space, design=design, recorded=recorded)
+    return OpenedStudy(
+        study=study,
+        settings=settings,
+        space=space,
+        design=design,
+        recorded=recorded,
+        images=images,
+    )
 
 
 def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:

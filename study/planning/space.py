@@ -35,6 +35,7 @@ class Space:
         samples: points that are drawn from `sampled`, the same in every arm.
         search: `grid` (with quasi-random points where axes are sampled) or `tpe` (Optuna, one per arm).
         recipe: `(data, model, pretrained) -> fields`.
+        recipe_name: which recipe that is, once it is chosen for the data, see `study.planning.recipe`.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Space:
     search: str
     seeds: tuple[int, ...]
     recipe: Callable[..., dict[str, Any]]
+    recipe_name: str = ""
 
     @property
     def size(self) -> int:

@@ -1,0 +1,78 @@
+"""`--dry-run` on a folder of one's own: the recipe of each arm, time, disk and warnings."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from study.planning.space_template import write_template
+from study.run import main
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for index in range(8):
+        Image.fromarray(rng.integers(0, 255, (70, 96, 3), np.uint8)).save(root / "images" / f"{index}.png")
+        Image.fromarray(rng.integers(0, 2, (70, 96), np.uint8)).save(root / "labels" / f"{index}.png")
+    (root / "train.txt").write_text("0\n1\n2\n3\n4\n5\n")
+    (root / "val.txt").write_text("6\n7\n")
+    (root / "dataset.toml").write_text(
+        'name = "mine"\nimages = "images"\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
+        '[tasks.semseg]\nlabels = "labels"\nclasses = ["background", "thing"]\n'
+    )
+    return root
+
+
+@pytest.fixture
+def dry_run(own_data, tmp_path, monkeypatch, capsys):
+    """Runs `--dry-run` of the template, changed; returns the output."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(old: str = "", new: str = "") -> str:
+        space = write_template("mine")
+        text = space.read_text().replace('"model": "fcn8s"', '"width": 0.25, "model": "fcn8s"')
+        space.write_text(text.replace(old, new))
+        before = sorted(tmp_path.rglob("*"))
+        flags = [
+            "--space",
+            "mine.py",
+            "--data",
+            "folder",
+            "--data-root",
+            str(own_data),
+            "--weights",
+            "imagenet",
+        ]
+        assert main([*flags, "--dry-run"]) == 0
+        after = [path for path in sorted(tmp_path.rglob("*")) if "__pycache__" not in path.parts]
+        assert after == before
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_the_recipe_of_each_arm_is_printed(dry_run):
+    output = dry_run()
+    assert "recipe   small: for fewer than 1,500 images (6 of 70 pixels here)" in output
+    rows = {line.split()[0]: line.split()[1:] for line in output.splitlines() if "resnet18" in line}
+    assert rows["raw"] == ["fcn8s", "resnet18", "0.25", "64", "4", "300", "0.02", "0.02"]
+    assert rows["pre-trained"] == ["fcn8s", "resnet18", "0.25", "64", "4", "300", "0.02", "2e-3"]
+    assert list(rows) == ["raw", "pre-trained"]
+
+
+def test_time_and_disk_are_estimated(dry_run):
+    output = dry_run()
+    assert "CPU cores" in output
+    assert "MB of checkpoints" in output
+    assert "warning" not in output
+    assert "Nothing was started." in output
+
+
+def test_the_thesis_recipe_on_a_small_folder_is_warned_of(dry_run):
+    output = dry_run('"backbone":', '"crop_size": 512, "epochs": 300, "backbone":')
+    assert "warning  crops of 512 pixels on images of 70" in output
+    assert "warning  300 epochs of 512 pixels are the thesis's recipe" in output
