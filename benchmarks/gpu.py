@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import time
 from collections.abc import Sequence
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -145,13 +147,27 @@ def _packed_seconds(device: str, root: Path, crop_size: int, count: int, *, quic
     ]
     for worker in workers:
         worker.start()
-    for worker in workers:
-        worker.join()
-    failed = [worker.exitcode for worker in workers if worker.exitcode]
-    if failed:
-        raise RuntimeError(f"a packed trial ended with exit code {failed[0]}")
+    join_all(workers)
     images_per_second = sum(results.get() for _ in workers)
     return 1 / images_per_second
+
+
+def join_all(workers: Sequence[BaseProcess]) -> None:
+    """Waits for processes that wait for each other: when one fails, the others are ended.
+
+    Raises:
+        RuntimeError: with the exit code of the one that failed.
+    """
+    running = {worker.sentinel: worker for worker in workers}
+    while running:
+        for sentinel in connection.wait(list(running)):
+            worker = running.pop(sentinel)  # type: ignore[call-overload]
+            worker.join()
+            if worker.exitcode:
+                for other in running.values():
+                    other.terminate()
+                    other.join()
+                raise RuntimeError(f"a packed trial ended with exit code {worker.exitcode}")
 
 
 def _packed_trial(

@@ -25,7 +25,7 @@ from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.paths import cache_dir
 from segstrat.pretraining.bars import PretrainProgress
-from segstrat.pretraining.cached import cores, local_gpus, open_figures
+from segstrat.pretraining.cached import cores, local_gpus, machine_fields, open_figures
 from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.images import ClassificationData, open_classification
 from segstrat.pretraining.loop import check_writable, pretrain, state_store
@@ -49,10 +49,8 @@ def open_data(name: str, cache: Path | None = None) -> ClassificationData:
 
 def this_machine() -> Machine:
     """All of this machine: a GPU if there is one, else every core."""
-    gpus = local_gpus()
-    if gpus:
-        return Machine(device=gpus[0], threads=cores(), precision="auto")
-    return Machine(threads=cores())
+    device = next(iter(local_gpus()), "cpu")
+    return Machine(**machine_fields(device, cores()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

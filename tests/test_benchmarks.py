@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import multiprocessing
 
 import pytest
 import torch
 
 from benchmarks.__main__ import BENCHMARKS, main
+from benchmarks.gpu import join_all
 from benchmarks.peers import UnavailableError, peer
 from benchmarks.roofline import Limits, Roof
 from benchmarks.table import verdict
@@ -109,6 +111,25 @@ def test_quick_runs_of_input_and_metric(tmp_path, name):
 def test_quick_run_of_the_epoch(tmp_path):
     (comparison,) = run_quick(tmp_path, "epoch")["results"]["epoch"]
     assert {"torchvision's recipe", "segstrat"} <= comparison["seconds"].keys()
+
+
+def wait_for_both(barrier) -> None:
+    barrier.wait()
+
+
+def fail(barrier) -> None:
+    raise SystemExit(3)
+
+
+def test_a_packed_trial_that_dies_ends_the_others_that_wait_for_it():
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(2)
+    workers = [context.Process(target=target, args=(barrier,)) for target in (wait_for_both, fail)]
+    for worker in workers:
+        worker.start()
+    with pytest.raises(RuntimeError, match="ended with exit code 3"):
+        join_all(workers)
+    assert not any(worker.is_alive() for worker in workers)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says so only without a GPU")

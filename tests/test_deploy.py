@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -61,6 +62,29 @@ def test_recipes_use_flags_that_exist(name):
 def test_the_slurm_script_is_sound_bash():
     checked = subprocess.run(["bash", "-n", str(DEPLOY / "slurm.sbatch")], capture_output=True, text=True)
     assert (checked.returncode, checked.stderr) == (0, "")
+
+
+def test_every_step_of_the_slurm_script_gets_the_cores_of_the_job(tmp_path):
+    """Slurm 22.05 to 23.02 gives a step one core unless the call of srun itself names the number."""
+    calls = tmp_path / "calls"
+    for name, body in {
+        "srun": f'echo "$@" >> {calls}; echo 10.0.0.1',
+        "scontrol": "echo node0; echo node1",
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        **{
+            "PATH": f"{tmp_path}:{os.environ['PATH']}",
+            "SLURM_SUBMIT_DIR": str(tmp_path),
+            "SLURM_JOB_ID": "7",
+        },
+        **{"SLURM_JOB_NODELIST": "node[0-1]", "SLURM_CPUS_PER_TASK": "6"},
+    }
+    subprocess.run(["bash", str(DEPLOY / "slurm.sbatch")], env=environment, check=True, timeout=60)
+    steps = calls.read_text().splitlines()
+    assert len(steps) >= 6
+    assert all("--cpus-per-task 6 " in step for step in steps)
 
 
 def test_the_rayjob_holds_one_head_and_its_workers():

@@ -68,9 +68,10 @@ def ensure_all_pretrained(
     gpus = local_gpus()
     slots = min(at_once or max(1, len(gpus)), len(missing))
     if not gpus and slots == 1:
+        machine = machine_fields("cpu", cores())
         with PretrainProgress() as progress:
             for request, job in missing.items():
-                progress.follow(job.run(Machine(threads=cores())), _title(request), job.recipe.epochs)
+                progress.follow(job.run(Machine(**machine)), _title(request), job.recipe.epochs)
     elif missing:
         devices = [gpus[slot % len(gpus)] if gpus else "cpu" for slot in range(slots)]
         _run_isolated(missing, devices)
@@ -124,7 +125,7 @@ def _run_isolated(jobs: dict[PretrainRequest, PretrainJob], devices: list[str]) 
     def run(request: PretrainRequest) -> None:
         device, job = free.get(), jobs[request]
         try:
-            reports = run_isolated(job, _machine(device, threads), started=processes.append)
+            reports = run_isolated(job, machine_fields(device, threads), started=processes.append)
             progress.follow(reports, _title(request), job.recipe.epochs)
         finally:
             free.put(device)
@@ -141,7 +142,11 @@ def _run_isolated(jobs: dict[PretrainRequest, PretrainJob], devices: list[str]) 
             raise
 
 
-def _machine(device: str, threads: int) -> dict[str, Any]:
+def machine_fields(device: str, threads: int) -> dict[str, Any]:
+    """Fields of the `Machine` of a run: bfloat16 on GPUs that have it, float32 on every CPU.
+
+    Weights trained on CPUs then do not depend on whether the processor has units for bfloat16.
+    """
     precision = "float32" if device == "cpu" else "auto"
     return {"device": device, "threads": threads, "precision": precision}
 
