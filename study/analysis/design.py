@@ -4,6 +4,7 @@ Everything here is fixed before the first answering trial and recorded in the ma
 study makes the same decisions again.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,6 +14,17 @@ from study.analysis.spending import look_seeds, spent_error, tail_probabilities
 
 FEWEST_SEEDS = 3
 LOOK_FRACTIONS = (0.2, 0.35, 0.5, 0.75, 1.0)
+
+
+@functools.cache
+def _spent(looks: tuple[int, ...], ends: tuple[int, ...], error: float) -> tuple[float, ...]:
+    spent: list[float] = []
+    start, base, budget = 0, 0.0, error
+    for end in ends:
+        for seeds in (look for look in looks if start < look <= end):
+            spent.append(base + 2 * spent_error((seeds - start) / (end - start), budget / 2))
+        start, base, budget = end, base + budget, budget / 2
+    return tuple(spent)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +78,7 @@ class AnsweringDesign:
         Each extension spends at most half as much again as the plan before it, so that any number of
         extensions together at most doubles the error.
         """
-        spent: list[float] = []
-        start, base, budget = 0, 0.0, self.error
-        for end in (*self.extended_from, self.max_seeds):
-            for seeds in (look for look in self.looks if start < look <= end):
-                spent.append(base + 2 * spent_error((seeds - start) / (end - start), budget / 2))
-            start, base, budget = end, base + budget, budget / 2
-        return tuple(spent)
+        return _spent(self.looks, (*self.extended_from, self.max_seeds), self.error)
 
     def tail_probability(self, look: int, comparisons: int = 1) -> float:
         """One-sided tail probability of one end of an interval at a look (counted from 1).

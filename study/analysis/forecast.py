@@ -11,7 +11,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
+
+from study.analysis.paired import t_quantile
 
 Side = Literal["above", "below", "either"]
 _QUANTILES = (np.arange(40) + 0.5) / 40
@@ -43,13 +45,13 @@ def chance_to_settle(
         return float(mean > threshold) if side == "above" else float(mean != threshold)
     variance = seeds * error**2
     # What the variance of one seed may be, given the seeds so far: scaled inverse chi-square.
-    plausible = degrees * variance / stats.chi2.ppf(_QUANTILES, degrees)
+    plausible = degrees * variance / (2 * special.gammaincinv(degrees / 2, _QUANTILES))
     spread_then = np.sqrt((degrees * variance + more * plausible) / (degrees + more))
-    half = float(stats.t.isf(tail, degrees + more)) * spread_then / math.sqrt(seeds_then)
+    half = t_quantile(tail, degrees + more) * spread_then / math.sqrt(seeds_then)
     shift = np.sqrt(plausible * more / (seeds * seeds_then))
     distance = mean - threshold
-    above = stats.norm.sf((half - distance) / shift)
-    below = stats.norm.sf((half + distance) / shift)
+    above = special.ndtr((distance - half) / shift)
+    below = special.ndtr((-distance - half) / shift)
     chances = {"above": above, "below": below, "either": above + below}[side]
     return float(np.mean(chances))
 

@@ -6,9 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 Floats = NDArray[np.float64]
+
+
+def t_quantile(tail: float, degrees: Floats | float) -> Floats:
+    """Upper quantile of Student's t; `scipy.stats.t.isf` gives the same a hundred times slower."""
+    return -np.asarray(special.stdtrit(degrees, tail))
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class PairedDifferences:
     def lower(self, left: Sequence[str], right: Sequence[str], tail: float) -> Floats:
         """One-sided lower confidence limits of left − right with error `tail`, (left, right)."""
         block = np.ix_(self.index(left), self.index(right))
-        return self.mean[block] - stats.t.isf(tail, self.degrees[block]) * self.error[block]
+        return self.mean[block] - t_quantile(tail, self.degrees[block]) * self.error[block]
 
     def upper(self, left: Sequence[str], right: Sequence[str], tail: float) -> Floats:
         """The upper limits, likewise."""
