@@ -13,7 +13,7 @@ from segstrat.errors import UserError
 from study.analysis.spending import look_seeds, spent_error, tail_probabilities
 
 FEWEST_SEEDS = 3
-LOOK_FRACTIONS = (0.2, 0.35, 0.5, 0.75, 1.0)
+LOOK_FRACTIONS = (0.15, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 @functools.cache
@@ -38,9 +38,12 @@ class AnsweringDesign:
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
         screening_seeds: seeds of the screening stage.
         raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
+        nominate_t: a cell is nominated unless it trails its arm's best by more standard errors than this.
         drop_t, drop_slope: a candidate is dropped at a look of n seeds once it trails its arm's leader by
-            more than `drop_t + drop_slope / n` standard errors of their paired difference.
-        futility: a question is given up once the chance to settle it by `max_seeds` is below this.
+            more than `drop_t + drop_slope / n` standard errors of a paired difference.
+        futility: whether regularization helps is given up once the chance to show it by `max_seeds` is
+            below this.
+        hopeless: the same for the remaining gap, whose two sides are the answer.
         extended_from: `max_seeds` of the finished plans that this one extends, the first one first.
     """
 
@@ -49,11 +52,13 @@ class AnsweringDesign:
     margin: float = 0.01
     error: float = 0.05
     screening_seeds: int = 2
-    raw_candidates: int = 2
-    pretrained_candidates: int = 3
-    drop_t: float = 1.5
-    drop_slope: float = 2.0
+    raw_candidates: int = 3
+    pretrained_candidates: int = 5
+    nominate_t: float = 2.0
+    drop_t: float = 1.0
+    drop_slope: float = 3.0
     futility: float = 0.1
+    hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,7 +89,7 @@ class AnsweringDesign:
         """One-sided tail probability of one end of an interval at a look (counted from 1).
 
         Args:
-            comparisons: how many candidates may make the statement true; the error is divided among them.
+            comparisons: how many candidates may still make the statement true; they share the error.
         """
         spent = tuple(value / 2 / comparisons for value in self.spent)
         return tail_probabilities(self.looks, spent)[look - 1]

@@ -1,10 +1,13 @@
 """Which cells the screening stage nominates for the answering stage.
 
-Screening trains every cell on few seeds and stops weak trials early, so its values are optimistic for the
-best and incomplete for the rest. It therefore decides nothing but which candidates are trained again, to the
-end and on fresh seeds.
+Screening trains every cell to the end on its first seed, and the better half of each arm on further ones.
+Its values are optimistic for the best cells, so they decide nothing but which candidates are trained again,
+on fresh seeds. Missing the best pre-trained cell would make the gap look too easy to close, so whatever
+may be the best is nominated, not only what looks best.
 """
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +16,9 @@ import pandas as pd
 from segstrat.errors import UserError
 from study.analysis.design import AnsweringDesign
 from study.analysis.sequential import Roles
+
+# An arm nominates at least this many cells, if it has them.
+FEWEST_CANDIDATES = 2
 
 
 @dataclass(frozen=True)
@@ -23,19 +29,24 @@ class Nomination:
         roles: reference and candidates, the best first.
         ranking: one row per cell, the best of each arm first: `cell pretrained completed reached score
             candidate`.
+        deviation: standard deviation of a trial's score about its cell and seed; NaN if screening cannot
+            tell.
     """
 
     roles: Roles
     ranking: pd.DataFrame
+    deviation: float
 
 
 def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | None = None) -> Nomination:
-    """The best raw and the best pre-trained cells of one context.
+    """The cells of one context that may be the best of their arm.
 
-    Cells rank first by how far their trials came, so that a value from the middle of a training never
-    competes with a final one, then by their mean score relative to the others on the same seed, so
-    that a missing seed neither helps nor harms. A diverged trial ranks last on its seed. Ties take the
-    order of the rows.
+    A cell's score is its effect in an additive model of cells and seeds, fitted to the arm's completed
+    trials, so that a missing seed neither helps nor harms. A cell is nominated unless it trails the best
+    of its arm by more than `design.nominate_t` standard errors, up to `design.raw_candidates` and
+    `design.pretrained_candidates`. Cells without a completed trial come last, ordered by how far they
+    came: a value from the middle of a training never competes with a final one. A diverged trial ranks
+    with the worst on its seed. Ties take the order of the rows.
 
     Args:
         trials: one row per screening trial: `cell` (label), `pretrained` (bool), `seed`, `status`, `value`
@@ -48,52 +59,129 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
     design = design or AnsweringDesign()
     if reference not in set(trials["cell"]):
         raise UserError(f"no screening trial of the reference cell {reference}; a verdict needs one")
-    ranking = _ranked(trials)
-    most = {False: design.raw_candidates, True: design.pretrained_candidates}
+    ranking, deviation = _ranked(trials)
     ranking["candidate"] = False
-    for pretrained, count in most.items():
-        able = (ranking["pretrained"] == pretrained) & (ranking["cell"] != reference)
-        able &= ranking["score"].notna()
-        if not able.any():
+    for pretrained, most in ((False, design.raw_candidates), (True, design.pretrained_candidates)):
+        able = ranking[
+            (ranking["pretrained"] == pretrained) & (ranking["cell"] != reference) & ranking["score"].notna()
+        ]
+        if able.empty:
             arm = "pre-trained" if pretrained else "regularized raw"
             raise UserError(f"screening left no {arm} cell with a score; nothing can be answered")
-        ranking.loc[ranking.index[able][:count], "candidate"] = True
+        ranking.loc[_plausible(able, deviation, most, design.nominate_t), "candidate"] = True
     chosen = ranking[ranking["candidate"]]
     roles = Roles(
         reference=reference,
         raw=tuple(chosen.loc[~chosen["pretrained"], "cell"]),
         pretrained=tuple(chosen.loc[chosen["pretrained"], "cell"]),
     )
-    return Nomination(roles, ranking)
+    return Nomination(roles, ranking, deviation)
 
 
-def _ranked(trials: pd.DataFrame) -> pd.DataFrame:
-    """One row per cell, the best of each arm first."""
-    scored = trials[trials["status"].isin(["completed", "stopped", "diverged"])].copy()
-    scored["pretrained"] = scored["pretrained"].astype(bool)
-    diverged = scored["status"] == "diverged"
-    # On its seed a diverged trial stands below everything that its arm showed there.
-    lowest = scored["value"].groupby([scored["pretrained"], scored["seed"]]).transform("min")
-    scored["value"] = scored["value"].where(~diverged, lowest)
-    scored["reached"] = scored["reached"].where(~diverged, 0.0)
-    groups = [scored["pretrained"], scored["seed"], scored["reached"]]
-    scored["score"] = scored["value"] - scored["value"].groupby(groups).transform("median")
-    order = {cell: place for place, cell in enumerate(dict.fromkeys(trials["cell"]))}
+def better_half(trials: pd.DataFrame, reference: str) -> list[str]:
+    """The cells that a further screening seed trains: the better half of each arm, the best first.
+
+    Args:
+        trials: as for `nominate`; of the seeds so far.
+    """
+    ranking, _ = _ranked(trials)
+    ranking = ranking[(ranking["cell"] != reference) & ranking["score"].notna()]
+    halves = [arm.head(math.ceil(len(arm) / 2)) for _, arm in ranking.groupby("pretrained", sort=True)]
+    return [str(cell) for half in halves for cell in half["cell"]]
+
+
+def _plausible(able: pd.DataFrame, deviation: float, most: int, limit: float) -> pd.Index:
+    """Rows of the cells that may be the best, the best `most` of them.
+
+    Args:
+        able: the ranking of one arm.
+    """
+    if math.isnan(deviation):
+        return able.index[:most]
+    counts = able["completed"].clip(lower=1).to_numpy(float)
+    errors = deviation * np.sqrt(1 / counts[0] + 1 / counts)
+    trails = able["score"].iloc[0] - able["score"].to_numpy(float)
+    plausible = (trails <= limit * errors) | (np.arange(len(able)) < FEWEST_CANDIDATES)
+    return able.index[plausible][:most]
+
+
+def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, float]:
+    """One row per cell, the best of each arm first; and the deviation of `Nomination`."""
+    scored = trials["status"].isin(["completed", "stopped", "diverged"]).to_numpy(bool)
+    columns = {name: trials[name].to_numpy()[scored] for name in ("cell", "seed", "status", "reached")}
+    columns["value"] = trials["value"].to_numpy(float)[scored]
+    pretrained = trials["pretrained"].to_numpy(bool)[scored]
+    rows: list[tuple[str, bool, int, float, float]] = []
+    squares, degrees = 0.0, 0
+    for arm in (False, True):
+        arm_columns = {name: column[pretrained == arm] for name, column in columns.items()}
+        if not len(arm_columns["cell"]):
+            continue
+        cells, arm_squares, arm_degrees = _arm_ranking(arm_columns)
+        rows += [(cell, arm, *rest) for cell, *rest in cells]
+        squares, degrees = squares + arm_squares, degrees + arm_degrees
+    ranking = pd.DataFrame(rows, columns=["cell", "pretrained", "completed", "reached", "score"])
+    return ranking, math.sqrt(squares / degrees) if degrees and squares > 0 else math.nan
+
+
+def _arm_ranking(
+    arm: Mapping[str, np.ndarray],
+) -> tuple[list[tuple[str, int, float, float]], float, int]:
+    """Ranks the cells of one arm.
+
+    Args:
+        arm: columns of the arm's trials.
+
+    Returns:
+        `(cell, completed trials, share of the epochs, score)`, the best first; residual sum of squares of
+        the additive fit and its degrees of freedom.
+    """
+    values = np.array(arm["value"], dtype=float)
+    diverged = arm["status"] == "diverged"
+    # On its seed a diverged trial stands with the worst that its arm showed there.
+    for trial in np.flatnonzero(diverged):
+        others = values[(arm["seed"] == arm["seed"][trial]) & ~diverged & np.isfinite(values)]
+        values[trial] = others.min() if len(others) else np.nan
+    if np.isfinite(values).any():
+        values = np.where(diverged & ~np.isfinite(values), np.nanmin(values), values)
+    ended = ((arm["status"] == "completed") | diverged) & np.isfinite(values)
+    effects, squares, degrees = _additive_fit(values[ended], arm["cell"][ended], arm["seed"][ended])
     rows = []
-    for (pretrained, cell), group in scored.groupby(["pretrained", "cell"], sort=False):
-        rows.append(
-            {
-                "cell": cell,
-                "pretrained": pretrained,
-                "completed": int((group["status"] == "completed").sum()),
-                "reached": float(group["reached"].mean()),
-                "score": float(np.mean(group["score"])),
-            }
-        )
-    columns = ["cell", "pretrained", "completed", "reached", "score"]
-    ranking = pd.DataFrame(rows, columns=columns)
-    ranking["order"] = ranking["cell"].map(order)
-    ranking = ranking.sort_values(
-        ["pretrained", "reached", "score", "order"], ascending=[True, False, False, True]
-    )
-    return ranking.drop(columns="order").reset_index(drop=True)
+    for cell in dict.fromkeys(arm["cell"]):
+        own = arm["cell"] == cell
+        completed = int((own & ended).sum())
+        reached = 1.0 if completed else float(np.mean(arm["reached"][own].astype(float)))
+        rows.append((str(cell), completed, reached, effects.get(str(cell), float(values[own].mean()))))
+    rows.sort(key=lambda row: (-row[2], -row[3] if math.isfinite(row[3]) else math.inf))
+    return rows, squares, degrees
+
+
+def _additive_fit(
+    values: np.ndarray, cells: np.ndarray, seeds: np.ndarray
+) -> tuple[dict[str, float], float, int]:
+    """Least-squares effects of cells, next to effects of seeds that sum to 0.
+
+    Args:
+        values, cells, seeds: one entry per trial.
+
+    Returns:
+        effect by cell, residual sum of squares, residual degrees of freedom.
+    """
+    if not len(values):
+        return {}, 0.0, 0
+    names, cell_index = np.unique(cells.astype(str), return_inverse=True)
+    seed_names, seed_index = np.unique(seeds, return_inverse=True)
+    design = np.zeros((len(values), len(names) + len(seed_names)))
+    design[np.arange(len(values)), cell_index] = 1
+    design[np.arange(len(values)), len(names) + seed_index] = 1
+    # Least squares of the smallest norm, with effects measured from the mean.
+    centre = values.mean()
+    effects, *_ = np.linalg.lstsq(design, values - centre, rcond=None)
+    residuals = values - centre - design @ effects
+    degrees = len(values) - int(np.linalg.matrix_rank(design))
+    seed_level = effects[len(names) :].mean()
+    found = {
+        str(name): float(effect + seed_level + centre)
+        for name, effect in zip(names, effects[: len(names)], strict=True)
+    }
+    return found, float(residuals @ residuals), degrees

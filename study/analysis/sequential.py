@@ -7,7 +7,8 @@ holds with 95 %, so one may stop whenever a contrast is settled.
 
 "Best" needs no choice here. Pre-trained stays ahead by at least x if *some* pre-trained candidate is ahead
 of *every* raw one by x (intersection–union); a statement that any one of k candidates could make true is
-tested at 1/k of the error (Bonferroni). The best of several means on the same seeds would be optimistic.
+tested at 1/k of the error (Bonferroni), k the candidates that are left. The best of several means on the same
+seeds would be optimistic.
 
 All functions depend on the recorded values only: a resumed study repeats the same decisions.
 """
@@ -183,8 +184,8 @@ def _intervals(
         }
         return found | {"closure": Interval(None, None, None, n, method)}
     each = design.tail_probability(number)
-    any_raw = design.tail_probability(number, len(roles.raw))
-    any_pre = design.tail_probability(number, len(roles.pretrained))
+    any_raw = design.tail_probability(number, len(raw))
+    any_pre = design.tail_probability(number, len(pretrained))
     ends = {
         "gap": (
             pairs.lower(pretrained, reference, any_pre).max(),
@@ -254,7 +255,7 @@ def _verdict(
         return None, "more than the margin remains; whether regularization helps is open"
     if last:
         return "undetermined", "the last look does not settle it"
-    if "remaining" in chances and chances["remaining"][2] < design.futility:
+    if "remaining" in chances and chances["remaining"][2] < design.hopeless:
         return "undetermined", "the seeds that are left would hardly settle what remains of the gap"
     return None, "a deciding contrast is open"
 
@@ -275,7 +276,8 @@ def _chances(
         "improvement": (leaders["raw"], roles.reference, 0.0, "above"),
         "remaining": (leaders["pretrained"], leaders["raw"], design.margin, "either"),
     }
-    comparisons = {"gap": len(roles.pretrained), "improvement": len(roles.raw), "remaining": len(roles.raw)}
+    many_raw, many_pre = len(roles.active_raw), len(roles.active_pretrained)
+    comparisons = {"gap": many_pre, "improvement": many_raw, "remaining": many_raw}
     found = {}
     for name, (left, right, threshold, side) in contrasts.items():
         if settled[name]:
@@ -315,15 +317,19 @@ def _leaders(pairs: PairedDifferences, roles: Roles) -> dict[str, str]:
 
 
 def _drop_trailing(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign) -> Roles:
-    """The roles without the candidates that clearly trail the leader of their arm."""
+    """The roles without the candidates that clearly trail the leader of their arm.
+
+    The standard error is pooled over all cells: with three seeds a difference's own would be too unsure, and
+    an interval does not depend on it.
+    """
     if pairs.seeds < 2:
         return roles
-    limit = design.drop_t + design.drop_slope / pairs.seeds
+    limit = (design.drop_t + design.drop_slope / pairs.seeds) * pairs.pooled_error
     leaders = _leaders(pairs, roles)
     trailing = tuple(
         cell
         for arm, cells in (("raw", roles.active_raw), ("pretrained", roles.active_pretrained))
         for cell in cells
-        if cell != leaders[arm] and pairs.t_statistic(leaders[arm], cell) > limit
+        if cell != leaders[arm] and pairs.difference(leaders[arm], cell).mean() > limit
     )
     return replace(roles, dropped=(*roles.dropped, *trailing))

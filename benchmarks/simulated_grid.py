@@ -1,0 +1,169 @@
+"""A grid of cells whose true scores are known, and whole studies of it. No training, no Ray.
+
+Twelve cells as in `wd_grid`: the reference, five regularized raw ones and six pre-trained ones. `SHAPES` says by
+how many points each trails the best of its arm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from study.analysis.design import AnsweringDesign
+from study.analysis.nominate import Nomination, better_half, nominate
+from study.analysis.sequential import Look, Roles, replay
+
+REFERENCE = "raw 0"
+RAW = tuple(f"raw {number}" for number in range(1, 6))
+PRETRAINED = tuple(f"pre {number}" for number in range(6))
+CELLS = (REFERENCE, *RAW, *PRETRAINED)
+
+# Points by which the regularized raw and the pre-trained cells trail the best of their arm.
+SHAPES: dict[str, tuple[Sequence[float], Sequence[float]]] = {
+    "peak": ((3, 1.5, 0, 1.5, 4), (2, 1, 0, 1, 2, 6)),
+    "clear": ((3, 3, 0, 3, 4), (4, 4, 0, 4, 4, 6)),
+    "plateau": ((1, 0.5, 0, 0.5, 5), (1, 0.5, 0, 0.5, 1, 6)),
+    "tied": ((0, 0, 0, 0, 0), (0, 0, 0, 0, 0, 0)),
+    "tied raw": ((0, 0, 0, 0, 0), (4, 4, 0, 4, 4, 6)),
+    "hidden": ((0, 1, 1, 2, 2), (1, 1, 1, 1, 1, 0)),
+}
+DEVIATIONS = {"equal": np.ones(12), "by cell": np.array([1.5, 0.7, 1, 0.7, 1, 2, 0.5, 1, 0.7, 1, 0.5, 2])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Truth and noise; scores are mIoU, a point is 0.01.
+
+    Args:
+        means: true score of each of `CELLS`.
+        deviations: of each cell's score over seeds, apart from what a seed does to all cells.
+        correlation: share of a seed's variance that all cells share.
+        noise: the distribution of what they do not share.
+        divergence: probability that a trial of a cell diverges and scores `floor`.
+    """
+
+    means: np.ndarray
+    deviations: np.ndarray = field(default_factory=lambda: np.full(12, 0.01))
+    correlation: float = 0.0
+    noise: Literal["normal", "exponential"] = "normal"
+    divergence: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    floor: float = 0.05
+
+    @property
+    def expected(self) -> np.ndarray:
+        """True mean of each cell, diverged trials included."""
+        return self.means * (1 - self.divergence) + self.floor * self.divergence
+
+    @property
+    def truth(self) -> dict[str, float]:
+        """The four contrasts between the best cells."""
+        means = self.expected
+        gap, improvement = means[6:].max() - means[0], means[1:6].max() - means[0]
+        return {
+            "gap": gap,
+            "improvement": improvement,
+            "remaining": gap - improvement,
+            "closure": improvement / gap if gap else np.nan,
+        }
+
+    def scores(self, rng: np.random.Generator, seeds: int) -> tuple[np.ndarray, np.ndarray]:
+        """Final scores and which trials diverged, both (seeds, 12)."""
+        own = rng.normal(size=(seeds, 12))
+        if self.noise == "exponential":
+            own = rng.exponential(size=(seeds, 12)) - 1
+        scale = np.sqrt(self.correlation / (1 - self.correlation)) * np.mean(self.deviations)
+        values = self.means + own * self.deviations + scale * rng.normal(size=(seeds, 1))
+        diverged = rng.random((seeds, 12)) < self.divergence
+        return np.where(diverged, self.floor, values), diverged
+
+
+def grid(
+    shape: str, closure: float, *, gap: float = 0.08, points: float = 1.0, spread: str = "equal"
+) -> Grid:
+    """A grid of one of `SHAPES`.
+
+    Args:
+        closure: share of the gap that the best raw cell closes.
+        gap: between the reference and the best pre-trained cell, in mIoU.
+        points: mean standard deviation over seeds, in points.
+        spread: one of `DEVIATIONS`.
+    """
+    raw, pretrained = (np.array(trails) / 100 for trails in SHAPES[shape])
+    means = 0.25 + np.concatenate([[0.0], closure * gap - raw, gap - pretrained])
+    deviations = DEVIATIONS[spread]
+    return Grid(means=means, deviations=deviations / deviations.mean() * points / 100)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole study.
+
+    Args:
+        nomination: what screening nominated.
+        looks: of the answering stage.
+        trials: of both stages.
+    """
+
+    nomination: Nomination
+    looks: list[Look]
+    trials: int
+
+    @property
+    def last(self) -> Look:
+        """The look that ended the study."""
+        return self.looks[-1]
+
+
+def screening_frame(
+    values: np.ndarray, diverged: np.ndarray, trained: Sequence[Sequence[str]]
+) -> pd.DataFrame:
+    """Screening trials as `nominate` takes them; `trained` holds the cells of each seed."""
+    pairs = [(seed, CELLS.index(cell)) for seed, cells in enumerate(trained) for cell in cells]
+    return pd.DataFrame(
+        {
+            "cell": [CELLS[cell] for _, cell in pairs],
+            "pretrained": [CELLS[cell] in PRETRAINED for _, cell in pairs],
+            "seed": [seed for seed, _ in pairs],
+            "status": ["diverged" if diverged[pair] else "completed" for pair in pairs],
+            "value": [values[pair] for pair in pairs],
+            "reached": 1.0,
+        }
+    )
+
+
+def screen(truth: Grid, rng: np.random.Generator, design: AnsweringDesign) -> pd.DataFrame:
+    """All cells on the first seed, the better half of each arm on the others."""
+    values, diverged = truth.scores(rng, design.screening_seeds)
+    trained: list[Sequence[str]] = [CELLS]
+    for _ in range(1, design.screening_seeds):
+        trained.append(better_half(screening_frame(values, diverged, trained), REFERENCE))
+    return screening_frame(values, diverged, trained)
+
+
+def answering_values(truth: Grid, rng: np.random.Generator, seeds: int) -> pd.DataFrame:
+    """Final scores on fresh seeds (seeds × cells)."""
+    return pd.DataFrame(truth.scores(rng, seeds)[0], columns=list(CELLS))
+
+
+def run_study(truth: Grid, rng: np.random.Generator, design: AnsweringDesign) -> Outcome:
+    """Both stages of a study."""
+    screened = screen(truth, rng, design)
+    nomination = nominate(screened, REFERENCE, design)
+    looks = replay(answering_values(truth, rng, design.max_seeds), nomination.roles, design)
+    return Outcome(nomination, looks, len(screened) + answering_trials(nomination.roles, looks))
+
+
+def answering_trials(roles: Roles, looks: Sequence[Look]) -> int:
+    """How many trials the looks cost."""
+    trials, seeds = 0, 0
+    for look in looks:
+        trials += (look.seeds - seeds) * len(roles.active)
+        seeds, roles = look.seeds, look.roles
+    return trials
+
+
+def noisier(truth: Grid, **changes: object) -> Grid:
+    """The same truth under other noise."""
+    return replace(truth, **changes)  # type: ignore[arg-type]
