@@ -1,7 +1,7 @@
 """A grid of cells whose true scores are known, and whole studies of it. No training, no Ray.
 
-Twelve cells as in `wd_grid`: the reference, five regularized raw ones and six pre-trained ones. `SHAPES` says by
-how many points each trails the best of its arm.
+Twelve cells as in `wd_grid`: the reference, five regularized raw ones and six pre-trained ones. `SHAPES` says
+by how many points each trails the best of its arm.
 """
 
 from collections.abc import Sequence

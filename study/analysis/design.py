@@ -38,7 +38,9 @@ class AnsweringDesign:
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
         screening_seeds: seeds of the screening stage.
         raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
-        nominate_t: a cell is nominated unless it trails its arm's best by more standard errors than this.
+        raw_t, pretrained_t: a cell is nominated unless it trails its arm's best by more standard errors than
+            this. Without the best raw cell the study loses power; without the best pre-trained one it may
+            say "closes" where that is false, so pre-trained cells are left out less easily.
         drop_t, drop_slope: a candidate is dropped at a look of n seeds once it trails its arm's leader by
             more than `drop_t + drop_slope / n` standard errors of a paired difference.
         futility: whether regularization helps is given up once the chance to show it by `max_seeds` is
@@ -53,10 +55,11 @@ class AnsweringDesign:
     error: float = 0.05
     screening_seeds: int = 2
     raw_candidates: int = 3
-    pretrained_candidates: int = 5
-    nominate_t: float = 2.0
+    pretrained_candidates: int = 6
+    raw_t: float = 1.5
+    pretrained_t: float = 3.0
     drop_t: float = 1.0
-    drop_slope: float = 3.0
+    drop_slope: float = 2.0
     futility: float = 0.1
     hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()

@@ -56,7 +56,7 @@ def chance_to_settle(
     return float(np.mean(chances))
 
 
-def seeds_for_chance(
+def seeds_needed(
     values: Sequence[float] | NDArray[np.float64],
     threshold: float,
     *,

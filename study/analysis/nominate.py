@@ -43,10 +43,10 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
 
     A cell's score is its effect in an additive model of cells and seeds, fitted to the arm's completed
     trials, so that a missing seed neither helps nor harms. A cell is nominated unless it trails the best
-    of its arm by more than `design.nominate_t` standard errors, up to `design.raw_candidates` and
-    `design.pretrained_candidates`. Cells without a completed trial come last, ordered by how far they
-    came: a value from the middle of a training never competes with a final one. A diverged trial ranks
-    with the worst on its seed. Ties take the order of the rows.
+    of its arm by more than `design.raw_t` or `design.pretrained_t` standard errors, up to
+    `design.raw_candidates` and `design.pretrained_candidates`. Cells without a completed trial come
+    last, ordered by how far they came: a value from the middle of a training never competes with a final
+    one. A diverged trial ranks with the worst on its seed. Ties take the order of the rows.
 
     Args:
         trials: one row per screening trial: `cell` (label), `pretrained` (bool), `seed`, `status`, `value`
@@ -61,14 +61,17 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
         raise UserError(f"no screening trial of the reference cell {reference}; a verdict needs one")
     ranking, deviation = _ranked(trials)
     ranking["candidate"] = False
-    for pretrained, most in ((False, design.raw_candidates), (True, design.pretrained_candidates)):
+    for pretrained, most, limit in (
+        (False, design.raw_candidates, design.raw_t),
+        (True, design.pretrained_candidates, design.pretrained_t),
+    ):
         able = ranking[
             (ranking["pretrained"] == pretrained) & (ranking["cell"] != reference) & ranking["score"].notna()
         ]
         if able.empty:
             arm = "pre-trained" if pretrained else "regularized raw"
             raise UserError(f"screening left no {arm} cell with a score; nothing can be answered")
-        ranking.loc[_plausible(able, deviation, most, design.nominate_t), "candidate"] = True
+        ranking.loc[_plausible(able, deviation, most, limit), "candidate"] = True
     chosen = ranking[ranking["candidate"]]
     roles = Roles(
         reference=reference,
@@ -118,7 +121,7 @@ def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         if not len(arm_columns["cell"]):
             continue
         cells, arm_squares, arm_degrees = _arm_ranking(arm_columns)
-        rows += [(cell, arm, *rest) for cell, *rest in cells]
+        rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
         squares, degrees = squares + arm_squares, degrees + arm_degrees
     ranking = pd.DataFrame(rows, columns=["cell", "pretrained", "completed", "reached", "score"])
     return ranking, math.sqrt(squares / degrees) if degrees and squares > 0 else math.nan

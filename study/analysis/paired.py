@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from scipy import special
 
 Floats = NDArray[np.float64]
+
+# Relative to the scores; a smaller spread is rounding.
+_NO_SPREAD = 1e-12
 
 
 def t_quantile(tail: float, degrees: Floats | float) -> Floats:
@@ -80,13 +83,15 @@ def paired_differences(values: pd.DataFrame) -> PairedDifferences:
         return PairedDifferences(
             tuple(map(str, values.columns)), array, mean[:, None] - mean[None, :], unknown, unknown
         )
-    covariance = np.atleast_2d(np.cov(array, rowvar=False))
-    variance = np.diag(covariance)
-    spread = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0.0)
-    return PairedDifferences(
+    spread = (array[:, :, None] - array[:, None, :]).var(axis=0, ddof=1)
+    found = PairedDifferences(
         cells=tuple(map(str, values.columns)),
         values=array,
         mean=mean[:, None] - mean[None, :],
         error=np.sqrt(spread / n),
         degrees=np.full(spread.shape, float(n - 1)),
     )
+    # No spread is not certainty: two cells that agree on every seed get the error of the other cells.
+    identical = found.error <= _NO_SPREAD * max(float(np.abs(array).max()), 1.0)
+    pooled = found.pooled_error if found.pooled_error > 0 else np.nan
+    return replace(found, error=np.where(identical, pooled, found.error))

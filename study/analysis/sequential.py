@@ -136,6 +136,8 @@ def replay(values: pd.DataFrame, roles: Roles, design: AnsweringDesign) -> list[
 
 
 def _judge(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, number: int) -> Look:
+    # First of all, so that a candidate that clearly trails takes no share of the error.
+    roles = _drop_trailing(pairs, roles, design)
     intervals = _intervals(pairs, roles, design, number)
     thresholds = {"gap": design.margin, "improvement": 0.0, "remaining": design.margin}
     settled = {
@@ -145,7 +147,6 @@ def _judge(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, numb
     last = number == len(design.looks)
     chances = {} if last else _chances(pairs, roles, design, number, settled)
     label, reason = _verdict(intervals, chances, design, last=last)
-    remains = _drop_trailing(pairs, roles, design)
     following = None if last or label is not None else design.looks[number]
     return Look(
         number=number,
@@ -155,11 +156,11 @@ def _judge(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, numb
         reason=reason,
         **intervals,
         settled=settled,
-        roles=remains,
+        roles=roles,
         leaders=_leaders(pairs, roles),
         spent=design.spent[number - 1],
         next_seeds=following,
-        next_trials=0 if following is None else (following - pairs.seeds) * len(remains.active),
+        next_trials=0 if following is None else (following - pairs.seeds) * len(roles.active),
         chances={name: (soon, end) for name, (soon, end, _) in chances.items()},
     )
 
@@ -200,7 +201,11 @@ def _intervals(
     method = f"repeated confidence interval, look {number} of {len(design.looks)}, {n} seeds"
     found = {}
     for name, (low, high) in ends.items():
-        estimate = float(np.clip(estimates[name].mean(), low, high))
+        estimate = float(estimates[name].mean())
+        if not (np.isfinite(low) and np.isfinite(high)):
+            found[name] = Interval(estimate, None, None, n, f"no interval: {n} seeds without any spread")
+            continue
+        estimate = float(np.clip(estimate, low, high))
         found[name] = Interval(estimate, float(low), float(high), n, method)
     return found | {"closure": _closure(pairs, roles, 2 * each)}
 

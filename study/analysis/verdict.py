@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from study.analysis.contrasts import Contrasts, contrasts
+from study.analysis.forecast import seeds_needed
 from study.analysis.image_intervals import intervals_with_images
-from study.analysis.intervals import Interval, seeds_needed
+from study.analysis.intervals import Interval
 from study.analysis.scores import Images, floor, trial_scores
 from study.analysis.sequential import Look
 from study.analysis.stages import Stage, answering_design, answering_stage, stage_contrasts
