@@ -4,34 +4,22 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from study.analysis.intervals import Interval, mean_interval, ratio_interval, seeds_needed
+from study.analysis.intervals import Interval, mean_interval, ratio_interval
 
 DRAWS = {
     "normal": (lambda rng, n: rng.normal(0.0, 1.0, n), 0.0),
-    "skewed": (lambda rng, n: rng.exponential(1.0, n), 1.0),
+    "a difference of skewed scores": (lambda rng, n: rng.exponential(1, n) - rng.exponential(1, n), 0.0),
     "heavy-tailed": (lambda rng, n: rng.standard_t(3, n), 0.0),
 }
 
 
-def coverage(draw, truth, n, runs=500):
-    rng = np.random.default_rng(7)
-    hits = 0
-    for _ in range(runs):
-        interval = mean_interval(draw(rng, n))
-        hits += interval.low <= truth <= interval.high
-    return hits / runs
-
-
+@pytest.mark.parametrize("n", [3, 4, 5, 10])
 @pytest.mark.parametrize("kind", DRAWS)
-def test_95_percent_intervals_cover_at_five_seeds(kind):
+def test_95_percent_intervals_cover(kind, n):
     draw, truth = DRAWS[kind]
-    assert 0.92 <= coverage(draw, truth, 5) <= 0.98
-
-
-@pytest.mark.parametrize("n", [3, 4, 8, 12])
-def test_95_percent_intervals_cover_at_other_numbers_of_seeds(n):
-    draw, truth = DRAWS["normal"]
-    assert 0.92 <= coverage(draw, truth, n) <= 0.98
+    rng = np.random.default_rng(7)
+    intervals = [mean_interval(draw(rng, n)) for _ in range(600)]
+    assert 0.93 <= np.mean([found.low <= truth <= found.high for found in intervals]) <= 0.985
 
 
 def test_percentile_and_bca_would_not_cover():
@@ -46,35 +34,25 @@ def test_percentile_and_bca_would_not_cover():
     assert max(hits.values()) / 150 < 0.92
 
 
-def test_few_seeds_get_students_t():
-    x = [0.02, 0.05, 0.03]
+@pytest.mark.parametrize("n", [3, 5, 8, 12])
+def test_the_interval_is_students_t_at_every_number_of_seeds(n):
+    x = np.random.default_rng(n).normal(0.03, 0.01, n)
     expected = stats.ttest_1samp(x, 0.0).confidence_interval(0.95)
     interval = mean_interval(x)
     assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
-    assert interval.method.startswith("Student")
 
 
-def test_enumerated_bootstrap_agrees_with_brute_force():
-    x = np.array([0.011, 0.034, 0.02, 0.052, 0.03])
-    rng = np.random.default_rng(0)
-    picks = x[rng.integers(0, 5, (200_000, 5))]
-    errors = picks.std(axis=1, ddof=1) / math.sqrt(5)
-    with np.errstate(divide="ignore"):
-        t = (picks.mean(axis=1) - x.mean()) / errors
-    low_t, high_t = np.quantile(t, [0.025, 0.975])
-    error = x.std(ddof=1) / math.sqrt(5)
-    interval = mean_interval(x)
-    assert interval.method.startswith("studentized bootstrap")
-    assert interval.low == pytest.approx(x.mean() - high_t * error, rel=0.05)
-    assert interval.high == pytest.approx(x.mean() - low_t * error, rel=0.05)
+def test_a_fifth_seed_narrows_the_interval():
+    """The studentized bootstrap, used from five seeds on before, widened it in 56 % of all cases."""
+    rng = np.random.default_rng(1)
+    draws = rng.normal(0, 1, (400, 5))
 
+    def width(x):
+        found = mean_interval(x)
+        return found.high - found.low
 
-def test_with_many_seeds_the_interval_meets_scipys_bootstrap():
-    x = np.random.default_rng(3).normal(0.03, 0.01, 60)
-    found = stats.bootstrap((x,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
-    interval = mean_interval(x)
-    assert interval.low == pytest.approx(found.low, abs=4e-4)
-    assert interval.high == pytest.approx(found.high, abs=4e-4)
+    wider = np.mean([width(x) > width(x[:4]) for x in draws])
+    assert wider < 0.3
 
 
 @pytest.mark.parametrize("values", [[], [0.1], [0.1, 0.2], [0.1, math.nan, 0.2]])
@@ -86,13 +64,16 @@ def test_fewer_than_three_seeds_have_no_interval(values):
     assert not interval.below(1)
 
 
-def test_equal_values_do_not_break_the_bootstrap():
-    tied = mean_interval([0.02, 0.02, 0.02, 0.02, 0.05])
-    assert tied.method.startswith("Student")
-    assert math.isfinite(tied.low)
-    assert math.isfinite(tied.high)
-    same = mean_interval([0.02] * 5)
-    assert same.low == same.high == pytest.approx(0.02)
+def test_no_spread_is_not_certainty():
+    collapsed = mean_interval([0.104] * 5)
+    assert collapsed.estimate == pytest.approx(0.104)
+    assert not collapsed.known
+    assert "without any spread" in collapsed.method
+    assert not ratio_interval([0.01] * 5, [0.05] * 5).known
+    # The numerator is 0 on every seed, the gap is not the same: 0 may be a coincidence of constants.
+    assert not ratio_interval([0.0] * 5, [0.05, 0.06, 0.05, 0.04, 0.05]).known
+    almost = mean_interval([0.02, 0.02, 0.02, 0.02, 0.02001])
+    assert almost.known
 
 
 def test_gap_closure_by_hand():
@@ -121,19 +102,6 @@ def test_no_ratio_without_a_gap():
     assert not interval.known
     assert "gap" in interval.method
     assert ratio_interval([], []).estimate is None
-
-
-def test_seeds_needed_shrink_with_distance():
-    x = [0.02, 0.04, 0.03, 0.035]
-    near, far = seeds_needed(x, 0.025), seeds_needed(x, 0.0)
-    assert far == 3
-    assert near > far
-    # One seed fewer would not do.
-    for n, inside in ((near, True), (near - 1, False)):
-        half = stats.t.ppf(0.975, n - 1) * np.std(x, ddof=1) / math.sqrt(n)
-        assert bool(half < abs(np.mean(x) - 0.025)) is inside
-    assert seeds_needed([0.1, 0.2], 0.0) is None
-    assert seeds_needed(x, float(np.mean(x))) is None
 
 
 def test_negation_swaps_the_ends():

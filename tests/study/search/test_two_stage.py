@@ -148,7 +148,7 @@ def undecided(trial: PlannedTrial) -> Iterator[EpochReport]:
 
 def test_a_finished_study_is_extended_by_more_seeds(tmp_path):
     # Without futility, which would give up at once.
-    design = AnsweringDesign(max_seeds=4, futility=0.0)
+    design = AnsweringDesign(max_seeds=4, futility=0.0, hopeless=0.0)
     first = Study(tmp_path, max_seeds=4, design=design).run(train=undecided)
     looks = first.progress().looks
     assert looks[-1].label == "undetermined"

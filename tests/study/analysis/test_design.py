@@ -1,0 +1,68 @@
+"""The plan of the looks: how the error is spent, and what an extension costs."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from segstrat.errors import UserError
+from study.analysis.design import AnsweringDesign
+from study.analysis.spending import look_seeds, spent_error, tail_probabilities
+
+
+def test_boundaries_agree_with_published_ones():
+    """O'Brien–Fleming type spending, five looks (Jennison & Turnbull 2000; issue: 4.88 … 2.01)."""
+    looks = (4, 7, 10, 15, 20)
+    found = tail_probabilities(looks, tuple(spent_error(n / 20, 0.025) for n in looks))
+    assert stats.norm.isf(found) == pytest.approx([4.88, 3.61, 2.97, 2.36, 2.01], abs=0.01)
+
+
+def test_looking_again_and_again_errs_as_often_as_planned():
+    """Plain 95 % intervals after every look err in 15 % and more."""
+    design = AnsweringDesign(max_seeds=20, looks=(4, 8, 12, 16, 20))
+    rng = np.random.default_rng(0)
+    sums = rng.normal(0, 1, (40_000, 20)).cumsum(axis=1)
+    crossed = np.zeros(len(sums), dtype=bool)
+    naive = np.zeros(len(sums), dtype=bool)
+    for number, seeds in enumerate(design.looks, start=1):
+        z = sums[:, seeds - 1] / np.sqrt(seeds)
+        crossed |= stats.norm.sf(z) < design.tail_probability(number)
+        naive |= z > 1.96
+    assert crossed.mean() == pytest.approx(0.025, abs=0.003)
+    assert naive.mean() > 0.06
+
+
+def test_a_single_look_is_an_ordinary_interval():
+    design = AnsweringDesign.single_look(5)
+    assert design.looks == (5,)
+    assert design.tail_probability(1) == pytest.approx(0.025)
+    assert design.tail_probability(1, comparisons=3) == pytest.approx(0.025 / 3)
+
+
+def test_an_extension_spends_at_most_half_as_much_again():
+    design = AnsweringDesign(max_seeds=10)
+    longer = design.extended(20).extended(40)
+    assert longer.looks[: len(design.looks)] == design.looks, "looks that were taken stay as they were"
+    assert longer.spent[: len(design.looks)] == design.spent
+    assert longer.spent[-1] == pytest.approx(0.05 + 0.025 + 0.0125)
+    assert list(longer.spent) == sorted(longer.spent)
+    for number in range(1, len(design.looks) + 1):
+        assert longer.tail_probability(number) == pytest.approx(design.tail_probability(number))
+    assert AnsweringDesign.from_dict(longer.to_dict()) == longer
+    with pytest.raises(UserError, match="larger number"):
+        longer.extended(40)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 4, 5, 10, 20, 50])
+def test_looks_are_increasing_and_end_with_the_last_seed(seeds):
+    looks = AnsweringDesign(max_seeds=seeds).looks
+    assert looks[-1] == seeds
+    assert list(looks) == sorted(set(looks))
+    assert look_seeds(20, (0.2, 1.0), 3) == (4, 20)
+
+
+@pytest.mark.parametrize("looks", [(3, 3, 10), (5, 4, 10), (3, 5), (0, 10)])
+def test_looks_that_make_no_sense_are_refused(looks):
+    with pytest.raises(UserError, match="increasing"):
+        AnsweringDesign(max_seeds=10, looks=looks)
+    with pytest.raises(UserError, match="at least one"):
+        AnsweringDesign(max_seeds=0)
