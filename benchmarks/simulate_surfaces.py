@@ -13,7 +13,7 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from study.analysis.surface import ArmSurface, SurfaceAxis, arm_surface, point_means
+from study.analysis.factors.surface import ArmSurface, SurfaceAxis, arm_surface, point_means
 from study.planning.distribution import Distribution
 from study.planning.sampling import STARTUP_POINTS, sampled_points
 

@@ -8,6 +8,6 @@ found = answer(trials, read_manifest("results/my-study"), epochs)
 print(found.label, found.sentence)
 """
 
-from study.analysis.conclusion import Answer, answer
+from study.analysis.answer import Answer, answer
 
 __all__ = ["Answer", "answer"]

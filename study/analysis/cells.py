@@ -3,8 +3,8 @@
 import pandas as pd
 
 from study.analysis.intervals import mean_interval
-from study.analysis.names import setting_label
 from study.analysis.study import Context, Study, contexts
+from study.analysis.words.names import setting_label
 from study.frame import STATUSES
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
 from segstrat.store import Store
-from study.analysis.names import axis_name, setting_label
+from study.analysis.words.names import axis_name, setting_label
 from study.frame import load, read_manifest
 
 # Treatments that train longer instead of regularizing.

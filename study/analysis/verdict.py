@@ -1,6 +1,6 @@
 """From contrasts to a verdict: does regularization close the gap to the pre-trained model?
 
-Numbers and labels only; `study.analysis.wording` puts them into sentences.
+Numbers and labels only; `study.analysis.words.verdict` puts them into sentences.
 
 The margin is the largest difference in mIoU that a user would call none. One point (0.01) is the default:
 repeats of one training with other seeds differ by 0.6 to 2 points, so a smaller difference would not change
@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from study.analysis.answering.looks import Look
+from study.analysis.answering.stages import Stage, answering_design, answering_stage, stage_contrasts
 from study.analysis.contrasts import Contrasts, contrasts
 from study.analysis.forecast import seeds_needed
 from study.analysis.image_intervals import intervals_with_images
 from study.analysis.intervals import Interval
 from study.analysis.scores import Images, floor, trial_scores
-from study.analysis.sequential import Look
-from study.analysis.stages import Stage, answering_design, answering_stage, stage_contrasts
 from study.analysis.study import Context, Study, contexts
 
 MARGIN = 0.01

@@ -6,7 +6,7 @@ from typing import Any
 from segstrat.errors import UserError
 from segstrat.records import Stage
 from segstrat.store import Store
-from study.analysis.design import AnsweringDesign
+from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.planning.settings import StudySettings
 from study.planning.space import Space

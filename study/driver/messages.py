@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from study.analysis.design import AnsweringDesign
+from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.console.tables import cells_table
 from study.driver.prepare import OpenedStudy

@@ -8,7 +8,7 @@ from segstrat.data.image_facts import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.paths import data_root
 from segstrat.store import Store
-from study.analysis.design import AnsweringDesign
+from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.driver.confirm import defaults_from_parent, refuse_another_recipe, screened_states
 from study.driver.stages import (

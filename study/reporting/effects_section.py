@@ -6,8 +6,8 @@ from typing import Any
 import pandas as pd
 
 from study.analysis import Answer
-from study.analysis.effects import SIGNIFICANT, FactorialEffects
-from study.analysis.effects_wording import effect_label, effect_sentences, surface_sentences
+from study.analysis.factors.effects import SIGNIFICANT, FactorialEffects
+from study.analysis.words.effects import effect_label, effect_sentences, surface_sentences
 
 
 @dataclass(frozen=True)

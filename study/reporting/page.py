@@ -8,9 +8,9 @@ import pandas as pd
 
 from segstrat.formatting import format_duration
 from study.analysis import Answer
-from study.analysis.notes import reading_notes
-from study.analysis.thesis import comparison, reasons_to_differ
-from study.analysis.wording import count_words, verdict_headline
+from study.analysis.thesis.tables import comparison, reasons_to_differ
+from study.analysis.words.method_notes import reading_notes
+from study.analysis.words.verdict import count_words, verdict_headline
 from study.reporting.effects_section import EffectsSection, effects_sections
 from study.reporting.figures import Pictures
 from study.reporting.gallery import Gallery

@@ -5,8 +5,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from study.analysis.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, FactorialEffects
-from study.analysis.effects_wording import effect_label
+from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, FactorialEffects
+from study.analysis.words.effects import effect_label
 from study.reporting.picture import Picture
 from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, PAPER, PURPLE, new_panel
 

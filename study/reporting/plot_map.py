@@ -12,8 +12,8 @@ from matplotlib.patches import Patch, Rectangle
 
 from segstrat.formatting import format_value
 from study.analysis.cells import cell_table
-from study.analysis.names import axis_name
 from study.analysis.study import Study
+from study.analysis.words.names import axis_name
 from study.frame import STATUSES
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS

@@ -10,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull, cKDTree
 
 from segstrat.formatting import format_value
-from study.analysis.names import axis_name
-from study.analysis.surface import ArmSurface, ResponseSurfaces, SurfaceAxis
+from study.analysis.factors.surface import ArmSurface, ResponseSurfaces, SurfaceAxis
+from study.analysis.words.names import axis_name
 from study.reporting.picture import Picture
 from study.reporting.style import INK, MUTED, PAPER, arm_colors, new_panel
 

@@ -5,8 +5,8 @@ from typing import Any
 import pandas as pd
 
 from segstrat.formatting import format_value
-from study.analysis.names import axis_name
 from study.analysis.study import Study
+from study.analysis.words.names import axis_name
 
 
 def trial_columns(study: Study) -> list[tuple[str, str, bool]]:

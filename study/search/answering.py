@@ -65,7 +65,7 @@ def questions(space: Space, trials: Iterable[PlannedTrial]) -> list[Question]:
 
 
 def screening_frame(question: Question, screening: Iterable[TrialState]) -> pd.DataFrame:
-    """What `study.analysis.nominate.nominate` needs of a question's screening trials."""
+    """What `study.analysis.answering.nominate.nominate` needs of a question's screening trials."""
     rows = []
     for state in screening:
         if state.trial.cell not in question.cells:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from segstrat.errors import UserError
 from segstrat.records import Stage, TrialStatus
-from study.analysis.design import AnsweringDesign
-from study.analysis.nominate import nominate
-from study.analysis.sequential import Look, Roles, replay
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.looks import Look, Roles, replay
+from study.analysis.answering.nominate import nominate
 from study.planning.trials import PlannedTrial
 from study.search.answering import Question, answering_frame, screening_frame
 from study.search.base import NoTrial, Search

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from study.analysis.conclusion import answer_study
-from study.analysis.notes import reading_notes
+from study.analysis.answer import answer_study
 from study.analysis.study import Study
-from study.analysis.thesis import comparison, reasons_to_differ, table_1_1, table_1_2
+from study.analysis.thesis.tables import comparison, reasons_to_differ, table_1_1, table_1_2
+from study.analysis.words.method_notes import reading_notes
 from study.frame import write_frames
 from study.reporting.render import make_page, render
 

@@ -1,8 +1,8 @@
 """One definition of the reference, and trials are compared at it."""
 
-from study.analysis.conclusion import answer_study
+from study.analysis.answer import answer_study
 from study.analysis.study import Study
-from study.analysis.thesis import comparison
+from study.analysis.thesis.tables import comparison
 from study.frame import write_frames
 from study.reporting.plot_contrasts import seed_table
 from study.reporting.plot_treatment import treatment_table

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis.conclusion import answer_study
+from study.analysis.answer import answer_study
 from study.analysis.study import Study
-from study.analysis.thesis import table_1_2
+from study.analysis.thesis.tables import table_1_2
 from study.frame import write_frames
 from study.reporting.figures import draw_pictures
 from study.reporting.plot_classes import class_table

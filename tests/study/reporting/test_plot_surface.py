@@ -6,9 +6,9 @@ import pytest
 from matplotlib.patches import Polygon
 from scipy.stats import qmc
 
-from study.analysis.effects_wording import surface_sentences
+from study.analysis.factors.surface import response_surfaces
 from study.analysis.study import Study
-from study.analysis.surface import response_surfaces
+from study.analysis.words.effects import surface_sentences
 from study.reporting.plot_surface import draw_surface, surface_picture, surface_table
 
 

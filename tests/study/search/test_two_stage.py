@@ -10,7 +10,7 @@ import pytest
 
 from segstrat.records import EpochReport, Stage, write_records
 from segstrat.store import Store
-from study.analysis.design import AnsweringDesign
+from study.analysis.answering.design import AnsweringDesign
 from study.cli import parse
 from study.driver.loop import Loop, Observers
 from study.driver.stages import as_screening, two_stage_search

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy.stats import qmc
 
-from study.analysis.quadratic import difference_interval, fit_quadratic, inside_hull, second_order_terms
+from study.analysis.factors.quadratic import (
+    difference_interval,
+    fit_quadratic,
+    inside_hull,
+    second_order_terms,
+)
 
 GRID = np.array(list(itertools.product(np.linspace(-1, 1, 11), repeat=2)))
 POINTS = 2 * qmc.Sobol(2, scramble=True, rng=0).random_base2(4) - 1

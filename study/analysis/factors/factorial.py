@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from study.analysis.effect_model import (
+from study.analysis.factors.linear_model import (
     MIN_DEGREES,
     EffectModel,
     Floats,

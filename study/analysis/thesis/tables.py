@@ -7,7 +7,7 @@ import pandas as pd
 from study.analysis.study import Study
 from study.frame import epoch_table
 
-TABLES = Path(__file__).parents[2] / "results" / "thesis"
+TABLES = Path(__file__).parents[3] / "results" / "thesis"
 # Data that the thesis used; other data is not compared with its numbers.
 PROTOCOLS = frozenset({"voc", "d1", "d1-half", "d2", "d3", "d1+d2"})
 METRICS = ("train_loss", "val_loss", "train_miou", "val_miou")

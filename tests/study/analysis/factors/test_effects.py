@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from study.analysis.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, factorial_effects
+from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, factorial_effects
 from study.analysis.study import Study
 from study.frame import write_frames
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pandas as pd
 
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.looks import Look, Roles, replay
+from study.analysis.answering.nominate import Nomination, nominate
 from study.analysis.contrasts import Arm, Chosen, Contrasts
-from study.analysis.design import AnsweringDesign
-from study.analysis.names import setting_label
-from study.analysis.nominate import Nomination, nominate
 from study.analysis.scores import Images, trial_scores
-from study.analysis.sequential import Look, Roles, replay
 from study.analysis.study import Context, Study
+from study.analysis.words.names import setting_label
 
 SCREENING, ANSWERING = "screening", "answering"
 ARMS = {False: "raw", True: "pre-trained"}

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from study.analysis.claim_effects import Effect
-from study.analysis.factorial import holm
+from study.analysis.factors.factorial import holm
+from study.analysis.thesis.claim_effects import Effect
 
 
 class Status(StrEnum):

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy.stats import qmc
 
+from study.analysis.factors.surface import SurfaceAxis, point_means, response_surfaces
 from study.analysis.study import Study
-from study.analysis.surface import SurfaceAxis, point_means, response_surfaces
 
 ROLES = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
 FLOOR = 0.1

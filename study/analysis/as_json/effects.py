@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from study.analysis.effects import SIGNIFICANT, FactorialEffects
-from study.analysis.effects_wording import effect_label, effect_sentences, surface_sentences
-from study.analysis.surface import Estimate, ResponseSurfaces
+from study.analysis.factors.effects import SIGNIFICANT, FactorialEffects
+from study.analysis.factors.surface import Estimate, ResponseSurfaces
+from study.analysis.words.effects import effect_label, effect_sentences, surface_sentences
 
 
 def effects_values(effects: FactorialEffects) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 
 from study.analysis.intervals import MIN_SEEDS
-from study.analysis.phrases import count_seeds, start_sentence
 from study.analysis.scores import floor
 from study.analysis.study import Study, contexts
-from study.analysis.wording import count_words
+from study.analysis.words.phrases import count_seeds, start_sentence
+from study.analysis.words.verdict import count_words
 
 
 def blocking_problem(study: Study) -> str:

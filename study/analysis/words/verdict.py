@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from study.analysis.contrasts import Contrasts
-from study.analysis.names import axis_name, join_words
-from study.analysis.phrases import ahead, count_seeds, percent, points, start_sentence, with_interval
 from study.analysis.study import Context, Study
 from study.analysis.verdict import Cause, Label, Verdict
+from study.analysis.words.names import axis_name, join_words
+from study.analysis.words.phrases import ahead, count_seeds, percent, points, start_sentence, with_interval
 
 QUESTIONS = {
     "gap": "Does pre-training help by more than the margin?",

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from study.analysis.effect_model import PooledError
-from study.analysis.factorial import Factor, Kind, fit_factorial, holm
+from study.analysis.factors.factorial import Factor, Kind, fit_factorial, holm
+from study.analysis.factors.linear_model import PooledError
 from study.analysis.study import Context, Study, contexts
 from study.analysis.trial_values import TrialValues, trial_values
 
@@ -33,7 +33,7 @@ class FactorialEffects:
 
     Args:
         context: label of the context; empty where the study has one.
-        table: a row per response × effect: `response` and the columns of `study.analysis.factorial.COLUMNS`,
+        table: a row per response × effect: `response` and the columns of `factorial.COLUMNS`,
             in shares of mIoU; `adjusted_p` is Holm's over the effects of one response and kind in all
             contexts of the task.
         survivors: the same without diverged trials; None where none diverged.

@@ -4,9 +4,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from segstrat.formatting import format_value
-from study.analysis.effects import BOTH, DIFFERENCE, RAW, SIGNIFICANT, FactorialEffects
-from study.analysis.names import axis_name, join_words, setting_label
-from study.analysis.surface import ArmSurface, Estimate, ResponseSurfaces
+from study.analysis.factors.effects import BOTH, DIFFERENCE, RAW, SIGNIFICANT, FactorialEffects
+from study.analysis.factors.surface import ArmSurface, Estimate, ResponseSurfaces
+from study.analysis.words.names import axis_name, join_words, setting_label
 
 Row = Mapping[Hashable, Any]
 

@@ -6,20 +6,20 @@ from typing import Any
 
 import pandas as pd
 
-from study.analysis.caveats import blocking_problem, caveats
+from study.analysis.as_json.effects import effects_values, surfaces_values
+from study.analysis.as_json.verdict import claim_values, mechanism_values, plain, verdict_values
 from study.analysis.cells import cell_table
-from study.analysis.claims import Claim, judge_claims
-from study.analysis.effects import FactorialEffects, factorial_effects
-from study.analysis.effects_json import effects_values, surfaces_values
+from study.analysis.factors.effects import FactorialEffects, factorial_effects
+from study.analysis.factors.surface import ResponseSurfaces, response_surfaces
 from study.analysis.intervals import CONFIDENCE
-from study.analysis.mechanism import Mechanism, mechanisms
 from study.analysis.sensitivity import View, sensitivity_views
 from study.analysis.study import Study
-from study.analysis.surface import ResponseSurfaces, response_surfaces
-from study.analysis.thesis_claims import thesis_claims
+from study.analysis.thesis.claim_differences import thesis_claims
+from study.analysis.thesis.claims import Claim, judge_claims
+from study.analysis.thesis.hypothesis_h2 import Mechanism, mechanisms
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
-from study.analysis.verdict_json import claim_values, mechanism_values, plain, verdict_values
-from study.analysis.wording import summarize
+from study.analysis.words.caveats import blocking_problem, caveats
+from study.analysis.words.verdict import summarize
 from study.frame import STATUSES, epoch_table
 
 SCHEMA = 1

@@ -20,10 +20,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from study.analysis.design import FEWEST_SEEDS, AnsweringDesign
-from study.analysis.forecast import Side, chance_to_settle
+from study.analysis.answering.design import FEWEST_SEEDS, AnsweringDesign
+from study.analysis.answering.forecast import Side, chance_to_settle
+from study.analysis.answering.paired import PairedDifferences, paired_differences
 from study.analysis.intervals import Interval, ratio_interval
-from study.analysis.paired import PairedDifferences, paired_differences
 
 Label = Literal["closes", "narrows", "does not close", "undetermined"]
 

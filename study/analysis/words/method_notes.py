@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from segstrat.formatting import format_value
 from study.analysis.contrasts import Contrasts
-from study.analysis.names import axis_name, join_words
 from study.analysis.scores import Images
 from study.analysis.study import LONGER, Study
 from study.analysis.verdict import Verdict
+from study.analysis.words.names import axis_name, join_words
 
 
 def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from study.analysis.conclusion import answer_study
-from study.analysis.design import AnsweringDesign
-from study.analysis.stages import answering_design, answering_stage, in_stage, nominate_candidates
+from study.analysis.answer import answer_study
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.stages import answering_design, answering_stage, in_stage, nominate_candidates
 from study.analysis.study import Study, contexts
 from study.frame import write_frames
 from study.reporting.render import make_page, render

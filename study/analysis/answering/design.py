@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from segstrat.errors import UserError
-from study.analysis.spending import look_seeds, spent_error, tail_probabilities
+from study.analysis.answering.spending import look_seeds, spent_error, tail_probabilities
 
 FEWEST_SEEDS = 3
 LOOK_FRACTIONS = (0.15, 0.3, 0.4, 0.6, 0.8, 1.0)

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from segstrat.config import REGULARIZERS
-from study.analysis.effects import MOST_LEVELS, PRETRAINED, RAW
-from study.analysis.quadratic import QuadraticSurface, difference_interval, fit_quadratic
+from study.analysis.factors.effects import MOST_LEVELS, PRETRAINED, RAW
+from study.analysis.factors.quadratic import QuadraticSurface, difference_interval, fit_quadratic
 from study.analysis.scores import floor_or_zero
 from study.analysis.study import Context, Study, contexts
 from study.analysis.trial_values import TrialValues, trial_values

@@ -9,14 +9,14 @@ full rate, and both arms must train equally long.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from study.analysis.claim_effects import Effect, make_effect, paired_difference
-from study.analysis.claims import adjust
 from study.analysis.intervals import Interval
-from study.analysis.phrases import start_sentence, with_interval
 from study.analysis.scores import final_values
 from study.analysis.study import Context, Study
-from study.analysis.thesis_claims import blocking_reason, training_score_problem
+from study.analysis.thesis.claim_differences import blocking_reason, training_score_problem
+from study.analysis.thesis.claim_effects import Effect, make_effect, paired_difference
+from study.analysis.thesis.claims import adjust
 from study.analysis.verdict import MARGIN, Verdict
+from study.analysis.words.phrases import start_sentence, with_interval
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from study.analysis.claims import Claim
+from study.analysis.answering.looks import Look
 from study.analysis.intervals import Interval
-from study.analysis.mechanism import Mechanism
-from study.analysis.sequential import Look
+from study.analysis.thesis.claims import Claim
+from study.analysis.thesis.hypothesis_h2 import Mechanism
 from study.analysis.verdict import Verdict
-from study.analysis.wording import reason
+from study.analysis.words.verdict import reason
 
 
 def verdict_values(verdict: Verdict) -> dict[str, Any]:

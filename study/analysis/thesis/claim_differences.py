@@ -6,13 +6,13 @@ import pandas as pd
 
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
-from study.analysis.claim_effects import Effect, make_effect, paired_difference
-from study.analysis.claims import Claim
 from study.analysis.contrasts import contrasts
-from study.analysis.phrases import points
 from study.analysis.scores import final_values
 from study.analysis.study import Context, Study
+from study.analysis.thesis.claim_effects import Effect, make_effect, paired_difference
+from study.analysis.thesis.claims import Claim
 from study.analysis.verdict import Cause, Label, Verdict, incomplete
+from study.analysis.words.phrases import points
 
 THESIS_DECAYS = (0.0, 1e-4, 5e-4, 1e-3)
 THESIS_BEST_DECAY = 5e-4
@@ -21,7 +21,7 @@ LARGE = 0.05
 
 
 def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margin: float) -> list[Claim]:
-    """C1–C5 with their effects; see `study.analysis.claims.judge_claims` for their status.
+    """C1–C5 with their effects; see `study.analysis.thesis.claims.judge_claims` for their status.
 
     Args:
         verdicts: by task, of every context; the primary task first.

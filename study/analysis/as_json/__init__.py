@@ -1,0 +1,1 @@
+"""An answer as plain values: the content of verdict.json."""
