@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from study.analysis.intervals import CONFIDENCE
+
 Floats = NDArray[np.float64]
 
-CONFIDENCE = 0.95
+
 # As elsewhere: fewer degrees of freedom say next to nothing about the spread.
 MIN_DEGREES = 2
 # A component of the error is pooled unless its F test rejects at this level (Bancroft 1964).

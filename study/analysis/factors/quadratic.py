@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.spatial import Delaunay, QhullError
 
+from study.analysis.intervals import CONFIDENCE
+
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]
 
-CONFIDENCE = 0.95
+
 MIN_DEGREES = 2
 _BAND_DRAWS = 4000
 _LOCATION_DRAWS = 1000
