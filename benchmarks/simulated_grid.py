@@ -11,9 +11,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from study.analysis.design import AnsweringDesign
-from study.analysis.nominate import Nomination, better_half, nominate
-from study.analysis.sequential import Look, Roles, replay
+from study.analysis.answering.decision import replay
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.looks import Look, Roles
+from study.analysis.answering.nominate import Nomination, better_half, nominate
 
 REFERENCE = "raw 0"
 RAW = tuple(f"raw {number}" for number in range(1, 6))

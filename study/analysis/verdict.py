@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from study.analysis.answering.forecast import seeds_needed
 from study.analysis.answering.looks import Look
 from study.analysis.answering.stages import Stage, answering_design, answering_stage, stage_contrasts
 from study.analysis.contrasts import Contrasts, contrasts
-from study.analysis.forecast import seeds_needed
 from study.analysis.image_intervals import intervals_with_images
 from study.analysis.intervals import Interval
 from study.analysis.scores import Images, floor, trial_scores

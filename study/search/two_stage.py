@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 
 from segstrat.errors import UserError
 from segstrat.records import Stage, TrialStatus
+from study.analysis.answering.decision import replay
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Look, Roles, replay
+from study.analysis.answering.looks import Look, Roles
 from study.analysis.answering.nominate import nominate
 from study.planning.trials import PlannedTrial
 from study.search.answering import Question, answering_frame, screening_frame

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from study.analysis.paired import t_quantile
+from study.analysis.answering.paired import t_quantile
 
 Side = Literal["above", "below", "either"]
 _QUANTILES = (np.arange(40) + 0.5) / 40

@@ -11,8 +11,9 @@ from typing import Any
 
 import pandas as pd
 
+from study.analysis.answering.decision import replay
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Look, Roles, replay
+from study.analysis.answering.looks import Look, Roles
 from study.analysis.answering.nominate import Nomination, nominate
 from study.analysis.contrasts import Arm, Chosen, Contrasts
 from study.analysis.scores import Images, trial_scores

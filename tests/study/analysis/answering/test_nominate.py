@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.simulated_grid import REFERENCE, grid, screen
 from segstrat.errors import UserError
-from study.analysis.design import AnsweringDesign
-from study.analysis.nominate import better_half, nominate
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.nominate import better_half, nominate
 
 DESIGN = AnsweringDesign(raw_candidates=2, pretrained_candidates=2)
 

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulated_grid import answering_values, grid, run_study
-from study.analysis.design import AnsweringDesign
-from study.analysis.paired import paired_differences
-from study.analysis.sequential import Roles, cross_fitted, decide_look, replay
+from study.analysis.answering.decision import cross_fitted, decide_look, replay
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.looks import Roles
+from study.analysis.answering.paired import paired_differences
 
 ROLES = Roles(reference="a", raw=("b", "c"), pretrained=("d", "e"))
 DESIGN = AnsweringDesign(max_seeds=12, looks=(4, 8, 12))
