@@ -2,15 +2,15 @@
 
 Every cell's curve rises to its final score at its own rate. The best raw cell ends 1.5 points ahead of the
 next and rises slowly. Compared are rungs within the epoch budget (`study.state.halving`) and halving over
-seeds (`study.analysis.nominate.better_half`).
+seeds (`study.analysis.answering.nominate.better_half`).
 """
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.simulated_grid import CELLS, PRETRAINED, REFERENCE, Grid, grid
-from study.analysis.design import AnsweringDesign
-from study.analysis.nominate import better_half, nominate
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.nominate import better_half, nominate
 from study.state.halving import Competitor, Decision, HalvingRule, decide
 
 BEST = "raw 3"

@@ -23,7 +23,9 @@ from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
+from study.search.answering import questions
 from study.search.base import FixedPlan, Search
+from study.search.better_half import BetterHalf, first_seed_to_the_end
 from study.state.manifest import contains_study, read_study_manifest
 
 # Stands for the weights' path in trials that are planned before the weights are made.
@@ -116,6 +118,8 @@ def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     )
     if opened.design is not None:
         trials = as_screening(trials)
+        if _halves_over_seeds(opened):
+            trials = first_seed_to_the_end(trials)
     return _with_recorded(trials, opened.recorded)
 
 
@@ -139,7 +143,16 @@ def make_search(opened: OpenedStudy, trials: Sequence[PlannedTrial]) -> Search:
         screening = OptunaSearch(space, settings.budget)
     if design is None:
         return screening
+    if _halves_over_seeds(opened):
+        planned = plan(space, settings.data, seeds=settings.seeds, budget=settings.budget, weights=weights)
+        later = [trial for trial in as_screening(planned) if trial.config.seed != min(settings.seeds)]
+        screening = BetterHalf(questions(space, planned), later)
     return two_stage_search(settings, space, design, trials, weights=weights, screening=screening)
+
+
+def _halves_over_seeds(opened: OpenedStudy) -> bool:
+    """Whether screening trains all cells on the first of several seeds and fewer on the others."""
+    return opened.space.search != "tpe" and len(opened.settings.seeds) > 1
 
 
 def planned_weights(settings: StudySettings) -> str | None:

@@ -27,6 +27,7 @@ class PlannedTrial:
         context: the trial's values on the nuisance axes, '' without such axes.
         reference: whether this is the reference, see `is_reference`.
         stage: `screening` trials only nominate candidates; `answering` trials enter the verdict.
+        exempt: whether early stopping must leave it alone, as on the first of several screening seeds.
     """
 
     trial_id: str
@@ -37,6 +38,7 @@ class PlannedTrial:
     context: str = ""
     reference: bool = False
     stage: Stage = Stage.ANSWERING
+    exempt: bool = False
 
     @property
     def cell(self) -> str:
@@ -74,6 +76,7 @@ class PlannedTrial:
             "context": self.context,
             "reference": self.reference,
             "stage": self.stage,
+            "exempt": self.exempt,
             "config": self.config.to_dict(),
         }
 

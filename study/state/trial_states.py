@@ -213,8 +213,8 @@ class TrialStates:
 def competitor(state: TrialState, rule: HalvingRule, metric: str) -> Competitor:
     """A trial as the rungs see it.
 
-    References and trials of the answering stage compete but are never stopped. A diverged trial ranks last
-    at each rung that it did not reach.
+    References, exempt trials and trials of the answering stage compete but are never stopped. A diverged
+    trial ranks last at each rung that it did not reach.
     """
     trial, record = state.trial, state.record
     epochs = rule.rung_epochs(trial.config.epochs, trial.config.validate_every)
@@ -227,7 +227,7 @@ def competitor(state: TrialState, rule: HalvingRule, metric: str) -> Competitor:
         epochs=epochs,
         values=tuple(missing if value is None else value for value in values),
         ended=record.final or state.phase is Phase.ENDED,
-        exempt=trial.reference or trial.stage is Stage.ANSWERING or diverged,
+        exempt=trial.exempt or trial.reference or trial.stage is Stage.ANSWERING or diverged,
         recorded=recorded_decisions(rule, record.stop_rung) if judged_before else None,
     )
 
