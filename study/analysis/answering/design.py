@@ -58,8 +58,8 @@ class AnsweringDesign:
     pretrained_candidates: int = 6
     raw_t: float = 1.5
     pretrained_t: float = 3.0
-    drop_t: float = 1.0
-    drop_slope: float = 2.0
+    drop_t: float = 1.5
+    drop_slope: float = 0.5
     futility: float = 0.1
     hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()
