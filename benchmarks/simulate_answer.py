@@ -3,8 +3,8 @@
     python -m benchmarks.simulate_answer                       # all tables, 500 repetitions; half an hour
     python -m benchmarks.simulate_answer --repetitions 1000 --table errors
 
-Every decision is made by the functions that a real study calls (`study.analysis.answering.nominate`,
-`study.analysis.answering.decision`, `study.analysis.contrasts`, `study.state.halving`); only the scores are drawn.
+Every decision is made by the functions that a real study calls (`study.analysis.answering`,
+`study.analysis.contrasts`, `study.state.halving`); only the scores are drawn.
 docs/simulations.md holds the tables and says what they mean.
 """
 
@@ -18,9 +18,9 @@ import pandas as pd
 from benchmarks.simulated_grid import Grid, Outcome, grid, noisier, run_study
 from benchmarks.simulated_screening import screening_table
 from benchmarks.simulated_spread import borrowed_table
-from study.analysis.contrasts import Arm, Contrasts, compare
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.forecast import seeds_needed
+from study.analysis.contrasts import Arm, Contrasts, compare
 from study.analysis.intervals import Interval, mean_interval
 
 CONTRASTS = ("improvement", "remaining", "closure")
