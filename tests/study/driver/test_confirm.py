@@ -113,9 +113,9 @@ def test_a_study_without_results_cannot_be_confirmed(screened, tmp_path):
         confirm(tmp_path / "nothing")
 
 
-def test_a_study_of_one_stage_gets_more_seeds_and_keeps_the_order(study_writer, make_trial):
+def test_a_study_of_one_stage_gets_more_seeds_and_keeps_the_order(study_writer, make_trial, tmp_path):
     line = ["--space", "wd_grid", "--scheduler", "none"]
-    flags = parse([*line, "--seeds", "0"])
+    flags = parse([*line, "--seeds", "0", "--storage", str(tmp_path / "new")])
     opened = open_study(flags)
     assert opened.design is None
     trials = plan_study(opened)
@@ -133,11 +133,12 @@ def test_a_study_of_one_stage_gets_more_seeds_and_keeps_the_order(study_writer, 
         open_study(parse([*line, *storage, "--resume", "--max-seeds", "5"]))
 
 
-def test_a_space_without_candidates_has_one_stage():
-    assert open_study(parse(["--space", "backbones"])).design is None
+def test_a_space_without_candidates_has_one_stage(tmp_path):
+    storage = ["--storage", str(tmp_path)]
+    assert open_study(parse(["--space", "backbones", *storage])).design is None
     with pytest.raises(UserError, match="space backbones has no reference"):
-        open_study(parse(["--space", "backbones", "--max-seeds", "5"]))
-    assert open_study(parse(["--space", "wd_grid"])).settings.seeds == (0, 1)
+        open_study(parse(["--space", "backbones", "--max-seeds", "5", *storage]))
+    assert open_study(parse(["--space", "wd_grid", *storage])).settings.seeds == (0, 1)
 
 
 @pytest.mark.parametrize(
