@@ -14,6 +14,7 @@ BASE = {
     "crop_size": 32,
     "batch_size": 4,
     "epochs": 8,
+    "validate_every": 1,
     "learning_rate": 0.02,
 }
 
