@@ -140,7 +140,7 @@ def test_looking_starts_nothing(command, tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     if "--dry-run" in command:
         assert output.count("pre-trained ") == 12 + 1, "two screening seeds, and the arm's recipe"
-        assert "looks after 4, 7, 10, 15, 20" in output
+        assert "looks after 3, 6, 8, 12, 16, 20" in output
         assert "Nothing was started" in output
 
 
