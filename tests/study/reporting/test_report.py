@@ -25,10 +25,7 @@ ROOT = Path(__file__).parents[3]
 def grid(make_trial, seeds=(0, 1, 2)):
     cells = {(False, 0.0): 0.25, (False, 5e-4): 0.29, (True, 0.0): 0.36, (True, 5e-4): 0.34}
     # Of mean 0 over three seeds, and another order in each cell: paired differences must not be constant.
-    noise = {
-        cell: order
-        for cell, order in zip(cells, ((-1, 0, 1), (0, 1, -1), (1, -1, 0), (1, 0, -1)), strict=True)
-    }
+    noise = dict(zip(cells, ((-1, 0, 1), (0, 1, -1), (1, -1, 0), (1, 0, -1)), strict=True))
     return [
         make_trial(
             {"pretrained": pre, "weight_decay": decay, "seed": seed},
