@@ -64,7 +64,8 @@ class Driver:
 @pytest.fixture(scope="module")
 def driver(tiny_flags, tmp_path_factory) -> Iterator[Driver]:
     folder = tmp_path_factory.mktemp("alone")
-    flags = [name for name in tiny_flags if name not in ("--gpus-per-trial", "0")]
+    at = tiny_flags.index("--gpus-per-trial")
+    flags = tiny_flags[:at] + tiny_flags[at + 2 :]
     flags += ["--storage", str(folder), "--name", "alone", "--dashboard", "--budget", "20"]
     driver = Driver(flags, folder)
     yield driver
