@@ -1,5 +1,6 @@
 """What a user sees while a study runs: one live table on a terminal, plain lines in a file or pipe."""
 
+import signal
 import time
 
 from rich.console import Console, Group
@@ -8,9 +9,10 @@ from rich.text import Text
 
 from segstrat.formatting import format_duration
 from study.console.eta import seconds_left
+from study.console.progress import progress_words
 from study.console.tables import status_text, trials_table
 from study.search.base import Search
-from study.state.trial_states import TrialState, TrialStates, count_final
+from study.state.trial_states import TrialState, TrialStates
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 30.0
@@ -51,7 +53,9 @@ class StudyConsole:
             if now - self._last_shown >= LIVE_SECONDS:
                 self._last_shown = now
                 limit = max(3, self._console.size.height - 6)
-                table = trials_table(self._states.in_order(), self._states.metric, limit=limit)
+                table = trials_table(
+                    self._states.in_order(), self._states.metric, width=self._console.width, limit=limit
+                )
                 self._live.update(Group(table, Text(self.summary())), refresh=True)
             return
         for key, state in self._states.by_id.items():
@@ -68,12 +72,21 @@ class StudyConsole:
         elapsed = format_duration(time.monotonic() - self._started)
         more = self._search.remaining(states)
         left = seconds_left(states, concurrent=self._concurrent, unproposed=more)
-        outlook = (
-            f"at most about {format_duration(left)} left" if left is not None else "workers are starting"
-        )
         running = sum(state.active for state in states)
-        done = f"{count_final(states)}/{len(states) + more} trials done"
-        return f"{done}, {running} running · {elapsed} so far, {outlook}"
+        if left is not None:
+            outlook = f"at most about {format_duration(left)} left"
+        elif running:
+            outlook = "the time left is known after the first epoch"
+        else:
+            outlook = "workers are starting"
+        return f"{progress_words(states, more)}, {running} running · {elapsed} so far, {outlook}"
+
+    def stopping(self, signum: int) -> None:
+        """Says at once that a signal was received; ending the workers takes seconds."""
+        cause = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
+        self._console.print(
+            Text(f"{cause}: stopping the workers; what has finished is kept. A second one ends at once.")
+        )
 
 
 def ending_line(state: TrialState, metric: str) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from segstrat.records import TrialStatus
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
-from study.console.tables import cells_table
+from study.console.tables import cells_table, problem_lines
 from study.driver.prepare import OpenedStudy
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
@@ -82,15 +83,21 @@ def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
 
 def print_interrupted(settings: StudySettings, states: TrialStates, console: Console) -> None:
     """What an interrupted study keeps, and how to continue it."""
-    done = count_final(states.by_id.values())
-    unfinished = len(states.by_id) - done
-    console.print(Text(f"Interrupted: {done} trials are done and kept, {unfinished} are unfinished."))
+    failed = sum(state.record.status is TrialStatus.FAILED for state in states.by_id.values())
+    done = count_final(states.by_id.values()) - failed
+    unfinished = len(states.by_id) - done - failed
+    failures = f"{failed} failed and run again on resume, " if failed else ""
+    console.print(
+        Text(f"Interrupted: {done} trials are done and kept, {failures}{unfinished} are unfinished.")
+    )
     console.print(Text(f"Continue with: {resume_command(settings)}"))
 
 
 def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: Console) -> None:
     """The cells' scores, the files, and the answer in one sentence."""
-    console.print(cells_table(states.in_order(), states.metric))
+    console.print(cells_table(states.in_order(), states.metric, width=console.width))
+    for line in problem_lines(states.in_order()):
+        console.print(Text(line))
     for name, content in FILES:
         console.print(Text(f"{opened.study.uri}/{name}  {content}"))
     if sentence:

@@ -8,7 +8,9 @@ from rich.text import Text
 from segstrat.formatting import format_duration
 from segstrat.store import Store
 from study.console.eta import seconds_left
-from study.console.tables import new_table, trials_table
+from study.console.fitted_table import new_table
+from study.console.progress import progress_words
+from study.console.tables import problem_lines, trials_table
 from study.planning.space import load_space, space_names
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
@@ -44,7 +46,9 @@ def show_status(folder: str) -> int:
         in_order = [_presumably_running(state) for state in in_order]
     console = Console(highlight=False)
     console.print(Text(f"{manifest['study']}: {manifest['question']}"))
-    console.print(trials_table(in_order, states.metric))
+    console.print(trials_table(in_order, states.metric, width=console.width))
+    for line in problem_lines(in_order):
+        console.print(Text(line))
     concurrent = sum(state.active for state in in_order)
     left = seconds_left(in_order, concurrent=concurrent) if running else None
     outlook = f", at most about {format_duration(left)} left" if left is not None else ""
@@ -52,7 +56,7 @@ def show_status(folder: str) -> int:
     if not running and done < len(in_order):
         outlook = f"; continue with: uv run python study/run.py --resume --name {manifest['study']}"
     driver = "a driver is running" if running else "no driver is running"
-    console.print(Text(f"{done}/{len(in_order)} trials done; {driver}{outlook}"))
+    console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"))
     return 0
 
 

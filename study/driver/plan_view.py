@@ -10,7 +10,8 @@ from rich.text import Text
 from segstrat.config import TrialConfig
 from segstrat.formatting import format_duration, format_value
 from study.cli import Flags
-from study.console.tables import new_table, varied_axes
+from study.console.fitted_table import new_table
+from study.console.tables import varied_axes
 from study.planning.recipe import recipe_warnings
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule

@@ -200,7 +200,11 @@ def _run_trials(
     flags, share = session.flags, session.share
 
     def on_tick() -> None:
-        interrupts.check()
+        try:
+            interrupts.check()
+        except StudyInterruptedError as interrupt:
+            screen.stopping(interrupt.signum)
+            raise
         if failure := session.states.common_failure():
             raise CommonFailureError(failure)
         screen.tick()
