@@ -8,7 +8,7 @@ import torch
 from segstrat.config import TrialConfig
 from segstrat.data.loading.batch import Batch
 from segstrat.footprint import Footprint
-from segstrat.machine import Machine
+from segstrat.machine import CONTEXT_GIB, Machine
 from segstrat.models import build_model
 from segstrat.objective import Objective
 from segstrat.optim import COMMON, SummedUpdate, make_parameter_groups
@@ -16,8 +16,6 @@ from segstrat.tasks import Task
 from segstrat.train import evaluate, train_one_epoch
 from segstrat.trial import EVAL_BATCH
 
-# Memory that CUDA itself takes for a process that has loaded its kernels, besides torch's allocations.
-CONTEXT_GIB = 0.6
 WARM_UP_STEPS = 3
 STEPS = 5
 
@@ -25,7 +23,10 @@ STEPS = 5
 def measure_footprint(
     config: TrialConfig, tasks: Mapping[str, Task], *, device: str = "cuda", precision: str = "float32"
 ) -> Footprint:
-    """Trains a few steps and evaluates the largest batch, on black images.
+    """Trains a few steps and evaluates the largest batch, on noise.
+
+    The memory is the sum of what training and evaluation take at most: where steps run as CUDA graphs, the
+    graphs keep their memory during evaluation. The images that the device cache keeps are not included.
 
     Args:
         config: its model, crop and batch size are used; accumulated batches come one after the other.
@@ -36,15 +37,22 @@ def measure_footprint(
     objective = Objective(model, tasks, machine, config.label_smoothing)
     counts = dict.fromkeys((COMMON, *tasks), config.batch_size)
     update = SummedUpdate(make_parameter_groups(model, config, counts, fused=True), total_steps=10**6)
-    batch = black_batch(config.batch_size, config.crop_size, tasks, device)
+    batch = noise_batch(config.batch_size, config.crop_size, tasks, device)
+    eval_images = max(config.batch_size, EVAL_BATCH)
 
     def train(steps: int) -> None:
         train_one_epoch(objective, [batch] * steps, update, config.batch_size)
 
     train(WARM_UP_STEPS)
-    evaluate(objective, [black_batch(EVAL_BATCH, config.crop_size, tasks, device)])
     if machine.torch_device.type != "cuda":
+        evaluate(objective, [noise_batch(eval_images, config.crop_size, tasks, device)])
         return Footprint(memory_gib=0.0, busy=0.0)
+    train_bytes = torch.cuda.max_memory_reserved()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    evaluate(objective, [noise_batch(eval_images, config.crop_size, tasks, device)])
+    # The weights are counted twice, as an allowance for fragmentation.
+    eval_bytes = torch.cuda.max_memory_reserved()
     train(1)
     torch.cuda.synchronize()
     start = time.perf_counter()
@@ -56,7 +64,7 @@ def measure_footprint(
         train(STEPS)
         torch.cuda.synchronize()
     kernel_seconds = sum(event.self_device_time_total for event in profile.key_averages()) / 1e6
-    memory = torch.cuda.max_memory_reserved() / 2**30 + CONTEXT_GIB
+    memory = (train_bytes + eval_bytes) / 2**30 + CONTEXT_GIB
     return Footprint(memory_gib=memory, busy=busy_share(kernel_seconds, seconds))
 
 
@@ -65,12 +73,19 @@ def busy_share(kernel_seconds: float, seconds: float) -> float:
     return min(1.0, kernel_seconds / seconds) if kernel_seconds > 0 else 1.0
 
 
-def black_batch(count: int, side: int, tasks: Mapping[str, Task], device: str) -> Batch:
-    """`count` black images of `side` pixels, labelled for every task."""
-    images = torch.zeros(count, side, side, 3, dtype=torch.uint8, device=device)
+def noise_batch(count: int, side: int, tasks: Mapping[str, Task], device: str) -> Batch:
+    """`count` images of `side` pixels of noise, labelled for every task.
+
+    Noise, because a GPU computes faster on constant values, whose bits do not change.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def noise(high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(high, shape, generator=generator, dtype=torch.uint8).to(device)
+
     return Batch(
-        images.permute(0, 3, 1, 2),
-        {task: torch.zeros(count, side, side, dtype=torch.uint8, device=device) for task in tasks},
-        {task: list(range(count)) for task in tasks},
+        noise(256, count, side, side, 3).permute(0, 3, 1, 2),
+        {name: noise(task.num_classes, count, side, side) for name, task in tasks.items()},
+        {name: list(range(count)) for name in tasks},
         [str(row) for row in range(count)],
     )

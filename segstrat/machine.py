@@ -2,6 +2,8 @@
 
 import gc
 import os
+import shutil
+import sysconfig
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,14 @@ import torch
 
 from segstrat.numerics import Numerics
 
-# A minute or two of compilation, at a gain of a few milliseconds per step.
+# A minute or two of compilation, at a gain of a few milliseconds per step; see docs/benchmarks.md.
 COMPILE_STEPS = 20_000
+# Memory that CUDA itself takes for a process that has loaded its kernels, besides torch's allocations.
+CONTEXT_GIB = 0.6
+
+# cuBLAS is deterministic only with a fixed workspace. Torch reads this once, at the first matrix product of a
+# process, which may belong to an earlier trial that was not deterministic.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -25,8 +33,8 @@ class Machine(Numerics):
         device: a torch device name.
         threads: CPU threads of this trial: intra-op threads and input threads share them.
         cache_dir: folder of decoded data; None: decode on the fly.
-        memory_fraction: share of the GPU's memory that this process may allocate, in (0, 1]: one that needs
-            more runs out of memory itself, instead of its neighbours on the GPU.
+        memory_fraction: share of the GPU's memory that this process may use, in (0, 1]: one that needs more
+            runs out of memory itself, instead of its neighbors on the GPU.
     """
 
     device: str = "cpu"
@@ -54,27 +62,40 @@ class Machine(Numerics):
     def apply(self) -> None:
         """Sets what torch holds for the whole process, which may have run another trial before."""
         torch.set_num_threads(self.threads)
-        if self.deterministic:
-            # Without it cuBLAS is not, see torch's notes on reproducibility.
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(self.deterministic)
+        # Code that earlier trials compiled counts towards torch's limit of recompilations, beyond which
+        # nothing is compiled, and its CUDA graphs keep their memory.
+        torch.compiler.reset()
         if self.torch_device.type == "cuda":
             # What an earlier trial cached would look like used memory to other processes on this GPU.
             gc.collect()
             torch.cuda.empty_cache()
-            torch.cuda.set_per_process_memory_fraction(self.memory_fraction, self.current_device())
+            torch.cuda.set_per_process_memory_fraction(self._allocatable(), self.current_device())
 
     def compiles(self, steps: int) -> bool:
         """Whether a trial of so many training steps is compiled."""
         if self.compile == "auto":
-            return self.torch_device.type == "cuda" and steps >= COMPILE_STEPS
+            return self.torch_device.type == "cuda" and steps >= COMPILE_STEPS and has_c_compiler()
         return self.compile
+
+    def _allocatable(self) -> float:
+        """Share of the GPU's memory that torch may allocate; on a shared GPU, CUDA itself needs some too."""
+        if self.memory_fraction == 1:
+            return 1.0
+        total = torch.cuda.get_device_properties(self.current_device()).total_memory / 2**30
+        return max(0.0, self.memory_fraction - CONTEXT_GIB / total)
 
     def autocast(self) -> AbstractContextManager:
         """The context in which matrix products run in `precision`."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+
+
+def has_c_compiler() -> bool:
+    """Whether compiled CUDA code can be built here: Triton compiles a C extension for each kernel."""
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return compiler is not None and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def fastest_precision(device: torch.device) -> Precision:

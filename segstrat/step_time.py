@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from segstrat.config import TrialConfig
-from segstrat.gpu_footprint import black_batch
+from segstrat.gpu_footprint import noise_batch
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.objective import Objective
@@ -29,7 +29,7 @@ class StepTime:
 
 
 def measure_step(config: TrialConfig, tasks: Mapping[str, Task], machine: Machine) -> StepTime:
-    """Trains two steps on black images of the config's crop and times the second; the same for validation."""
+    """Trains two steps on noise of the config's crop and times the second; the same for validation."""
     machine.apply()
     device = machine.torch_device
     count = config.batch_size if device.type == "cuda" else CPU_BATCH
@@ -37,7 +37,7 @@ def measure_step(config: TrialConfig, tasks: Mapping[str, Task], machine: Machin
     objective = Objective(model, tasks, machine, config.label_smoothing)
     counts = dict.fromkeys((COMMON, *tasks), count)
     update = SummedUpdate(make_parameter_groups(model, config, counts, fused=True), total_steps=10**6)
-    batch = black_batch(count, config.crop_size, tasks, machine.device)
+    batch = noise_batch(count, config.crop_size, tasks, machine.device)
 
     def seconds(work: Callable[[], object]) -> float:
         start = time.perf_counter()

@@ -29,6 +29,11 @@ from segstrat.store import Store
 from segstrat.tasks import Task
 
 EVAL_BATCH = 16
+# Most of the free memory that the training images may take by default on a GPU of one trial; the rest is for
+# the model, its activations and the allocator.
+LOADER_SHARE = 0.5
+# The same on a GPU that trials share: `--gpus-per-trial auto` leaves a tenth of each share.
+SHARED_LOADER_SHARE = 0.1
 
 
 @dataclass
@@ -194,8 +199,9 @@ def _train_loader(
     if machine.device_cache != "auto":
         return (DeviceTrainLoader if machine.device_cache else TrainLoader)(dataset, **arguments)
     if machine.torch_device.type == "cuda" and not machine.deterministic:
+        share = LOADER_SHARE if machine.memory_fraction == 1 else SHARED_LOADER_SHARE
         try:
-            return DeviceTrainLoader(dataset, **arguments)
+            return DeviceTrainLoader(dataset, **arguments, free_share=share)
         except UserError:
             # It does not fit; any other problem is one of the other loader as well.
             torch.cuda.empty_cache()
@@ -226,9 +232,6 @@ def compile_objective(objective: Objective, config: TrialConfig, *, fully_labell
     Args:
         fully_labelled: whether every training image is labelled for every task.
     """
-    # Code that earlier trials of this process compiled counts towards torch's limit of recompilations, beyond
-    # which nothing is compiled, and its CUDA graphs keep their memory.
-    torch.compiler.reset()
     # Gradients live in the memory of the graphs until the next step, so they must not accumulate there
     # (pytorch#169545); nor are collectives of several processes recorded.
     accumulates = config.asynchronous or config.accumulation_steps > 1

@@ -1,9 +1,11 @@
 import os
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from segstrat.machine import COMPILE_STEPS, Machine, fastest_precision
+from segstrat import machine
+from segstrat.machine import COMPILE_STEPS, CONTEXT_GIB, Machine, fastest_precision
 
 
 @pytest.mark.parametrize(
@@ -41,18 +43,70 @@ def torch_settings():
     torch.use_deterministic_algorithms(False)
 
 
-def test_a_deterministic_trial_leaves_the_next_one_in_its_process_as_it_wants_to_be(
-    monkeypatch, torch_settings
-):
-    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+def test_a_deterministic_trial_leaves_the_next_one_in_its_process_as_it_wants_to_be(torch_settings):
     Machine(deterministic=True).apply()
     assert torch.are_deterministic_algorithms_enabled()
-    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8", "cuBLAS raises without it"
     Machine().apply()
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-def test_only_long_trials_on_gpus_are_compiled_by_default():
+def test_cublas_has_a_fixed_workspace_before_its_first_use():
+    """Torch reads the variable once: set by the second trial of a process, it would be too late."""
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] in (":4096:8", ":16:8"), "torch accepts no other"
+
+
+class Gpu:
+    """A GPU of 80 GiB, as far as `Machine.apply` asks it."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.calls: list[str] = []
+        self.fraction = 0.0
+        size = SimpleNamespace(total_memory=80 * 2**30)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: size)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+        monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", self.limit)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: self.calls.append("empty cache"))
+        monkeypatch.setattr(torch.compiler, "reset", lambda: self.calls.append("reset compiler"))
+
+    def limit(self, fraction: float, device: torch.device) -> None:
+        assert device == torch.device("cuda", 0)
+        self.fraction = fraction
+
+
+def test_the_memory_of_the_trial_before_is_given_back_with_its_graphs(monkeypatch):
+    """CUDA graphs hold their memory, so they must go before the allocator's cache is emptied."""
+    gpu = Gpu(monkeypatch)
+    Machine(device="cuda", precision="float32").apply()
+    assert gpu.calls == ["reset compiler", "empty cache"]
+    assert gpu.fraction == 1.0
+
+
+def test_processes_that_share_a_gpu_fit_into_it_with_what_cuda_takes(monkeypatch):
+    gpu = Gpu(monkeypatch)
+    Machine(device="cuda", precision="float32", memory_fraction=0.25).apply()
+    assert 4 * (gpu.fraction * 80 + CONTEXT_GIB) == pytest.approx(80)
+
+
+@pytest.mark.parametrize(
+    ("environment", "found", "able"),
+    [({}, None, False), ({}, "/usr/bin/gcc", True), ({"CC": "/opt/cc"}, None, True)],
+)
+def test_without_a_c_compiler_nothing_is_compiled_by_default(monkeypatch, tmp_path, environment, found, able):
+    """Triton would fail at the first step of every trial."""
+    monkeypatch.delenv("CC", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: found)
+    (tmp_path / "Python.h").touch()
+    monkeypatch.setattr(machine.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS) == able
+    assert Machine(device="cuda", precision="float32", compile=True).compiles(COMPILE_STEPS)
+    (tmp_path / "Python.h").unlink()
+    assert not Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS)
+
+
+def test_only_long_trials_on_gpus_are_compiled_by_default(monkeypatch):
+    monkeypatch.setattr(machine, "has_c_compiler", lambda: True)
     assert Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS)
     assert not Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS - 1)
     assert not Machine().compiles(10**6)

@@ -102,7 +102,7 @@ def gpu_footprint(
         config = trial.config
         kinds[
             config.model, config.backbone, config.width, config.output_stride, config.tasks,
-            config.crop_size, config.batch_size, config.dropout > 0,
+            config.crop_size, config.batch_size, config.dropout > 0, config.label_smoothing > 0,
         ] = config  # fmt: skip
     found: list[Footprint] = []
     lines = []

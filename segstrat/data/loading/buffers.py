@@ -21,6 +21,7 @@ class BatchBuffer:
         self._images = host_memory((*shape, 3), device)
         self._labels = {task: host_memory(shape, device) for task in tasks}
         self._copied = torch.cuda.Event() if device.type == "cuda" else None
+        self._taken = torch.cuda.Event() if device.type == "cuda" else None
         self.images: np.ndarray = self._images.numpy()
         self.labels: dict[str, np.ndarray] = {task: maps.numpy() for task, maps in self._labels.items()}
 
@@ -30,12 +31,18 @@ class BatchBuffer:
             self._copied.synchronize()
 
     def tensors(self, count: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """The first `count` images (B, 3, S, S) and label maps (B, S, S), on the device."""
+        """The first `count` images (B, 3, S, S) and label maps (B, S, S), on the device.
+
+        On CUDA, waits until the device has done all work that was queued when this was last called. Without
+        that, a fast host would queue many steps ahead of a slow GPU, each with new memory for its batch.
+        """
         images = self._images[:count].permute(0, 3, 1, 2)
         labels = {task: maps[:count] for task, maps in self._labels.items()}
-        if self._copied is None:
+        if self._copied is None or self._taken is None:
             return images, labels
         consumer, copying = torch.cuda.current_stream(self._device), copy_stream(self._device)
+        self._taken.synchronize()
+        self._taken.record(consumer)
         with torch.cuda.stream(copying):
             images = images.to(self._device, non_blocking=True)
             labels = {task: maps.to(self._device, non_blocking=True) for task, maps in labels.items()}

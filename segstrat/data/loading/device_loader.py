@@ -24,8 +24,6 @@ from segstrat.errors import UserError
 from segstrat.parallel import parallel_map
 
 _AHEAD = 3
-# The rest is for the model, its activations and the allocator.
-_FREE_SHARE = 0.5
 
 
 class DeviceTrainLoader(TrainLoader):
@@ -33,17 +31,20 @@ class DeviceTrainLoader(TrainLoader):
 
     Every image is stored at the size of the largest, which suits data sets of similar image sizes.
 
+    Args:
+        free_share: most of the memory that this process may still allocate that the images may take.
+
     Raises:
-        UserError: if the images need more than half of the device's free memory.
+        UserError: if the images need more.
     """
 
-    def __init__(self, dataset: Dataset, **arguments: Any) -> None:
+    def __init__(self, dataset: Dataset, *, free_share: float = 0.5, **arguments: Any) -> None:
         super().__init__(dataset, **arguments)
         self._sizes = [dataset.image_size(index) for index in range(len(dataset))]
         self._labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
         height, width = (max(sides) for sides in zip(*self._sizes, strict=True))
         shape = (len(dataset), 3 + len(self.tasks), height, width)
-        _check_fit(math.prod(shape), self.device)
+        _check_fit(math.prod(shape), self.device, free_share)
         # Channels: RGB, then VOID − label of each task; so 0 is black, and void.
         self._pixels = torch.zeros(shape, dtype=torch.uint8, device=self.device)
         for index, (rows, columns) in enumerate(self._sizes):
@@ -182,15 +183,18 @@ def _covered(warp: _Warp, crop_size: int) -> torch.Tensor:
     return ((cosines * x - sines * y).abs() <= half) & ((sines * x + cosines * y).abs() <= half)
 
 
-def _check_fit(needed: int, device: torch.device) -> None:
+def _check_fit(needed: int, device: torch.device, share: float) -> None:
     if device.type != "cuda":
         return
     # What an earlier trial of this process left in torch's allocator counts as used until it is given back.
     torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info(device)
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    if needed > _FREE_SHARE * free:
+    on_device, total = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    allowed = int(torch.cuda.get_per_process_memory_fraction(device) * total) - reserved
+    free = min(on_device, allowed) + reserved - torch.cuda.memory_allocated(device)
+    if needed > share * free:
         raise UserError(
-            f"the training set takes {needed / 1e9:.1f} GB, more than {_FREE_SHARE:.0%} of the "
-            f"{free / 1e9:.1f} GB that are free on {device}; run without the device cache"
+            f"the training set takes {needed / 1e9:.1f} GB, more than {share:.0%} of the "
+            f"{free / 1e9:.1f} GB that this process may still allocate on {device}; run without the device "
+            "cache"
         )

@@ -116,12 +116,15 @@ def test_shards_partition_each_batch():
 class Allocator:
     """Torch's allocator on a GPU of 2 MB, as far as the check of the size asks it."""
 
-    def __init__(self, monkeypatch, allocated: int, cached: int, fragmented: int = 0) -> None:
+    def __init__(
+        self, monkeypatch, allocated: int, cached: int, fragmented: int = 0, fraction: float = 1.0
+    ) -> None:
         self.allocated, self.cached, self.fragmented = allocated, cached, fragmented
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2_000_000 - self.reserved, 2_000_000))
         monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: self.reserved)
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: self.allocated)
         monkeypatch.setattr(torch.cuda, "empty_cache", self.empty_cache)
+        monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda _: fraction)
 
     @property
     def reserved(self) -> int:
@@ -133,17 +136,24 @@ class Allocator:
 
 def test_a_set_that_does_not_fit_is_refused(monkeypatch):
     Allocator(monkeypatch, allocated=1_000_000, cached=0)
-    device_loader._check_fit(400_000, torch.device("cuda"))
+    device_loader._check_fit(400_000, torch.device("cuda"), 0.5)
     with pytest.raises(UserError, match="run without the device cache"):
-        device_loader._check_fit(600_000, torch.device("cuda"))
+        device_loader._check_fit(600_000, torch.device("cuda"), 0.5)
+
+
+def test_memory_beyond_the_share_of_the_process_is_not_free(monkeypatch):
+    Allocator(monkeypatch, allocated=100_000, cached=0, fraction=0.25)
+    device_loader._check_fit(190_000, torch.device("cuda"), 0.5)
+    with pytest.raises(UserError, match="run without the device cache"):
+        device_loader._check_fit(210_000, torch.device("cuda"), 0.5)
 
 
 @pytest.mark.parametrize("fragmented", [0, 500_000])
 def test_what_an_earlier_trial_left_in_the_allocator_is_free(monkeypatch, fragmented):
     Allocator(monkeypatch, allocated=0, cached=1_800_000, fragmented=fragmented)
-    device_loader._check_fit(900_000, torch.device("cuda"))
-    with pytest.raises(UserError, match=r"the 0\.0 GB that are free"):
-        device_loader._check_fit(1_100_000, torch.device("cuda"))
+    device_loader._check_fit(900_000, torch.device("cuda"), 0.5)
+    with pytest.raises(UserError, match=r"the 0\.0 GB that this process may still allocate"):
+        device_loader._check_fit(1_100_000, torch.device("cuda"), 0.5)
 
 
 @pytest.mark.gpu
@@ -152,7 +162,7 @@ def test_a_second_trial_in_the_same_process_finds_room():
     free, _ = torch.cuda.mem_get_info()
     left = torch.empty(int(0.7 * free), dtype=torch.uint8, device="cuda")
     del left
-    device_loader._check_fit(int(0.4 * free), torch.device("cuda", 0))
+    device_loader._check_fit(int(0.4 * free), torch.device("cuda", 0), 0.5)
 
 
 @pytest.mark.gpu
