@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from study.analysis.answering.stages import planned_looks
 from study.analysis.as_json.effects import effects_values, surfaces_values
 from study.analysis.as_json.verdict import claim_values, mechanism_values, plain, verdict_values
 from study.analysis.cells import cell_table
@@ -130,7 +131,9 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         verdicts=verdicts,
         mechanisms=mechanisms(study, primary, margin),
         sensitivity=[sensitivity_views(study, verdict, margin) for verdict in primary],
-        claims=judge_claims(thesis_claims(study, verdicts, margin)) if primary and not own_data else [],
+        claims=judge_claims(thesis_claims(study, verdicts, margin), planned_looks(study))
+        if primary and not own_data
+        else [],
         cells={task: cell_table(study, task) for task in verdicts},
         factorial=[effects for task in verdicts for effects in factorial_effects(study, task)],
         surfaces=[surfaces for task in verdicts for surfaces in response_surfaces(study, task)],

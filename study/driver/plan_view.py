@@ -9,6 +9,8 @@ from rich.text import Text
 
 from segstrat.config import TrialConfig
 from segstrat.formatting import format_duration, format_value
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.words.plan import planned_sentence
 from study.cli import Flags
 from study.console.fitted_table import new_table
 from study.console.tables import varied_axes
@@ -76,9 +78,13 @@ def show_plan(flags: Flags) -> int:
     if opened.design is not None:
         looks = ", ".join(map(str, opened.design.looks))
         lines.append(f"seeds    reference and candidates on fresh seeds, looks after {looks}")
+    lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
     if more:
-        lines.append(f"then     about {more} more trials up to the next look")
+        seconds = cost.seconds * more / len(trials)
+        lines.append(
+            f"then     about {more} more trials up to the next look, about {format_duration(seconds)} more"
+        )
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [
         f"time     about {format_duration(cost.seconds)} on {cost.device}, {cost.concurrent} trials at once, "
@@ -91,6 +97,11 @@ def show_plan(flags: Flags) -> int:
     for line in lines:
         console.print(Text(line, style="yellow" if line.startswith("warning") else ""))
     return 0
+
+
+def _seeds(trials: Sequence[PlannedTrial]) -> int:
+    """How many seeds the trials have."""
+    return len({trial.config.seed for trial in trials})
 
 
 def trials_table(trials: Sequence[PlannedTrial]) -> Table:

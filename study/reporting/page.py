@@ -8,8 +8,10 @@ import pandas as pd
 
 from segstrat.formatting import format_duration
 from study.analysis import Answer
+from study.analysis.answering.stages import planned_looks
 from study.analysis.thesis.tables import comparison, reasons_to_differ
 from study.analysis.words.method_notes import reading_notes
+from study.analysis.words.plan import outcome_sentences
 from study.analysis.words.verdict import count_words, verdict_headline
 from study.reporting.effects_section import EffectsSection, effects_sections
 from study.reporting.figures import Pictures
@@ -78,6 +80,16 @@ class Page:
     def claims_shown(self) -> bool:
         """Whether the thesis's claims are judged; not on data of the user's own."""
         return bool(self.answer.claims)
+
+    @property
+    def claims_note(self) -> str:
+        """How p-values of hypothesis and claims are adjusted."""
+        looks = planned_looks(self.answer.study)
+        several = f"over the {looks} planned looks (Bonferroni) and " if looks > 1 else ""
+        return (
+            f"By p-values that are adjusted {several}over all effects and contexts (Holm). The intervals are "
+            "not adjusted."
+        )
 
     @property
     def contrast_rows(self) -> list[dict[str, Any]]:
@@ -189,7 +201,7 @@ class Page:
             ]
             if devices:
                 text += f" on {', '.join(devices)}"
-        return f"{text}."
+        return " ".join([f"{text}.", *outcome_sentences(self.answer.primary)])
 
     @property
     def trial_columns(self) -> list[dict[str, Any]]:

@@ -55,6 +55,12 @@ def answering_design(study: Study) -> AnsweringDesign | None:
     return AnsweringDesign.from_dict(design) if design else None
 
 
+def planned_looks(study: Study) -> int:
+    """How often the plan of a study looks at its seeds."""
+    design = answering_design(study)
+    return len(design.looks) if design else 1
+
+
 def in_stage(context: Context, stage: str) -> Context:
     """The context without the trials of other stages."""
     return replace(context, trials=context.trials[context.trials["stage"] == stage])

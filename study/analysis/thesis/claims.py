@@ -55,10 +55,14 @@ class Claim:
         return " ".join(part for part in (why, self.note) if part)
 
 
-def judge_claims(claims: Iterable[Claim]) -> list[Claim]:
-    """Gives every claim its status, with Holm's adjustment over all effects of all claims."""
+def judge_claims(claims: Iterable[Claim], looks: int = 1) -> list[Claim]:
+    """Gives every claim its status, with Holm's adjustment over all effects of all claims.
+
+    Args:
+        looks: see `adjust`.
+    """
     claims = list(claims)
-    effects = adjust([effect for claim in claims for effect in claim.effects])
+    effects = adjust([effect for claim in claims for effect in claim.effects], looks)
     judged = []
     for claim in claims:
         decided, effects = effects[: len(claim.effects)], effects[len(claim.effects) :]
@@ -66,9 +70,16 @@ def judge_claims(claims: Iterable[Claim]) -> list[Claim]:
     return judged
 
 
-def adjust(effects: Sequence[Effect]) -> list[Effect]:
-    """The effects with p-values adjusted for their number; blocked effects are not tested."""
-    tested = [math.nan if effect.blocked or effect.p is None else effect.p for effect in effects]
+def adjust(effects: Sequence[Effect], looks: int = 1) -> list[Effect]:
+    """The effects with p-values adjusted for their number; blocked effects are not tested.
+
+    Args:
+        looks: planned looks, by which p-values are multiplied (Bonferroni). When a sequential study ends
+            follows from what its seeds show, so a p-value that takes their number as fixed is too small.
+    """
+    tested = [
+        math.nan if effect.blocked or effect.p is None else min(1.0, effect.p * looks) for effect in effects
+    ]
     return [replace(effect, adjusted_p=float(p)) for effect, p in zip(effects, holm(tested), strict=True)]
 
 

@@ -9,6 +9,7 @@ full rate, and both arms must train equally long.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from study.analysis.answering.stages import planned_looks
 from study.analysis.intervals import Interval
 from study.analysis.scores import final_values
 from study.analysis.study import Context, Study
@@ -35,8 +36,9 @@ class Mechanism:
 
 
 def mechanisms(study: Study, verdicts: Sequence[Verdict], margin: float = MARGIN) -> list[Mechanism]:
-    """H2 in every context; p-values are adjusted over all of them by Holm's method."""
-    effects = adjust([_gain(study, verdict, split) for verdict in verdicts for split in ("train", "val")])
+    """H2 in every context; p-values are adjusted over all looks and, by Holm's method, over all contexts."""
+    effects = [_gain(study, verdict, split) for verdict in verdicts for split in ("train", "val")]
+    effects = adjust(effects, planned_looks(study))
     pairs = zip(effects[::2], effects[1::2], strict=True)
     return [_mechanism(verdict, *pair, margin) for verdict, pair in zip(verdicts, pairs, strict=True)]
 

@@ -7,6 +7,7 @@ import pytest
 
 from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
+from study.analysis.answering.detectable import observed_seed_sd
 from study.analysis.answering.stages import answering_design, answering_stage, in_stage, nominate_candidates
 from study.analysis.study import Study, contexts
 from study.frame import write_frames
@@ -161,3 +162,13 @@ def test_a_diverged_answering_trial_counts_with_the_floor(two_stages):
     verdict = answer_study(study).primary[0]
     assert verdict.stage.values["pre-trained: weight decay 0"].min() == pytest.approx(0.08)
     assert verdict.contrasts.gap.n == 4
+
+
+def test_the_page_compares_the_plan_with_what_was_observed(two_stages):
+    study = two_stages(6)
+    found = answer_study(study)
+    page = make_page(found)
+    sd = 100 * observed_seed_sd(found.primary[0].stage.values)
+    assert f"they vary by {sd:.1f} points" in page.cost_sentence
+    assert "trained 18 of at most 18 trials" in page.cost_sentence
+    assert "over the 2 planned looks (Bonferroni)" in page.claims_note
