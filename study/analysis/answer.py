@@ -1,7 +1,7 @@
 """Frames -> contrasts, intervals, claims and one verdict: everything that a study says."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -18,6 +18,7 @@ from study.analysis.study import Study
 from study.analysis.thesis.claim_differences import thesis_claims
 from study.analysis.thesis.claims import Claim, judge_claims
 from study.analysis.thesis.hypothesis_h2 import Mechanism, mechanisms
+from study.analysis.tuned import at_tuned_values
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
 from study.analysis.words.caveats import blocking_problem, caveats
 from study.analysis.words.verdict import summarize
@@ -119,6 +120,8 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     problem = blocking_problem(study)
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
+    # Claims and H2 compare settings, each at its tuned value.
+    settled = {task: [_at_tuned_values(study, each) for each in verdicts[task]] for task in verdicts}
     own_data = OWN_DATA in study.protocols
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
@@ -129,9 +132,9 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         label=label,
         sentence=sentence,
         verdicts=verdicts,
-        mechanisms=mechanisms(study, primary, margin),
+        mechanisms=mechanisms(study, next(iter(settled.values()), []), margin),
         sensitivity=[sensitivity_views(study, verdict, margin) for verdict in primary],
-        claims=judge_claims(thesis_claims(study, verdicts, margin), planned_looks(study))
+        claims=judge_claims(thesis_claims(study, settled, margin), planned_looks(study))
         if primary and not own_data
         else [],
         cells={task: cell_table(study, task) for task in verdicts},
@@ -140,3 +143,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         counts=counts,
         caveats=caveats(study, counts, problem),
     )
+
+
+def _at_tuned_values(study: Study, verdict: Verdict) -> Verdict:
+    return replace(verdict, context=at_tuned_values(study, verdict.context))

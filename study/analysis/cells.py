@@ -3,13 +3,14 @@
 import pandas as pd
 
 from study.analysis.intervals import mean_interval
-from study.analysis.study import Context, Study, contexts
+from study.analysis.study import Context, Study
+from study.analysis.tuned import tuned_contexts
 from study.analysis.words.names import setting_label
 from study.frame import STATUSES
 
 
 def cell_table(study: Study, task: str) -> pd.DataFrame:
-    """Every cell of a study for one task.
+    """Every cell of a study for one task; with a tuned axis, each setting at its chosen value.
 
     Returns:
         one row per context × arm × setting: `context arm pretrained setting`, the strategy axes, `reference`
@@ -18,7 +19,7 @@ def cell_table(study: Study, task: str) -> pd.DataFrame:
         `val_miou_best` (best epoch) and `val_miou_thesis`. `shown` is the mean of the best values that
         stopped and unfinished trials had shown, see `best_shown`.
     """
-    rows = [row for context in contexts(study, task) for row in _context_rows(study, context)]
+    rows = [row for context in tuned_contexts(study, task) for row in _context_rows(study, context)]
     return pd.DataFrame(rows)
 
 
@@ -38,12 +39,13 @@ def _context_rows(study: Study, context: Context) -> list[dict]:
         levels = dict(zip(keys, values, strict=True))
         setting = {axis: levels[axis] for axis in context.strategies}
         completed = trials[trials["status"] == "completed"]
+        label = context.settings[trials.index[0]] if context.tuned else setting_label(setting)
         interval = mean_interval(completed[study.column(task, "val", "miou")].to_numpy(float))
         counts = {status: int((trials["status"] == status).sum()) for status in STATUSES}
         rows.append(
             {"context": context.label, "arm": trials["arm"].iloc[0]}
             | levels
-            | {"setting": setting_label(setting), "reference": setting == dict(context.reference)}
+            | {"setting": label, "reference": setting == dict(context.reference)}
             | counts
             | {"n": interval.n, "val_miou": interval.estimate, "low": interval.low, "high": interval.high}
             | {name: completed[column].mean() for name, column in means.items()}

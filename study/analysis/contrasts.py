@@ -11,7 +11,8 @@ multi-task training. The *reference* is raw (trained from scratch), single-task,
 
 all in mIoU, one value per seed. "Best" of seed s is the setting with the best mean over the other seeds, so
 that no value is reported on the seed that picked it (leave-one-out cross-fitting), nor, where the frame
-allows it, on the images that picked it (`study.analysis.scores`).
+allows it, on the images that picked it (`study.analysis.scores`). With a tuned axis, such as the learning
+rate, settings compete at each of its values, and the reference's value is chosen on the other seeds likewise.
 
 Each such value is unbiased for the setting that was picked, but where settings are nearly tied the seeds pick
 different ones, and the picked values then share the noise that picked them: their mean varies up to
@@ -20,13 +21,13 @@ seeds disagree the variance is doubled; the intervals' coverage is measured in
 tests/study/analysis/test_contrasts.py.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from study.analysis.choice import Arm, Chosen, choose, choose_reference
 from study.analysis.intervals import Interval, mean_interval, ratio_interval
 from study.analysis.scores import ScorePair, trial_scores
 from study.analysis.study import Context, Study
@@ -35,68 +36,12 @@ DISAGREEMENT = 2.0
 
 
 @dataclass(frozen=True)
-class Arm:
-    """The raw or the pre-trained trials of a context, as seeds × settings.
-
-    Args:
-        values: final values that are reported, NaN where a trial has none.
-        scores: final values by which settings are chosen. A value from the middle of a training never
-            competes with a final one.
-        reference: label of the reference's setting, None if the arm has no such cell.
-    """
-
-    values: pd.DataFrame
-    scores: pd.DataFrame
-    reference: str | None
-
-    @property
-    def settings(self) -> list[str]:
-        """Labels of the settings, the weakest treatment first."""
-        return [str(label) for label in self.values.columns]
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """The best setting of each seed and its value there.
-
-    Args:
-        settings: by seed; one setting for each `ScorePair`.
-        value: by seed; NaN where a chosen trial has no final value.
-        same_seed: with a single seed there is no other to choose on, so the choice is optimistically biased.
-        candidates: number of settings to choose from.
-    """
-
-    settings: Mapping[int, tuple[str, ...]]
-    value: pd.Series
-    same_seed: bool
-    candidates: int
-
-    @property
-    def counts(self) -> Counter[str]:
-        """How often each setting was chosen."""
-        return Counter(setting for chosen in self.settings.values() for setting in chosen)
-
-    @property
-    def unanimous(self) -> bool:
-        """Whether all seeds choose the same setting."""
-        return len(self.counts) <= 1
-
-    @property
-    def usual(self) -> str | None:
-        """The setting that is chosen most often."""
-        return self.counts.most_common(1)[0][0] if self.settings else None
-
-    def label(self, seed: int) -> str:
-        """The settings of a seed in words."""
-        return " / ".join(dict.fromkeys(self.settings.get(seed, ())))
-
-
-@dataclass(frozen=True)
 class Contrasts:
     """What a context says about the question, in shares of one (0.01 is one point of mIoU).
 
     Args:
         raw, pretrained: the values that everything else is computed from; means over the score pairs.
+        chosen_reference: the reference, at the tuned value chosen for each seed.
         best_raw, best_pretrained: the setting chosen for each seed; raw's reference is not among the
             candidates.
         differences: the paired values behind each interval, by seed.
@@ -105,6 +50,7 @@ class Contrasts:
 
     raw: Arm
     pretrained: Arm
+    chosen_reference: Chosen
     best_raw: Chosen
     best_pretrained: Chosen
     gap: Interval
@@ -117,18 +63,18 @@ class Contrasts:
     @property
     def reference(self) -> str | None:
         """Label of the raw reference setting, None where the study has no such trial."""
-        return self.raw.reference
+        return self.chosen_reference.usual
 
     @property
     def reference_values(self) -> pd.Series:
         """The reference's final values by seed; empty where there is no reference."""
-        reference = self.raw.reference
-        return pd.Series(dtype=float) if reference is None else self.raw.values[reference]
+        return self.chosen_reference.value
 
     @property
     def same_seed(self) -> bool:
         """Whether a best setting is reported on the seed that chose it."""
-        return self.best_raw.same_seed or self.best_pretrained.same_seed
+        choices = (self.chosen_reference, self.best_raw, self.best_pretrained)
+        return any(choice.same_seed for choice in choices)
 
 
 def contrasts(study: Study, context: Context, values: pd.Series | None = None) -> Contrasts:
@@ -158,7 +104,7 @@ def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretra
         scores: final values to choose by, likewise.
     """
     trials = context.trials[context.pretrained == pretrained]
-    trials = trials.sort_values([*context.strategies, "seed"])
+    trials = trials.sort_values([*context.strategies, *context.tuned, "seed"])
     settings = context.settings.loc[trials.index]
     order = list(dict.fromkeys(settings))
     tables = [
@@ -171,33 +117,8 @@ def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretra
         for series in (values, scores)
     ]
     reference = context.reference_setting
-    return Arm(tables[0], tables[1], reference if reference in order else None)
-
-
-def choose(arm: Arm, candidates: Sequence[str]) -> Chosen:
-    """The best of the candidate settings for each seed, judged on all other seeds; ties take the weaker."""
-    seeds = [int(seed) for seed in arm.values.index]
-    columns = [arm.settings.index(label) for label in candidates]
-    values, scores = (table.to_numpy(float)[:, columns] for table in (arm.values, arm.scores))
-    known = np.isfinite(scores)
-    # Relative to its seed, so that a setting that misses a hard seed does not win by that.
-    level = np.array(
-        [np.median(row[has]) if has.any() else 0.0 for row, has in zip(scores, known, strict=True)]
-    )
-    relative = np.where(known, scores - level[:, None], 0.0)
-    settings: dict[int, tuple[str, ...]] = {}
-    value = pd.Series(np.nan, index=seeds, dtype=float)
-    for row, seed in enumerate(seeds):
-        others = np.arange(len(seeds)) != row if len(seeds) > 1 else np.ones(1, dtype=bool)
-        count = known[others].sum(axis=0)
-        if not count.any():
-            continue
-        means = np.where(count > 0, relative[others].sum(axis=0) / np.maximum(count, 1), -np.inf)
-        best = int(means.argmax())
-        settings[seed] = (candidates[best],)
-        value[seed] = values[row, best]
-    same_seed = len(seeds) == 1 and len(candidates) > 1
-    return Chosen(settings, value, same_seed=same_seed, candidates=len(candidates))
+    untuned = dict(zip(settings, context.untuned_settings.loc[trials.index], strict=True))
+    return Arm(tables[0], tables[1], reference if reference in untuned.values() else None, untuned)
 
 
 def compare(raw: Arm, pretrained: Arm) -> Contrasts:
@@ -208,23 +129,25 @@ def compare(raw: Arm, pretrained: Arm) -> Contrasts:
 def compare_pairs(arms: Sequence[tuple[Arm, Arm]]) -> Contrasts:
     """The contrasts of raw and pre-trained arms, averaged over pairs that were scored on different images."""
     raw, pretrained = _average([pair[0] for pair in arms]), _average([pair[1] for pair in arms])
-    others = [label for label in raw.settings if label != raw.reference]
+    reference = _merge([choose_reference(arm) for arm, _ in arms])
+    others = [label for label in raw.settings if label not in raw.references]
     best_raw = _merge([choose(arm, others) for arm, _ in arms])
     best_pretrained = _merge([choose(arm, arm.settings) for _, arm in arms])
-    return make_contrasts(raw, pretrained, best_raw, best_pretrained)
+    return make_contrasts(raw, pretrained, reference, best_raw, best_pretrained)
 
 
-def make_contrasts(raw: Arm, pretrained: Arm, best_raw: Chosen, best_pretrained: Chosen) -> Contrasts:
+def make_contrasts(
+    raw: Arm, pretrained: Arm, reference: Chosen, best_raw: Chosen, best_pretrained: Chosen
+) -> Contrasts:
     """The contrasts of chosen settings, with intervals over seeds."""
-    reference = raw.values[raw.reference] if raw.reference is not None else pd.Series(dtype=float)
     differences = {
-        "gap": _minus(best_pretrained.value, reference),
-        "improvement": _minus(best_raw.value, reference),
+        "gap": _minus(best_pretrained.value, reference.value),
+        "improvement": _minus(best_raw.value, reference.value),
         "remaining": _minus(best_pretrained.value, best_raw.value),
     }
     choices = {
-        "gap": [best_pretrained],
-        "improvement": [best_raw],
+        "gap": [best_pretrained, reference],
+        "improvement": [best_raw, reference],
         "remaining": [best_pretrained, best_raw],
     }
     factors = {
@@ -240,6 +163,7 @@ def make_contrasts(raw: Arm, pretrained: Arm, best_raw: Chosen, best_pretrained:
     return Contrasts(
         raw=raw,
         pretrained=pretrained,
+        chosen_reference=reference,
         best_raw=best_raw,
         best_pretrained=best_pretrained,
         gap=gap,
@@ -257,7 +181,7 @@ def _average(arms: Sequence[Arm]) -> Arm:
         return arms[0]
     values = sum((arm.values for arm in arms[1:]), arms[0].values) / len(arms)
     scores = sum((arm.scores for arm in arms[1:]), arms[0].scores) / len(arms)
-    return Arm(values, scores, arms[0].reference)
+    return Arm(values, scores, arms[0].reference, arms[0].untuned)
 
 
 def _merge(chosen: Sequence[Chosen]) -> Chosen:

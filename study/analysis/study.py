@@ -49,7 +49,7 @@ class Study:
         return cls(name, manifest, trials, epochs)
 
     def axes(self, role: str) -> list[str]:
-        """Names of the axes of a role (`arm`, `treatment`, `nuisance`) that the frame has."""
+        """Names of the axes of a role (`arm`, `treatment`, `nuisance`, `tuned`) that the frame has."""
         roles = self.manifest.get("roles") or {}
         return [axis for axis, found in roles.items() if found == role and axis in self.trials]
 
@@ -135,12 +135,14 @@ class Context:
         fixed: values of the axes that distinguish this context from the study's others.
         reference: the reference's value on each axis that makes a setting, see `Study.reference_levels`.
         trials: the context's trials.
+        tuned: axes whose best value is chosen for each setting.
     """
 
     task: str
     fixed: Mapping[str, Any]
     reference: Mapping[str, Any]
     trials: pd.DataFrame
+    tuned: tuple[str, ...] = ()
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -164,7 +166,19 @@ class Context:
 
     @property
     def settings(self) -> pd.Series:
-        """The label of each trial's setting, indexed like `trials`."""
+        """The label of each trial's setting with its tuned values, indexed like `trials`."""
+        if not self.tuned:
+            return self.untuned_settings
+        values = zip(*(self.trials[axis] for axis in self.tuned), strict=True)
+        labels = [
+            f"{setting} ({setting_label(dict(zip(self.tuned, row, strict=True)))})"
+            for setting, row in zip(self.untuned_settings, values, strict=True)
+        ]
+        return pd.Series(labels, index=self.trials.index, dtype=object)
+
+    @property
+    def untuned_settings(self) -> pd.Series:
+        """The label of each trial's setting, for which the tuned values are chosen; indexed like `trials`."""
         axes = self.strategies
         rows = [*zip(*(self.trials[axis] for axis in axes), strict=True)] or [()] * len(self.trials)
         labels = {row: setting_label(dict(zip(axes, row, strict=True))) for row in dict.fromkeys(rows)}
@@ -175,7 +189,7 @@ class Context:
 
     @property
     def reference_setting(self) -> str:
-        """The label of the reference's setting; the context need not have a trial with it."""
+        """The untuned label of the reference's setting; the context need not have a trial with it."""
         return setting_label(self.reference)
 
     def at_reference(self, *, but: tuple[str, ...] = ()) -> pd.Series:
@@ -193,12 +207,13 @@ def contexts(study: Study, task: str) -> list[Context]:
     if trials.empty:
         return []
     reference = study.reference_levels(task)
+    tuned = tuple(study.axes("tuned"))
     splitting = [axis for axis in study.axes("arm") if axis not in COMPARED] + study.axes("nuisance")
     if not splitting:
-        return [Context(task, {}, reference, trials)]
+        return [Context(task, {}, reference, trials, tuned)]
     varied = [axis for axis in splitting if trials[axis].nunique(dropna=False) > 1]
     found = []
     for values, group in trials.groupby(splitting, sort=True, dropna=False):
         fixed = {axis: value for axis, value in zip(splitting, values, strict=True) if axis in varied}
-        found.append(Context(task, fixed, reference, group))
+        found.append(Context(task, fixed, reference, group, tuned))
     return found

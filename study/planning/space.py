@@ -10,14 +10,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segstrat.config import TrialConfig
+from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from study.planning.distribution import Distribution, read_distribution
 from study.planning.space_files import import_space_file, is_space_file, space_label
 
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 NOT_SPACES = {"__init__", "recipes"}
-ROLES = ("arm", "treatment", "nuisance", "seed")
+ROLES = ("arm", "treatment", "nuisance", "tuned", "seed")
+# What studies compare; the best value of anything else may be chosen for each setting.
+NEVER_TUNED = (*REGULARIZERS, "pretrained", "tasks", "model", "backbone", "weights", "data", "seed")
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
 # An axis of this name multiplies the recipe's epochs, which differ between arms.
 EPOCHS_FACTOR = "epochs_factor"
@@ -132,6 +134,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
             raise UserError(f"space {name}: ROLES names {axis!r}, which is not an axis of SPACE; remove it")
     if getattr(module, "SEARCH", "grid") not in ("grid", "tpe"):
         raise UserError(f"space {name}: SEARCH is {module.SEARCH!r}; expected 'grid' or 'tpe'")
+    _check_tuned(name, module, sampled)
     if getattr(module, "SEARCH", "grid") == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
         raise UserError(
             f"space {name}: a search draws every axis that is not an arm; give distributions instead"
@@ -158,3 +161,23 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         seeds=tuple(getattr(module, "SEEDS", (0,))),
         recipe=getattr(module, "recipe", recipes.recipe),
     )
+
+
+def _check_tuned(name: str, module: ModuleType, sampled: Mapping[str, Distribution]) -> None:
+    """Refuses tuned axes whose best value cannot be chosen for each setting."""
+    for axis in (axis for axis, role in module.ROLES.items() if role == "tuned"):
+        if axis in NEVER_TUNED:
+            raise UserError(
+                f"space {name}: axis {axis!r} is part of what is compared and cannot be tuned; give it "
+                "another role"
+            )
+        if axis in sampled:
+            raise UserError(
+                f"space {name}: axis {axis!r} is tuned, so every setting tries the same values; list them "
+                "with tune.grid_search([...])"
+            )
+        if getattr(module, "SEARCH", "grid") == "tpe":
+            raise UserError(
+                f"space {name}: a search trains no setting twice, so it cannot tune {axis!r} for each "
+                "setting; fix it in BASE, or use a grid"
+            )

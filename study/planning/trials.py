@@ -28,6 +28,7 @@ class PlannedTrial:
         reference: whether this is the reference, see `is_reference`.
         stage: `screening` trials only nominate candidates; `answering` trials enter the verdict.
         exempt: whether early stopping must leave it alone, as on the first of several screening seeds.
+        tuned: axes whose best value is chosen for each setting.
     """
 
     trial_id: str
@@ -39,17 +40,20 @@ class PlannedTrial:
     reference: bool = False
     stage: Stage = Stage.ANSWERING
     exempt: bool = False
+    tuned: tuple[str, ...] = ()
 
     @property
     def cell(self) -> str:
-        """Arm and treatments, exact: what the seed replicates."""
-        hidden = (*ARM_FIELDS, "seed")
+        """The setting and its tuned values, exact: what the seed replicates."""
+        tuned = _exact({name: self.axes[name] for name in self.tuned})
+        return f"{self.setting} ({' '.join(tuned)})" if tuned else self.setting
+
+    @property
+    def setting(self) -> str:
+        """Arm, treatments and nuisance values, exact: the tuned values are chosen for each of these."""
+        hidden = (*ARM_FIELDS, "seed", *self.tuned)
         values = {name: value for name, value in self.axes.items() if name not in hidden}
-        exact = [
-            f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-            for name, value in values.items()
-        ]
-        return " ".join([self.arm, *exact])
+        return " ".join([self.arm, *_exact(values)])
 
     @property
     def label(self) -> str:
@@ -77,6 +81,7 @@ class PlannedTrial:
             "reference": self.reference,
             "stage": self.stage,
             "exempt": self.exempt,
+            "tuned": list(self.tuned),
             "config": self.config.to_dict(),
         }
 
@@ -86,6 +91,7 @@ class PlannedTrial:
         given = {
             "config": TrialConfig.from_dict(values["config"]),
             "stage": Stage(values.get("stage", Stage.ANSWERING)),
+            "tuned": tuple(values.get("tuned", ())),
         }
         return cls(**{**values, **given})
 
@@ -140,13 +146,15 @@ def planned_trial(
         config=config,
         context=", ".join(f"{axis}={format_value(value)}" for axis, value in nuisance.items()),
         reference=is_reference(space, axes, config),
+        tuned=tuple(axis for axis in axes if space.roles.get(axis) == "tuned"),
     )
 
 
 def is_reference(space: Space, axes: Mapping[str, Any], config: TrialConfig) -> bool:
     """Whether a point is the reference: raw (trained from scratch), single-task, without regularization.
 
-    Every varied regularizer is 0; any other treatment, such as augmentation, has its smallest value.
+    Every varied regularizer is 0; any other treatment, such as augmentation, has its smallest value. With a
+    tuned axis there is a reference at each of its values, of which screening chooses one.
     """
     if config.pretrained or config.multi_task:
         return False
@@ -199,6 +207,13 @@ def arm_label(axes: Mapping[str, Any], roles: Mapping[str, str], config: TrialCo
         words.append("multi-task" if config.multi_task else config.tasks[0])
     words += [f"{axis}={axes[axis]}" for axis in sorted(varied - set(ARM_FIELDS)) if axis in axes]
     return ", ".join(words)
+
+
+def _exact(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in values.items()
+    ]
 
 
 def _refuse_twins(space: Space, trials: Sequence[PlannedTrial]) -> None:

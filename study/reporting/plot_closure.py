@@ -27,7 +27,7 @@ def closure_table(verdict: Verdict) -> pd.DataFrame:
     rows = []
     gap = found.differences["gap"]
     for setting in found.raw.settings:
-        if found.reference is None or setting == found.reference:
+        if found.reference is None or setting in found.raw.references:
             continue
         gained = found.raw.values[setting] - found.reference_values
         both = pd.concat([gained, gap], axis=1).dropna()

@@ -6,6 +6,7 @@ from matplotlib.lines import Line2D
 
 from segstrat.formatting import format_value
 from study.analysis.study import Study
+from study.analysis.tuned import tuned_trials
 from study.analysis.words.names import axis_name
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS
@@ -21,7 +22,7 @@ def treatment_table(study: Study, axis: str, task: str) -> pd.DataFrame:
         one row per trial × split × score: `arm level split score value final`; `final` is false for
         trials that have no final value: theirs is what they showed when they ended.
     """
-    trials = study.trials_of(task)
+    trials = tuned_trials(study, task)
     for other, level in study.reference_levels(task).items():
         if other not in (axis, "tasks"):
             trials = trials[trials[other] == level]

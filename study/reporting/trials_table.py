@@ -11,7 +11,7 @@ from study.analysis.words.names import axis_name
 
 def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
     """Title, key and whether it is a number, of each column of the table of trials."""
-    varied = [axis for role in ("nuisance", "treatment") for axis in study.axes(role)]
+    varied = [axis for role in ("nuisance", "treatment", "tuned") for axis in study.axes(role)]
     columns = [("trial", "trial_id", False), ("arm", "arm", False)]
     columns += [(axis_name(axis), axis, True) for axis in varied]
     if study.trials.get("stage", pd.Series(dtype=object)).nunique() > 1:
@@ -33,7 +33,9 @@ def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
 
 def trial_rows(study: Study) -> list[dict[str, Any]]:
     """One row per trial by column key, raw first."""
-    trials = study.trials.sort_values(["pretrained", "arm", *study.axes("treatment"), "seed"])
+    trials = study.trials.sort_values(
+        ["pretrained", "arm", *study.axes("treatment"), *study.axes("tuned"), "seed"]
+    )
     rows = []
     for trial in trials.to_dict("records"):
         row: dict[str, Any] = {str(key): value for key, value in trial.items()}

@@ -27,7 +27,7 @@ class Question:
 
     Args:
         fixed: values of the axes that distinguish it from the other questions.
-        reference: the cell from which gains and gaps are measured, see `PlannedTrial.cell`.
+        reference: the setting from which gains and gaps are measured, see `PlannedTrial.setting`.
         cells: all its cells, in the order of the space.
     """
 
@@ -56,11 +56,11 @@ def questions(space: Space, trials: Iterable[PlannedTrial]) -> list[Question]:
             members.setdefault((task, fixed), {}).setdefault(trial.cell, trial)
     found = []
     for (task, fixed), cells in members.items():
-        references = [cell for cell, trial in cells.items() if trial.reference]
-        pretrained = [cell for cell, trial in cells.items() if trial.config.pretrained]
-        other_raw = set(cells) - set(references) - set(pretrained)
+        references = {trial.setting for trial in cells.values() if trial.reference}
+        pretrained = {trial.setting for trial in cells.values() if trial.config.pretrained}
+        other_raw = {trial.setting for trial in cells.values()} - references - pretrained
         if len(references) == 1 and pretrained and other_raw:
-            found.append(Question(task, fixed, references[0], tuple(cells)))
+            found.append(Question(task, fixed, references.pop(), tuple(cells)))
     return found
 
 
@@ -81,6 +81,7 @@ def screening_frame(question: Question, screening: Iterable[TrialState]) -> pd.D
         rows.append(
             {
                 "cell": state.trial.cell,
+                "setting": state.trial.setting,
                 "pretrained": state.trial.config.pretrained,
                 "seed": state.trial.config.seed,
                 "status": str(state.record.status),
@@ -88,7 +89,7 @@ def screening_frame(question: Question, screening: Iterable[TrialState]) -> pd.D
                 "reached": epoch / state.trial.config.epochs,
             }
         )
-    columns = ["cell", "pretrained", "seed", "status", "value", "reached"]
+    columns = ["cell", "setting", "pretrained", "seed", "status", "value", "reached"]
     return pd.DataFrame(rows, columns=columns)
 
 

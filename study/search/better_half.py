@@ -1,4 +1,8 @@
-"""Screening over several seeds: all cells on the first, the better half of each arm on each further one."""
+"""Screening over several seeds: all cells on the first, the better half of each arm on each further one.
+
+With a tuned axis these are the better half of an arm's settings, and the better half of the values that each
+of them has tried.
+"""
 
 import math
 from collections.abc import Sequence
@@ -45,10 +49,18 @@ class BetterHalf:
         for seed in self._seeds():
             wanted = self._wanted(history, seed)
             if wanted is None:
-                count += math.ceil(sum(trial.config.seed == seed for trial in self._later) / 2)
+                count += self._expected([trial for trial in self._later if trial.config.seed == seed])
             else:
                 count += sum(trial.trial_id not in known for trial in wanted)
         return count
+
+    def _expected(self, trials: Sequence[PlannedTrial]) -> int:
+        """About how many trials of a seed are in the better half."""
+        settings = {trial.setting for trial in trials}
+        if not settings or len(settings) == len(trials):
+            return math.ceil(len(trials) / 2)
+        values = math.ceil(len(trials) / len(settings) / 2)
+        return (math.ceil(len(settings) / 2) + len(self._questions)) * values
 
     def _seeds(self) -> list[int]:
         return list(dict.fromkeys(sorted(trial.config.seed for trial in self._later)))

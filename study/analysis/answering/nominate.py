@@ -27,8 +27,8 @@ class Nomination:
 
     Args:
         roles: reference and candidates, the best first.
-        ranking: one row per cell, the best of each arm first: `cell pretrained completed reached score
-            candidate`.
+        ranking: one row per setting at its tuned value, the best of each arm first: `cell setting pretrained
+            completed reached score candidate`.
         deviation: standard deviation of a trial's score about its cell and seed; NaN if screening cannot
             tell.
     """
@@ -50,31 +50,37 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
 
     Args:
         trials: one row per screening trial: `cell` (label), `pretrained` (bool), `seed`, `status`, `value`
-            (the last validation score that it showed), `reached` (share of its epochs that it trained).
-        reference: label of the raw cell without regularization; never a candidate.
+            (the last validation score that it showed), `reached` (share of its epochs that it trained); with
+            a tuned axis also `setting` (label of what the value is chosen for).
+        reference: setting of the raw cell without regularization; never a candidate.
 
     Raises:
         UserError: if an arm has no candidate or no trial of the reference is planned.
     """
     design = design or AnsweringDesign()
-    if reference not in set(trials["cell"]):
+    references = trials.loc[_settings(trials) == reference, "cell"]
+    if references.empty:
         raise UserError(f"no screening trial of the reference cell {reference}; a verdict needs one")
     ranking, deviation = _ranked(trials)
+    ranking = _best_of_settings(ranking)
     ranking["candidate"] = False
     for pretrained, most, limit in (
         (False, design.raw_candidates, design.raw_t),
         (True, design.pretrained_candidates, design.pretrained_t),
     ):
         able = ranking[
-            (ranking["pretrained"] == pretrained) & (ranking["cell"] != reference) & ranking["score"].notna()
+            (ranking["pretrained"] == pretrained)
+            & (ranking["setting"] != reference)
+            & ranking["score"].notna()
         ]
         if able.empty:
             arm = "pre-trained" if pretrained else "regularized raw"
             raise UserError(f"screening left no {arm} cell with a score; nothing can be answered")
         ranking.loc[_plausible(able, deviation, most, limit), "candidate"] = True
     chosen = ranking[ranking["candidate"]]
+    chosen_reference = ranking.loc[ranking["setting"] == reference, "cell"]
     roles = Roles(
-        reference=reference,
+        reference=str((chosen_reference if len(chosen_reference) else references).iloc[0]),
         raw=tuple(chosen.loc[~chosen["pretrained"], "cell"]),
         pretrained=tuple(chosen.loc[chosen["pretrained"], "cell"]),
     )
@@ -84,13 +90,42 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
 def better_half(trials: pd.DataFrame, reference: str) -> list[str]:
     """The cells that a further screening seed trains: the better half of each arm, the best first.
 
+    With a tuned axis these are the better half of the settings, each at its best value, and of each of them
+    the better half of the values. The reference's value is chosen likewise.
+
     Args:
         trials: as for `nominate`; of the seeds so far.
     """
     ranking, _ = _ranked(trials)
-    ranking = ranking[(ranking["cell"] != reference) & ranking["score"].notna()]
-    halves = [arm.head(math.ceil(len(arm) / 2)) for _, arm in ranking.groupby("pretrained", sort=True)]
-    return [str(cell) for half in halves for cell in half["cell"]]
+    ranking = ranking[ranking["score"].notna()]
+    settings = _best_of_settings(ranking[ranking["setting"] != reference])
+    halves = [arm.head(math.ceil(len(arm) / 2)) for _, arm in settings.groupby("pretrained", sort=True)]
+    chosen = [str(setting) for half in halves for setting in half["setting"]]
+    tried = {str(setting): list(cells) for setting, cells in ranking.groupby("setting")["cell"]}
+    # Without a tuned axis there is nothing to choose for the reference.
+    chosen += [reference] if len(tried.get(reference, ())) > 1 else []
+    return [str(cell) for setting in chosen for cell in tried[setting][: math.ceil(len(tried[setting]) / 2)]]
+
+
+def rank_cells(trials: pd.DataFrame) -> pd.DataFrame:
+    """Every setting at its best tuned values, ranked as by `nominate`.
+
+    Args:
+        trials: as for `nominate`.
+
+    Returns:
+        as `Nomination.ranking`, without `candidate`.
+    """
+    return _best_of_settings(_ranked(trials)[0])
+
+
+def _best_of_settings(ranking: pd.DataFrame) -> pd.DataFrame:
+    """The best cell of each setting: the choice of tuned values, by the same rule in both arms.
+
+    Args:
+        ranking: cells with their `setting`, the best of each arm first.
+    """
+    return ranking.drop_duplicates("setting").reset_index(drop=True)
 
 
 def _plausible(able: pd.DataFrame, deviation: float, most: int, limit: float) -> pd.Index:
@@ -124,7 +159,15 @@ def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, float]:
         rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
         squares, degrees = squares + arm_squares, degrees + arm_degrees
     ranking = pd.DataFrame(rows, columns=["cell", "pretrained", "completed", "reached", "score"])
+    ranking.insert(
+        1, "setting", ranking["cell"].map(dict(zip(trials["cell"], _settings(trials), strict=True)))
+    )
     return ranking, math.sqrt(squares / degrees) if degrees and squares > 0 else math.nan
+
+
+def _settings(trials: pd.DataFrame) -> pd.Series:
+    """The setting of each trial; without a tuned axis it is the cell."""
+    return trials["setting"] if "setting" in trials else trials["cell"]
 
 
 def _arm_ranking(

@@ -15,10 +15,10 @@ from study.analysis.answering.decision import replay
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.looks import Look, Roles
 from study.analysis.answering.nominate import Nomination, nominate
-from study.analysis.contrasts import Arm, Chosen, Contrasts
+from study.analysis.choice import Arm, Chosen
+from study.analysis.contrasts import Contrasts
 from study.analysis.scores import Images, trial_scores
 from study.analysis.study import Context, Study
-from study.analysis.words.names import setting_label
 
 SCREENING, ANSWERING = "screening", "answering"
 ARMS = {False: "raw", True: "pre-trained"}
@@ -80,23 +80,31 @@ def cells_of(context: Context) -> pd.Series:
 def nominate_candidates(study: Study, context: Context, design: AnsweringDesign) -> Nomination:
     """The candidates of a context.
 
-    With scores on two halves of the validation images, the first half nominates; the second one is left to
-    be reported.
-
     Args:
         context: with the screening trials only.
 
     Raises:
         UserError: if the context has no reference, or an arm has no cell with a score.
     """
+    return nominate(screening_table(study, context), cell_label(False, context.reference_setting), design)
+
+
+def screening_table(study: Study, context: Context) -> pd.DataFrame:
+    """The trials of a context as `nominate` ranks them.
+
+    With scores on two halves of the validation images, the first half nominates; the second one is left to
+    be reported.
+    """
     task = context.task
     pairs = trial_scores(study, context)
     shown = context.trials[study.column(task, "val", "miou")].astype(float)
     if pairs.images == "halves of the validation images":
         shown = pairs.pairs[0].choosing.where(context.completed, shown)
+    untuned = zip(context.pretrained, context.untuned_settings, strict=True)
     table = pd.DataFrame(
         {
             "cell": cells_of(context),
+            "setting": [cell_label(bool(pre), setting) for pre, setting in untuned],
             "pretrained": context.pretrained,
             "seed": context.trials["seed"].astype(int),
             "status": context.trials["status"].astype(str),
@@ -104,13 +112,8 @@ def nominate_candidates(study: Study, context: Context, design: AnsweringDesign)
             "reached": context.trials["epochs_run"] / context.trials["epochs_budget"],
         }
     )
-    order = context.trials.sort_values(["pretrained", *context.strategies, "seed"]).index
-    return nominate(table.loc[order], reference_cell(context), design)
-
-
-def reference_cell(context: Context) -> str:
-    """The cell of the reference."""
-    return cell_label(False, setting_label(context.reference))
+    order = context.trials.sort_values(["pretrained", *context.strategies, *context.tuned, "seed"]).index
+    return table.loc[order]
 
 
 def answering_stage(study: Study, context: Context, design: AnsweringDesign) -> Stage | None:
@@ -144,6 +147,7 @@ def stage_contrasts(stage: Stage, look: Look) -> Contrasts:
     return Contrasts(
         raw=_arm(values, (roles.reference, *roles.raw), _setting(roles.reference)),
         pretrained=_arm(values, roles.pretrained, None),
+        chosen_reference=_leader(values, roles.reference, 1),
         best_raw=best_raw,
         best_pretrained=best_pretrained,
         gap=look.gap,
@@ -202,21 +206,24 @@ def _recorded_roles(study: Study, context: Context) -> Roles | None:
 def _recorded_cell(trial: Mapping[str, Any]) -> str:
     """A planned trial's cell as `study.planning.trials.PlannedTrial.cell` names it."""
     hidden = ("pretrained", "tasks", "backbone", "model", "seed")
-    values = {name: value for name, value in trial["axes"].items() if name not in hidden}
-    exact = [
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values.items()
-    ]
-    return " ".join([trial["arm"], *exact])
+    exact = {
+        name: f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in trial["axes"].items()
+        if name not in hidden
+    }
+    tuned = [exact.pop(name) for name in trial.get("tuned", ())]
+    return " ".join([trial["arm"], *exact.values()]) + (f" ({' '.join(tuned)})" if tuned else "")
 
 
 def _trained_roles(study: Study, context: Context, design: AnsweringDesign) -> Roles | None:
     """The cells that the answering stage trains, in the order of their nomination."""
-    cells = list(dict.fromkeys(cells_of(in_stage(context, ANSWERING))))
-    reference = reference_cell(context)
-    if reference not in cells:
+    answering = in_stage(context, ANSWERING)
+    labels = cells_of(answering)
+    cells = list(dict.fromkeys(labels))
+    references = labels[~answering.pretrained & (answering.untuned_settings == context.reference_setting)]
+    if references.empty:
         return None
-    order = cells
+    reference, order = str(references.iloc[0]), cells
     screening = in_stage(context, SCREENING)
     if len(screening.trials):
         nominated = nominate_candidates(study, screening, design).roles

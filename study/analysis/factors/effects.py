@@ -17,8 +17,9 @@ import pandas as pd
 
 from study.analysis.factors.factorial import Factor, Kind, fit_factorial, holm
 from study.analysis.factors.linear_model import PooledError
-from study.analysis.study import Context, Study, contexts
+from study.analysis.study import Context, Study
 from study.analysis.trial_values import TrialValues, trial_values
+from study.analysis.tuned import tuned_contexts
 
 RAW, PRETRAINED = "raw", "pre-trained"
 BOTH, DIFFERENCE = "both arms", "raw − pre-trained"
@@ -63,7 +64,7 @@ def factorial_effects(study: Study, task: str) -> list[FactorialEffects]:
     Returns:
         empty where the treatments were drawn from distributions, or nothing is varied.
     """
-    found = [_context_effects(study, context) for context in contexts(study, task)]
+    found = [_context_effects(study, context) for context in tuned_contexts(study, task)]
     effects = [each for each in found if each is not None]
     _adjust([each.table for each in effects])
     _adjust([each.survivors for each in effects if each.survivors is not None])

@@ -19,8 +19,9 @@ from segstrat.config import REGULARIZERS
 from study.analysis.factors.effects import MOST_LEVELS, PRETRAINED, RAW
 from study.analysis.factors.quadratic import QuadraticSurface, difference_interval, fit_quadratic
 from study.analysis.scores import floor_or_zero
-from study.analysis.study import Context, Study, contexts
+from study.analysis.study import Context, Study
 from study.analysis.trial_values import TrialValues, trial_values
+from study.analysis.tuned import tuned_contexts
 
 Floats = NDArray[np.float64]
 Estimate = tuple[float, float, float]
@@ -123,7 +124,7 @@ def response_surfaces(study: Study, task: str) -> list[ResponseSurfaces]:
     Returns:
         empty for a grid, and for more than two sampled axes.
     """
-    found = (_context_surfaces(study, context) for context in contexts(study, task))
+    found = (_context_surfaces(study, context) for context in tuned_contexts(study, task))
     return [surfaces for surfaces in found if surfaces is not None]
 
 

@@ -1,6 +1,7 @@
 """The differences that the thesis's claims C1–C5 are about, on the user's own trials."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -235,13 +236,13 @@ def thesis_grid(context: Context) -> Context:
     for axis in REGULARIZERS:
         if axis not in (*context.strategies, "weight_decay") and axis in context.trials:
             keep &= context.trials[axis].astype(float) == 0
-    return Context(context.task, context.fixed, context.reference, context.trials[keep])
+    return replace(context, trials=context.trials[keep])
 
 
 def _only_axis(context: Context, axis: str) -> Context:
     """The context with every other strategy at the reference's value."""
-    reference = {axis: context.reference[axis]}
-    return Context(context.task, context.fixed, reference, context.trials[context.at_reference(but=(axis,))])
+    kept = context.trials[context.at_reference(but=(axis,))]
+    return replace(context, reference={axis: context.reference[axis]}, trials=kept)
 
 
 def _prefix(context: Context) -> str:

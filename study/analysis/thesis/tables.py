@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from study.analysis.study import Study
+from study.analysis.tuned import tuned_trials
 from study.frame import epoch_table
 
 TABLES = Path(__file__).parents[3] / "results" / "thesis"
@@ -83,7 +84,8 @@ def comparison(study: Study, task: str) -> pd.DataFrame:
     """
     if not study.protocols <= PROTOCOLS:
         return pd.DataFrame()
-    done = study.trials[study.trials["status"] == "completed"]
+    done = tuned_trials(study, task)
+    done = done[done["status"] == "completed"]
     for axis, level in study.reference_levels(task).items():
         if axis not in ("weight_decay", "tasks"):
             done = done[done[axis] == level]

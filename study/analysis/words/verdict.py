@@ -75,12 +75,12 @@ def missing(found: Contrasts, context: Context) -> list[str]:
             counts = status_counts(context, pretrained=name != "raw")
             sentences.append(f"No {name} trial was completed ({counts}).")
     if not found.raw.values.empty:
-        if found.reference is None:
+        if found.raw.reference is None:
             setting = context.reference_setting
             sentences.append(f"No raw trial is without regularization ({setting}), so there is no reference.")
         elif found.reference_values.isna().all():
-            sentences.append(f"The raw reference ({found.reference}) was not completed on any seed.")
-        if found.raw.settings == [found.reference]:
+            sentences.append(f"The raw reference ({found.raw.reference}) was not completed on any seed.")
+        if found.raw.settings == found.raw.references:
             sentences.append("The study varies neither a treatment nor multi-task training of the raw arm.")
     for chosen, arm, name in (
         (found.best_raw, found.raw, "raw"),

@@ -3,7 +3,8 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from study.analysis.contrasts import Arm, Chosen, Contrasts
+from study.analysis.choice import Arm, Chosen
+from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import Interval
 from study.analysis.study import Context
 from study.analysis.verdict import MARGIN, Cause, Learning, Verdict, decisive_contrasts, judge
@@ -25,7 +26,7 @@ def found(gap, improvement, remaining, seeds=(0,)):
     chosen = Chosen({0: ("weight decay 5e-4",)}, pd.Series([0.3]), same_seed=False, candidates=1)
     return Contrasts(
         gap=gap, improvement=improvement, remaining=remaining, closure=NOTHING,
-        raw=arm, pretrained=arm, best_raw=chosen, best_pretrained=chosen,
+        raw=arm, pretrained=arm, chosen_reference=chosen, best_raw=chosen, best_pretrained=chosen,
         differences={name: pd.Series([0.01, 0.02, 0.03]) for name in ("gap", "improvement", "remaining")},
         variance_factors=dict.fromkeys(("gap", "improvement", "remaining"), 1.0),
     )  # fmt: skip

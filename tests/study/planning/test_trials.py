@@ -90,6 +90,26 @@ def test_a_planned_trial_survives_the_manifest():
         ({"ROLES": {"pretrained": "arm", "weight_decay": "axis"}}, "has role 'axis'"),
         ({"ROLES": {"pretrained": "arm", "weight_decay": "treatment", "dropout": "arm"}}, "names 'dropout'"),
         ({"SEARCH": "random"}, "expected 'grid' or 'tpe'"),
+        (
+            {"ROLES": {"pretrained": "arm", "weight_decay": "tuned"}},
+            "'weight_decay' is part of what is compared",
+        ),
+        (
+            {
+                "SPACE": {"learning_rate": tune.loguniform(1e-3, 1e-1)},
+                "ROLES": {"learning_rate": "tuned"},
+                "SAMPLES": 4,
+            },
+            "'learning_rate' is tuned.*list them with tune.grid_search",
+        ),
+        (
+            {
+                "SPACE": {"learning_rate": tune.grid_search([0.1])},
+                "ROLES": {"learning_rate": "tuned"},
+                "SEARCH": "tpe",
+            },
+            "cannot tune 'learning_rate' for each setting",
+        ),
     ],
 )
 def test_an_unsound_space_is_refused_with_the_axis_named(parts: dict, message: str):
@@ -180,3 +200,24 @@ def test_trials_compete_within_context_arm_and_seed():
     assert {trial.context for trial in trials} == {
         f"label_fraction={share}" for share in ("0.125", "0.25", "0.5", "1")
     }
+
+
+def test_a_tuned_axis_is_part_of_the_cell_and_not_of_the_setting():
+    tuned = module(
+        SPACE={
+            "pretrained": tune.grid_search([False, True]),
+            "learning_rate": tune.grid_search([0.01, 0.1]),
+            "weight_decay": tune.grid_search([0.0, 1e-3]),
+        },
+        ROLES={"pretrained": "arm", "learning_rate": "tuned", "weight_decay": "treatment"},
+    )
+    trials = plan(space_from_module("toy", tuned), "d1", weights="w")
+    assert len(trials) == 8
+    assert len({trial.cell for trial in trials}) == 8
+    assert {trial.setting for trial in trials} == {
+        "raw weight_decay=0", "raw weight_decay=0.001",
+        "pre-trained weight_decay=0", "pre-trained weight_decay=0.001",
+    }  # fmt: skip
+    references = {trial.cell for trial in trials if trial.reference}
+    assert references == {"raw weight_decay=0 (learning_rate=0.01)", "raw weight_decay=0 (learning_rate=0.1)"}
+    assert all(PlannedTrial.from_dict(trial.to_dict()) == trial for trial in trials)

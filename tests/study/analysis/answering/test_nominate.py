@@ -120,3 +120,55 @@ def test_screening_costs_three_quarters_and_keeps_the_best_cells():
         kept["pretrained"] += "pre 2" in roles.pretrained
     assert kept["raw"] >= 95
     assert kept["pretrained"] >= 95
+
+
+def tuned(setting, **by_value):
+    """The trials of a setting at each of its tuned values."""
+    return [
+        row | {"setting": setting}
+        for value, scores in by_value.items()
+        for row in rows(f"{setting} ({value})", scores)
+    ]
+
+
+TUNED = (
+    tuned("raw 0", low=[0.20, 0.21], high=[0.25, 0.26]),
+    tuned("raw 1", low=[0.30, 0.31], high=[0.10, 0.11]),
+    tuned("raw 2", low=[0.29, 0.30], high=[0.28, 0.29]),
+    tuned("raw 3", low=[0.15, 0.16], high=[0.20, 0.22]),
+    tuned("pre 0", low=[0.40, 0.41], high=[0.39, 0.40]),
+    tuned("pre 1", low=[0.35, 0.36], high=[0.42, 0.43]),
+)
+
+
+def test_every_setting_goes_on_at_its_own_tuned_value():
+    roles = nominate(frame(*TUNED), "raw 0", DESIGN).roles
+    assert roles.reference == "raw 0 (high)", "the reference is tuned by the same rule"
+    assert roles.raw == ("raw 1 (low)", "raw 2 (low)")
+    assert roles.pretrained == ("pre 1 (high)", "pre 0 (low)")
+
+
+def test_a_setting_is_nominated_once_however_good_its_other_values_are():
+    design = AnsweringDesign(raw_candidates=6, pretrained_candidates=6, raw_t=100)
+    found = nominate(frame(*TUNED), "raw 0", design)
+    assert found.roles.raw == ("raw 1 (low)", "raw 2 (low)", "raw 3 (high)")
+    assert list(found.ranking["setting"]).count("raw 2") == 1
+
+
+def test_a_tuned_value_that_diverges_is_not_chosen():
+    trials = frame(*TUNED)
+    best = trials["cell"] == "raw 1 (low)"
+    trials.loc[best, "status"] = "diverged"
+    roles = nominate(trials, "raw 0", DESIGN).roles
+    assert roles.raw[0] == "raw 2 (low)"
+
+
+def test_a_further_seed_trains_the_better_half_of_settings_and_of_their_values():
+    trials = frame(
+        *(tuned(f"raw {n}", a=[0.2 + n / 100], b=[0.25 + n / 100], c=[0.1]) for n in range(5)),
+        *(tuned(f"pre {n}", a=[0.4 + n / 100], b=[0.3], c=[0.35]) for n in range(3)),
+    )
+    assert better_half(trials, "raw 0") == [
+        "raw 4 (b)", "raw 4 (a)", "raw 3 (b)", "raw 3 (a)",
+        "pre 2 (a)", "pre 2 (c)", "pre 1 (a)", "pre 1 (c)", "raw 0 (b)", "raw 0 (a)",
+    ]  # fmt: skip
