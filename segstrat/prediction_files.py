@@ -1,18 +1,22 @@
 """Images in, label maps out: what `study/predict.py` reads and writes."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
-from segstrat.data.palette import voc_palette
+from segstrat.data.palette import has_background, label_palette
 from segstrat.errors import UserError
+from segstrat.metrics import ConfusionMatrix
 from segstrat.paths import cache_dir
 from segstrat.predict import TrainedTrial
 from segstrat.store import Store
+from segstrat.tasks import Task
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -27,6 +31,13 @@ def trial_store(path: str) -> Store:
     if nested.exists():
         return nested
     raise UserError(f"{path}: there is no such trial; give results/<study>/<trial_id>")
+
+
+def study_of(trial: Store) -> Store | None:
+    """The study that a trial's folder is part of, if it is in one."""
+    base, mark, query = trial.uri.partition("?")
+    study, _, rest = base.rstrip("/").rpartition("/trials/")
+    return Store(f"{study}{mark}{query}") if study and "/" not in rest else None
 
 
 def folder_images(folder: Path) -> list[Path]:
@@ -76,22 +87,71 @@ def split_images(
     return dataset, list(dataset.ids)
 
 
-def write_maps(
-    out: Path, name: str, image: np.ndarray, maps: dict[str, np.ndarray], competition: str
-) -> None:
-    """Writes the index PNG and the overlay of every task."""
-    palette = voc_palette()
-    for task, index_HW in maps.items():
-        folder = out / task
+@dataclass(frozen=True)
+class MapFiles:
+    """Where predictions are written.
+
+    Args:
+        out: the folder above all others.
+        competition: `comp5` or `comp6`, the name in VOC's folder of results.
+    """
+
+    out: Path
+    competition: str
+
+    def maps(self, task: str) -> Path:
+        """Folder of a task's index PNGs; that of `semseg` is the one that VOC's server expects."""
         if task == "semseg":
-            folder = out / "results" / "VOC2012" / "Segmentation" / f"{competition}_test_cls"
-        picture = Image.fromarray(index_HW)
-        picture.putpalette(palette.tobytes())
-        _save(picture, folder / f"{name}.png")
-        # Class 0 is the background: there the image is left as it is.
-        share = np.where(index_HW == 0, 0.0, 0.55)[..., None]
-        overlay = ((1 - share) * image + share * palette[index_HW]).astype(np.uint8)
-        _save(Image.fromarray(overlay), out / "overlays" / task / f"{name}.jpg")
+            return self.out / "results" / "VOC2012" / "Segmentation" / f"{self.competition}_test_cls"
+        return self.out / task
+
+    def overlays(self, task: str) -> Path:
+        """Folder of a task's images to look at."""
+        return self.out / "overlays" / task
+
+    def write(
+        self, name: str, image: np.ndarray, maps: dict[str, np.ndarray], tasks: dict[str, Task]
+    ) -> None:
+        """Writes the index PNG and the overlay of every task."""
+        for task, index_HW in maps.items():
+            palette = label_palette(tasks[task].classes)
+            picture = Image.fromarray(index_HW)
+            picture.putpalette(palette.tobytes())
+            _save(picture, self.maps(task) / f"{name}.png")
+            # On a background the image is left as it is; any other class 0 is tinted like the rest.
+            plain = (index_HW == 0) & has_background(tasks[task].classes)
+            share = np.where(plain, 0.0, 0.55)[..., None]
+            overlay = ((1 - share) * image + share * palette[index_HW]).astype(np.uint8)
+            _save(Image.fromarray(overlay), self.overlays(task) / f"{name}.jpg")
+
+
+class SplitScores:
+    """mIoU of predictions on a labelled split, per task, as training counts it.
+
+    Args:
+        tasks: of the model.
+    """
+
+    def __init__(self, tasks: dict[str, Task]) -> None:
+        self._counts = {
+            name: ConfusionMatrix(task.num_classes, task.ignore_index) for name, task in tasks.items()
+        }
+
+    def add(self, maps: dict[str, np.ndarray], labels: dict[str, np.ndarray]) -> None:
+        """Counts one image; tasks without a label are left out."""
+        for task, label_HW in labels.items():
+            prediction_BHW, target_BHW = (
+                torch.from_numpy(np.array(array)[None].astype(np.int64)) for array in (maps[task], label_HW)
+            )
+            self._counts[task].update(prediction_BHW, target_BHW)
+
+    def lines(self) -> list[str]:
+        """One line per task that had labels: mIoU and pixel accuracy."""
+        scores = {name: matrix.compute() for name, matrix in self._counts.items() if matrix.counts.any()}
+        return [
+            f"{name}: mIoU {score['miou']:.4f}, pixel accuracy {score['pixel_accuracy']:.4f}"
+            for name, score in scores.items()
+        ]
 
 
 def _save(picture: Image.Image, path: Path) -> None:

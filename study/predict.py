@@ -4,9 +4,10 @@
     uv run python study/predict.py --trial results/<study>/<trial_id> --split test --out DIR
     uv run python study/predict.py --gallery results/<study>
 
-The maps of `semseg` are index PNGs with VOC's palette in results/VOC2012/Segmentation/comp6_test_cls/, in
-the format of the VOC 2012 evaluation server (comp5 for models trained on VOC's own images only). Other tasks
-have a folder of their name, and overlays/ has images to look at.
+A split of the trial's own data is also scored. The maps of `semseg` are index PNGs in
+results/VOC2012/Segmentation/comp6_test_cls/, in the format of the VOC 2012 evaluation server (comp5 for
+models trained on VOC's own images only). Other tasks have a folder of their name, and overlays/ has images to
+look at.
 """
 
 import argparse
@@ -24,34 +25,89 @@ from rich.progress import track
 from segstrat.errors import UserError
 from segstrat.paths import data_root
 from segstrat.predict import load_trial, predict
-from segstrat.prediction_files import folder_images, read_images, split_images, trial_store, write_maps
+from segstrat.prediction_files import (
+    MapFiles,
+    SplitScores,
+    folder_images,
+    read_images,
+    split_images,
+    study_of,
+    trial_store,
+)
+from segstrat.store import Store
+from study.cli import StrictParser
+from study.frame import MANIFEST, read_manifest
 from study.reporting.make_gallery import make_gallery
 from study.reporting.render import write_report
 
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Does what the command line asks for."""
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    root = data_root(options.data_root)
+    check_options(options)
+    device = usable_device(options.device)
     if options.gallery:
-        tasks = make_gallery(options.gallery, root, device)
+        tasks = make_gallery(options.gallery, study_data_root(Store(options.gallery), options), device)
         write_report(options.gallery)
-        console.print(f"gallery of {', '.join(tasks)} written")
+        print_line(console, f"gallery of {', '.join(tasks)} written; it is in {options.gallery}/report.html")
         return
-    if not options.out or bool(options.images) == bool(options.split):
-        raise UserError("--trial needs --out and one of --images DIR and --split NAME")
-    trial = load_trial(trial_store(options.trial), device, options.checkpoint)
+    store = trial_store(options.trial)
+    trial = load_trial(store, device, options.checkpoint)
+    files = MapFiles(Path(options.out), options.competition)
+    scores = SplitScores(trial.tasks)
     if options.images:
         paths = folder_images(Path(options.images))
-        images, count = read_images(paths), len(paths)
+        count, what = len(paths), f"images of {options.images}"
+        samples = ((name, image, {}) for name, image in read_images(paths))
     else:
-        dataset, ids = split_images(trial, options.split, root)
-        images, count = ((name, dataset.read(index).image) for index, name in enumerate(ids)), len(ids)
-    out = Path(options.out)
-    for name, image in track(images, "predicting", total=count, console=console):
+        dataset, ids = split_images(trial, options.split, study_data_root(study_of(store), options))
+        count, what = len(ids), f"{options.split} images"
+        samples = ((s.id, s.image, s.labels) for s in map(dataset.read, range(count)))
+    for name, image, labels in track(samples, "predicting", total=count, console=console):
         maps = predict(trial, image, scales=options.scales, flip=options.flip)
-        write_maps(out, name, image, maps, options.competition)
-    console.print(f"{count} images, {', '.join(trial.tasks)}, {trial.checkpoint}: {out}")
+        files.write(name, image, maps, trial.tasks)
+        scores.add(maps, labels)
+    print_line(console, f"{count} {what}, {trial.checkpoint}")
+    for line in scores.lines():
+        print_line(console, line)
+    for task in trial.tasks:
+        print_line(console, f"label maps of {task}: {files.maps(task)}")
+        print_line(console, f"overlays of {task}: {files.overlays(task)}")
+
+
+def check_options(options: argparse.Namespace) -> None:
+    """Raises a UserError for options that do not go together."""
+    if bool(options.trial) == bool(options.gallery):
+        raise UserError("give one of --trial results/STUDY/TRIAL_ID and --gallery results/STUDY; see --help")
+    if options.trial and (not options.out or bool(options.images) == bool(options.split)):
+        raise UserError("--trial needs --out and one of --images DIR and --split NAME")
+    if options.out and Path(options.out).is_file():
+        raise UserError(f"--out {options.out}: that is a file; give a folder")
+
+
+def usable_device(name: str | None) -> str:
+    """The device to predict on: the named one, else a GPU where there is one."""
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--device {name} cannot be used ({reason}); leave it out, or give cpu") from error
+    return name
+
+
+def study_data_root(study: Store | None, options: argparse.Namespace) -> Path | None:
+    """The data root: the one given, else that of the study if it is on this machine, else $SEGSTRAT_DATA."""
+    if not options.data_root and study is not None and (study.exists(MANIFEST)):
+        recorded = (read_manifest(study).get("data") or {}).get("root")
+        if recorded and Path(recorded).is_dir():
+            return Path(recorded)
+    return data_root(options.data_root)
+
+
+def print_line(console: Console, line: str) -> None:
+    """Prints a line that may contain paths: no markup, and no line break inside."""
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _scales(text: str) -> tuple[float, ...]:
@@ -64,14 +120,13 @@ def _scales(text: str) -> tuple[float, ...]:
     return scales
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> StrictParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="study/predict.py", description="Predicts with a trained trial, or makes a report's gallery."
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--trial", metavar="DIR", help="results/<study>/<trial_id>")
-    what.add_argument("--gallery", metavar="DIR", help="results/<study>: write the gallery of its report")
+    parser.add_argument("--trial", metavar="DIR", help="results/<study>/<trial_id>")
+    parser.add_argument("--gallery", metavar="DIR", help="results/<study>: write the gallery of its report")
     parser.add_argument("--images", metavar="DIR", help="folder of images of any size")
     parser.add_argument("--split", choices=("train", "val", "test"), help="a split of the trial's own data")
     parser.add_argument("--out", metavar="DIR", help="folder of the label maps")
@@ -86,7 +141,9 @@ def make_parser() -> argparse.ArgumentParser:
         "--competition", choices=("comp5", "comp6"), default="comp6", help="VOC's folder name"
     )
     parser.add_argument(
-        "--data-root", metavar="DIR", help="folder of the data sets (default: $SEGSTRAT_DATA)"
+        "--data-root",
+        metavar="DIR",
+        help="folder of the data sets (default: the study's, else $SEGSTRAT_DATA)",
     )
     parser.add_argument("--device", help="torch device (default: cuda where there is one)")
     return parser
@@ -95,10 +152,13 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
-        run(make_parser().parse_args(arguments), Console(highlight=False))
-    except UserError as error:
-        print(error, file=sys.stderr)
+        run(make_parser().parse_strictly(arguments), Console(highlight=False))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was predicted so far is kept", file=sys.stderr)
+        return 130
     return 0
 
 

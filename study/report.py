@@ -2,7 +2,8 @@
 
     uv run python study/report.py results/<study> [more studies …] [--margin 0.01] [--out FILE]
 
-Needs neither torch nor Ray. Several studies get, besides their own reports, one page together.
+Needs neither torch nor Ray. Several studies get, besides their own reports, one page together;
+`--out` also writes the page of one study to another place.
 """
 
 import argparse
@@ -14,34 +15,57 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).parents[1])
 
 from segstrat.errors import UserError
+from segstrat.store import Store
 from study.analysis.verdict import MARGIN
+from study.analysis.words.phrases import points
+from study.cli import StrictParser
+from study.reporting.page import Page
 from study.reporting.render import render, write_study_report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Rebuilds the reports of the given studies; returns the exit code."""
-    options = make_parser().parse_args(arguments)
     try:
-        if not 0 <= options.margin < 1:
-            raise UserError(f"--margin {options.margin}: expected a share of mIoU in [0, 1), such as 0.01")
+        options = make_parser().parse_strictly(arguments)
+        check_options(options)
         pages = []
         for folder in options.studies:
             sentence, page = write_study_report(folder, margin=options.margin)
             print(f"{folder}: {sentence}")
+            print(f"written with a margin of {points(options.margin)}: {where(folder, page)}")
             pages += [page] if page else []
-        if pages and len(options.studies) > 1:
+        several = len(options.studies) > 1
+        if pages and (several or options.out):
             out = options.out or Path(options.studies[0]).parent / "report.html"
+            out.parent.mkdir(parents=True, exist_ok=True)
             out.write_text(render(pages), encoding="utf-8")
-            print(f"all together: {out}")
+            print(f"{'all together' if several else 'the same page'}: {out}")
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def make_parser() -> argparse.ArgumentParser:
+def check_options(options: argparse.Namespace) -> None:
+    """Raises a UserError for values that an option cannot have."""
+    if not 0 <= options.margin < 1:
+        raise UserError(f"--margin {options.margin}: expected a share of mIoU in [0, 1), such as 0.01")
+    if options.out is not None and options.out.is_dir():
+        raise UserError(
+            f"--out {options.out}: that is a folder; give a file, such as {options.out}/report.html"
+        )
+
+
+def where(folder: str, page: Page | None) -> str:
+    """The files that were written."""
+    store = Store(folder)
+    figures = [f"{len(page.pictures.all())} figures in {(store / 'figures').uri}"] if page else []
+    return ", ".join([f"{store.uri}/report.html", "verdict.json", *figures])
+
+
+def make_parser() -> StrictParser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="study/report.py", description="Rebuilds report.html of studies from their frames."
     )
     parser.add_argument(
@@ -54,7 +78,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="mIoU that counts as no difference (default: %(default)s)",
     )
     parser.add_argument(
-        "--out", type=Path, help="page of several studies together (default: report.html above the first)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="also write the page, of all studies together, to FILE (several: report.html above the first)",
     )
     return parser
 

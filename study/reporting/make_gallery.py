@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from segstrat.data.palette import voc_palette
+from segstrat.data.palette import label_palette
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.analysis.study import Study
@@ -105,7 +105,7 @@ def _write_task_gallery(
         predictions=np.stack([_stack(column) for column in predictions]),
         names=np.array([name for name, _ in models]),
         classes=np.array(first.tasks[task].classes),
-        palette=voc_palette(),
+        palette=label_palette(first.tasks[task].classes),
         ids=np.array([ids[index] for index in picked]),
         caption=np.array(
             f"{len(picked)} validation images of {task}, evenly spread over the split; the model of the "

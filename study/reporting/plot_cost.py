@@ -6,11 +6,11 @@ from matplotlib.figure import Figure
 from study.analysis import Answer
 from study.analysis.study import Study
 from study.reporting.picture import Picture
-from study.reporting.style import MUTED, arm_colors, new_panel
+from study.reporting.style import MUTED, arm_colors, new_panel, raw_first
 
 
 def cost_table(study: Study) -> pd.DataFrame:
-    """What the study cost: one row per arm.
+    """What the study cost: one row per arm, raw first.
 
     Returns:
         `arm trials epochs budget saved hours device`: epochs run and planned, epochs saved by stopping trials
@@ -29,7 +29,7 @@ def cost_table(study: Study) -> pd.DataFrame:
     )
     if "seconds" in trials:
         table["hours"] = trials.groupby("arm", sort=False)["seconds"].sum() / 3600
-    return table.reset_index()
+    return table.loc[raw_first(table.index)].reset_index()
 
 
 def draw_cost(table: pd.DataFrame) -> Figure:

@@ -11,7 +11,7 @@ from study.analysis.words.method_notes import disagreement_note
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import picture_name
 from study.reporting.shown import shown_settings
-from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, SKY, new_panel
+from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, PAPER, SKY, new_panel
 
 
 def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
@@ -45,6 +45,9 @@ def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
+LOOKS: dict[str, dict] = {"val": {"lw": 1.8}, "train": {"lw": 1.2, "ls": (0, (1, 1.4)), "mfc": PAPER}}
+# Up to here every epoch gets a tick and a marker.
+FEW_EPOCHS = 8
 LINES = {
     "raw, reference": ORANGE,
     "raw, best regularized": GREEN,
@@ -56,22 +59,28 @@ LINES = {
 def draw_curves(table: pd.DataFrame, score: str) -> Figure:
     """Validation solid with seed bands, training dotted."""
     of_score = table[table["score"] == score]
+    last = int(of_score["epoch"].max())
+    # Markers, because the line of a single epoch is invisible.
+    marker = "o" if last <= FEW_EPOCHS else None
     with new_panel("Loss" if score == "loss" else "Mean IoU") as (figure, ax):
         for (name, split), line in of_score.groupby(["line", "split"], sort=False):
             color = LINES[str(name)]
+            look = LOOKS["val" if split == "val" else "train"]
+            ax.plot(line["epoch"], line["mean"], color=color, marker=marker, ms=4, **look)
             if split == "val":
-                ax.plot(line["epoch"], line["mean"], color=color, lw=1.8)
                 ax.fill_between(line["epoch"], line["low"], line["high"], color=color, alpha=0.18, lw=0)
-            else:
-                ax.plot(line["epoch"], line["mean"], color=color, lw=1.2, ls=(0, (1, 1.4)))
         ax.set_xlabel("epoch")
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlim(left=0)
+        if last <= FEW_EPOCHS:
+            ax.set_xticks(range(1, last + 1))
+            ax.set_xlim(0.7, last + 0.3)
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.set_xlim(left=0)
         shown = [name for name in LINES if name in set(of_score["line"])]
         handles = [Line2D([], [], color=LINES[name], label=name) for name in shown]
         handles += [
-            Line2D([], [], color=MUTED, label="validation"),
-            Line2D([], [], color=MUTED, ls=(0, (1, 1.4)), label="training"),
+            Line2D([], [], color=MUTED, marker=marker, ms=4, label=label, **LOOKS[split])
+            for split, label in (("val", "validation"), ("train", "training"))
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
     return figure

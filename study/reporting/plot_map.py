@@ -17,7 +17,7 @@ from study.analysis.words.names import axis_name
 from study.frame import STATUSES
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS
-from study.reporting.style import INK, MUTED, PAPER, new_panel
+from study.reporting.style import INK, MUTED, PAPER, new_panel, raw_first
 
 
 def map_table(study: Study, task: str, rows: str | None, columns: str) -> pd.DataFrame:
@@ -61,7 +61,7 @@ def draw_map(
         shared: the means that get the ends of the color scale, the same in every panel of a picture.
     """
     levels = sorted(table["column"].unique())
-    sides = list(dict.fromkeys(table["arm"])) if rows is None else sorted(table["row"].unique())
+    sides = raw_first(table["arm"]) if rows is None else sorted(table["row"].unique())
     key = "arm" if rows is None else "row"
     low, high = shared
     scale = mpl.colormaps["cividis"]

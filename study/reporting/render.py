@@ -20,6 +20,9 @@ from study.reporting.gallery import read_gallery
 from study.reporting.page import Page
 from study.reporting.style import theme_css
 
+FIGURES = "figures"
+# Names of the files that the last report wrote into the folder of figures.
+FIGURE_LIST = "files.txt"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -50,10 +53,22 @@ def write_study_report(
     store.write("verdict.json", _json(page.answer.to_dict()))
     store.write("report.html", render([page], live=not files).encode())
     if files:
-        for picture in page.pictures.all():
-            for name, data in picture.files().items():
-                store.write(f"figures/{name}", data)
+        _write_figures(page, store / FIGURES)
     return page.sentence, page
+
+
+def _write_figures(page: Page, folder: Store) -> None:
+    """Writes every figure, and deletes those of an earlier report that this one does not have."""
+    written = {name: data for picture in page.pictures.all() for name, data in picture.files().items()}
+    before = (
+        folder.read(FIGURE_LIST).decode(errors="replace").split("\n") if folder.exists(FIGURE_LIST) else []
+    )
+    # Only files that a report wrote: the folder may contain a user's own.
+    for name in set(before) & set(folder.names()) - set(written):
+        folder.delete(name)
+    for name, data in written.items():
+        folder.write(name, data)
+    folder.write(FIGURE_LIST, "\n".join(sorted(written)).encode())
 
 
 def make_page(answer: Answer, store: Store | None = None) -> Page:

@@ -65,9 +65,14 @@ def style() -> Iterator[None]:
         yield
 
 
+def raw_first(arms: Iterable[str]) -> list[str]:
+    """The names of arms, each once, raw before pre-trained."""
+    return sorted(set(arms), reverse=True)
+
+
 def arm_colors(arms: Iterable[str]) -> dict[str, str]:
     """A color for each arm; raw is orange and pre-trained blue where these are all."""
-    names = sorted(set(arms), reverse=True)
+    names = raw_first(arms)
     plain = {"raw": ORANGE, "pre-trained": BLUE}
     if all(name in plain for name in names):
         return {name: plain[name] for name in names}

@@ -22,7 +22,7 @@ def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
         columns += [
             (f"{word}val mIoU", f"final {task}", True),
             (f"{word}last shown", f"shown {task}", True),
-            (f"{word}best epoch", f"{task}_val_miou", True),
+            (f"{word}at best epoch", f"{task}_val_miou", True),
             (f"{word}train mIoU", study.column(task, "train", "miou"), True),
         ]
     columns += [("minutes", "minutes", True)]
@@ -45,7 +45,7 @@ def trial_rows(study: Study) -> list[dict[str, Any]]:
             row[f"final {task}"], row[f"shown {task}"] = (value, None) if done else (None, value)
         row["epochs"] = f"{row['epochs_run']}/{row['epochs_budget']}"
         seconds = row.get("seconds")
-        row["minutes"] = None if seconds is None or pd.isna(seconds) else seconds / 60
+        row["minutes"] = None if seconds is None or pd.isna(seconds) else f"{seconds / 60:.1f}"
         rows.append(row)
     return rows
 

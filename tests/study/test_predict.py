@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ from PIL import Image
 
 from segstrat.checkpoint import save_checkpoint
 from segstrat.config import TrialConfig
-from segstrat.data.palette import voc_palette
+from segstrat.data import build_protocol
+from segstrat.data.palette import label_palette
 from segstrat.errors import UserError
 from segstrat.models import build_model
 from segstrat.predict import load_trial, predict
-from segstrat.prediction_files import folder_images, trial_store
+from segstrat.prediction_files import MapFiles, SplitScores, folder_images, study_of, trial_store
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.predict import main
@@ -61,7 +63,7 @@ def test_maps_are_what_the_evaluation_server_wants(trial_folder, images, tmp_pat
             assert index.mode == "P"
             assert index.size == (91, 70)
             assert np.asarray(index).max() < 3
-            assert index.getpalette()[:9] == voc_palette()[:3].ravel().tolist()
+            assert index.getpalette()[:9] == label_palette(TASKS["semseg"].classes)[:3].ravel().tolist()
     assert (out / "overlays" / "semseg" / "tiny.jpg").is_file()
 
 
@@ -158,3 +160,92 @@ def test_the_checkpoint_decides_the_config(trial_folder):
     assert list(trial.tasks) == ["semseg", "parts"]
     assert not trial.model.training
     json.dumps(trial.config.to_dict())
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """Six images of one's own with a test split; class 0 is no background."""
+    root = tmp_path / "data"
+    rng = np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for name in "abcdef":
+        Image.fromarray(rng.integers(0, 255, (40, 48, 3), np.uint8)).save(root / "images" / f"{name}.png")
+        label = rng.integers(0, 3, (40, 48), np.uint8)
+        label[:4] = 255
+        Image.fromarray(label).save(root / "labels" / f"{name}.png")
+    for split, names in (("train", "ab"), ("val", "cd"), ("test", "ef")):
+        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
+    (root / "dataset.toml").write_text(
+        'name = "mine"\nimages = "images"\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
+        'test = "test.txt"\n[tasks.semseg]\nlabels = "labels"\nclasses = ["road", "car", "tree"]\n'
+    )
+    return root
+
+
+def test_the_test_split_needs_no_data_root_and_is_scored(own_data, tmp_path, capsys, monkeypatch):
+    monkeypatch.delenv("SEGSTRAT_DATA", raising=False)
+    tasks = {"semseg": Task("semseg", ["road", "car", "tree"])}
+    config = TrialConfig(data="folder", model="fcn32s", width=0.125, crop_size=32)
+    torch.manual_seed(0)
+    model = build_model(config, tasks)
+    state = {
+        "config": config.to_dict(),
+        "tasks": {"semseg": ["road", "car", "tree"]},
+        "model": model.state_dict(),
+    }
+    study = tmp_path / "results" / "study"
+    save_checkpoint(Store(study / "trials" / "abc"), 1, state, best_epoch=1)
+    manifest = {"schema": 1, "study": "study", "data": {"name": "folder", "root": str(own_data)}}
+    (study / "manifest.json").write_text(json.dumps(manifest))
+    out = tmp_path / "out"
+    arguments = ["--trial", str(study / "abc"), "--split", "test", "--out", str(out)]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    folder = out / "results/VOC2012/Segmentation/comp6_test_cls"
+    assert f"label maps of semseg: {folder}" in printed
+    assert f"overlays of semseg: {out}/overlays/semseg" in printed
+
+    hits, union = np.zeros(3), np.zeros(3)
+    for sample in map(build_protocol("folder", own_data).test.read, range(2)):
+        label = sample.labels["semseg"]
+        found = np.asarray(Image.open(folder / f"{sample.id}.png"))[label != 255]
+        label = label[label != 255]
+        for k in range(3):
+            hits[k] += ((found == k) & (label == k)).sum()
+            union[k] += ((found == k) | (label == k)).sum()
+    score = float(re.search(r"semseg: mIoU (\d\.\d+)", printed)[1])
+    assert score == pytest.approx((hits / union).mean(), abs=5e-5)
+
+
+def test_class_0_is_tinted_where_it_is_no_background(tmp_path):
+    image, zeros = np.full((8, 8, 3), 200, np.uint8), np.zeros((8, 8), np.uint8)
+    files = MapFiles(tmp_path, "comp6")
+    overlays = {}
+    for name, classes in (("plain", ["background", "cat"]), ("tinted", ["road", "car"])):
+        files.write(name, image, {"semseg": zeros}, {"semseg": Task("semseg", classes)})
+        overlays[name] = np.asarray(Image.open(files.overlays("semseg") / f"{name}.jpg")).astype(int)
+    assert abs(overlays["plain"] - 200).max() <= 2
+    assert abs(overlays["tinted"] - 200).max() > 50
+
+
+def test_a_task_without_labels_has_no_score():
+    scores = SplitScores(TASKS)
+    scores.add({"semseg": np.ones((2, 2)), "parts": np.ones((2, 2))}, {"semseg": np.ones((2, 2))})
+    (line,) = scores.lines()
+    assert line.startswith("semseg: mIoU 1.0000")
+
+
+def test_the_study_of_a_trial(trial_folder):
+    study = study_of(Store(trial_folder))
+    assert study is not None
+    assert study.local_path == trial_folder.parents[1]
+    assert study_of(Store(trial_folder.parents[1])) is None
+
+
+@pytest.mark.parametrize("arguments", [[], ["--trial", "a", "--gallery", "b"], ["--tial", "x"]])
+def test_a_wrong_command_line_prints_one_sentence_and_no_usage(arguments, capsys):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1

@@ -265,6 +265,31 @@ def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):
     assert "--margin" in capsys.readouterr().err
 
 
+def test_one_study_is_also_written_where_out_says(study, tmp_path, capsys):
+    out = tmp_path / "pages" / "mine.html"
+    assert main([str(study), "--margin", "0.02", "--out", str(out)]) == 0
+    assert out.read_text() == (study / "report.html").read_text()
+    printed = capsys.readouterr().out
+    assert "margin of 2 points" in printed
+    assert f"{study}/report.html" in printed
+    assert f"the same page: {out}" in printed
+    assert main([str(study), "--out", str(tmp_path)]) == 2
+    assert "that is a folder" in capsys.readouterr().err
+
+
+def test_figures_of_an_earlier_report_are_deleted_and_other_files_are_kept(study):
+    write_report(study)
+    figures = study / "figures"
+    first = {path.name for path in figures.iterdir()}
+    own = figures / "my-own.png"
+    own.write_bytes(b"png")
+    stale = figures / "curves-parts-a.png"
+    stale.write_bytes(b"png")
+    (figures / "files.txt").write_text("\n".join([*sorted(first), stale.name]))
+    write_report(study)
+    assert {path.name for path in figures.iterdir()} == first | {own.name}
+
+
 def test_the_margin_is_a_parameter(study):
     write_report(study, files=False, margin=0.1)
     assert json.loads((study / "verdict.json").read_text())["margin"] == 0.1
