@@ -1,14 +1,14 @@
 """The command line: which study, which data, which machine, resume. No flag changes the science."""
 
 import argparse
-import difflib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
+from segstrat.commands import StrictParser
 from segstrat.errors import UserError
 from segstrat.numerics import Numerics
 
@@ -50,25 +50,6 @@ class Flags:
     no_cache: bool = False
     dashboard: bool = False
     verbose: bool = False
-
-
-class StrictParser(argparse.ArgumentParser):
-    """Reports a mistake in one sentence, without printing the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raises the message for `main` to print."""
-        raise UserError(f"{message}; see --help")
-
-    def parse_strictly(self, arguments: Sequence[str] | None) -> argparse.Namespace:
-        """The flags' values; an unknown flag is answered with the nearest known one."""
-        namespace, unknown = self.parse_known_args(arguments)
-        if unknown:
-            flag = unknown[0].partition("=")[0]
-            known = [name for action in self._actions for name in action.option_strings]
-            near = difflib.get_close_matches(flag, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else "see --help"
-            raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
-        return namespace
 
 
 def parse(arguments: Sequence[str] | None = None) -> Flags:
@@ -118,7 +99,7 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError("--accept-changes needs --resume; a new study has nothing to differ from")
 
 
-def make_parser() -> "StrictParser":
+def make_parser() -> StrictParser:
     """The command line; frozen, because scripts depend on it."""
     parser = StrictParser(
         prog="study/run.py",

@@ -12,16 +12,18 @@ look at.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).parents[1])
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
 
+from segstrat.commands import StrictParser
 from segstrat.errors import UserError
 from segstrat.paths import data_root
 from segstrat.predict import load_trial, predict
@@ -35,7 +37,6 @@ from segstrat.prediction_files import (
     trial_store,
 )
 from segstrat.store import Store
-from study.cli import StrictParser
 from study.frame import MANIFEST, read_manifest
 from study.reporting.make_gallery import make_gallery
 from study.reporting.render import write_report
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace, console: Console) -> None:
     trial = load_trial(store, device, options.checkpoint)
     files = MapFiles(Path(options.out), options.competition)
     scores = SplitScores(trial.tasks)
+    samples: Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]
     if options.images:
         paths = folder_images(Path(options.images))
         count, what = len(paths), f"images of {options.images}"

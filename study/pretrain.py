@@ -21,6 +21,7 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 
+from segstrat.commands import StrictParser
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.paths import cache_dir
@@ -30,7 +31,6 @@ from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.images import ClassificationData, open_classification
 from segstrat.pretraining.loop import check_writable, pretrain, state_store
 from segstrat.pretraining.recipe import fitted, recipe_for
-from study.cli import StrictParser
 
 
 def open_data(name: str, cache: Path | None = None) -> ClassificationData:

@@ -14,11 +14,11 @@ from pathlib import Path
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).parents[1])
 
+from segstrat.commands import StrictParser
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.analysis.verdict import MARGIN
 from study.analysis.words.phrases import points
-from study.cli import StrictParser
 from study.reporting.page import Page
 from study.reporting.render import render, write_study_report
 

@@ -11,6 +11,7 @@ from segstrat.store import Store
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.driver.confirm import defaults_from_parent, refuse_another_recipe, screened_states
+from study.driver.resumed import read_resumed
 from study.driver.stages import (
     answering_design,
     as_screening,
@@ -26,7 +27,7 @@ from study.planning.trials import PlannedTrial, plan
 from study.search.answering import questions
 from study.search.base import FixedPlan, Search
 from study.search.better_half import BetterHalf, first_seed_to_the_end
-from study.state.manifest import contains_study, read_study_manifest
+from study.state.manifest import contains_study
 
 # Stands for the weights' path in trials that are planned before the weights are made.
 TO_BE_MADE = "pre-trained by study/pretrain.py"
@@ -71,7 +72,7 @@ def open_study(flags: Flags) -> OpenedStudy:
     name = flags.name or defaults.get("name") or f"{label}-{flags.data or StudySettings.data}"
     study = Store(flags.storage) / name
     if flags.resume:
-        recorded = read_study_manifest(study)
+        recorded = read_resumed(study, flags, label)
         begun = recorded["options"]
         _refuse_another_parent(study, flags, begun)
     else:

@@ -10,6 +10,8 @@ from study.frame.files import write_frames
 def main(folders: Sequence[str]) -> int:
     """Writes the frames of the given studies again; returns the exit code."""
     try:
+        if not folders:
+            raise UserError("no study given: uv run python -m study.frame results/STUDY")
         for folder in folders:
             trials, _ = write_frames(folder)
             print(f"{folder}: frames of {len(trials)} trials written")

@@ -1,7 +1,6 @@
 """manifest.json: what a study was asked, its code, data and machine; and what changed before a resume."""
 
 import datetime
-import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -16,6 +15,7 @@ from segstrat.json_files import copy_name, write_with_copy
 from segstrat.store import Store
 from study.frame import MANIFEST, SCHEMA, read_manifest
 from study.planning.trials import PlannedTrial
+from study.state.code_digest import code_digest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
@@ -33,14 +33,11 @@ FIXED = {
 
 
 def describe_code() -> dict[str, Any]:
-    """Commit, whether the tree differs from it, and a digest of the library's files."""
-    digest = hashlib.sha256()
-    for path in sorted((ROOT / "segstrat").rglob("*.py")):
-        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    """Commit, whether the tree differs from it, and a digest of the library's code without its comments."""
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
-        "code": digest.hexdigest()[:16],
+        "code": code_digest(ROOT / "segstrat"),
     }
 
 

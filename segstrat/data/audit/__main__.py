@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from segstrat.commands import StrictParser
 from segstrat.data.audit.checks import audit
 from segstrat.data.audit.overlap import overlaps, published_lists
 from segstrat.data.audit.tables import show
@@ -18,7 +19,7 @@ from segstrat.paths import cache_dir
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns 0 if the data is fine, 1 if it has errors, 2 if it cannot be found."""
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="python -m segstrat.data.audit",
         description="Reads every image and label of a protocol and reports errors and warnings.",
     )
@@ -30,11 +31,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--cache-dir", type=Path, help="folder of the audit's stamp (default: the user's cache)"
     )
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
+    verbose = False
     try:
+        options = parser.parse_strictly(arguments)
+        verbose = options.verbose
         return _run(options)
-    except UserError as error:
-        if options.verbose:
+    except (UserError, OSError) as error:
+        if verbose:
             raise
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2

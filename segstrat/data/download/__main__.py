@@ -1,6 +1,5 @@
 """The command `uv run python -m segstrat.data.download voc sbd --root DIR`."""
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -8,14 +7,15 @@ from pathlib import Path
 
 from rich.console import Console
 
+from segstrat.commands import StrictParser
 from segstrat.data.download.install import install
 from segstrat.data.download.published import DATA_SETS
-from segstrat.errors import UserError
+from segstrat.errors import UserError, unknown_name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: 0 if every data set is there, 1 if one must be downloaded by hand, 2 on an error."""
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="python -m segstrat.data.download",
         description="Downloads published data sets into a data root, or says how to get them.",
     )
@@ -24,15 +24,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--root",
         type=Path,
         default=os.environ.get("SEGSTRAT_DATA"),
-        required="SEGSTRAT_DATA" not in os.environ,
         help="data root ($SEGSTRAT_DATA)",
     )
     parser.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-    options = parser.parse_args(arguments)
-    root = Path(options.root).absolute()
     console = Console(soft_wrap=True, highlight=False)
     left = 0
+    verbose = False
     try:
+        options = parser.parse_strictly(arguments)
+        verbose = options.verbose
+        root = checked_root(options.root)
+        for name in options.names:
+            if name not in DATA_SETS:
+                raise unknown_name("data set", name, DATA_SETS)
         for name in options.names:
             if install(name, root, progress=True):
                 console.print(f"{DATA_SETS[name].name} is in {root}", markup=False)
@@ -40,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 left = 1
                 console.print(f"{DATA_SETS[name].name} has no free mirror. By hand:", markup=False)
                 console.print(DATA_SETS[name].by_hand.format(root=root), markup=False)
-    except UserError as error:
-        if options.verbose:
+    except (UserError, OSError) as error:
+        if verbose:
             raise
         Console(stderr=True).print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
         return 2
@@ -49,6 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.print("interrupted; run the same command again to continue")
         return 130
     return left
+
+
+def checked_root(root: Path | None) -> Path:
+    """The data root; downloads create it.
+
+    Raises:
+        UserError: if none is given, or if it is a file.
+    """
+    if root is None:
+        raise UserError("no data root: give --root DIR, or set SEGSTRAT_DATA")
+    if Path(root).exists() and not Path(root).is_dir():
+        raise UserError(f"--root {root}: that is a file; give a folder")
+    return Path(root).absolute()
 
 
 if __name__ == "__main__":
