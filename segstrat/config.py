@@ -110,7 +110,10 @@ class TrialConfig:
         if len(set(self.tasks)) != len(self.tasks):
             raise UserError(f"TrialConfig.tasks={self.tasks}: expected each task once")
         if self.pretrained and self.weights is None:
-            raise UserError("TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path)")
+            raise UserError(
+                "TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path); give a study "
+                "--weights, or let it train them on a classification folder with --pretrain-on DIR"
+            )
         if self.asynchronous and self.accumulation_steps > 1:
             raise UserError(
                 f"TrialConfig.accumulation_steps={self.accumulation_steps}: expected 1 with asynchronous "

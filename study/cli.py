@@ -32,6 +32,8 @@ class Flags:
     data: str | None = None
     data_root: str | None = None
     weights: str | None = None
+    pretrain_on: str | None = None
+    pretrain_epochs: int | None = None
     seeds: tuple[int, ...] | None = None
     gpus_per_trial: float | str | None = None
     cpus_per_trial: int | None = None
@@ -65,6 +67,8 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     if given.get("space", "").endswith(".py"):
         # A resumed study finds it from any working directory.
         given["space"] = str(Path(given["space"]).expanduser().absolute())
+    if "pretrain_on" in given:
+        given["pretrain_on"] = str(Path(given["pretrain_on"]).expanduser().absolute())
     numerics = {name: given.pop(name) for name in Numerics().numerics() if name in given}
     flags = Flags(**given, numerics=numerics)
     refuse_contradictions(flags)
@@ -90,6 +94,10 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError("--confirm trains every cell to its end; leave out --scheduler asha")
     if flags.confirm is not None and flags.seeds is not None and flags.max_seeds is not None:
         raise UserError("--confirm: give --seeds or --max-seeds, not both; --seeds are all trained")
+    if flags.pretrain_on is not None and flags.weights is not None:
+        raise UserError("give --weights or --pretrain-on, not both: the weights are given, or trained here")
+    if flags.pretrain_epochs is not None and flags.pretrain_on is None:
+        raise UserError("--pretrain-epochs needs --pretrain-on DIR, whose images are trained on")
     if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
             "--storage: the address contains keys, which would end up in logs and manifests; put them into "
@@ -129,6 +137,8 @@ def make_parser() -> StrictParser:
     add("--data", metavar="NAME", help="data protocol (default: figures, drawn by this project)")
     add("--data-root", metavar="DIR", help="folder of the data sets (default: $SEGSTRAT_DATA)")
     add("--weights", metavar="PATH|imagenet", help="weights of the pre-trained arm")
+    add("--pretrain-on", metavar="DIR", help="pre-train on train/<class>/<image> in DIR, once per seed")
+    add("--pretrain-epochs", type=_count, metavar="N", help="passes over DIR (default: the recipe's)")
     add("--no-cache", action="store_true", help="decode images on the fly instead of once")
     add = parser.add_argument_group("which machine").add_argument
     add("--gpus-per-trial", type=_gpus, metavar="F|auto", help="default: 1 where there are GPUs")

@@ -26,25 +26,10 @@ from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.paths import cache_dir
 from segstrat.pretraining.bars import PretrainProgress
-from segstrat.pretraining.cached import cores, local_gpus, machine_fields, open_figures
+from segstrat.pretraining.cached import cores, local_gpus, machine_fields
 from segstrat.pretraining.classifier import build_classifier
-from segstrat.pretraining.images import ClassificationData, open_classification
 from segstrat.pretraining.loop import check_writable, pretrain, state_store
-from segstrat.pretraining.recipe import fitted, recipe_for
-
-
-def open_data(name: str, cache: Path | None = None) -> ClassificationData:
-    """The classification split of `figures`, or a folder.
-
-    Raises:
-        UserError: for a folder that is missing or not laid out as a classification set.
-    """
-    if name == "figures":
-        return open_figures(cache)
-    root = Path(name).expanduser()
-    if not root.is_dir():
-        raise UserError(f"--data {name}: no such folder; give figures, or a folder with train/ and val/")
-    return open_classification(root)
+from segstrat.pretraining.source import FIGURES, PretrainSource
 
 
 def this_machine() -> Machine:
@@ -70,9 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    data = open_data(options.data, cache_dir())
-    recipe = recipe_for(options.backbone, options.data, epochs=options.epochs, seed=options.seed)
-    recipe = fitted(recipe, data.short_side())
+    if options.data != FIGURES and not Path(options.data).expanduser().is_dir():
+        raise UserError(f"--data {options.data}: no such folder; give figures, or one with train/ and val/")
+    source = PretrainSource(name=options.data, epochs=options.epochs)
+    data = source.open(cache_dir())
+    recipe = source.recipe(options.backbone, data, options.seed)
     model = build_classifier(options.backbone, options.width, len(data.classes), recipe)
     out = Path(options.out or f"{options.backbone}-{options.width:g}-{data.name}.pth")
     if out.exists():

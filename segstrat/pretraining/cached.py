@@ -1,10 +1,9 @@
-"""Weights pre-trained on `figures`, kept in the cache: `ensure_pretrained` trains what is missing."""
+"""Pre-trained weights, kept in the cache: `ensure_all_pretrained` trains what is missing."""
 
-import json
 import os
 import subprocess
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -12,14 +11,16 @@ from typing import Any
 
 import torch
 
-from segstrat.data.figures import ensure_figures
 from segstrat.machine import Machine
 from segstrat.pretraining.bars import PretrainProgress
-from segstrat.pretraining.images import ClassificationData, open_classification
+from segstrat.pretraining.images import ClassificationData
 from segstrat.pretraining.isolated import run_isolated
 from segstrat.pretraining.job import PretrainJob, weights_name
 from segstrat.pretraining.loop import check_writable
-from segstrat.pretraining.recipe import recipe_for
+from segstrat.pretraining.source import PretrainSource
+
+FIGURES_SOURCE = PretrainSource()
+TICK_SECONDS = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,58 +32,62 @@ class PretrainRequest:
     seed: int = 0
 
     def __str__(self) -> str:
-        seed = f", seed {self.seed}" if self.seed else ""
         width = f", width {self.width:g}" if self.width != 1 else ""
-        return f"{self.backbone}{width}{seed}"
+        return f"{self.backbone}{width}, seed {self.seed}"
 
 
-def ensure_pretrained(backbone: str, width: float, cache: Path, *, seed: int = 0) -> Path:
-    """The file with a backbone's weights, pre-trained on `figures`; see `ensure_all_pretrained`."""
+def ensure_pretrained(
+    backbone: str, width: float, cache: Path, *, seed: int = 0, source: PretrainSource = FIGURES_SOURCE
+) -> Path:
+    """The file with the weights of one pre-training; see `ensure_all_pretrained`."""
     request = PretrainRequest(backbone=backbone, width=width, seed=seed)
-    return ensure_all_pretrained([request], cache)[request]
+    return ensure_all_pretrained([request], cache, source)[request]
 
 
 def ensure_all_pretrained(
-    requests: Iterable[PretrainRequest], cache: Path, *, at_once: int | None = None
+    requests: Iterable[PretrainRequest],
+    cache: Path,
+    source: PretrainSource = FIGURES_SOURCE,
+    *,
+    at_once: int | None = None,
+    on_tick: Callable[[], None] | None = None,
 ) -> dict[PretrainRequest, Path]:
-    """The files with the weights, pre-trained on `figures`; trains what is not in the cache.
+    """The files with the weights; trains what is not in the cache.
 
     Files are named by a digest of backbone, width, data, recipe (its seed included) and code. An interrupted
     run continues after its last complete epoch; of several processes, one trains while the others wait.
 
     On GPUs every run has a process of its own, so that this process holds no CUDA context. On CPUs, runs that
-    are trained at once have too; otherwise they stay in this process, which saves its start.
+    are trained at once have too, and all where `on_tick` is given; otherwise they stay in this process, which
+    saves its start.
 
     Args:
-        at_once: runs at the same time, each on a GPU or a share of the cores; by default as many as there are
-            GPUs, and one after another on CPUs.
+        source: the images.
+        at_once: runs at the same time, each on a GPU of its own or on a share of the cores; by default as
+            many as there are GPUs, and one after another on CPUs. On CPUs the last digits of the weights
+            depend on the number of cores of a run.
+        on_tick: called several times a second; what it raises ends the runs.
 
     Raises:
         UserError: if the cache cannot be written, or a training diverges.
     """
-    data = open_figures(cache)
-    jobs = {request: _job(request, data, cache) for request in dict.fromkeys(requests)}
+    data = source.open(cache)
+    jobs = {request: make_job(request, source, data, cache) for request in dict.fromkeys(requests)}
     missing = {request: job for request, job in jobs.items() if not _is_sound(job.out)}
     for job in missing.values():
         check_writable(job.out)
     gpus = local_gpus()
-    slots = min(at_once or max(1, len(gpus)), len(missing))
-    if not gpus and slots == 1:
+    slots = min(at_once or len(gpus), len(gpus)) if gpus else at_once or 1
+    if not gpus and slots == 1 and on_tick is None:
         machine = machine_fields("cpu", cores())
         with PretrainProgress() as progress:
             for request, job in missing.items():
-                progress.follow(job.run(Machine(**machine)), _title(request), job.recipe.epochs)
+                progress.follow(job.run(Machine(**machine)), _title(request, data), job.recipe.epochs)
     elif missing:
         devices = [gpus[slot % len(gpus)] if gpus else "cpu" for slot in range(slots)]
-        _run_isolated(missing, devices)
+        titles = {request: _title(request, data) for request in missing}
+        _run_isolated(missing, titles, devices, on_tick or (lambda: None))
     return {request: job.out for request, job in jobs.items()}
-
-
-def open_figures(cache: Path | None = None) -> ClassificationData:
-    """The classification split of `figures`, drawn on first use."""
-    root = ensure_figures(cache)
-    facts = json.loads((root / "figures.json").read_text(encoding="utf-8"))
-    return open_classification(root / "Classification", name="figures", digest=facts["digest"])
 
 
 def local_gpus() -> list[str]:
@@ -95,8 +100,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _job(request: PretrainRequest, data: ClassificationData, cache: Path) -> PretrainJob:
-    recipe = recipe_for(request.backbone, "figures", seed=request.seed)
+def make_job(
+    request: PretrainRequest, source: PretrainSource, data: ClassificationData, cache: Path
+) -> PretrainJob:
+    """The run that makes the requested weights; `out` is their file in the cache.
+
+    Args:
+        data: the images of `source`.
+    """
+    recipe = source.recipe(request.backbone, data, request.seed)
     name = weights_name(request.backbone, request.width, data, recipe)
     return PretrainJob.make(request.backbone, request.width, recipe, data, cache / "weights" / name)
 
@@ -114,11 +126,17 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _run_isolated(jobs: dict[PretrainRequest, PretrainJob], devices: list[str]) -> None:
+def _run_isolated(
+    jobs: Mapping[PretrainRequest, PretrainJob],
+    titles: Mapping[PretrainRequest, str],
+    devices: list[str],
+    on_tick: Callable[[], None],
+) -> None:
     """Runs every job in a process of its own, one per entry of `devices` at a time."""
     free: SimpleQueue[str] = SimpleQueue()
     for device in devices:
         free.put(device)
+    # By the number of slots, not of jobs: a file that is made again alone must be the same file.
     threads = max(1, cores() // len(devices))
     processes: list[subprocess.Popen] = []
 
@@ -126,15 +144,18 @@ def _run_isolated(jobs: dict[PretrainRequest, PretrainJob], devices: list[str]) 
         device, job = free.get(), jobs[request]
         try:
             reports = run_isolated(job, machine_fields(device, threads), started=processes.append)
-            progress.follow(reports, _title(request), job.recipe.epochs)
+            progress.follow(reports, titles[request], job.recipe.epochs)
         finally:
             free.put(device)
 
     with PretrainProgress() as progress, ThreadPoolExecutor(len(devices)) as pool:
-        runs = [pool.submit(run, request) for request in jobs]
+        pending = {pool.submit(run, request) for request in jobs}
         try:
-            for finished in as_completed(runs):
-                finished.result()
+            while pending:
+                finished, pending = wait(pending, TICK_SECONDS, return_when=FIRST_COMPLETED)
+                on_tick()
+                for done in finished:
+                    done.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in processes:
@@ -151,5 +172,5 @@ def machine_fields(device: str, threads: int) -> dict[str, Any]:
     return {"device": device, "threads": threads, "precision": precision}
 
 
-def _title(request: PretrainRequest) -> str:
-    return f"pre-train {request} on figures (once)"
+def _title(request: PretrainRequest, data: ClassificationData) -> str:
+    return f"pre-train {request} on {data.name} (once)"

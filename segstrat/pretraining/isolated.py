@@ -43,6 +43,8 @@ def run_isolated(
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
+        # Ctrl-C reaches only the caller, which ends the process itself.
+        start_new_session=True,
     )
     started(process)
     assert process.stdin is not None

@@ -76,4 +76,4 @@ class PretrainJob:
 def weights_name(backbone: str, width: float, data: ClassificationData, recipe: Recipe) -> str:
     """File name that tells apart all weights that can differ: by backbone, width, data, recipe and code."""
     model = build_classifier(backbone, width, len(data.classes), recipe)
-    return f"{backbone}-{width:g}-{run_key(model, data, recipe)[:10]}.pth"
+    return f"{backbone}-{width:g}-{data.name}-seed{recipe.seed}-{run_key(model, data, recipe)[:10]}.pth"

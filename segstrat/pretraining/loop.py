@@ -19,6 +19,7 @@ from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.machine import Machine
+from segstrat.models.backbone import Backbone
 from segstrat.models.weights import save_backbone
 from segstrat.pretraining.batches import eval_batches, train_batches
 from segstrat.pretraining.classifier import Classifier
@@ -71,11 +72,7 @@ def pretrain(
         UserError: for images that are too small for the backbone, the state of another run, an image that
             cannot be decoded, or a loss that is not finite.
     """
-    if recipe.crop_size < model.backbone.min_size:
-        raise UserError(
-            f"crops of {recipe.crop_size} pixels are too small for {model.backbone.name}, which needs "
-            f"{model.backbone.min_size}; choose larger images or another backbone"
-        )
+    check_crop(model.backbone, recipe)
     machine = machine or Machine()
     machine.apply()
     check_writable(out)
@@ -115,6 +112,15 @@ def pretrain(
     with _writing(out), atomic.replacing(out) as temporary:
         save_backbone(temporary, model.backbone, about)
     remove_state(out)
+
+
+def check_crop(backbone: Backbone, recipe: Recipe) -> None:
+    """Raises a UserError if the recipe's crops are too small for a backbone."""
+    if recipe.crop_size < backbone.min_size:
+        raise UserError(
+            f"crops of {recipe.crop_size} pixels are too small for {backbone.name}, which needs "
+            f"{backbone.min_size}; choose larger images or another backbone"
+        )
 
 
 def state_store(out: Path) -> Store:

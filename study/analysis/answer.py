@@ -21,6 +21,7 @@ from study.analysis.thesis.hypothesis_h2 import Mechanism, mechanisms
 from study.analysis.tuned import at_tuned_values
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
 from study.analysis.words.caveats import blocking_problem, caveats
+from study.analysis.words.checkpoint import checkpoint_note
 from study.analysis.words.verdict import summarize
 from study.frame import STATUSES, epoch_table
 
@@ -126,6 +127,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
         label, sentence = summarize(study, primary)
+        sentence = " ".join(filter(None, [sentence, checkpoint_note(study)]))
     return Answer(
         study=study,
         margin=margin,

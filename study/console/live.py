@@ -2,6 +2,8 @@
 
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -65,6 +67,18 @@ class StudyConsole:
         if now - self._last_shown >= PLAIN_SECONDS:
             self._last_shown = now
             self._console.print(Text(self.summary()))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Takes the live table away while something else reports its own progress."""
+        if self._live is None:
+            yield
+            return
+        self._live.stop()
+        try:
+            yield
+        finally:
+            self._live.start()
 
     def summary(self) -> str:
         """Progress and estimate of the time left."""

@@ -16,7 +16,10 @@ from study.state.manifest import read_study_manifest
 from study.state.trial_states import TrialState, TrialStates
 
 # What a confirming study takes from the study that it confirms.
-INHERITED = ("space", "data", "data_root", "weights", "budget", "numerics")
+INHERITED = (
+    *("space", "data", "data_root", "weights", "pretrain_on", "pretrain_epochs"),
+    *("budget", "numerics"),
+)
 
 
 def defaults_from_parent(flags: Flags) -> dict[str, Any]:

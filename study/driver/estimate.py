@@ -52,7 +52,7 @@ def estimate(
     from segstrat.step_time import measure_step
 
     gpus = torch.cuda.device_count() if gpus_per_trial != 0 else 0
-    node = Node(address="", cpus=_cores(), gpus=gpus)
+    node = Node(address="", cpus=cpu_cores(), gpus=gpus)
     division = share([node], max_concurrent=max_concurrent)
     machine = Machine(device="cuda" if gpus else "cpu", threads=division.cpus, precision=numerics.precision)
     tasks = {name: Task(name, classes) for name, classes in data["classes"].items()}
@@ -85,5 +85,6 @@ def _model_key(config: TrialConfig) -> tuple[Any, ...]:
     return tuple(getattr(config, name) for name in names)
 
 
-def _cores() -> int:
+def cpu_cores() -> int:
+    """CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -15,12 +15,10 @@ class Observers:
     """Functions that are called after each event; they do not change the study's state.
 
     Args:
-        proposed: a search's new trial; called before the trial starts, to record it.
         reported: a new epoch of a running trial.
         finished: a trial whose outcome was written.
     """
 
-    proposed: Sequence[Callable[[PlannedTrial], None]] = field(default=())
     reported: Sequence[Callable[[TrialState, EpochReport], None]] = field(default=())
     finished: Sequence[Callable[[TrialState], None]] = field(default=())
 
@@ -29,7 +27,8 @@ class Loop:
     """Runs the waiting trials, and those that the search proposes.
 
     Args:
-        complete: adds to a proposed trial what the search does not know, such as the path of its weights.
+        prepare: called with trials before they start: adds what the search does not know, such as the paths
+            of their weights, and records them.
     """
 
     def __init__(
@@ -39,13 +38,13 @@ class Loop:
         executor: Executor,
         observers: Observers | None = None,
         *,
-        complete: Callable[[PlannedTrial], PlannedTrial] = lambda trial: trial,
+        prepare: Callable[[Sequence[PlannedTrial]], Sequence[PlannedTrial]] = lambda trials: trials,
     ) -> None:
         self.states = states
         self._search = search
         self._executor = executor
         self._observers = observers or Observers()
-        self._complete = complete
+        self._prepare = prepare
         self._proposing = True
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
@@ -54,8 +53,7 @@ class Loop:
         Args:
             on_tick: called several times a second.
         """
-        for trial in self.states.waiting():
-            self._executor.start(trial)
+        self._start(self.states.waiting())
         self._propose()
         while self._proposing or not all(state.final for state in self.states.by_id.values()):
             events = self._executor.poll()
@@ -66,17 +64,21 @@ class Loop:
             on_tick()
 
     def _propose(self) -> None:
+        """Starts all trials that the search proposes now, together: their weights may have to be trained."""
+        proposed: list[PlannedTrial] = []
         while self._proposing:
             proposal = self._search.propose(self.states.in_order())
             if isinstance(proposal, NoTrial):
                 self._proposing = proposal is not NoTrial.DONE
-                if self._proposing and all(state.final for state in self.states.by_id.values()):
-                    raise RuntimeError("the search waits, but no trial is left to wait for")
-                return
-            trial = self._complete(proposal)
-            self.states.add(trial)
-            for tell in self._observers.proposed:
-                tell(trial)
+                break
+            self.states.add(proposal)
+            proposed.append(proposal)
+        if self._proposing and all(state.final for state in self.states.by_id.values()):
+            raise RuntimeError("the search waits, but no trial is left to wait for")
+        self._start(proposed)
+
+    def _start(self, trials: Sequence[PlannedTrial]) -> None:
+        for trial in self._prepare(trials) if trials else ():
             self._executor.start(trial)
 
     def _handle(self, event: Event) -> None:

@@ -57,11 +57,21 @@ def header_lines(
         lines.append(_stage_line(opened.design, screening=not settings.confirm))
     if proposals:
         lines.append(f"          about {proposals} more trials follow")
+    if any(state.trial.config.pretrained for state in trials):
+        lines.append(f"weights   {weights_words(manifest['weights'])}")
     lines.append(f"results   {opened.study.uri}")
     if opened.recorded:
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def weights_words(weights: Mapping[str, Any]) -> str:
+    """Where the pre-trained arm's weights come from, and what statements about it are given."""
+    source = str(weights["source"])
+    if weights["per_seed"]:
+        return f"pre-trained on {source} for each answering seed: intervals include that variation"
+    return f"{source}, one checkpoint: every statement is given this checkpoint"
 
 
 def _stage_line(design: AnsweringDesign, *, screening: bool) -> str:

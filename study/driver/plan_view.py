@@ -51,7 +51,8 @@ def show_plan(flags: Flags) -> int:
     opened = open_study(flags)
     space, settings = opened.space, opened.settings
     trials = plan_study(opened)
-    Weights(settings).check(trials, download=False)
+    weights = Weights(settings, opened.design)
+    weights.check(trials, download=False)
     data = check_data(settings, trials, cache=False)
     console.print(Text(f"{settings.name}: {space.question}"))
     console.print(trials_table(trials))
@@ -79,6 +80,8 @@ def show_plan(flags: Flags) -> int:
         looks = ", ".join(map(str, opened.design.looks))
         lines.append(f"seeds    reference and candidates on fresh seeds, looks after {looks}")
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
+    if outlook := weights.outlook(trials):
+        lines.append(f"weights  {outlook}")
     more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
     if more:
         seconds = cost.seconds * more / len(trials)

@@ -30,7 +30,7 @@ from study.search.better_half import BetterHalf, first_seed_to_the_end
 from study.state.manifest import contains_study
 
 # Stands for the weights' path in trials that are planned before the weights are made.
-TO_BE_MADE = "pre-trained by study/pretrain.py"
+TO_BE_MADE = "to be pre-trained"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,7 +158,8 @@ def _halves_over_seeds(opened: OpenedStudy) -> bool:
 
 def planned_weights(settings: StudySettings) -> str | None:
     """The weights' source in the config of a planned pre-trained trial."""
-    return settings.weights or (TO_BE_MADE if settings.data == "figures" else None)
+    made_here = settings.data == "figures" or settings.pretrain_on
+    return settings.weights or (TO_BE_MADE if made_here else None)
 
 
 def _plan_confirmation(opened: OpenedStudy) -> list[PlannedTrial]:
@@ -182,7 +183,12 @@ def _with_recorded(trials: list[PlannedTrial], recorded: Mapping[str, Any]) -> l
     known = {trial["trial_id"]: PlannedTrial.from_dict(trial) for trial in recorded["trials"]}
     planned = {trial.trial_id for trial in trials}
     last = max(trial.order for trial in known.values())
-    kept = [replace(trial, order=known[trial.trial_id].order) for trial in trials if trial.trial_id in known]
+    # Their configs differ in the path of the weights alone, which is known once they have started.
+    kept = [
+        replace(trial, order=known[trial.trial_id].order, config=known[trial.trial_id].config)
+        for trial in trials
+        if trial.trial_id in known
+    ]
     new = [trial for trial in trials if trial.trial_id not in known]
     added = [replace(trial, order=last + 1 + index) for index, trial in enumerate(new)]
     proposed = [trial for trial_id, trial in known.items() if trial_id not in planned]

@@ -1,6 +1,7 @@
 """One run of a study, from its first check to its last file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from study.console.tensorboard import EventFiles
 from study.driver.answering_log import AnsweringLog
 from study.driver.data_check import check_data
 from study.driver.describe import describe_study
+from study.driver.estimate import cpu_cores
 from study.driver.interrupts import Interrupts, StudyInterruptedError
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
@@ -64,11 +66,12 @@ def run_study(flags: Flags) -> int:
     study, settings = opened.study, opened.settings
     trials = plan_study(opened)
     with study_lock(study):
-        weights = Weights(settings)
+        weights = Weights(
+            settings, opened.design, opened.recorded.get("weights"), accept_changes=flags.accept_changes
+        )
         # Before the data, which may take minutes to decode.
         weights.check(trials)
         data = check_data(settings, trials, cache=not flags.no_cache)
-        trials = [weights.place(trial) for trial in trials]
         console.print(Text("Starting Ray …", style="dim"))
         with ray_session(
             address=flags.address,
@@ -85,13 +88,11 @@ def run_study(flags: Flags) -> int:
                 opened,
                 trials,
                 data=data,
-                weights=weights.describe(trials),
+                weights=weights.describe(),
                 nodes=runtime.nodes,
                 accept_changes=flags.accept_changes,
             )
             manifest = ManifestFile(study, content)
-            if flags.address is not None:
-                share_weights(study, [trial.config for trial in trials])
             session = Session(
                 opened=opened,
                 flags=flags,
@@ -122,7 +123,6 @@ def _run(session: Session, console: Console) -> int:
     events = EventFiles(opened.study)
     search = make_search(opened, [state.trial for state in states.in_order()])
     observers = Observers(
-        proposed=proposal_observers(session),
         reported=[events.add],
         finished=[
             *outcome_observers(session),
@@ -160,14 +160,6 @@ def _run(session: Session, console: Console) -> int:
     return 1 if failed or sentence is None else 0
 
 
-def proposal_observers(session: Session) -> list[Callable[[PlannedTrial], None]]:
-    """Who must hear of a proposed trial before it starts."""
-    shared: list[Callable[[PlannedTrial], None]] = []
-    if session.flags.address is not None:
-        shared.append(lambda trial: share_weights(session.opened.study, [trial.config]))
-    return [session.manifest.add_trial, *shared]
-
-
 def answering_observers(
     session: Session, search: Search, console: Console
 ) -> list[Callable[[TrialState], None]]:
@@ -199,12 +191,18 @@ def _run_trials(
 
     flags, share = session.flags, session.share
 
-    def on_tick() -> None:
+    def check_interrupts() -> None:
         try:
             interrupts.check()
         except StudyInterruptedError as interrupt:
             screen.stopping(interrupt.signum)
             raise
+
+    def prepare(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+        return with_weights(session, trials, screen, check_interrupts)
+
+    def on_tick() -> None:
+        check_interrupts()
         if failure := session.states.common_failure():
             raise CommonFailureError(failure)
         screen.tick()
@@ -220,8 +218,31 @@ def _run_trials(
         reuse_actors=not (flags.dashboard or flags.address or share.gpus > 1),
     )
     with executor:
-        Loop(session.states, search, executor, observers, complete=session.weights.place).run(on_tick)
+        Loop(session.states, search, executor, observers, prepare=prepare).run(on_tick)
     screen.tick()
+
+
+def with_weights(
+    session: Session,
+    trials: Sequence[PlannedTrial],
+    screen: StudyConsole,
+    check_interrupts: Callable[[], None],
+) -> list[PlannedTrial]:
+    """Trials that are about to start, recorded, with weights that exist; no trial is reported meanwhile.
+
+    Nothing is recorded before the weights are complete: a study that is killed here proposes the same trials
+    again, and the pre-trainings continue after their last complete epoch.
+    """
+    study, weights = session.opened.study, session.weights
+    pause = screen.paused() if weights.missing(trials) else nullcontext()
+    with pause:
+        placed = weights.place(
+            trials, at_once=min(session.share.concurrent, cpu_cores()), on_tick=check_interrupts
+        )
+    if session.flags.address is not None:
+        share_weights(study, [trial.config for trial in placed])
+    session.manifest.put_trials(placed, weights=weights.describe())
+    return placed
 
 
 def worker_settings(session: Session) -> dict[str, Any]:

@@ -102,16 +102,19 @@ def two_stage_search(
         axes = {name: value for name, value in known.axes.items() if name != "seed"}
         return planned_trial(space, settings.data, axes, seed=seed, budget=settings.budget, weights=weights)
 
-    # A confirming study's own seeds are the fresh ones.
-    first_seed = settings.seeds[0] if settings.confirm else max(settings.seeds) + 1
     return TwoStageSearch(
         questions(space, trials),
         design,
-        first_seed=first_seed,
+        first_seed=first_fresh_seed(settings),
         make_trial=make_trial,
         screening=screening or FixedPlan(),
         screened=screened,
     )
+
+
+def first_fresh_seed(settings: StudySettings) -> int:
+    """The first seed of the answering stage; a confirming study's own seeds are the fresh ones."""
+    return settings.seeds[0] if settings.confirm else max(settings.seeds) + 1
 
 
 def first_proposals(search: Search) -> list[PlannedTrial]:

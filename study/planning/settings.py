@@ -21,6 +21,8 @@ class StudySettings:
         storage: folder or URI of all studies; `name` is the study's folder in it.
         data_root: as the user gave it; '' for `$SEGSTRAT_DATA`.
         weights: of the pre-trained arm: `imagenet`, a path, or '' where the project trains them.
+        pretrain_on: classification folder on which it trains them; '' for `figures`.
+        pretrain_epochs: passes over that folder; 0 for the recipe's.
         seeds: each cell is trained once per seed.
         budget: factor on every trial's epochs.
         confirm: folder of the study whose best cells are trained again, '' for any other study.
@@ -35,6 +37,8 @@ class StudySettings:
     data: str = "figures"
     data_root: str = ""
     weights: str = ""
+    pretrain_on: str = ""
+    pretrain_epochs: int = 0
     scheduler: str = "asha"
     budget: float = 1.0
     numerics: Numerics = field(default_factory=Numerics)
@@ -59,6 +63,11 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
     numerics = {**values.get("numerics", {}), **flags.numerics}
     given = {name: getattr(flags, name) for name in (*option_names(), "name") if name != "numerics"}
     values |= {name: value for name, value in given.items() if value is not None}
+    # A resumed study may be given the other one of the two, with --accept-changes.
+    if flags.weights is not None:
+        values |= {"pretrain_on": "", "pretrain_epochs": 0}
+    if flags.pretrain_on is not None:
+        values |= {"weights": "", "pretrain_epochs": flags.pretrain_epochs or 0}
     values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
     values.setdefault("name", f"{space_label(values['space'])}-{values.get('data', StudySettings.data)}")
     return StudySettings(**values)

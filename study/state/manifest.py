@@ -103,10 +103,11 @@ class ManifestFile:
         self.content = content
         write_manifest(study, content)
 
-    def add_trial(self, trial: PlannedTrial) -> None:
-        """Records a trial that a search has proposed."""
-        trials = [*self.content["trials"], trial.to_dict()]
-        self.update(trials=sorted(trials, key=lambda planned: planned["order"]))
+    def put_trials(self, trials: Sequence[PlannedTrial], **content: Any) -> None:
+        """Records trials that are about to start, new ones and known ones, together with further content."""
+        by_id = {trial["trial_id"]: trial for trial in self.content["trials"]}
+        by_id |= {trial.trial_id: trial.to_dict() for trial in trials}
+        self.update(trials=sorted(by_id.values(), key=lambda trial: trial["order"]), **content)
 
     def update(self, **content: Any) -> None:
         """Records further content."""
@@ -123,9 +124,12 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between a study's beginning and its resume, in words."""
     found = []
     for key, words in FIXED.items():
-        if recorded.get(key) != now.get(key) and not (key == "seeds" and _only_more_seeds(recorded, now)):
+        before, after = recorded.get(key), now.get(key)
+        if key == "weights":
+            before, after = weights_identity(before or {}), weights_identity(after or {})
+        if before != after and not (key == "seeds" and _only_more_seeds(recorded, now)):
             if key in ("seeds", "budget"):
-                words += f" ({recorded.get(key)} before, {now.get(key)} now)"
+                words += f" ({before} before, {after} now)"
             found.append(words)
     numerics_now = now["options"]["numerics"]
     for name, before in recorded["options"]["numerics"].items():
@@ -140,6 +144,16 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     if not expected and not found:
         found.append(f"the trials ({len(new - old)} new, {len(old - new)} gone)")
     return found
+
+
+def weights_identity(weights: Mapping[str, Any]) -> Any:
+    """What must stay the same of a manifest's `weights`; a file or folder may be moved.
+
+    Where the project pre-trains, files are added as they are made; `study.driver.weights` compares those.
+    """
+    if weights.get("per_seed"):
+        return [weights.get("data_digest"), weights.get("epochs")]
+    return sorted((weights.get("files") or {}).values()) or weights.get("source")
 
 
 def refuse_changes(study: Store, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:

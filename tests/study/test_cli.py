@@ -36,6 +36,8 @@ FLAGS = [
     "--no-compile",
     "--no-device-cache",
     "--precision",
+    "--pretrain-epochs",
+    "--pretrain-on",
     "--resume",
     "--scheduler",
     "--seeds",

@@ -37,8 +37,7 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
             "are close, they are optimistically biased. The answering stage has seeds that chose nothing."
         )
     notes += [note for verdict in verdicts if (note := disagreement_note(verdict))]
-    checkpoint = _checkpoint_note(study)
-    return [*notes, checkpoint] if checkpoint else notes
+    return notes
 
 
 def _images_note(images: Images, *, two_stages: bool) -> str:
@@ -80,18 +79,3 @@ def _votes(counts: Counter[str]) -> str:
     """`weight decay 5e-4 (2 of 3), weight decay 0 (1 of 3)`."""
     total = counts.total()
     return ", ".join(f"{setting} ({count} of {total})" for setting, count in counts.most_common())
-
-
-def _checkpoint_note(study: Study) -> str:
-    """Which pre-training the statements are about."""
-    if "weights_digest" not in study.trials:
-        return ""
-    pretrained = study.trials[study.trials["pretrained"].astype(bool)]
-    digests = pretrained["weights_digest"].dropna()
-    digests = digests[digests != ""]
-    if digests.empty or digests.nunique() > 1:
-        return ""
-    return (
-        "All pre-trained trials start from one checkpoint: every statement is given this checkpoint. Another "
-        "run of the same pre-training may differ by more than the seeds do."
-    )

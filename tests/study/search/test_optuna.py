@@ -57,6 +57,19 @@ class Enough(Exception):
     pass
 
 
+class Screening(OptunaSearch):
+    """The search as a screening stage."""
+
+    def __init__(self, search: OptunaSearch) -> None:
+        self._search = search
+
+    def propose(self, history):
+        proposal = self._search.propose(history)
+        if isinstance(proposal, PlannedTrial):
+            return dataclasses.replace(proposal, stage=Stage.SCREENING)
+        return proposal
+
+
 class Study:
     """A searched study in one folder, run in this process, `at_once` trials in an order that a seed picks."""
 
@@ -71,21 +84,20 @@ class Study:
 
     def run(self, *, at_once: int = 3, seed: int = 0, stop_after: int = 10**6, train=train) -> "Study":
         executor = LocalExecutor(train, concurrent=at_once, seed=seed)
-        observers = Observers(proposed=[self.trials.append], finished=[self.database.add])
+        observers = Observers(finished=[self.database.add])
         before = count_final(self.states.by_id.values())
 
         def on_tick() -> None:
             if count_final(self.states.by_id.values()) - before >= stop_after:
                 raise Enough
 
+        def prepare(trials):
+            known = {trial.trial_id for trial in self.trials}
+            self.trials += [trial for trial in trials if trial.trial_id not in known]
+            return trials
+
         with contextlib.suppress(Enough):
-            Loop(
-                self.states,
-                self.search,
-                executor,
-                observers,
-                complete=lambda trial: dataclasses.replace(trial, stage=Stage.SCREENING),
-            ).run(on_tick)
+            Loop(self.states, Screening(self.search), executor, observers, prepare=prepare).run(on_tick)
         return self
 
     def proposals(self) -> dict[int, str]:

@@ -80,9 +80,14 @@ class Study:
         def record(state) -> None:
             write_records(self.states.folder(state.trial), FACTS, list(state.record.all_reports))
 
-        observers = Observers(proposed=[self.trials.append], finished=[record])
+        def prepare(trials):
+            known = {trial.trial_id for trial in self.trials}
+            self.trials += [trial for trial in trials if trial.trial_id not in known]
+            return trials
+
+        observers = Observers(finished=[record])
         with contextlib.suppress(Enough):
-            Loop(self.states, self.search, executor, observers).run(on_tick)
+            Loop(self.states, self.search, executor, observers, prepare=prepare).run(on_tick)
         return self
 
     def answering(self) -> list[PlannedTrial]:

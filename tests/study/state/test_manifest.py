@@ -17,7 +17,7 @@ BEGUN = {
     "scheduler": {"name": "none"},
     "seeds": [0],
     "budget": 1.0,
-    "weights": {"source": "w.pth", "digest": "ab"},
+    "weights": {"source": "w.pth", "per_seed": False, "files": {"w.pth": "ab"}},
     "data": {"name": "d1", "digest": "da7a"},
     "options": {"numerics": {"precision": "float32", "device_cache": False}},
     "trials": [{"trial_id": "a"}, {"trial_id": "b"}],
@@ -33,7 +33,14 @@ BEGUN = {
         ({"seeds": [1]}, "the seeds ([0] before, [1] now)"),
         ({"seeds": [0, 1], "design": {"max_seeds": 20}}, "the seeds ([0] before, [0, 1] now)"),
         ({"budget": 0.5}, "the budget (1.0 before, 0.5 now)"),
-        ({"weights": {"source": "w.pth", "digest": "cd"}}, "the pre-trained weights"),
+        (
+            {"weights": {"source": "w.pth", "per_seed": False, "files": {"w.pth": "cd"}}},
+            "the pre-trained weights",
+        ),
+        (
+            {"weights": {"source": "figures", "per_seed": True, "data_digest": "f", "files": {}}},
+            "the pre-trained weights",
+        ),
         ({"data": {"name": "d1", "digest": "0ther"}}, "the data d1"),
         (
             {"options": {"numerics": {"precision": "bfloat16", "device_cache": False}}},
