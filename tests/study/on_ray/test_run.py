@@ -47,7 +47,7 @@ def test_the_folder_holds_what_the_console_names(undisturbed):
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["data"]["train_images"] == 8
     assert manifest["scheduler"]["rung_fractions"] == [0.25, 0.5]
-    assert len(manifest["weights"]["digest"]) == 64
+    assert [len(digest) for digest in manifest["weights"]["files"].values()] == [64]
     flat = " ".join(output.split())
     assert "Does the machinery run?" in flat
     assert "8 to train, 4 to validate" in flat
