@@ -21,8 +21,9 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 
+from segstrat.architectures import BACKBONES
 from segstrat.commands import StrictParser
-from segstrat.errors import UserError
+from segstrat.errors import UserError, unknown_name
 from segstrat.machine import Machine
 from segstrat.paths import cache_dir
 from segstrat.pretraining.bars import PretrainProgress
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    # Before the data, which may have to be drawn or decoded.
+    if options.backbone not in BACKBONES:
+        raise unknown_name("backbone", options.backbone, BACKBONES)
     if options.data != FIGURES and not Path(options.data).expanduser().is_dir():
         raise UserError(f"--data {options.data}: no such folder; give figures, or one with train/ and val/")
     source = PretrainSource(name=options.data, epochs=options.epochs)
@@ -90,13 +94,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--backbone", default="resnet18", metavar="NAME", help="backbone of an FCN, or a SUNet")
-    add("--width", type=float, default=1.0, metavar="F", help="multiplier on its channels (default: 1)")
+    add("--width", type=_width, default=1.0, metavar="F", help="multiplier on its channels (default: 1)")
     add("--data", default="figures", metavar="figures|DIR", help="training images (default: figures)")
     add("--epochs", type=_at_least_one, metavar="N", help="passes over the images (default: the recipe's)")
     add("--seed", type=_natural, default=0, metavar="N", help="of initialization and data order (default: 0)")
     add("--out", metavar="FILE", help="output file (default: BACKBONE-WIDTH-DATA.pth)")
     add("--resume", action="store_true", help="continue after the last complete epoch")
     return parser.parse_strictly(arguments)
+
+
+def _width(text: str) -> float:
+    try:
+        width = float(text)
+    except ValueError:
+        width = 0.0
+    if not 0 < width <= 4:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number in (0, 4]; 1 is the published network")
+    return width
 
 
 def _natural(text: str) -> int:

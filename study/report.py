@@ -54,6 +54,9 @@ def check_options(options: argparse.Namespace) -> None:
         raise UserError(
             f"--out {options.out}: that is a folder; give a file, such as {options.out}/report.html"
         )
+    parents = options.out.parents if options.out is not None else ()
+    if blocking := next((path for path in parents if path.exists() and not path.is_dir()), None):
+        raise UserError(f"--out {options.out}: {blocking} is a file, not a folder; choose another place")
 
 
 def where(folder: str, page: Page | None) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from segstrat.data.image_facts import ImageFacts
@@ -205,13 +206,14 @@ def _refuse_unknown_data(flags: Flags) -> None:
 def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any]) -> None:
     for flag in ("confirm", "top"):
         given = getattr(flags, flag)
-        if given is not None and given != begun[flag]:
-            raise UserError(
-                f"--{flag} {given}: {study.uri} was started with {begun[flag] or 'none'}; leave out --{flag}"
-            )
+        if given is not None and given != begun.get(flag):
+            before = begun.get(flag) or "none"
+            raise UserError(f"--{flag} {given}: {study.uri} was started with {before}; leave out --{flag}")
 
 
 def _refuse_existing(study: Store, flags: Flags) -> None:
+    if Path(flags.storage).is_file():
+        raise UserError(f"--storage {flags.storage}: that is a file; give a folder or a URI such as s3://…")
     try:
         exists = contains_study(study)
     except OSError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segstrat.config import REGULARIZERS, TrialConfig
+from segstrat.config import REGULARIZERS, TASKS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from study.planning.distribution import Distribution, read_distribution
 from study.planning.space_files import import_space_file, is_space_file, space_label
@@ -132,6 +132,9 @@ def space_from_module(name: str, module: ModuleType) -> Space:
     for axis in module.ROLES:
         if axis not in module.SPACE:
             raise UserError(f"space {name}: ROLES names {axis!r}, which is not an axis of SPACE; remove it")
+    metrics = [f"{task}_val_miou" for task in TASKS]
+    if module.METRIC not in metrics:
+        raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected one of {', '.join(metrics)}")
     if getattr(module, "SEARCH", "grid") not in ("grid", "tpe"):
         raise UserError(f"space {name}: SEARCH is {module.SEARCH!r}; expected 'grid' or 'tpe'")
     _check_tuned(name, module, sampled)

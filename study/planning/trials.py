@@ -179,6 +179,10 @@ def make_config(
     pretrained = bool(fields.get("pretrained", False))
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
     fields = recipe | fields | {"data": data, "seed": seed}
+    if type(fields.get("epochs")) is not int or fields["epochs"] < 1:
+        raise UserError(
+            f"space {space.name}: epochs is {fields.get('epochs')!r}; expected a whole number of at least 1"
+        )
     fields["epochs"] = max(1, round(fields["epochs"] * budget * axes.get(EPOCHS_FACTOR, 1)))
     fields["weights"] = weights if pretrained else None
     try:

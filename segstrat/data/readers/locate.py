@@ -56,7 +56,9 @@ def existing_root(root: Path | None, name: str) -> Path:
         UserError: if none was given, or it is not a readable folder.
     """
     if root is None:
-        raise UserError(f"{name} needs a data root; give --data-root DIR or set SEGSTRAT_DATA")
+        raise UserError(
+            f"{name} needs a data root; give --data-root DIR (--root DIR for audit) or set SEGSTRAT_DATA"
+        )
     _subfolders(root)
     return root
 
