@@ -8,7 +8,7 @@ from study.planning.sampling import STARTUP_POINTS
 from study.planning.space import load_space, space_names
 from study.planning.trials import plan
 
-TASKS = {"semseg": Task("semseg", 21), "parts": Task("parts", 7)}
+TASKS = {"semseg": Task("semseg", 21), "parts": Task("parts", 7), "boundaries": Task("boundaries", 2)}
 SIZES = {
     "backbones": 6,
     "batch_size": 24,
@@ -16,6 +16,10 @@ SIZES = {
     "label_fraction": 24,
     "multitask": 6,
     "optuna_wd_dropout": 48,
+    "photos_labels": 24,
+    "photos_multitask": 4,
+    "photos_rates": 8,
+    "photos_wd": 12,
     "regularizers": 32,
     "sobol_wd_dropout": 32,
     "wd_grid": 12,

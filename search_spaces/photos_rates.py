@@ -1,0 +1,38 @@
+"""Which learning rate serves raw and pre-trained best on small photographs?
+
+The exploratory study of the other `photos_*` spaces: both arms try the same rates at weight decay 5e-4, and
+each chooses its own (role `tuned`). The rates that win are in `search_spaces/recipes.py`, so that the studies
+of weight decay, labels and tasks need not tune again. One seed and half of the epochs are affordable; nothing
+is reported on the trials that choose.
+
+Command: uv run python study/run.py --space photos_rates --data folder --data-root DIR --pretrain-on IMAGES \
+    --pretrain-epochs 12 --scheduler none --seeds 0 --budget 0.5
+Trials: 8 per seed. Cost: 8 × ¾ minute on one CPU core.
+"""
+
+from typing import Any
+
+from ray import tune
+
+from search_spaces import recipes
+
+QUESTION = "Which learning rate serves raw and pre-trained best on small photographs?"
+
+BASE = {"model": "fcn8s", "backbone": "resnet18", "tasks": ("semseg",), "weight_decay": 5e-4}
+
+SPACE = {
+    "pretrained": tune.grid_search([False, True]),
+    "learning_rate": tune.grid_search([0.01, 0.03, 0.1, 0.3]),
+}
+
+
+def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noqa: ARG001
+    """Short training of a narrow network on small images."""
+    return recipes.photographs(pretrained=pretrained)
+
+
+ROLES = {"pretrained": "arm", "learning_rate": "tuned"}
+
+METRIC = "semseg_val_miou"
+
+SEEDS = (0,)
