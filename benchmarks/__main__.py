@@ -1,15 +1,18 @@
 """`uv run python -m benchmarks [--quick] [names]`: runs benchmarks, prints tables, writes JSON.
 
 Without names, all that this machine can run are run. `--quick` runs them at a tiny size, to check that they
-work; its numbers are meaningless.
+work; its numbers are meaningless. `--dry` does the same for `gpu` on a CPU.
 """
 
 import argparse
 import importlib
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -26,7 +29,7 @@ BENCHMARKS = {
     "epoch": "a whole epoch against a plain loop of torchvision's recipe",
     "parity": "losses of bfloat16 and float32 over a short training, three seeds",
     "study": "wall-clock time of a study against the sum of its trainings",
-    "gpu": "step and its roofline, epochs, data wait and packed trials on a CUDA GPU",
+    "gpu": "on a CUDA GPU, in ten minutes: steps, epochs, memory, determinism, packed trials, pre-training",
 }
 
 
@@ -40,6 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="name", help="which benchmarks (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, one round")
+    parser.add_argument("--dry", action="store_true", help="gpu: every line on the CPU, uncompiled, tiny")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: .benchmarks/<time>.json")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in BENCHMARKS]
@@ -48,25 +52,51 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console()
     facts = hardware.describe()
     console.print(f"{facts['processor']}, {facts['cores']} cores, GPU: {facts['gpu'] or 'none'}")
-    comparisons: dict[str, list[Comparison]] = {}
+    quick = options.quick or options.dry
+    path = options.json or Path(".benchmarks") / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
+
+    def write() -> None:
+        # After every part: a later one may be killed.
+        path.write_text(json.dumps({"quick": quick, "machine": facts, "results": results}, indent=1))
+
     for name in options.names or BENCHMARKS:
         try:
-            comparisons[name] = importlib.import_module(f"benchmarks.{name}").run(quick=options.quick)
+            if name == "gpu":
+                _run_on_gpu(results, write, console, dry=options.dry, tiny=quick)
+                continue
+            comparisons: list[Comparison] = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
         except UnavailableError as missing:
             console.print(f"[yellow]{name} was skipped: {missing}[/yellow]")
             continue
-        for comparison in comparisons[name]:
-            console.print(table(comparison, verdicts=not options.quick))
-    record = {"quick": options.quick, "machine": facts, "results": _plain(comparisons)}
-    path = options.json or Path(".benchmarks") / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1))
+        results[name] = [comparison.to_dict() for comparison in comparisons]
+        for comparison in comparisons:
+            console.print(table(comparison, verdicts=not quick))
+        write()
+    write()
     console.print(f"Written: {path}")
     return 0
 
 
-def _plain(comparisons: dict[str, list[Comparison]]) -> dict[str, list[dict]]:
-    return {name: [each.to_dict() for each in several] for name, several in comparisons.items()}
+def _run_on_gpu(
+    results: dict[str, Any], write: Callable[[], None], console: Console, *, dry: bool, tiny: bool
+) -> None:
+    from benchmarks import gpu
+
+    def done(section: str, result: gpu.SectionResult) -> None:
+        results.setdefault("gpu", {})[section] = result.to_dict()
+        console.print(gpu.section_table(section, result))
+        write()
+
+    if dry:
+        # Compiling for a CPU takes minutes and shows nothing about a GPU.
+        os.environ["TORCH_COMPILE_DISABLE"] = "1"
+    try:
+        gpu.run_sections(done, device="cpu" if dry else "cuda", tiny=tiny)
+    finally:
+        if dry:
+            del os.environ["TORCH_COMPILE_DISABLE"]
 
 
 if __name__ == "__main__":

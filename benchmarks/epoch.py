@@ -31,7 +31,7 @@ def run(*, quick: bool) -> list[Comparison]:
         recipe = Files(root, torchvision_v2(crop_size))
         contestants = {
             "torchvision's recipe": plain_epoch(recipe),
-            "segstrat": trial_epoch(data, crop_size, Machine())[0],
+            "segstrat": trial_epoch(data, crop_size, Machine(precision="float32"))[0],
         }
         if bfloat16:
             contestants["segstrat, bfloat16"] = trial_epoch(data, crop_size, Machine(precision="bfloat16"))[0]
@@ -72,7 +72,7 @@ def trial_epoch(data: DataProtocol, crop_size: int, machine: Machine) -> tuple[C
     groups = make_parameter_groups(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
     update = SummedUpdate(groups, total_steps=10**6)
     objective = Objective(model, data.tasks, machine)
-    kind = DeviceTrainLoader if machine.device_cache else TrainLoader
+    kind = DeviceTrainLoader if machine.device_cache is True else TrainLoader
     loader = kind(
         data.train,
         tasks=data.tasks,

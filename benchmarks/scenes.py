@@ -1,5 +1,6 @@
 """Images of VOC's size and JPEG density, drawn from a seed, with label maps of blobs, in VOC's formats."""
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,12 @@ classes = [{classes}]
 
 
 @contextmanager
-def scenes_folder(images: int, validation: int = 1) -> Iterator[Path]:
-    """A temporary data root of the `folder` protocol; half of the images are in portrait format."""
+def scenes_folder(images: int, validation: int = 1, drawn: int | None = None) -> Iterator[Path]:
+    """A temporary data root of the `folder` protocol; half of the images are in portrait format.
+
+    Args:
+        drawn: an even number; further images are links to these, because drawing takes long.
+    """
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="segstrat-benchmark-") as name:
         root = Path(name)
@@ -35,9 +40,14 @@ def scenes_folder(images: int, validation: int = 1) -> Iterator[Path]:
         (root / "dataset.toml").write_text(_TOML.format(classes=names))
         ids = [f"{i:05}" for i in range(images + validation)]
         for number, each in enumerate(ids):
+            files = root / f"images/{each}.jpg", root / f"labels/{each}.png"
+            if drawn is not None and number >= drawn:
+                for file in files:
+                    os.link(file.with_stem(ids[number % drawn]), file)
+                continue
             size = (HEIGHT, WIDTH) if number % 2 == 0 else (WIDTH, HEIGHT)
-            Image.fromarray(_picture(rng, size)).save(root / f"images/{each}.jpg", quality=90)
-            Image.fromarray(_blobs(rng, size)).save(root / f"labels/{each}.png")
+            Image.fromarray(_picture(rng, size)).save(files[0], quality=90)
+            Image.fromarray(_blobs(rng, size)).save(files[1])
         (root / "train.txt").write_text("\n".join(ids[:images]))
         (root / "val.txt").write_text("\n".join(ids[images:]))
         yield root

@@ -60,11 +60,13 @@ def run(*, quick: bool) -> list[Comparison]:
             "+ channels last": plain_step(loader, shuffle=True, channels_last=True),
             "+ fused SGD": plain_step(loader, shuffle=True, channels_last=True, fused=True),
             "+ bfloat16": plain_step(loader, shuffle=True, channels_last=True, fused=True, bfloat16=True),
-            "segstrat": trial_step(loader, Machine()),
+            "segstrat": trial_step(loader, Machine(precision="float32")),
         }
         notes = []
         if not quick:
-            contestants["segstrat, compiled"] = compiled = trial_step(loader, Machine(compile=True))
+            contestants["segstrat, compiled"] = compiled = trial_step(
+                loader, Machine(precision="float32", compile=True)
+            )
             start = time.perf_counter()
             compiled()
             notes.append(f"compiled: the first step took {time.perf_counter() - start:.0f} s")
@@ -127,7 +129,9 @@ class _AsTransposed(torch.nn.Module):
         return logits
 
 
-def trial_step(loader: OneBatch, machine: Machine, model_name: str = "fcn32s") -> Contestant:
+def trial_step(
+    loader: OneBatch, machine: Machine, model_name: str = "fcn32s", *, cuda_graphs: bool = False
+) -> Contestant:
     """The steps that a trial runs on the loader's batches."""
     config = TrialConfig(
         model=model_name, crop_size=loader.batch.images.shape[-1], batch_size=len(loader.batch.ids)
@@ -136,6 +140,6 @@ def trial_step(loader: OneBatch, machine: Machine, model_name: str = "fcn32s") -
     groups = make_parameter_groups(model, config, {COMMON: 10**6, "semseg": 10**6}, fused=True)
     update = SummedUpdate(groups, total_steps=10**6)
     objective = Objective(model, TASKS, machine)
-    if machine.compile:
-        objective.compile(same_shapes=True, cuda_graphs=machine.torch_device.type == "cuda")
+    if machine.compile is True:
+        objective.compile(same_shapes=True, cuda_graphs=cuda_graphs)
     return lambda: train_one_epoch(objective, loader.epoch(0), update, config.batch_size)

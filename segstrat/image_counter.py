@@ -7,6 +7,7 @@ import torch
 
 from segstrat import distributed
 from segstrat.data.dataset import Dataset
+from segstrat.data.loading.batch import send_positions
 from segstrat.image_counts import ImageCounts
 from segstrat.tasks import Task
 
@@ -32,7 +33,7 @@ class ImageCounter:
 
     def add(self, task: str, ids: Sequence[str], counts: torch.Tensor) -> None:
         """Adds images by name; `counts` (B, C + 2, C) as from `confusion_counts`."""
-        rows = torch.tensor([self._rows[name] for name in ids], device=counts.device)
+        rows = send_positions([self._rows[name] for name in ids], counts.device)
         matrices = counts[:, : counts.shape[2]]
         hits, labeled, predicted = matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)
         self._pixels[task].index_add_(0, rows, torch.stack([hits, labeled, predicted], dim=1))

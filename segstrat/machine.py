@@ -72,11 +72,15 @@ class Machine(Numerics):
             torch.cuda.empty_cache()
             torch.cuda.set_per_process_memory_fraction(self._allocatable(), self.current_device())
 
-    def compiles(self, steps: int) -> bool:
-        """Whether a trial of so many training steps is compiled."""
-        if self.compile == "auto":
-            return self.torch_device.type == "cuda" and steps >= COMPILE_STEPS and has_c_compiler()
-        return self.compile
+    def compiles(self, steps: int, processes: int = 1) -> bool:
+        """Whether a trial of so many training steps is compiled; by default one of several processes is not.
+
+        Synchronized batch norm interrupts compiled code at every layer.
+        """
+        if self.compile != "auto":
+            return self.compile
+        repaid = self.torch_device.type == "cuda" and steps >= COMPILE_STEPS and processes == 1
+        return repaid and has_c_compiler()
 
     def _allocatable(self) -> float:
         """Share of the GPU's memory that torch may allocate; on a shared GPU, CUDA itself needs some too."""

@@ -137,7 +137,7 @@ def build_trial(
         # Heads are not always used by every process, the backbone is.
         groups[0].overlapped = distributed.OverlappedSum(groups[0].parameters)
     objective = Objective(model, tasks, machine, config.label_smoothing)
-    if machine.compiles(config.epochs * len(train_loader)):
+    if machine.compiles(config.epochs * len(train_loader), distributed.world_size()):
         compile_objective(objective, config, fully_labelled=fully_labelled)
     facts = TrialFacts(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -202,7 +202,7 @@ def _train_loader(
         share = LOADER_SHARE if machine.memory_fraction == 1 else SHARED_LOADER_SHARE
         try:
             return DeviceTrainLoader(dataset, **arguments, free_share=share)
-        except UserError:
+        except (UserError, torch.OutOfMemoryError):
             # It does not fit; any other problem is one of the other loader as well.
             torch.cuda.empty_cache()
     return TrainLoader(dataset, **arguments)
@@ -232,6 +232,10 @@ def compile_objective(objective: Objective, config: TrialConfig, *, fully_labell
     Args:
         fully_labelled: whether every training image is labelled for every task.
     """
+    # Imported here: only what is compiled needs it. By default it starts a process per core, for each trial.
+    from torch._inductor import config as inductor
+
+    inductor.compile_threads = objective.machine.threads
     # Gradients live in the memory of the graphs until the next step, so they must not accumulate there
     # (pytorch#169545); nor are collectives of several processes recorded.
     accumulates = config.asynchronous or config.accumulation_steps > 1

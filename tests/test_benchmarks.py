@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.__main__ import BENCHMARKS, main
-from benchmarks.gpu import join_all
+from benchmarks.on_gpu.packed import join_all
 from benchmarks.peers import UnavailableError, peer
 from benchmarks.roofline import Limits, Roof
 from benchmarks.table import verdict

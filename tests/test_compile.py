@@ -93,6 +93,18 @@ def test_gradients_that_accumulate_stay_out_of_cuda_graphs(monkeypatch, fields: 
     assert [bool((options["options"] or {}).get("triton.cudagraphs")) for options in given] == [graphs]
 
 
+def test_a_trial_compiles_on_its_own_cores(monkeypatch: pytest.MonkeyPatch):
+    """By default torch starts a process per core of the machine, for each of the trials that share it."""
+    from torch._inductor import config as inductor
+
+    monkeypatch.setattr(inductor, "compile_threads", 64)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: function)
+    tasks = {"semseg": Task("semseg", 3)}
+    objective = Objective(build_model(CONFIG, tasks), tasks, Machine(threads=3))
+    compile_objective(objective, CONFIG, fully_labelled=True)
+    assert inductor.compile_threads == 3
+
+
 @pytest.mark.slow
 def test_compiled_code_trains_as_well(tiny_protocol):
     protocol = tiny_protocol(train=6)

@@ -4,6 +4,7 @@ A host read of a tensor raises there, and so does an operation on tensors of two
 neither waits for a GPU nor mixes devices on one. Copies to the device are counted on top.
 """
 
+import dataclasses
 from collections import Counter
 
 import pytest
@@ -13,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from segstrat.config import TrialConfig
 from segstrat.data.loading.batch import Batch, normalize
+from segstrat.image_counter import ImageCounter
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.objective import Objective
@@ -124,6 +126,17 @@ def test_validation_reads_nothing_and_copies_nothing():
     with Copies() as copies, Strict():
         evaluate(objective, [batch, batch])
     assert not copies.found
+
+
+def test_the_counts_of_single_images_need_their_rows_and_nothing_else(tiny_protocol):
+    objective, _ = build("fcn8s", {"tasks": JOINT})
+    batch = batch_on_meta(JOINT, mixed=True, count=3)
+    dataset = tiny_protocol(val=3).val
+    batch = dataclasses.replace(batch, ids=list(dataset.ids))
+    counter = ImageCounter(dataset, objective.tasks, META)
+    with Copies() as copies, Strict():
+        evaluate(objective, [batch, batch], counter)
+    assert copies.found == {"to": 4}, "one copy per task and batch"
 
 
 def test_a_host_read_and_a_mix_of_devices_would_be_found():

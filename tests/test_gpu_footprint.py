@@ -1,11 +1,14 @@
+import math
+
 import pytest
 import torch
 
 from segstrat.config import TrialConfig
 from segstrat.footprint import Footprint
 from segstrat.gpu_footprint import busy_share, measure_footprint, noise_batch
-from segstrat.machine import CONTEXT_GIB
+from segstrat.machine import CONTEXT_GIB, Machine
 from segstrat.tasks import Task
+from segstrat.trial import EVAL_BATCH, _eval_loader
 
 TASKS = {"semseg": Task("semseg", 5), "parts": Task("parts", 3)}
 
@@ -32,6 +35,26 @@ def test_a_profiler_that_records_nothing_does_not_make_the_gpu_look_idle():
     assert busy_share(0.0, 1.0) == 1.0
     assert busy_share(0.25, 1.0) == 0.25
     assert busy_share(1.2, 1.0) == 1.0
+
+
+@pytest.mark.parametrize("batch_size", [4, 20])
+def test_validation_on_a_gpu_takes_no_larger_batches_than_were_measured(
+    monkeypatch, tiny_protocol, batch_size
+):
+    """Images of 16 times the crop's area, 16 of them at once, would not fit where the probe did."""
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    settings = TrialConfig(tasks=("semseg",), crop_size=32, batch_size=batch_size)
+    dataset = tiny_protocol(val=40).val
+    on_gpu = Machine(device="cuda", precision="float32")
+    tasks = {"semseg": Task("semseg", 3)}
+    most = max(batch_size, EVAL_BATCH) * 32**2
+    sizes = [
+        sum(math.prod(dataset.image_size(index)) for index in batch)
+        for batch in _eval_loader(settings, on_gpu, tasks, dataset).batches
+    ]
+    assert most / 2 < max(sizes) <= most
+    on_cpu = _eval_loader(settings, Machine(), tasks, dataset).batches
+    assert max(map(len, on_cpu)) == max(batch_size, EVAL_BATCH)
 
 
 @pytest.mark.gpu

@@ -109,6 +109,7 @@ def test_only_long_trials_on_gpus_are_compiled_by_default(monkeypatch):
     monkeypatch.setattr(machine, "has_c_compiler", lambda: True)
     assert Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS)
     assert not Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS - 1)
+    assert not Machine(device="cuda", precision="float32").compiles(COMPILE_STEPS, processes=2)
     assert not Machine().compiles(10**6)
     assert Machine(compile=True).compiles(1)
     assert not Machine(device="cuda", precision="float32", compile=False).compiles(10**6)
@@ -129,3 +130,10 @@ def test_a_process_keeps_to_its_share_of_the_gpu():
         assert torch.cuda.memory_reserved() < total // 20, "the cache of the trial before is given back"
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+@pytest.mark.gpu
+def test_a_gpu_gets_bfloat16_where_it_has_units_for_it():
+    """Shows that units are asked for, and not torch's emulation on older cards."""
+    expected = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
+    assert fastest_precision(torch.device("cuda")) == expected

@@ -249,3 +249,15 @@ def test_a_wrong_command_line_prints_one_sentence_and_no_usage(arguments, capsys
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.gpu
+def test_a_gpu_predicts_what_the_cpu_does(trial_folder):
+    """Shows that no tensor of a prediction stays on the other device, and that rounding alone differs."""
+    image = np.random.default_rng(0).integers(0, 255, (70, 91, 3), dtype=np.uint8)
+    on_cpu, on_gpu = (
+        predict(load_trial(trial_folder, device), image, scales=(0.75, 1.0), flip=True)
+        for device in ("cpu", "cuda")
+    )
+    for task, labels in on_cpu.items():
+        assert (labels == on_gpu[task]).mean() > 0.99

@@ -83,12 +83,12 @@ def make_batch(
     """
     indices = {task: [row for row, tasks in enumerate(labelled) if task in tasks] for task in labels}
     some = {task: positions for task, positions in indices.items() if 0 < len(positions) < len(ids)}
-    rows = {task: _send(positions, images.device) for task, positions in some.items()}
+    rows = {task: send_positions(positions, images.device) for task, positions in some.items()}
     return Batch(images, labels, indices, ids, rows)
 
 
-def _send(positions: list[int], device: torch.device) -> torch.Tensor:
-    # From pinned memory, the host need not wait for the copy.
+def send_positions(positions: list[int], device: torch.device) -> torch.Tensor:
+    """The positions as int64 on the device, without waiting for the copy: it is from pinned memory."""
     pinned = torch.tensor(positions, pin_memory=device.type == "cuda")
     return pinned.to(device, non_blocking=True)
 

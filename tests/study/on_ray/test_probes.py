@@ -97,3 +97,9 @@ def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
     ((_, found),) = probes.ask(living_nodes(), probes.footprint_here, config, tasks, "float32", gpu=True)
     assert found.busy == 1.0
     assert found.memory_gib == float("inf")
+
+
+@pytest.mark.gpu
+def test_the_size_of_a_gpu_is_known_where_ray_assigns_it():
+    """Shows that a process of Ray sees the GPU that it was assigned, with its memory."""
+    assert probes.smallest_gpu_gib() > 1
