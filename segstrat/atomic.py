@@ -20,7 +20,7 @@ import filelock
 # content must give the same bytes.
 _TEMPORARY = re.compile(r"\.part[0-9a-f]{0,8}$")
 _NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
-_ABANDONED_SECONDS = 3600
+ABANDONED_SECONDS = 3600
 
 
 def is_temporary(name: str) -> bool:
@@ -107,7 +107,7 @@ def remove_abandoned(parent: Path) -> None:
     for temporary in parent.iterdir():
         if temporary.is_dir() and is_temporary(temporary.name):
             newest = max(path.stat().st_mtime for path in (temporary, *temporary.iterdir()))
-            if time.time() - newest > _ABANDONED_SECONDS:
+            if time.time() - newest > ABANDONED_SECONDS:
                 shutil.rmtree(temporary, ignore_errors=True)
 
 

@@ -22,3 +22,8 @@ def format_duration(seconds: float) -> str:
     if seconds < 36 * 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 86400:.1f} days"
+
+
+def format_bytes(count: float) -> str:
+    """A size with its unit: `0.3 MB`, `2.1 GB`."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

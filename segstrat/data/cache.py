@@ -19,9 +19,11 @@ import numpy as np
 from rich.console import Console
 
 from segstrat import atomic
+from segstrat.data.cache_use import hold
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
 from segstrat.errors import UserError
+from segstrat.formatting import format_bytes
 from segstrat.parallel import parallel_map
 from segstrat.progress import tracked
 
@@ -154,6 +156,9 @@ def cached(
     if missing():
         with _writing(top), atomic.only_builder(top / "build.lock", say_waiting):
             _build(missing(), top, progress)
+    for parts in found:
+        for arrays in parts.values():
+            hold(arrays.folder)
     return [CachedDataset(dataset, parts) for dataset, parts in zip(datasets, found, strict=True)]
 
 
@@ -174,7 +179,7 @@ def _build(missing: Sequence[tuple[FileDataset, str, Path]], top: Path, progress
     needed = sum(decoded_bytes(dataset, parts) for dataset, parts in wanted.items())
     _check_space(needed, top)
     if progress and missing:
-        Console(stderr=True).print(f"Decoding once into {top}: {_gigabytes(needed)}.", highlight=False)
+        Console(stderr=True).print(f"Decoding once into {top}: {format_bytes(needed)}.", highlight=False)
     for dataset, part, folder in missing:
         _build_part(dataset, part, folder, progress)
 
@@ -209,13 +214,9 @@ def _check_space(needed: int, top: Path) -> None:
     free = shutil.disk_usage(top).free
     if needed * _MARGIN > free:
         raise UserError(
-            f"the decoded data needs {_gigabytes(needed)} in {top}, but {_gigabytes(free)} are free; "
+            f"the decoded data needs {format_bytes(needed)} in {top}, but {format_bytes(free)} are free; "
             "free some space, choose another cache folder, or decode on the fly with --no-cache"
         )
-
-
-def _gigabytes(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 @contextmanager
@@ -229,3 +230,10 @@ def _writing(top: Path) -> Iterator[None]:
             f"cache folder {top} cannot be written: {problem}; free some space, choose another cache folder, "
             "or decode on the fly with --no-cache"
         ) from error
+
+
+if __name__ == "__main__":
+    # Imported here: the command is no part of what datasets need.
+    from segstrat.data.cache_command import main
+
+    raise SystemExit(main())

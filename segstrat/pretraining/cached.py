@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from segstrat.data.cache_use import hold
 from segstrat.machine import Machine
 from segstrat.pretraining.bars import PretrainProgress
 from segstrat.pretraining.images import ClassificationData
@@ -87,6 +88,8 @@ def ensure_all_pretrained(
         devices = [gpus[slot % len(gpus)] if gpus else "cpu" for slot in range(slots)]
         titles = {request: _title(request, data) for request in missing}
         _run_isolated(missing, titles, devices, on_tick or (lambda: None))
+    for job in jobs.values():
+        hold(job.out)
     return {request: job.out for request, job in jobs.items()}
 
 

@@ -9,8 +9,9 @@ from study.driver.confirm import parent_of
 from study.driver.prepare import OpenedStudy
 from study.planning.resources import Node
 from study.planning.trials import PlannedTrial
+from study.state.changes import accepted_changes, changes, refuse_changes
 from study.state.halving import HalvingRule
-from study.state.manifest import new_manifest, refuse_changes
+from study.state.manifest import new_manifest
 
 
 def describe_study(
@@ -20,6 +21,7 @@ def describe_study(
     data: dict[str, Any],
     weights: dict[str, str],
     nodes: Sequence[Node],
+    precision: str,
     accept_changes: bool,
 ) -> dict[str, Any]:
     """The manifest.
@@ -38,6 +40,7 @@ def describe_study(
             "recipe": space.recipe_name,
             "options": settings.to_dict(),
             "hardware": describe_hardware(nodes),
+            "precision": precision,
             "data": data,
             "seeds": list(settings.seeds),
             "roles": space.roles,
@@ -52,9 +55,12 @@ def describe_study(
     )
     if not opened.recorded:
         return manifest
+    found = changes(opened.recorded, manifest)
     if not accept_changes:
-        refuse_changes(opened.study, opened.recorded, manifest)
-    return manifest | {key: opened.recorded[key] for key in ("created", "command", "parent")}
+        refuse_changes(opened.study, found)
+    accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
+    kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
+    return manifest | kept | {"accepted": accepted}
 
 
 def describe_hardware(nodes: Sequence[Node]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ def header_lines(
         f"recipe    {opened.space.recipe_name}",
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
+        f"precision {manifest['precision']}{' (auto)' * (settings.numerics.precision == 'auto')}",
         f"trials    {len(trials)}, at most {epochs} epochs in total; {stopping}",
     ]
     if opened.design is not None:

@@ -16,14 +16,15 @@ from study.console.tensorboard import EventFiles
 from study.driver.answering_log import AnsweringLog
 from study.driver.data_check import check_data
 from study.driver.describe import describe_study
-from study.driver.estimate import cpu_cores
 from study.driver.interrupts import Interrupts, StudyInterruptedError
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import divide
+from study.driver.precision import study_precision
 from study.driver.prepare import OpenedStudy, make_search, open_study, plan_study
 from study.driver.refresh import Refresher
 from study.driver.weights import Weights
+from study.driver.with_weights import with_weights
 from study.on_ray.runtime import Runtime, ray_session
 from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
@@ -33,7 +34,6 @@ from study.search.two_stage import TwoStageSearch
 from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
-from study.state.shared_weights import share_weights
 from study.state.trial_states import TrialState, TrialStates
 
 
@@ -84,12 +84,14 @@ def run_study(flags: Flags) -> int:
 
             check_shared(study, runtime.nodes)
             share = divide(flags, settings.numerics.precision, runtime.nodes, trials, data, console)
+            precision = study_precision(settings.numerics.precision, runtime.nodes, gpus=share.gpus)
             content = describe_study(
                 opened,
                 trials,
                 data=data,
                 weights=weights.describe(),
                 nodes=runtime.nodes,
+                precision=precision,
                 accept_changes=flags.accept_changes,
             )
             manifest = ManifestFile(study, content)
@@ -199,7 +201,16 @@ def _run_trials(
             raise
 
     def prepare(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-        return with_weights(session, trials, screen, check_interrupts)
+        pause = screen.paused() if session.weights.missing(trials) else nullcontext()
+        with pause:
+            return with_weights(
+                trials,
+                session.weights,
+                session.manifest,
+                share_in=session.opened.study if flags.address is not None else None,
+                at_once=share.concurrent,
+                on_tick=check_interrupts,
+            )
 
     def on_tick() -> None:
         check_interrupts()
@@ -222,29 +233,6 @@ def _run_trials(
     screen.tick()
 
 
-def with_weights(
-    session: Session,
-    trials: Sequence[PlannedTrial],
-    screen: StudyConsole,
-    check_interrupts: Callable[[], None],
-) -> list[PlannedTrial]:
-    """Trials that are about to start, recorded, with weights that exist; no trial is reported meanwhile.
-
-    Nothing is recorded before the weights are complete: a study that is killed here proposes the same trials
-    again, and the pre-trainings continue after their last complete epoch.
-    """
-    study, weights = session.opened.study, session.weights
-    pause = screen.paused() if weights.missing(trials) else nullcontext()
-    with pause:
-        placed = weights.place(
-            trials, at_once=min(session.share.concurrent, cpu_cores()), on_tick=check_interrupts
-        )
-    if session.flags.address is not None:
-        share_weights(study, [trial.config for trial in placed])
-    session.manifest.put_trials(placed, weights=weights.describe())
-    return placed
-
-
 def worker_settings(session: Session) -> dict[str, Any]:
     """What every worker needs besides its trial, see `study.on_ray.trainable.SegmentationTrial`."""
     settings, study = session.opened.settings, session.opened.study
@@ -253,7 +241,8 @@ def worker_settings(session: Session) -> dict[str, Any]:
         "store": str(study.local_path) if study.is_local else study.uri,
         "cpus": session.share.cpus,
         "gpus": session.share.gpus,
-        "numerics": settings.numerics.numerics(),
+        # Resolved once: a node that joins later must not decide for itself.
+        "numerics": settings.numerics.numerics() | {"precision": session.manifest.content["precision"]},
         "data_root": settings.data_root or None,
         "cache": not session.flags.no_cache,
         "checkpoint_every": 1,

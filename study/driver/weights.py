@@ -47,6 +47,7 @@ class Weights:
         self._design = design
         self._recorded: Mapping[str, str] = (recorded or {}).get("files", {})
         self._accept_changes = accept_changes
+        self._accepted: list[str] = []
         self._data_digest = ""
         self._made: dict[PretrainRequest, Path] = {}
         self._files: dict[str, str] = dict(self._recorded)
@@ -126,6 +127,11 @@ class Weights:
             found["files"] = {self._given.name: file_digest(self._given)}
         return found
 
+    def take_accepted(self) -> list[str]:
+        """In words, which files differ from those that the study used before; each is named once."""
+        words, self._accepted = self._accepted, []
+        return words
+
     def outlook(self, trials: Sequence[PlannedTrial]) -> str:
         """What will be pre-trained before these trials and the first look, in words; '' for given weights."""
         wanted = self._wanted(trials)
@@ -190,7 +196,10 @@ class Weights:
         made = ensure_all_pretrained(missing, cache_dir(), self._images, at_once=at_once, on_tick=on_tick)
         for path in made.values():
             digest = file_digest(path)
-            if self._recorded.get(path.name, digest) != digest and not self._accept_changes:
+            differs = self._recorded.get(path.name, digest) != digest
+            if differs and self._accept_changes:
+                self._accepted.append(f"the weights {path.name}")
+            elif differs:
                 raise UserError(
                     f"weights {path.name} were trained again and differ from those that this study used "
                     "before, as on another processor or version of torch; restore that file in the cache, "

@@ -138,6 +138,29 @@ def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: st
         return Footprint(memory_gib=float("inf"), busy=1.0)
 
 
+def precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
+    """The precision that `auto` means on each node, by its address.
+
+    Args:
+        gpus: of each trial; nodes without a GPU are left out where trials need one.
+    """
+    asked = [node for node in nodes if node.gpus] if gpus else list(nodes)
+    answers = ask(asked, precision_here, "cuda" if gpus else "cpu", gpu=bool(gpus))
+    return {node.address: precision for node, precision in answers}
+
+
+def precision_here(device: str) -> str:
+    """The precision that `auto` means on the device of this process."""
+    import torch
+
+    from segstrat.machine import fastest_precision
+
+    if device == "cuda" and not torch.cuda.is_available():
+        # Its trials will fail with a better message.
+        return "float32"
+    return fastest_precision(torch.device(device))
+
+
 def sees_file(path: str) -> bool:
     """Whether a file exists."""
     return Path(path).exists()

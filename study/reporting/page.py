@@ -228,7 +228,7 @@ class Page:
     @property
     def provenance(self) -> list[tuple[str, str]]:
         """Where the numbers come from: name and value, unknown ones left out."""
-        return provenance(self.answer.study.manifest)
+        return provenance(self.answer.study.manifest, self.answer.study.trials)
 
 
 def _others(row: Mapping[Any, Any]) -> str:

@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
 
-def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and value; unknown ones are left out."""
+DIGITS = 16
+
+
+def provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[tuple[str, str]]:
+    """Name and value; unknown ones are left out.
+
+    Args:
+        trials: the study's frame, which knows the weights that were really used.
+    """
     data, weights = manifest.get("data") or {}, manifest.get("weights") or {}
     commit = str(manifest.get("commit") or "")
     if commit and manifest.get("dirty"):
@@ -25,8 +33,8 @@ def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         "commit": commit,
         "data": f"{data.get('title') or data['name']}{images}" if "name" in data else "",
         "data digest": data.get("digest"),
-        "weights": str(weights.get("source") or "").rpartition("/")[2],
-        "weights digest": weights.get("digest"),
+        "weights": _weights(weights, trials),
+        "accepted changes": "; ".join(_accepted(entry) for entry in manifest.get("accepted") or []),
         "seeds": ", ".join(str(seed) for seed in manifest.get("seeds") or []),
         "scheduler": halving if scheduler.get("name") == "asha" else scheduler.get("name"),
         "budget": f"{manifest['budget']:g} of the space's epochs" if "budget" in manifest else "",
@@ -35,6 +43,28 @@ def provenance(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         "confirms": _parent(manifest.get("parent")),
     }
     return [(name, str(value)) for name, value in known.items() if value]
+
+
+def _weights(weights: Mapping[str, Any], trials: pd.DataFrame) -> str:
+    """The source of the weights, and the digest of every file that trials started from."""
+    source = str(weights.get("source") or "").rpartition("/")[2]
+    if source and weights.get("per_seed"):
+        source = f"pre-trained on {source}, once for each answering seed"
+    if "weights_digest" not in trials or "seed" not in trials:
+        return source
+    used = trials[trials["weights_digest"].fillna("") != ""]
+    found = []
+    for digest, group in used.groupby("weights_digest", sort=False):
+        seeds = sorted(set(group["seed"].astype(int)))
+        words = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        found.append((seeds, f"{str(digest)[:DIGITS]}… ({words})"))
+    return "; ".join(filter(None, [source, *(text for _, text in sorted(found))]))
+
+
+def _accepted(entry: Mapping[str, Any]) -> str:
+    """`2026-01-02T03:04:05+00:00: the code in segstrat/ (commit 0123abc)`."""
+    commit = f" (commit {str(entry['commit'])[:10]})" if entry.get("commit") else ""
+    return f"{entry.get('when')}: {', '.join(entry.get('changes') or [])}{commit}"
 
 
 def _parent(parent: Mapping[str, Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""manifest.json: what a study was asked, its code, data and machine; and what changed before a resume."""
+"""manifest.json: what a study was asked, its code, data and machine."""
 
 import datetime
 import importlib.metadata
@@ -21,15 +21,6 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
 # Without these a study can be neither shown nor resumed.
 NEEDED = ("study", "question", "options", "data", "scheduler", "metric", "trials")
-# What a resumed study must share with its beginning, in words for the message.
-FIXED = {
-    "space_source": "the space's file",
-    "code": "the code in segstrat/",
-    "scheduler": "the scheduler",
-    "seeds": "the seeds",
-    "budget": "the budget",
-    "weights": "the pre-trained weights",
-}
 
 
 def describe_code() -> dict[str, Any]:
@@ -118,63 +109,6 @@ class ManifestFile:
 def write_manifest(study: Store, manifest: Mapping[str, Any]) -> None:
     """Writes the manifest and its copy, each atomically."""
     write_with_copy(study, MANIFEST, manifest)
-
-
-def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between a study's beginning and its resume, in words."""
-    found = []
-    for key, words in FIXED.items():
-        before, after = recorded.get(key), now.get(key)
-        if key == "weights":
-            before, after = weights_identity(before or {}), weights_identity(after or {})
-        if before != after and not (key == "seeds" and _only_more_seeds(recorded, now)):
-            if key in ("seeds", "budget"):
-                words += f" ({before} before, {after} now)"
-            found.append(words)
-    numerics_now = now["options"]["numerics"]
-    for name, before in recorded["options"]["numerics"].items():
-        after = numerics_now.get(name)
-        if before != after:
-            found.append(f"--{name.replace('_', '-')} ({before} before, {after} now)")
-    if recorded["data"]["digest"] != now["data"]["digest"]:
-        found.append(f"the data {now['data']['name']}")
-    # Trials that a search proposed are in both: they are read from the recorded manifest.
-    old, new = _trial_ids(recorded), _trial_ids(now)
-    expected = old <= new if _only_more_seeds(recorded, now) else old == new
-    if not expected and not found:
-        found.append(f"the trials ({len(new - old)} new, {len(old - new)} gone)")
-    return found
-
-
-def weights_identity(weights: Mapping[str, Any]) -> Any:
-    """What must stay the same of a manifest's `weights`; a file or folder may be moved.
-
-    Where the project pre-trains, files are added as they are made; `study.driver.weights` compares those.
-    """
-    if weights.get("per_seed"):
-        return [weights.get("data_digest"), weights.get("epochs")]
-    return sorted((weights.get("files") or {}).values()) or weights.get("source")
-
-
-def refuse_changes(study: Store, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises a UserError that says what changed since the study was begun."""
-    found = changes(recorded, now)
-    if found:
-        raise UserError(
-            f"{study.uri} cannot be resumed as it was begun: {', '.join(found)} changed since; go back to "
-            f"commit {(recorded.get('commit') or 'unknown')[:10]}, or pass --accept-changes to mix both"
-        )
-
-
-def _only_more_seeds(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a study of one stage is extended by seeds: every trial so far keeps its meaning."""
-    one_stage = not (recorded.get("design") or now.get("design"))
-    return one_stage and set(recorded["seeds"]) < set(now["seeds"])
-
-
-def _trial_ids(manifest: Mapping[str, Any]) -> set[str]:
-    trials: Sequence[Mapping[str, Any]] = manifest["trials"]
-    return {trial["trial_id"] for trial in trials}
 
 
 def _git(*arguments: str) -> str | None:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from segstrat import atomic
+from segstrat.data.cache_use import hold
 from segstrat.data.figures.kinds import CLASSES, KINDS
 from segstrat.data.figures.person import PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
@@ -51,6 +52,7 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
     parent = cache_dir() if cache is None else Path(cache)
     root = parent / f"figures-{generator_digest()}"
     if root.is_dir():
+        hold(root)
         return root
     try:
         parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,7 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
             f"the embedded data cannot be written to {parent} ({reason}); free 100 MB there, or set "
             "SEGSTRAT_CACHE to another folder"
         ) from error
+    hold(root)
     return root
 
 

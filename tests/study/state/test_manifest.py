@@ -4,7 +4,8 @@ import pytest
 
 from segstrat.errors import UserError
 from segstrat.store import Store
-from study.state.manifest import changes, describe_code, read_study_manifest, refuse_changes, write_manifest
+from study.state.changes import accepted_changes, changes, refuse_changes
+from study.state.manifest import describe_code, read_study_manifest, write_manifest
 
 BEGUN = {
     "schema": 1,
@@ -54,17 +55,65 @@ BEGUN = {
     ],
 )
 def test_every_change_is_named(change, words):
-    assert changes(BEGUN, BEGUN | change) == [words]
+    (found,) = changes(BEGUN, BEGUN | change)
+    assert found.words == words
     with pytest.raises(UserError) as caught:
-        refuse_changes(Store("results/x"), BEGUN, BEGUN | change)
+        refuse_changes(Store("results/x"), [found])
     assert words in str(caught.value)
     assert "--accept-changes" in str(caught.value)
-    assert "0123456789" in str(caught.value)
+    assert found.advice in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "advice"),
+    [
+        ({"code": "other"}, "go back to commit 0123456789"),
+        ({"budget": 0.5}, "leave out --budget"),
+        (
+            {"weights": {"source": "other.pth", "files": {"other.pth": "cd"}}},
+            "give those of the beginning (w.pth)",
+        ),
+        ({"data": {"name": "d1", "digest": "0ther"}}, "restore its files"),
+        ({"precision": "bfloat16"}, "pass --precision float32"),
+        (
+            {"options": {"numerics": {"precision": "float32", "device_cache": True}}},
+            "leave out --device-cache",
+        ),
+    ],
+)
+def test_the_advice_undoes_the_kind_of_change(change, advice):
+    begun = BEGUN | {"precision": "float32"}
+    (found,) = changes(begun, begun | change)
+    assert advice in found.advice
+    assert ("commit" in found.advice) == ("code" in change)
+
+
+def test_a_moved_file_of_weights_is_no_change():
+    moved = {"source": "elsewhere/w2.pth", "per_seed": False, "files": {"w2.pth": "ab"}}
+    assert changes(BEGUN, BEGUN | {"weights": moved}) == []
+
+
+def test_weights_made_for_later_seeds_are_no_change():
+    begun = BEGUN | {"weights": {"per_seed": True, "data_digest": "f", "epochs": None, "files": {}}}
+    later = begun | {"weights": begun["weights"] | {"files": {"seed2": "ab"}}}
+    assert changes(begun, later) == []
+    other = begun | {"weights": begun["weights"] | {"epochs": 3}}
+    assert [change.words for change in changes(begun, other)] == ["the pre-trained weights"]
+
+
+def test_every_accepted_change_is_kept():
+    first = accepted_changes({}, {"commit": "one"}, ["the code in segstrat/"])
+    assert accepted_changes({"accepted": first}, {"commit": "one"}, []) == first
+    second = accepted_changes({"accepted": first}, {"commit": "two"}, ["the data d1"])
+    assert second[0] == first[0]
+    assert second[1]["changes"] == ["the data d1"]
+    assert second[1]["commit"] == "two"
+    assert second[1]["when"].startswith("20")
 
 
 def test_what_does_not_matter_is_no_change():
     assert changes(BEGUN, BEGUN | {"commit": "new", "hardware": {"cpus": 9}, "command": "other"}) == []
-    refuse_changes(Store("results/x"), BEGUN, dict(BEGUN))
+    refuse_changes(Store("results/x"), [])
 
 
 def test_a_missing_truncated_or_foreign_manifest_is_one_sentence(tmp_path):
@@ -94,4 +143,4 @@ def test_a_study_of_one_stage_may_get_more_seeds_but_lose_no_trial():
     trials = [{"trial_id": name} for name in "abcd"]
     assert changes(BEGUN, BEGUN | {"seeds": [0, 1], "trials": trials}) == []
     lost = BEGUN | {"seeds": [0, 1], "trials": trials[1:]}
-    assert changes(BEGUN, lost) == ["the trials (2 new, 1 gone)"]
+    assert [change.words for change in changes(BEGUN, lost)] == ["the trials (2 new, 1 gone)"]

@@ -1,0 +1,92 @@
+"""What the cache folder contains: entries with size and age, which can be deleted unless they are in use."""
+
+import shutil
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from segstrat import atomic
+from segstrat.data.cache_use import claimed
+
+# Folders whose items are entries of their own; anything else at the top is one entry.
+SHELVES = ("decoded", "weights")
+STATE = ".state"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One thing that can be built again.
+
+    Args:
+        name: its path below the cache folder.
+        used: when it was last written or used by a study, in seconds since 1970.
+    """
+
+    name: str
+    path: Path
+    size: int
+    used: float
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was last used."""
+        return max(0.0, time.time() - self.used)
+
+
+def list_entries(cache: Path) -> list[Entry]:
+    """All entries, by name; lock files are no entries."""
+    return sorted((_entry(cache, path) for path in _paths(cache)), key=lambda entry: entry.name)
+
+
+def delete(entry: Entry) -> bool:
+    """Deletes an entry, or leaves it where a process uses or builds it; returns whether it was deleted."""
+    with claimed(entry.path) as free:
+        if not free or _is_being_built(entry):
+            return False
+        if entry.path.is_dir():
+            # Renamed first: nobody ever sees half of it.
+            aside = entry.path.with_name(f"{entry.path.name}.part{uuid.uuid4().hex[:8]}")
+            entry.path.rename(aside)
+            shutil.rmtree(aside)
+        else:
+            entry.path.unlink()
+    return True
+
+
+def _paths(cache: Path) -> Iterator[Path]:
+    for path in cache.iterdir() if cache.is_dir() else ():
+        inner = path.iterdir() if path.name in SHELVES and path.is_dir() else [path]
+        yield from (item for item in inner if item.suffix != ".lock")
+
+
+def _entry(cache: Path, path: Path) -> Entry:
+    files = [item for item in path.rglob("*") if item.is_file()] if path.is_dir() else [path]
+    stat = path.stat()
+    # The time of access of a folder changes when it is listed.
+    used = stat.st_mtime if path.is_dir() else max(stat.st_mtime, stat.st_atime)
+    size = sum(item.stat().st_size for item in files)
+    return Entry(name=path.relative_to(cache).as_posix(), path=path, size=size, used=used)
+
+
+def _is_being_built(entry: Entry) -> bool:
+    """Whether a process may still be writing the entry."""
+    if atomic.is_temporary(entry.path.name):
+        return entry.age < atomic.ABANDONED_SECONDS
+    if entry.path.name.endswith(STATE):
+        return _is_locked(entry.path.with_name(entry.path.name.removesuffix(STATE)).with_suffix(".lock"))
+    return False
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock under which a pre-training runs."""
+    if not path.exists():
+        return False
+    try:
+        with filelock.FileLock(path, timeout=0):
+            return False
+    except (filelock.Timeout, OSError):
+        return True

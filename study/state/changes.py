@@ -1,0 +1,112 @@
+"""What differs between a study's beginning and its resume: refused with advice, or accepted and kept."""
+
+import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from segstrat.errors import UserError
+from segstrat.store import Store
+
+RESTORE = "go back to commit {commit}"
+# What a resumed study must share with its beginning: the manifest's key, its words, and how to undo a change.
+FIXED = {
+    "space_source": ("the space's file", "restore that file"),
+    "code": ("the code in segstrat/", RESTORE),
+    "scheduler": ("the scheduler", "leave out --scheduler"),
+    "seeds": ("the seeds", "leave out --seeds"),
+    "budget": ("the budget", "leave out --budget"),
+    "weights": ("the pre-trained weights", "give those of the beginning ({weights})"),
+    "precision": ("the precision", "pass --precision {precision}"),
+}
+SHOWN = ("seeds", "budget", "precision")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference in words, and what undoes it."""
+
+    words: str
+    advice: str
+
+
+def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """What differs between a study's beginning and its resume."""
+    places = {
+        "commit": (recorded.get("commit") or "unknown")[:10],
+        "weights": (recorded.get("weights") or {}).get("source") or "none",
+        "precision": recorded.get("precision"),
+    }
+    found = []
+    for key, (words, advice) in FIXED.items():
+        before, after = recorded.get(key), now.get(key)
+        if key == "weights":
+            before, after = weights_identity(before or {}), weights_identity(after or {})
+        if key == "precision" and before is None:
+            # Not recorded by earlier versions.
+            continue
+        if before != after and not (key == "seeds" and _only_more_seeds(recorded, now)):
+            if key in SHOWN:
+                words += f" ({before} before, {after} now)"
+            found.append(Change(words, advice.format(**places)))
+    numerics_now = now["options"]["numerics"]
+    for name, before in recorded["options"]["numerics"].items():
+        after = numerics_now.get(name)
+        if before != after:
+            flag = f"--{name.replace('_', '-')}"
+            found.append(Change(f"{flag} ({before} before, {after} now)", f"leave out {flag}"))
+    if recorded["data"]["digest"] != now["data"]["digest"]:
+        name = now["data"]["name"]
+        found.append(Change(f"the data {name}", "restore its files, or give the same --data and --data-root"))
+    # Trials that a search proposed are in both: they are read from the recorded manifest.
+    old, new = _trial_ids(recorded), _trial_ids(now)
+    expected = old <= new if _only_more_seeds(recorded, now) else old == new
+    if not expected and not found:
+        words = f"the trials ({len(new - old)} new, {len(old - new)} gone)"
+        found.append(Change(words, RESTORE.format(**places)))
+    return found
+
+
+def weights_identity(weights: Mapping[str, Any]) -> Any:
+    """What must stay the same of a manifest's `weights`; a file or folder may be moved.
+
+    Where the project pre-trains, files are added as they are made; `study.driver.weights` compares those.
+    """
+    if weights.get("per_seed"):
+        return [weights.get("data_digest"), weights.get("epochs")]
+    return sorted((weights.get("files") or {}).values()) or weights.get("source")
+
+
+def refuse_changes(study: Store, found: Sequence[Change]) -> None:
+    """Raises a UserError that says what changed since the study was begun, and how to undo it."""
+    if found:
+        words = ", ".join(change.words for change in found)
+        advice = ", ".join(dict.fromkeys(change.advice for change in found))
+        raise UserError(
+            f"{study.uri} cannot be resumed as it was begun: {words} changed since; {advice}, or pass "
+            "--accept-changes to mix both"
+        )
+
+
+def accepted_changes(recorded: Mapping[str, Any], now: Mapping[str, Any], words: Sequence[str]) -> list[Any]:
+    """The manifest's `accepted`: all changes that were accepted so far, the newest last.
+
+    Args:
+        words: what is accepted now.
+    """
+    before = list(recorded.get("accepted") or [])
+    if not words:
+        return before
+    when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return [*before, {"when": when, "changes": list(words), "commit": now.get("commit")}]
+
+
+def _only_more_seeds(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a study of one stage is extended by seeds: every trial so far keeps its meaning."""
+    one_stage = not (recorded.get("design") or now.get("design"))
+    return one_stage and set(recorded["seeds"]) < set(now["seeds"])
+
+
+def _trial_ids(manifest: Mapping[str, Any]) -> set[str]:
+    trials: Sequence[Mapping[str, Any]] = manifest["trials"]
+    return {trial["trial_id"] for trial in trials}
