@@ -49,6 +49,7 @@ class Flags:
     resume: bool = False
     accept_changes: bool = False
     numerics: Mapping[str, Any] = field(default_factory=dict)
+    keep_checkpoints: str | None = None
     no_cache: bool = False
     dashboard: bool = False
     verbose: bool = False
@@ -150,6 +151,11 @@ def make_parser() -> StrictParser:
         help="join a running Ray cluster: HOST:PORT, or auto (default: $RAY_ADDRESS)",
     )
     add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
+    add(
+        "--keep-checkpoints",
+        choices=("all", "last", "none"),
+        help="of ended trials; last is what predictions need (default: all)",
+    )
     add("--precision", choices=("float32", "bfloat16", "auto"), help="of matrix products (default: auto)")
     add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")
     either = argparse.BooleanOptionalAction

@@ -8,11 +8,10 @@ from typing import Any
 from segstrat.config import TrialConfig
 from segstrat.numerics import Numerics
 from segstrat.tasks import Task
+from study.driver.thinning import ALL, KEPT
 from study.planning.resources import Node, share
 from study.planning.trials import PlannedTrial
 
-# The two newest checkpoints and that of the best epoch.
-CHECKPOINTS = 3
 # Imports, data and model of a trial.
 START_SECONDS = 5.0
 
@@ -40,6 +39,7 @@ def estimate(
     *,
     max_concurrent: int | None = None,
     gpus_per_trial: float | str | None = None,
+    keep_checkpoints: str = ALL,
 ) -> Estimate:
     """Tries one step of each different model of a study on this machine.
 
@@ -58,7 +58,7 @@ def estimate(
     tasks = {name: Task(name, classes) for name, classes in data["classes"].items()}
     measured = {}
     work = 0.0
-    disk = 0
+    disk = largest = 0
     for trial in trials:
         config = trial.config
         key = _model_key(config)
@@ -70,8 +70,11 @@ def estimate(
         validations = -(-config.epochs // config.validate_every)
         work += START_SECONDS + config.epochs * images * step.train_seconds
         work += validations * data["val_images"] * step.val_seconds
-        disk += CHECKPOINTS * step.checkpoint_bytes
+        disk += KEPT[keep_checkpoints] * step.checkpoint_bytes
+        largest = max(largest, step.checkpoint_bytes)
     concurrent = min(division.concurrent, len(trials))
+    # Trials that have not ended keep all of theirs.
+    disk += (KEPT[ALL] - KEPT[keep_checkpoints]) * largest * concurrent
     return Estimate(
         seconds=work / concurrent,
         disk_bytes=disk,

@@ -69,6 +69,7 @@ def show_plan(flags: Flags) -> int:
         settings.numerics,
         max_concurrent=flags.max_concurrent,
         gpus_per_trial=flags.gpus_per_trial,
+        keep_checkpoints=settings.keep_checkpoints,
     )
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
@@ -92,7 +93,8 @@ def show_plan(flags: Flags) -> int:
     lines += [
         f"time     about {format_duration(cost.seconds)} on {cost.device}, {cost.concurrent} trials at once, "
         "without early stopping (one step of each model was timed)",
-        f"disk     {cost.disk_bytes / 1e6:,.0f} MB of checkpoints",
+        f"disk     {cost.disk_bytes / 1e6:,.0f} MB of checkpoints (--keep-checkpoints "
+        f"{settings.keep_checkpoints}; all, last or none of each ended trial)",
         f"results  {opened.study.uri}",
         *(f"warning  {text}" for text in warnings),
         "Nothing was started.",

@@ -23,6 +23,7 @@ from study.driver.placement import divide
 from study.driver.precision import study_precision
 from study.driver.prepare import OpenedStudy, make_search, open_study, plan_study
 from study.driver.refresh import Refresher
+from study.driver.thinning import NONE, thin, thinning
 from study.driver.weights import Weights
 from study.driver.with_weights import with_weights
 from study.on_ray.runtime import Runtime, ray_session
@@ -129,6 +130,7 @@ def _run(session: Session, console: Console) -> int:
         finished=[
             *outcome_observers(session),
             *answering_observers(session, search, console),
+            thinning(states, opened.settings.keep_checkpoints),
             lambda _: refresher.request(),
         ],
     )
@@ -157,6 +159,13 @@ def _run(session: Session, console: Console) -> int:
     finally:
         events.close()
     sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
+    keep = opened.settings.keep_checkpoints
+    thin(states, states.in_order(), keep)
+    if keep == NONE:
+        # The frames say which checkpoints there are.
+        from study.frame import write_frames
+
+        write_frames(opened.study)
     print_end(opened, states, sentence or "", console)
     failed = any(state.record.status is TrialStatus.FAILED for state in states.by_id.values())
     return 1 if failed or sentence is None else 0

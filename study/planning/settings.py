@@ -27,6 +27,7 @@ class StudySettings:
         budget: factor on every trial's epochs.
         confirm: folder of the study whose best cells are trained again, '' for any other study.
         top: candidates of each arm in the answering stage; 0 for those of the design.
+        keep_checkpoints: of ended trials: `all`, `last` or `none`.
         max_seeds: seeds of the answering stage, at most; 0 for a study of one stage.
     """
 
@@ -44,6 +45,7 @@ class StudySettings:
     numerics: Numerics = field(default_factory=Numerics)
     confirm: str = ""
     top: int = 0
+    keep_checkpoints: str = "all"
     max_seeds: int = 0
 
     def to_dict(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ FLAGS = [
     "--dry-run",
     "--gpus-per-trial",
     "--help",
+    "--keep-checkpoints",
     "--list",
     "--max-concurrent",
     "--max-seeds",
