@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m segstrat.data.cache",
         description="Lists the entries of the cache with size and age, or deletes some. Everything in the "
         "cache is built again when a study needs it. What a running study uses is never deleted.",
+        allow_abbrev=False,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="delete these entries")
     parser.add_argument("--older-than", type=_age, metavar="30d", help="delete entries not used for so long")
