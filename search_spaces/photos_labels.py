@@ -5,8 +5,8 @@ found that training from scratch falls behind on small data sets. Each fraction 
 answer. The number of epochs is the same for all, so training on a smaller subset takes fewer updates.
 
 Command: uv run python study/run.py --space photos_labels --data folder --data-root DIR \
-    --pretrain-on IMAGES --pretrain-epochs 12
-Trials: 24 per seed. Cost: 24 × ¾ minute on one CPU core, and 2 core-minutes for each pre-training.
+    --pretrain-on IMAGES --pretrain-epochs 24
+Trials: 24 per seed. Cost: 24 × ½ minute on one CPU core, and 4 core-minutes for each pre-training.
 """
 
 from typing import Any

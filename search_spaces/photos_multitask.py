@@ -5,8 +5,8 @@ from the labels of `semseg`, so every image has both, and the two losses are sum
 annotation, so a gain would be free.
 
 Command: uv run python study/run.py --space photos_multitask --data folder --data-root DIR \
-    --pretrain-on IMAGES --pretrain-epochs 12
-Trials: 4 per seed. Cost: 4 × 2 minutes on one CPU core, and 2 core-minutes for each pre-training.
+    --pretrain-on IMAGES --pretrain-epochs 24
+Trials: 4 per seed. Cost: 4 × 1½ minutes on one CPU core, and 4 core-minutes for each pre-training.
 """
 
 from typing import Any

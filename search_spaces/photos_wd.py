@@ -7,8 +7,8 @@ rate that `photos_rates` found best for it. On a faster machine, add `learning_r
 `tuned` to choose it for each weight decay.
 
 Command: uv run python study/run.py --space photos_wd --data folder --data-root DIR --pretrain-on IMAGES \
-    --pretrain-epochs 12
-Trials: 12 per seed. Cost: 12 × 1½ minutes on one CPU core, and 2 core-minutes for each pre-training.
+    --pretrain-epochs 24
+Trials: 12 per seed. Cost: 12 × 1 minute on one CPU core, and 4 core-minutes for each pre-training.
 """
 
 from typing import Any
