@@ -14,11 +14,16 @@ class EventFiles:
     """One event file per trial, under `tensorboard/<arm>/<other axes>-<id>/`.
 
     Where the study is not on a file system, files are written locally and copied when their trial ends.
+
+    Args:
+        scratch: folder for local files; default: the system's temporary folder.
     """
 
-    def __init__(self, study: Store) -> None:
+    def __init__(self, study: Store, scratch: Path | None = None) -> None:
         self._study = study
-        self._scratch = None if study.is_local else tempfile.TemporaryDirectory(prefix="segstrat-events-")
+        self._scratch = (
+            None if study.is_local else tempfile.TemporaryDirectory(prefix="segstrat-events-", dir=scratch)
+        )
         self._root = Path(self._scratch.name) if self._scratch else study.local_path / FOLDER
         self._writers: dict = {}
 

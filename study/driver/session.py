@@ -123,7 +123,7 @@ def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Consol
 def _run(session: Session, console: Console) -> int:
     opened, states = session.opened, session.states
     refresher = Refresher(opened.study, console)
-    events = EventFiles(opened.study)
+    events = EventFiles(opened.study, session.runtime.scratch)
     search = make_search(opened, [state.trial for state in states.in_order()])
     observers = Observers(
         reported=[events.add],
@@ -235,6 +235,7 @@ def _run_trials(
         max_concurrent=flags.max_concurrent if flags.address and share.gpus <= 1 else share.concurrent,
         # An actor's name in the dashboard is fixed when it starts; there each trial gets its own. So does a
         # trial on several GPUs: its processes end with its actor.
+        scratch=session.runtime.scratch,
         reuse_actors=not (flags.dashboard or flags.address or share.gpus > 1),
     )
     with executor:

@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.errors import UserError
+from study.on_ray.scratch import ray_folder, scratch_folder
 from study.planning.resources import Node
 from study.planning.space_files import ship_space_folder
 
@@ -54,11 +54,16 @@ NODE_SECONDS = 300.0
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """A running Ray: its living nodes, and where it can be watched ('' where it cannot)."""
+    """A running Ray: its living nodes, and where it can be watched ('' where it cannot).
+
+    Args:
+        scratch: a temporary folder that is deleted when this Ray ends.
+    """
 
     nodes: Sequence[Node]
     dashboard_url: str
     metrics_url: str
+    scratch: Path | None = None
 
 
 def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
@@ -97,22 +102,25 @@ def ray_session(
         return
     if address is not None:
         check_address(address)
-        options = _joining(address)
-    else:
-        options = _starting(dashboard=dashboard)
-    options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
-    if not verbose:
-        # Tune logs failed trials as errors; they have their rows in the table.
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory(prefix="segstrat-space-") as folder:
-        if address is not None and space_file is not None:
-            options["runtime_env"]["py_modules"].append(str(ship_space_folder(space_file, Path(folder))))
+    with scratch_folder() as scratch:
+        if address is not None:
+            options = _joining(address, ship_space_folder(space_file, scratch) if space_file else None)
+        else:
+            options = _starting(dashboard=dashboard, folder=ray_folder(scratch))
+        options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
+        if not verbose:
+            # Tune logs failed trials as errors; they have their rows in the table.
+            logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
-    try:
-        nodes = nodes_for_trials(NODE_SECONDS)
-        yield Runtime(nodes=nodes, dashboard_url=dashboard_url, metrics_url=_metrics_url())
-    finally:
-        ray.shutdown()
+        try:
+            yield Runtime(
+                nodes=nodes_for_trials(NODE_SECONDS),
+                dashboard_url=dashboard_url,
+                metrics_url=_metrics_url(),
+                scratch=scratch,
+            )
+        finally:
+            ray.shutdown()
 
 
 def check_address(address: str) -> None:
@@ -169,8 +177,9 @@ def nodes_for_trials(wait_seconds: float) -> list[Node]:
     return nodes
 
 
-def _starting(*, dashboard: bool) -> dict[str, Any]:
+def _starting(*, dashboard: bool, folder: str | None) -> dict[str, Any]:
     return {
+        "_temp_dir": folder,
         "address": "local",
         "include_dashboard": dashboard,
         "dashboard_host": "127.0.0.1",
@@ -178,9 +187,10 @@ def _starting(*, dashboard: bool) -> dict[str, Any]:
     }
 
 
-def _joining(address: str) -> dict[str, Any]:
+def _joining(address: str, space_folder: Path | None) -> dict[str, Any]:
     # The code travels with the job; a driver that itself runs inside a job has it on the nodes already.
     packages = [str(ROOT / name) for name in ("segstrat", "study", "search_spaces")]
+    packages += [str(space_folder)] if space_folder else []
     environment = {"env_vars": WORKER_ENVIRONMENT, "py_modules": packages, "excludes": ["__pycache__"]}
     return {"address": address, "runtime_env": environment}
 

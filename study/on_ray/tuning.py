@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -37,6 +38,7 @@ class TuneExecutor:
         max_retries: how often in a row, without an epoch gained, a trial whose process fails is continued
             from its last checkpoint.
         reuse_actors: let a process run one trial after the other.
+        scratch: folder for what Tune writes and nobody reads; default: the system's temporary folder.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class TuneExecutor:
         max_concurrent: int | None = None,
         max_retries: int = 2,
         reuse_actors: bool = True,
+        scratch: Path | None = None,
         trial_class: type[SegmentationTrial] = SegmentationTrial,
     ) -> None:
         self._settings = dict(settings)
@@ -54,6 +57,7 @@ class TuneExecutor:
         self._max_concurrent = max_concurrent
         self._max_retries = max_retries
         self._reuse_actors = reuse_actors
+        self._scratch = scratch
         self._trial_class = trial_class
         self._queued: deque[PlannedTrial] = deque()
         # Each event with what is set once the driver has handled it.
@@ -140,7 +144,7 @@ class TuneExecutor:
     def _fit(self) -> None:
         # Tune asks for one trial at a time by default; starting a worker takes seconds.
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(self._expected_concurrent)
-        with tempfile.TemporaryDirectory(prefix="segstrat-tune-") as scratch:
+        with tempfile.TemporaryDirectory(prefix="segstrat-tune-", dir=self._scratch) as scratch:
             # What Tune itself writes is thrown away: nothing is ever restored from it.
             tuner = tune.Tuner(
                 self._trial_class,

@@ -1,0 +1,72 @@
+"""Temporary folders end with their driver, however it ends."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from study.on_ray.scratch import LOCK, MAKING_SECONDS, PREFIX, delete_leftovers, ray_folder, scratch_folder
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_a_folder_ends_with_its_block_also_after_an_error(temporary):
+    with pytest.raises(KeyboardInterrupt), scratch_folder() as folder:  # noqa: PT012
+        (folder / "file").touch()
+        assert delete_leftovers(temporary) == [], "it is in use"
+        raise KeyboardInterrupt
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_next_driver_deletes_what_a_killed_one_left(temporary):
+    code = (
+        "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from study.on_ray.scratch import scratch_folder\n"
+        "with scratch_folder() as folder: print(folder, flush=True); signal.pause()"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(ROOT)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )
+    assert driver.stdout is not None
+    left = Path(driver.stdout.readline().strip())
+    assert left.is_dir()
+    assert delete_leftovers(temporary) == []
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    assert left.is_dir(), "nobody could clean up after a kill"
+    with scratch_folder():
+        assert not left.exists()
+
+
+def test_a_folder_that_is_being_made_is_left_alone_for_a_while(temporary):
+    folder = temporary / f"{PREFIX}abc"
+    folder.mkdir()
+    assert delete_leftovers(temporary) == []
+    before = time.time() - 2 * MAKING_SECONDS
+    os.utime(folder, (before, before))
+    assert delete_leftovers(temporary) == [folder]
+
+
+def test_other_folders_are_left_alone(temporary):
+    (temporary / "ray").mkdir()
+    (temporary / "ray" / LOCK).touch()
+    assert delete_leftovers(temporary) == []
+
+
+def test_sockets_fit_into_the_path_that_a_kernel_allows():
+    assert ray_folder(Path("/tmp") / f"{PREFIX}abcdefgh") is not None
+    assert ray_folder(Path("/var") / ("x" * 60)) is None
