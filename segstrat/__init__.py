@@ -3,4 +3,4 @@
 The library does not import Ray; `study/` runs its trainings as trials.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

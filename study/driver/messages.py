@@ -21,7 +21,6 @@ FILES = (
     ("trials.parquet", "one row per trial (also .csv)"),
     ("epochs.parquet", "trial × epoch × split × task (also .csv)"),
     ("figures/", "SVG and PNG"),
-    ("tensorboard/", "training curves: uvx tensorboard --logdir"),
 )
 
 
@@ -111,6 +110,8 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
         console.print(Text(line))
     for name, content in FILES:
         console.print(Text(f"{opened.study.uri}/{name}  {content}"))
+    if opened.study.is_local:
+        console.print(Text(f"training curves: uvx tensorboard --logdir {opened.study.uri}/tensorboard"))
     if sentence:
         console.print(Text(sentence, style="bold"))
 
