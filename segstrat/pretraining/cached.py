@@ -51,6 +51,7 @@ def ensure_all_pretrained(
     source: PretrainSource = FIGURES_SOURCE,
     *,
     at_once: int | None = None,
+    threads: int | None = None,
     on_tick: Callable[[], None] | None = None,
 ) -> dict[PretrainRequest, Path]:
     """The files with the weights; trains what is not in the cache.
@@ -65,8 +66,9 @@ def ensure_all_pretrained(
     Args:
         source: the images.
         at_once: runs at the same time, each on a GPU of its own or on a share of the cores; by default as
-            many as there are GPUs, and one after another on CPUs. On CPUs the last digits of the weights
-            depend on the number of cores of a run.
+            many as there are GPUs, and one after another on CPUs.
+        threads: CPU threads of each run, by default an equal share of the cores. On CPUs the last digits of
+            the weights depend on it.
         on_tick: called several times a second; what it raises ends the runs.
 
     Raises:
@@ -80,14 +82,15 @@ def ensure_all_pretrained(
     gpus = local_gpus()
     slots = min(at_once or len(gpus), len(gpus)) if gpus else at_once or 1
     if not gpus and slots == 1 and on_tick is None:
-        machine = machine_fields("cpu", cores())
+        machine = machine_fields("cpu", threads or cores())
         with PretrainProgress() as progress:
             for request, job in missing.items():
                 progress.follow(job.run(Machine(**machine)), _title(request, data), job.recipe.epochs)
     elif missing:
         devices = [gpus[slot % len(gpus)] if gpus else "cpu" for slot in range(slots)]
         titles = {request: _title(request, data) for request in missing}
-        _run_isolated(missing, titles, devices, on_tick or (lambda: None))
+        share = threads or max(1, cores() // len(devices))
+        _run_isolated(missing, titles, devices, share, on_tick or (lambda: None))
     for job in jobs.values():
         hold(job.out)
     return {request: job.out for request, job in jobs.items()}
@@ -133,14 +136,13 @@ def _run_isolated(
     jobs: Mapping[PretrainRequest, PretrainJob],
     titles: Mapping[PretrainRequest, str],
     devices: list[str],
+    threads: int,
     on_tick: Callable[[], None],
 ) -> None:
     """Runs every job in a process of its own, one per entry of `devices` at a time."""
     free: SimpleQueue[str] = SimpleQueue()
     for device in devices:
         free.put(device)
-    # By the number of slots, not of jobs: a file that is made again alone must be the same file.
-    threads = max(1, cores() // len(devices))
     processes: list[subprocess.Popen] = []
 
     def run(request: PretrainRequest) -> None:

@@ -218,6 +218,7 @@ def _run_trials(
                 session.manifest,
                 share_in=session.opened.study if flags.address is not None else None,
                 at_once=share.concurrent,
+                threads=share.cpus,
                 on_tick=check_interrupts,
             )
 

@@ -98,19 +98,21 @@ class Weights:
         trials: Sequence[PlannedTrial],
         *,
         at_once: int | None = None,
+        threads: int | None = None,
         on_tick: Callable[[], None] | None = None,
     ) -> list[PlannedTrial]:
         """The trials with the paths of their weights, which are trained first if necessary.
 
         Args:
             at_once: pre-trainings at the same time; default: one per GPU, or one.
+            threads: CPU threads of each; default: an equal share of the cores.
             on_tick: called several times a second while weights are trained; what it raises ends that. It
                 continues after the last complete epoch the next time.
 
         Raises:
             UserError: if weights differ from those that the study has used, or a pre-training diverges.
         """
-        self._ensure(self._wanted(trials), at_once, on_tick)
+        self._ensure(self._wanted(trials), at_once=at_once, threads=threads, on_tick=on_tick)
         return [self._placed(trial) for trial in trials]
 
     def missing(self, trials: Sequence[PlannedTrial]) -> "list[PretrainRequest]":
@@ -187,15 +189,14 @@ class Weights:
     def _ensure(
         self,
         wanted: "Sequence[PretrainRequest]",
-        at_once: int | None,
-        on_tick: Callable[[], None] | None,
+        **how: Any,
     ) -> None:
         missing = [request for request in wanted if request not in self._made]
         if not missing:
             return
         from segstrat.pretraining.cached import ensure_all_pretrained
 
-        made = ensure_all_pretrained(missing, cache_dir(), self._images, at_once=at_once, on_tick=on_tick)
+        made = ensure_all_pretrained(missing, cache_dir(), self._images, **how)
         for path in made.values():
             digest = file_digest(path)
             differs = self._recorded.get(path.name, digest) != digest

@@ -18,6 +18,7 @@ def with_weights(
     *,
     share_in: Store | None,
     at_once: int,
+    threads: int,
     on_tick: Callable[[], None],
 ) -> list[PlannedTrial]:
     """The trials with weights that exist.
@@ -28,9 +29,12 @@ def with_weights(
     Args:
         share_in: the study's folder, where other nodes get weights from; None for a study on one machine.
         at_once: pre-trainings at the same time, at most one per core or GPU of this machine.
+        threads: CPU threads of each: as many as a trial has, so that the weights do not depend on how many
+            run at once.
         on_tick: see `Weights.place`.
     """
-    placed = weights.place(trials, at_once=min(at_once, cpu_cores()), on_tick=on_tick)
+    slots = min(at_once, cpu_cores())
+    placed = weights.place(trials, at_once=slots, threads=threads, on_tick=on_tick)
     if share_in is not None:
         share_weights(share_in, [trial.config for trial in placed])
     content = manifest.content

@@ -1,6 +1,7 @@
 """Weights that studies on `figures` share: made once, continued, in this process or in others."""
 
 import dataclasses
+import itertools
 import json
 import os
 import select
@@ -10,8 +11,10 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from segstrat.errors import UserError
 from segstrat.machine import Machine
@@ -21,6 +24,7 @@ from segstrat.pretraining.cached import PretrainRequest, ensure_all_pretrained, 
 from segstrat.pretraining.isolated import run_isolated
 from segstrat.pretraining.job import PretrainJob
 from segstrat.pretraining.recipe import Recipe
+from segstrat.pretraining.source import PretrainSource, open_figures
 
 TINY = Recipe(
     epochs=2, batch_size=4, learning_rate=0.05, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5
@@ -102,6 +106,38 @@ def test_several_seeds_at_once_are_those_of_one_after_another(tmp_path: Path) ->
     assert all(same(together[request], alone[request]) for request in requests)
 
 
+def test_a_folder_and_the_number_of_epochs_are_part_of_the_name(tmp_path: Path) -> None:
+    folder = tmp_path / "birds"
+    rng = np.random.default_rng(0)
+    for split, name in itertools.product(("train", "val"), ("heron", "wren")):
+        (folder / split / name).mkdir(parents=True)
+        for index in range(2):
+            pixels = rng.integers(0, 255, (40, 40, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
+    sources = [PretrainSource(name=str(folder), epochs=epochs) for epochs in (1, 2)]
+    paths = [ensure_pretrained("resnet18", WIDTH, tmp_path, seed=5, source=source) for source in sources]
+    assert [path.name.startswith("resnet18-0.1-birds-seed5-") for path in paths] == [True, True]
+    assert paths[0] != paths[1]
+    (tmp_path / "moved").mkdir()
+    moved = folder.rename(tmp_path / "moved" / "birds")
+    again = PretrainSource(name=str(moved), epochs=1)
+    assert ensure_pretrained("resnet18", WIDTH, tmp_path, seed=5, source=again) == paths[0]
+
+
+def test_what_on_tick_raises_ends_the_runs_which_continue_later(tmp_path: Path) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stopped
+
+    request = PretrainRequest(backbone="resnet18", width=WIDTH)
+    with pytest.raises(Stopped):
+        ensure_all_pretrained([request], tmp_path, on_tick=stop)
+    path = ensure_all_pretrained([request], tmp_path)[request]
+    assert same(path, ensure_pretrained("resnet18", WIDTH, tmp_path / "other"))
+
+
 def test_on_gpus_this_process_only_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     devices = []
 
@@ -123,7 +159,7 @@ def test_on_gpus_this_process_only_waits(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_cache_that_cannot_be_written_is_named_first(tmp_path: Path) -> None:
-    cached.open_figures(tmp_path)
+    open_figures(tmp_path)
     (tmp_path / "weights").write_text("")
     with pytest.raises(UserError, match=r"weights/resnet18-0\.1-.*\.pth cannot be written"):
         ensure_pretrained("resnet18", WIDTH, tmp_path)
@@ -131,7 +167,7 @@ def test_a_cache_that_cannot_be_written_is_named_first(tmp_path: Path) -> None:
 
 @pytest.fixture
 def job(tmp_path: Path) -> PretrainJob:
-    return PretrainJob.make("resnet18", WIDTH, TINY, cached.open_figures(tmp_path), tmp_path / "w.pth")
+    return PretrainJob.make("resnet18", WIDTH, TINY, open_figures(tmp_path), tmp_path / "w.pth")
 
 
 def test_a_job_survives_json(job: PretrainJob) -> None:
