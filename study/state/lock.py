@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from segstrat.errors import UserError
@@ -90,7 +90,9 @@ def _leased_lock(study: Store) -> Iterator[None]:
 
     def keep_renewing() -> None:
         while not done.wait(RENEW_SECONDS):
-            renew()
+            # The next renewal may succeed; a thread that ended would lose the study to another driver.
+            with suppress(OSError):
+                renew()
 
     try:
         renew()
