@@ -81,10 +81,15 @@ def _stage_line(design: AnsweringDesign, *, screening: bool) -> str:
 
 
 def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
-    """Where a running study can be watched."""
+    """Who shares the machine, and where the study can be watched."""
+    lines = []
+    if runtime.neighbors:
+        others = "another study runs" if runtime.neighbors == 1 else f"{runtime.neighbors} other studies run"
+        lines.append(f"shared    {others} on this machine; this one takes an equal share of the cores")
     if not (flags.dashboard or flags.address):
-        return []
+        return lines
     return [
+        *lines,
         f"watch     dashboard {runtime.dashboard_url or 'off'} "
         "(sign in with the output of `ray get-auth-token`)",
         f"          Prometheus {runtime.metrics_url}",

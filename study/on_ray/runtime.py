@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.errors import UserError
-from study.on_ray.scratch import ray_folder, scratch_folder
+from study.on_ray.scratch import ray_folder, running_drivers, scratch_folder
 from study.planning.resources import Node
 from study.planning.space_files import ship_space_folder
 
@@ -58,12 +58,14 @@ class Runtime:
 
     Args:
         scratch: a temporary folder that is deleted when this Ray ends.
+        neighbors: other studies that ran on this machine when this Ray started.
     """
 
     nodes: Sequence[Node]
     dashboard_url: str
     metrics_url: str
     scratch: Path | None = None
+    neighbors: int = 0
 
 
 def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
@@ -102,11 +104,15 @@ def ray_session(
         return
     if address is not None:
         check_address(address)
+    neighbors = 0
     with scratch_folder() as scratch:
         if address is not None:
             options = _joining(address, ship_space_folder(space_file, scratch) if space_file else None)
         else:
             options = _starting(dashboard=dashboard, folder=ray_folder(scratch))
+            neighbors = running_drivers(scratch)
+            if neighbors:
+                options["num_cpus"] = share_of_cores(neighbors)
         options |= {"log_to_driver": verbose, "logging_level": "INFO" if verbose else "ERROR"}
         if not verbose:
             # Tune logs failed trials as errors; they have their rows in the table.
@@ -118,6 +124,7 @@ def ray_session(
                 dashboard_url=dashboard_url,
                 metrics_url=_metrics_url(),
                 scratch=scratch,
+                neighbors=neighbors,
             )
         finally:
             ray.shutdown()
@@ -175,6 +182,12 @@ def nodes_for_trials(wait_seconds: float) -> list[Node]:
             raise UserError("the Ray cluster has no node with a CPU for trials; start one with `ray start`")
         time.sleep(1)
     return nodes
+
+
+def share_of_cores(neighbors: int) -> int:
+    """The cores of a study that starts while others run on this machine: an equal share, at least one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // (neighbors + 1))
 
 
 def _starting(*, dashboard: bool, folder: str | None) -> dict[str, Any]:

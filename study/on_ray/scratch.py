@@ -47,6 +47,18 @@ def delete_leftovers(parent: Path) -> list[Path]:
     return deleted
 
 
+def running_drivers(own: Path) -> int:
+    """How many other drivers are running on this machine, as far as their folders are next to this one."""
+    count = 0
+    for folder in own.parent.glob(f"{PREFIX}*"):
+        try:
+            count += folder != own and (folder / LOCK).exists() and not is_abandoned(folder)
+        except OSError:
+            # Another user's, or deleted meanwhile.
+            continue
+    return count
+
+
 def is_abandoned(folder: Path) -> bool:
     """Whether nobody holds the folder's lock."""
     if not (folder / LOCK).exists():

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from study.on_ray.scratch import LOCK, MAKING_SECONDS, PREFIX, delete_leftovers, ray_folder, scratch_folder
+from study.on_ray.runtime import share_of_cores
+from study.on_ray.scratch import (
+    LOCK,
+    MAKING_SECONDS,
+    PREFIX,
+    delete_leftovers,
+    ray_folder,
+    running_drivers,
+    scratch_folder,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -45,11 +54,14 @@ def test_the_next_driver_deletes_what_a_killed_one_left(temporary):
     left = Path(driver.stdout.readline().strip())
     assert left.is_dir()
     assert delete_leftovers(temporary) == []
+    with scratch_folder() as own:
+        assert running_drivers(own) == 1, "the other one"
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     assert left.is_dir(), "nobody could clean up after a kill"
-    with scratch_folder():
+    with scratch_folder() as own:
         assert not left.exists()
+        assert running_drivers(own) == 0
 
 
 def test_a_folder_that_is_being_made_is_left_alone_for_a_while(temporary):
@@ -70,3 +82,8 @@ def test_other_folders_are_left_alone(temporary):
 def test_sockets_fit_into_the_path_that_a_kernel_allows():
     assert ray_folder(Path("/tmp") / f"{PREFIX}abcdefgh") is not None
     assert ray_folder(Path("/var") / ("x" * 60)) is None
+
+
+def test_a_study_next_to_others_takes_an_equal_share_of_the_cores(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    assert [share_of_cores(others) for others in (1, 2, 20)] == [4, 2, 1]

@@ -1,5 +1,13 @@
 """A study in S3-compatible storage, from its first file to a resume after losing records."""
 
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
 import pytest
 
 from segstrat.store import Store
@@ -57,3 +65,68 @@ def test_a_bucket_that_is_not_there_and_keys_in_the_address(bucket, tiny_flags, 
     error = capsys.readouterr().err
     assert "AWS_ACCESS_KEY_ID" in error
     assert "secret@" not in error
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[subprocess.Popen, str]]:
+    """A server in a process of its own, which can be stopped, and the URI of a folder in its bucket."""
+    boto3 = pytest.importorskip("boto3")
+    pytest.importorskip("moto.server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1")
+
+    def created() -> bool:
+        try:
+            client.create_bucket(Bucket=BUCKET)
+        except Exception:
+            return False
+        return True
+
+    wait_until(created, "a bucket")
+    yield process, f"s3://{BUCKET}/results?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    os.kill(process.pid, signal.SIGCONT)
+    process.kill()
+    process.wait()
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 240
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not happen"
+        time.sleep(0.2)
+
+
+@pytest.mark.timeout(900)
+def test_a_server_that_stops_answering_and_a_driver_killed_meanwhile(
+    server, undisturbed, start_driver, tiny_flags, same_frames
+):
+    process, uri = server
+    study = Store(uri) / "study"
+    storage = ["--storage", uri, "--name", "study"]
+    driver = start_driver([*tiny_flags, *storage, "--max-concurrent", "2"])
+    wait_until(lambda: (study / "trials").names() or driver.poll() is not None, "a trial")
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(20)
+    process.send_signal(signal.SIGCONT)
+
+    def ended() -> int:
+        return sum((study / "trials" / name).exists("outcome.json") for name in (study / "trials").names())
+
+    wait_until(lambda: ended() >= 2 or driver.poll() is not None, "two outcomes after the stall")
+    assert driver.poll() is None, driver.communicate()[0]
+    process.send_signal(signal.SIGSTOP)
+    driver.kill()
+    output, _ = driver.communicate()
+    assert "trying again for up to" in output
+    assert "answers again after" in output
+    process.send_signal(signal.SIGCONT)
+    # The lease of a killed driver expires by itself after a minute and a half.
+    study.delete("lock.json")
+    driver = start_driver(["--resume", *storage, "--gpus-per-trial", "0"])
+    output, _ = driver.communicate(timeout=400)
+    assert driver.returncode == 0, output
+    same_frames(undisturbed[2], study)
