@@ -18,6 +18,7 @@ import pandas as pd
 from benchmarks.simulated_grid import Grid, Outcome, grid, noisier, run_study
 from benchmarks.simulated_screening import screening_table
 from benchmarks.simulated_spread import borrowed_table
+from benchmarks.simulated_tuning import tuned_table
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.forecast import seeds_needed
 from study.analysis.choice import Arm
@@ -218,6 +219,7 @@ TABLES: dict[str, Callable[[int], str]] = {
     "one_stage": one_stage_table,
     "screening": screening_table,
     "borrowed": borrowed_table,
+    "tuned": tuned_table,
     "advice": advice_table,
 }
 

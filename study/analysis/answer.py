@@ -8,6 +8,7 @@ import pandas as pd
 
 from study.analysis.answering.stages import planned_looks
 from study.analysis.as_json.effects import effects_values, surfaces_values
+from study.analysis.as_json.tuning import tuning_values
 from study.analysis.as_json.verdict import claim_values, mechanism_values, plain, verdict_values
 from study.analysis.cells import cell_table
 from study.analysis.factors.effects import FactorialEffects, factorial_effects
@@ -18,10 +19,11 @@ from study.analysis.study import Study
 from study.analysis.thesis.claim_differences import thesis_claims
 from study.analysis.thesis.claims import Claim, judge_claims
 from study.analysis.thesis.hypothesis_h2 import Mechanism, mechanisms
-from study.analysis.tuned import at_tuned_values
+from study.analysis.tuned import Tuning, at_tuned_values, tunings
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
 from study.analysis.words.caveats import blocking_problem, caveats
 from study.analysis.words.checkpoint import checkpoint_note
+from study.analysis.words.tuning import edge_warning
 from study.analysis.words.verdict import summarize
 from study.frame import STATUSES, epoch_table
 
@@ -42,6 +44,7 @@ class Answer:
         cells: by task, see `study.analysis.cells.cell_table`.
         factorial: main effects and interactions, one per context and task of a grid.
         surfaces: response surfaces, one per context and task of a sampled space.
+        tunings: how tuned axes were chosen for the primary task, one per context and axis.
         counts: trials by status.
         caveats: what cannot be concluded, and why; empty for a sound study.
     """
@@ -57,6 +60,7 @@ class Answer:
     cells: Mapping[str, pd.DataFrame]
     factorial: Sequence[FactorialEffects]
     surfaces: Sequence[ResponseSurfaces]
+    tunings: Sequence[Tuning]
     counts: Mapping[str, int]
     caveats: Sequence[str]
 
@@ -90,6 +94,7 @@ class Answer:
             "claims": [claim_values(claim) for claim in self.claims],
             "factorial_effects": [effects_values(effects) for effects in self.factorial],
             "response_surfaces": [surfaces_values(surfaces) for surfaces in self.surfaces],
+            "tuning": [tuning_values(tuning) for tuning in self.tunings],
             "caveats": list(self.caveats),
         }
         return plain(content)
@@ -123,6 +128,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     primary = next(iter(verdicts.values()), [])
     # Claims and H2 compare settings, each at its tuned value.
     settled = {task: [_at_tuned_values(study, each) for each in verdicts[task]] for task in verdicts}
+    found = tunings(study, primary)
     own_data = OWN_DATA in study.protocols
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
@@ -142,8 +148,9 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         cells={task: cell_table(study, task) for task in verdicts},
         factorial=[effects for task in verdicts for effects in factorial_effects(study, task)],
         surfaces=[surfaces for task in verdicts for surfaces in response_surfaces(study, task)],
+        tunings=found,
         counts=counts,
-        caveats=caveats(study, counts, problem),
+        caveats=[*caveats(study, counts, problem), *(text for each in found if (text := edge_warning(each)))],
     )
 
 

@@ -41,6 +41,7 @@ def describe(progress: Progress) -> dict[str, Any]:
     roles = progress.roles
     return {
         "reference": roles.reference if roles else None,
+        "other_references": list(roles.other_references) if roles else [],
         "raw": list(roles.raw) if roles else [],
         "pretrained": list(roles.pretrained) if roles else [],
         "looks": [
@@ -56,7 +57,7 @@ def lines(progress: Progress) -> list[str]:
     found = []
     if progress.roles is not None:
         candidates = ", ".join([*progress.roles.raw, *progress.roles.pretrained])
-        found.append(f"screening nominates {candidates}")
+        found.append(f"screening nominates {candidates}; reference: {', '.join(progress.roles.references)}")
     for look in progress.looks:
         found.append(f"look {look.number} of {look.looks}, {look.seeds} seeds: {look.reason}")
     if progress.problem:

@@ -80,6 +80,7 @@ def show_plan(flags: Flags) -> int:
     if opened.design is not None:
         looks = ", ".join(map(str, opened.design.looks))
         lines.append(f"seeds    reference and candidates on fresh seeds, looks after {looks}")
+    lines += tuning_lines(trials)
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     if outlook := weights.outlook(trials):
         lines.append(f"weights  {outlook}")
@@ -107,6 +108,24 @@ def show_plan(flags: Flags) -> int:
 def _seeds(trials: Sequence[PlannedTrial]) -> int:
     """How many seeds the trials have."""
     return len({trial.config.seed for trial in trials})
+
+
+def tuning_lines(trials: Sequence[PlannedTrial]) -> list[str]:
+    """What each tuned axis costs in each arm: the trials beyond one for each setting and seed."""
+    arms = dict.fromkeys(sorted({trial.arm for trial in trials}, key=lambda arm: ("pre-trained" in arm, arm)))
+    cost = []
+    for arm in arms:
+        of_arm = [trial for trial in trials if trial.arm == arm]
+        once = {(trial.setting, trial.config.seed) for trial in of_arm}
+        cost.append(f"{len(of_arm) - len(once)} of {len(of_arm)} {arm} trials")
+    found = []
+    for axis in trials[0].tuned:
+        values = sorted({trial.axes[axis] for trial in trials})
+        found.append(
+            f"tuning   {axis.replace('_', ' ')} {', '.join(map(format_value, values))}: the best for each "
+            f"setting and the reference; it costs {', '.join(cost)}"
+        )
+    return found
 
 
 def trials_table(trials: Sequence[PlannedTrial]) -> Table:

@@ -39,8 +39,9 @@ SPACE = {{
     # "dropout": tune.uniform(0.0, 0.6),
 }}
 
-# What each axis is for: `arm` (the strategies that are compared), `treatment` (the strength of a regularizer)
-# or `nuisance` (every value is a comparison of its own).
+# What each axis is for: `arm` (the strategies that are compared), `treatment` (the strength of a
+# regularizer), `nuisance` (every value is a comparison of its own) or `tuned` (such as the learning rate:
+# its best value is chosen for each setting).
 ROLES = {{"pretrained": "arm", "weight_decay": "treatment"}}
 
 # What trials are judged by: <task>_val_miou.

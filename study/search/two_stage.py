@@ -104,7 +104,9 @@ class TwoStageSearch:
         screened = self._screening_of(history)
         more = self._screening.remaining(screened) if self._screened is None else 0
         if more or not all(state.final for state in screened):
-            cells = 1 + self._design.raw_candidates + self._design.pretrained_candidates
+            tuned = any(state.trial.tuned for state in screened)
+            references = self._design.reference_values if tuned else 1
+            cells = references + self._design.raw_candidates + self._design.pretrained_candidates
             return more + len(self._questions) * cells * self._design.looks[0]
         answered = _answered(history)
         needed = {pair for progress in self._progress(screened, answered) for pair in progress.needed}
@@ -139,7 +141,7 @@ class TwoStageSearch:
         except UserError as error:
             return Progress(problem=str(error))
         roles = nomination.roles
-        cells = (roles.reference, *roles.raw, *roles.pretrained)
+        cells = (*roles.references, *roles.raw, *roles.pretrained)
         values = answering_frame(question.task, cells, self._seeds, answered)
         looks = replay(values, roles, self._design)
         if looks and looks[-1].label is not None:

@@ -8,7 +8,8 @@ holds with 95 %, so one may stop whenever a contrast is settled.
 "Best" needs no choice here. Pre-trained stays ahead by at least x if *some* pre-trained candidate is ahead
 of *every* raw one by x (intersection–union); a statement that any one of k candidates could make true is
 tested at 1/k of the error (Bonferroni), k the candidates that are left. The best of several means on the same
-seeds would be optimistic.
+seeds would be optimistic. With a tuned axis the reference too is trained at several values, and gains and
+gaps are measured from the best of them in the same manner.
 
 All functions depend on the recorded values only: a resumed study repeats the same decisions.
 """
@@ -98,9 +99,9 @@ def _intervals(
     pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, number: int
 ) -> dict[str, Interval]:
     """Repeated confidence intervals of the four contrasts; see the module's docstring for max and min."""
-    raw, pretrained, reference = roles.active_raw, roles.active_pretrained, [roles.reference]
+    raw, pretrained, references = roles.active_raw, roles.active_pretrained, roles.active_references
     best_raw, best_pre = cross_fitted(pairs, raw), cross_fitted(pairs, pretrained)
-    base = pairs.column(roles.reference)
+    base = cross_fitted(pairs, references)
     estimates = {
         "gap": best_pre - base,
         "improvement": best_raw - base,
@@ -113,19 +114,19 @@ def _intervals(
             name: Interval(float(value.mean()), None, None, n, method) for name, value in estimates.items()
         }
         return found | {"closure": Interval(None, None, None, n, method)}
-    each = design.tail_probability(number)
+    any_reference = design.tail_probability(number, len(references))
     any_raw = design.tail_probability(number, len(raw))
     any_pre = design.tail_probability(number, len(pretrained))
     ends = {
-        "gap": (
-            pairs.lower(pretrained, reference, any_pre).max(),
-            pairs.upper(pretrained, reference, each).max(),
-        ),
-        "improvement": (pairs.lower(raw, reference, any_raw).max(), pairs.upper(raw, reference, each).max()),
-        "remaining": (
-            pairs.lower(pretrained, raw, any_pre).min(axis=1).max(),
-            pairs.upper(pretrained, raw, any_raw).max(axis=0).min(),
-        ),
+        name: (
+            pairs.lower(left, right, any_left).min(axis=1).max(),
+            pairs.upper(left, right, any_right).max(axis=0).min(),
+        )
+        for name, left, right, any_left, any_right in (
+            ("gap", pretrained, references, any_pre, any_reference),
+            ("improvement", raw, references, any_raw, any_reference),
+            ("remaining", pretrained, raw, any_pre, any_raw),
+        )
     }
     method = f"repeated confidence interval, look {number} of {len(design.looks)}, {n} seeds"
     found = {}
@@ -136,15 +137,15 @@ def _intervals(
             continue
         estimate = float(np.clip(estimate, low, high))
         found[name] = Interval(estimate, float(low), float(high), n, method)
-    return found | {"closure": _closure(pairs, roles, 2 * each)}
+    return found | {"closure": _closure(pairs, roles, 2 * design.tail_probability(number))}
 
 
 def _closure(pairs: PairedDifferences, roles: Roles, error: float) -> Interval:
     """improvement / gap of the leaders, by Fieller's theorem."""
     leaders = _leaders(pairs, roles)
     return ratio_interval(
-        pairs.difference(leaders["raw"], roles.reference),
-        pairs.difference(leaders["pretrained"], roles.reference),
+        pairs.difference(leaders["raw"], leaders["reference"]),
+        pairs.difference(leaders["pretrained"], leaders["reference"]),
         1 - error,
     )
 
@@ -206,8 +207,8 @@ def _chances(
         return dict.fromkeys(settled, (0.0, 1.0, 1.0))
     leaders = _leaders(pairs, roles)
     contrasts: dict[str, tuple[str, str, float, Side]] = {
-        "gap": (leaders["pretrained"], roles.reference, design.margin, "either"),
-        "improvement": (leaders["raw"], roles.reference, 0.0, "above"),
+        "gap": (leaders["pretrained"], leaders["reference"], design.margin, "either"),
+        "improvement": (leaders["raw"], leaders["reference"], 0.0, "above"),
         "remaining": (leaders["pretrained"], leaders["raw"], design.margin, "either"),
     }
     many_raw, many_pre = len(roles.active_raw), len(roles.active_pretrained)
@@ -244,7 +245,7 @@ def _chances(
 def _leaders(pairs: PairedDifferences, roles: Roles) -> dict[str, str]:
     means = dict(zip(pairs.cells, pairs.values.mean(axis=0), strict=True))
     return {
-        "reference": roles.reference,
+        "reference": max(roles.active_references, key=lambda cell: means[cell]),
         "raw": max(roles.active_raw, key=lambda cell: means[cell]),
         "pretrained": max(roles.active_pretrained, key=lambda cell: means[cell]),
     }
@@ -262,7 +263,11 @@ def _drop_trailing(pairs: PairedDifferences, roles: Roles, design: AnsweringDesi
     leaders = _leaders(pairs, roles)
     trailing = tuple(
         cell
-        for arm, cells in (("raw", roles.active_raw), ("pretrained", roles.active_pretrained))
+        for arm, cells in (
+            ("reference", roles.active_references),
+            ("raw", roles.active_raw),
+            ("pretrained", roles.active_pretrained),
+        )
         for cell in cells
         if cell != leaders[arm] and pairs.difference(leaders[arm], cell).mean() > limit
     )

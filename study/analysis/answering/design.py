@@ -38,6 +38,8 @@ class AnsweringDesign:
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
         screening_seeds: seeds of the screening stage.
         raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
+        reference_values: most tuned values, such as learning rates, at which screening nominates the
+            reference; the limit of the pre-trained arm applies to them.
         raw_t, pretrained_t: a cell is nominated unless it trails its arm's best by more standard errors than
             this. Without the best raw cell the study loses power; without the best pre-trained one it may
             say "closes" where that is false, so pre-trained cells are left out less easily.
@@ -56,6 +58,7 @@ class AnsweringDesign:
     screening_seeds: int = 2
     raw_candidates: int = 3
     pretrained_candidates: int = 6
+    reference_values: int = 3
     raw_t: float = 1.5
     pretrained_t: float = 3.0
     drop_t: float = 1.5

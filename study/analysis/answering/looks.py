@@ -14,15 +14,28 @@ class Roles:
     """Which cell plays which part.
 
     Args:
-        reference: the raw (trained from scratch) cell without regularization.
+        reference: the raw (trained from scratch) cell without regularization; with a tuned axis, at the value
+            that is best in screening.
+        other_references: the same at other tuned values that may be best.
         raw, pretrained: all candidates as nominated, the best of screening first.
-        dropped: candidates of either arm that an earlier look gave up.
+        dropped: candidates of either arm, and references, that an earlier look gave up.
     """
 
     reference: str
     raw: tuple[str, ...]
     pretrained: tuple[str, ...]
+    other_references: tuple[str, ...] = ()
     dropped: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The reference at every tuned value that may be best, the best of screening first."""
+        return (self.reference, *self.other_references)
+
+    @property
+    def active_references(self) -> tuple[str, ...]:
+        """References still trained."""
+        return tuple(cell for cell in self.references if cell not in self.dropped)
 
     @property
     def active_raw(self) -> tuple[str, ...]:
@@ -37,7 +50,7 @@ class Roles:
     @property
     def active(self) -> tuple[str, ...]:
         """All cells that the next seeds train, the reference first."""
-        return (self.reference, *self.active_raw, *self.active_pretrained)
+        return (*self.active_references, *self.active_raw, *self.active_pretrained)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +65,7 @@ class Look:
         gap, improvement, remaining, closure: repeated confidence intervals.
         settled: for `gap`, `improvement`, `remaining`: whether the interval excludes its threshold.
         roles: the roles from here on, with the candidates dropped so far.
-        leaders: label of the reference, and of the raw and the pre-trained candidate of the highest mean.
+        leaders: labels of the reference, the raw and the pre-trained candidate of the highest mean.
         spent: two-sided error of an interval spent so far.
         next_seeds: total seeds at the next look; None after the last.
         next_trials: trials that the next look costs.

@@ -27,8 +27,8 @@ class Nomination:
 
     Args:
         roles: reference and candidates, the best first.
-        ranking: one row per setting at its tuned value, the best of each arm first: `cell setting pretrained
-            completed reached score candidate`.
+        ranking: one row per cell, the best of each arm first: `cell setting pretrained completed reached
+            score candidate`.
         deviation: standard deviation of a trial's score about its cell and seed; NaN if screening cannot
             tell.
     """
@@ -48,6 +48,10 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
     last, ordered by how far they came: a value from the middle of a training never competes with a final
     one. A diverged trial ranks with the worst on its seed. Ties take the order of the rows.
 
+    With a tuned axis, such as the learning rate, a setting competes at each of its values, and the reference
+    is nominated at each value that may be its best. If only the value that is best in screening were trained
+    again, a reference at a wrong one would make regularization look helpful (docs/simulations.md).
+
     Args:
         trials: one row per screening trial: `cell` (label), `pretrained` (bool), `seed`, `status`, `value`
             (the last validation score that it showed), `reached` (share of its epochs that it trained); with
@@ -62,11 +66,12 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
     if references.empty:
         raise UserError(f"no screening trial of the reference cell {reference}; a verdict needs one")
     ranking, deviation = _ranked(trials)
-    ranking = _best_of_settings(ranking)
     ranking["candidate"] = False
+    # The limits count settings; each may have several values that may be its best.
+    values = int(ranking["setting"].value_counts().max()) if len(ranking) else 1
     for pretrained, most, limit in (
-        (False, design.raw_candidates, design.raw_t),
-        (True, design.pretrained_candidates, design.pretrained_t),
+        (False, values * design.raw_candidates, design.raw_t),
+        (True, values * design.pretrained_candidates, design.pretrained_t),
     ):
         able = ranking[
             (ranking["pretrained"] == pretrained)
@@ -78,9 +83,14 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
             raise UserError(f"screening left no {arm} cell with a score; nothing can be answered")
         ranking.loc[_plausible(able, deviation, most, limit), "candidate"] = True
     chosen = ranking[ranking["candidate"]]
-    chosen_reference = ranking.loc[ranking["setting"] == reference, "cell"]
+    tuned = ranking[(ranking["setting"] == reference) & ranking["score"].notna()]
+    if len(tuned):
+        references = tuned.loc[
+            _plausible(tuned, deviation, design.reference_values, design.pretrained_t), "cell"
+        ]
     roles = Roles(
-        reference=str((chosen_reference if len(chosen_reference) else references).iloc[0]),
+        reference=str(references.iloc[0]),
+        other_references=tuple(references.iloc[1:]) if len(tuned) else (),
         raw=tuple(chosen.loc[~chosen["pretrained"], "cell"]),
         pretrained=tuple(chosen.loc[chosen["pretrained"], "cell"]),
     )
@@ -107,7 +117,7 @@ def better_half(trials: pd.DataFrame, reference: str) -> list[str]:
     return [str(cell) for setting in chosen for cell in tried[setting][: math.ceil(len(tried[setting]) / 2)]]
 
 
-def rank_cells(trials: pd.DataFrame) -> pd.DataFrame:
+def best_values(trials: pd.DataFrame) -> pd.DataFrame:
     """Every setting at its best tuned values, ranked as by `nominate`.
 
     Args:

@@ -132,7 +132,7 @@ def answering_stage(study: Study, context: Context, design: AnsweringDesign) -> 
     values = pd.DataFrame(
         {"seed": context.trials["seed"].astype(int), "cell": cells_of(context), "value": reported}
     ).pivot(index="seed", columns="cell", values="value")
-    values = values.reindex(columns=[roles.reference, *roles.raw, *roles.pretrained])
+    values = values.reindex(columns=[*roles.references, *roles.raw, *roles.pretrained])
     return Stage(context, design, roles, values, scores.images, tuple(replay(values, roles, design)))
 
 
@@ -143,11 +143,12 @@ def stage_contrasts(stage: Stage, look: Look) -> Contrasts:
     roles = stage.roles
     best_raw = _leader(values, look.leaders["raw"], len(roles.raw))
     best_pretrained = _leader(values, look.leaders["pretrained"], len(roles.pretrained))
-    reference, raw, pretrained = values[roles.reference], best_raw.value, best_pretrained.value
+    best_reference = _leader(values, look.leaders["reference"], len(roles.references))
+    reference, raw, pretrained = best_reference.value, best_raw.value, best_pretrained.value
     return Contrasts(
-        raw=_arm(values, (roles.reference, *roles.raw), _setting(roles.reference)),
-        pretrained=_arm(values, roles.pretrained, None),
-        chosen_reference=_leader(values, roles.reference, 1),
+        raw=_arm(values, roles.references, roles.raw),
+        pretrained=_arm(values, (), roles.pretrained),
+        chosen_reference=best_reference,
         best_raw=best_raw,
         best_pretrained=best_pretrained,
         gap=look.gap,
@@ -168,9 +169,12 @@ def _setting(cell: str) -> str:
     return cell.partition(": ")[2]
 
 
-def _arm(values: pd.DataFrame, cells: tuple[str, ...], reference: str | None) -> Arm:
-    table = values[list(cells)].set_axis([_setting(cell) for cell in cells], axis=1)
-    return Arm(table, table, reference)
+def _arm(values: pd.DataFrame, references: tuple[str, ...], candidates: tuple[str, ...]) -> Arm:
+    cells = [*references, *candidates]
+    table = values[cells].set_axis([_setting(cell) for cell in cells], axis=1)
+    labels = [_setting(cell) for cell in references]
+    reference = labels[0] if labels else None
+    return Arm(table, table, reference, {label: str(reference) for label in labels})
 
 
 def _leader(values: pd.DataFrame, cell: str, candidates: int) -> Chosen:
@@ -197,6 +201,7 @@ def _recorded_roles(study: Study, context: Context) -> Roles | None:
         if question.split(", ")[0] == context.task and found.get("reference") in names:
             return Roles(
                 reference=names[found["reference"]],
+                other_references=tuple(names[cell] for cell in found.get("other_references", ())),
                 raw=tuple(names[cell] for cell in found["raw"]),
                 pretrained=tuple(names[cell] for cell in found["pretrained"]),
             )
@@ -223,14 +228,17 @@ def _trained_roles(study: Study, context: Context, design: AnsweringDesign) -> R
     references = labels[~answering.pretrained & (answering.untuned_settings == context.reference_setting)]
     if references.empty:
         return None
-    reference, order = str(references.iloc[0]), cells
+    order = cells
     screening = in_stage(context, SCREENING)
     if len(screening.trials):
         nominated = nominate_candidates(study, screening, design).roles
-        order = [*nominated.raw, *nominated.pretrained, *cells]
-    ranked = [cell for cell in dict.fromkeys(order) if cell in cells and cell != reference]
+        order = [*nominated.references, *nominated.raw, *nominated.pretrained, *cells]
+    trained = [cell for cell in dict.fromkeys(order) if cell in cells]
+    first, *others = [cell for cell in trained if cell in set(references)]
+    ranked = [cell for cell in trained if cell not in set(references)]
     return Roles(
-        reference=reference,
+        reference=first,
+        other_references=tuple(others),
         raw=tuple(cell for cell in ranked if cell.startswith("raw: ")),
         pretrained=tuple(cell for cell in ranked if cell.startswith("pre-trained: ")),
     )

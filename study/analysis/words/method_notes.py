@@ -7,8 +7,10 @@ from segstrat.formatting import format_value
 from study.analysis.contrasts import Contrasts
 from study.analysis.scores import Images
 from study.analysis.study import LONGER, Study
+from study.analysis.tuned import tunings
 from study.analysis.verdict import Verdict
 from study.analysis.words.names import axis_name, join_words
+from study.analysis.words.tuning import tuning_note
 
 
 def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
@@ -29,6 +31,7 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
             "A longer schedule is among the treatments although it is no regularizer; the sensitivity "
             "analysis has a row without it."
         )
+    notes += [tuning_note(tuning) for tuning in tunings(study, verdicts)]
     kinds = dict.fromkeys((verdict.images, verdict.stage is not None) for verdict in verdicts)
     notes += [_images_note(images, two_stages=two_stages) for images, two_stages in kinds]
     if any(verdict.look is None and _winners_own(verdict.contrasts) for verdict in verdicts):

@@ -35,7 +35,7 @@ def outcome_sentences(verdicts: Sequence[Verdict]) -> list[str]:
         )
         if sd is None or assumed is None or found is None:
             continue
-        most = (1 + len(stage.roles.raw) + len(stage.roles.pretrained)) * stage.design.max_seeds
+        most = len(stage.roles.active) * stage.design.max_seeds
         context = f"{verdict.context.label}: " if verdict.context.label else ""
         text = (
             f"{context}planned for scores that vary over seeds by {points(ASSUMED_SEED_SD)}, where "

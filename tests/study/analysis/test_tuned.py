@@ -11,6 +11,9 @@ from study.analysis.answering.design import AnsweringDesign
 from study.analysis.contrasts import contrasts
 from study.analysis.study import Study, contexts
 from study.frame import write_frames
+from study.reporting.plot_treatment import treatment_table
+from study.reporting.render import make_page, render
+from study.reporting.trials_table import trial_columns
 
 ROLES = {"pretrained": "arm", "weight_decay": "treatment", "learning_rate": "tuned"}
 DECAYS, RATES = (0.0, 5e-4, 5e-3), (0.01, 0.05, 0.2)
@@ -115,3 +118,71 @@ def test_without_the_role_nothing_changes():
     study = Study("s", {"roles": {"weight_decay": "treatment"}}, rows.assign(tasks="semseg"), pd.DataFrame())
     (context,) = contexts(study, "semseg")
     assert list(context.settings) == list(context.untuned_settings) == ["weight decay 0"]
+
+
+def test_a_chosen_value_at_the_edge_is_warned_of(tuned_study):
+    found = answer_study(tuned_study(4))
+    (tuning,) = found.tunings
+    assert tuning.chosen["raw: weight decay 0 (learning rate 0.05)"] == 0.05
+    assert set(tuning.edges) == {
+        "raw: weight decay 5e-4 (learning rate 0.2)", "pre-trained: weight decay 0 (learning rate 0.01)"
+    }  # fmt: skip
+    (warning,) = [text for text in found.caveats if "edge" in text]
+    assert "(0.01 to 0.2) for raw: weight decay 5e-4 (learning rate 0.2) and pre-trained" in warning
+    assert "raw: weight decay 0 (" not in warning, "0.05 has a value on either side"
+    assert found.to_dict()["tuning"][0]["at_the_edge"] == list(tuning.edges)
+
+
+def test_a_single_value_has_no_edge(study_writer, make_trial):
+    rng = np.random.default_rng(0)
+    cells = [cell for cell in CELLS if cell[2] == 0.05]
+    folder = study_writer(trials_of(make_trial, "answering", range(3), cells, rng), roles=ROLES)
+    write_frames(folder)
+    found = answer_study(Study.open(folder))
+    assert found.tunings[0].edges == ()
+    assert not any("edge" in text for text in found.caveats)
+    assert not any(view.name.startswith("learning rate") for view in found.sensitivity[0])
+
+
+def test_the_cost_of_tuning_is_counted_for_both_arms(tuned_study):
+    found = answer_study(tuned_study(4))
+    (tuning,) = found.tunings
+    # Three settings of each arm, two values too many, two screening seeds; ten seconds each.
+    assert tuning.trials == {"raw": 12, "pre-trained": 12}
+    assert tuning.hours["raw"] == pytest.approx(12 * 10 / 3600)
+    (note,) = [text for text in make_page(found).notes if "is tuned" in text]
+    assert "12 raw trials (2 min) and 12 pre-trained trials (2 min)" in note
+
+
+def test_sensitivity_shows_each_single_rate_in_both_arms(tuned_study):
+    rows = {view.name: view for view in answer_study(tuned_study(4)).sensitivity[0]}
+    assert {"learning rate 0.01", "learning rate 0.05", "learning rate 0.2"} < set(rows)
+    assert "from screening" in rows["learning rate 0.05"].note
+    # At 0.05 the reference keeps its 0.25, and the best pre-trained cell falls from 0.40 to 0.39.
+    assert rows["learning rate 0.05"].contrasts.gap.estimate == pytest.approx(0.14, abs=0.01)
+    # At 0.2 the reference is three points worse, and 5e-4 is at its best.
+    assert rows["learning rate 0.2"].contrasts.improvement.estimate == pytest.approx(0.08, abs=0.01)
+    assert {rows[name].label for name in rows if name.startswith("learning")} == {"undetermined"}
+
+
+def test_cells_and_figures_show_settings_at_their_chosen_values(tuned_study):
+    found = answer_study(tuned_study(4))
+    cells = found.cells["semseg"]
+    assert len(cells) == 6, "one row per arm and setting"
+    assert "weight decay 5e-4 (learning rate 0.2)" in set(cells["setting"])
+    assert cells["reference"].sum() == 2
+    table = treatment_table(found.study, "weight_decay", "semseg")
+    raw = table[(table["arm"] == "raw") & (table["split"] == "val") & (table["score"] == "miou")]
+    assert raw.groupby("level")["value"].mean().round(2).to_dict() == {0.0: 0.25, 5e-4: 0.30, 5e-3: 0.28}
+    assert "learning rate" in {title for title, _, _ in trial_columns(found.study)}
+
+
+def test_effects_compare_settings_at_their_chosen_values(tuned_study):
+    (effects,) = answer_study(tuned_study(0)).factorial
+    assert [factor.axis for factor in effects.factors] == ["weight_decay"], "a tuned axis is no factor"
+
+
+def test_the_whole_page_is_written(tuned_study):
+    page = render([make_page(answer_study(tuned_study(4)))])
+    assert "weight decay 5e-4 (learning rate 0.2)" in page
+    assert "learning rate 0.05 in both arms" in page.lower()

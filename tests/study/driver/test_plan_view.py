@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from study.driver.plan_view import tuning_lines
+from study.planning.space import load_space
 from study.planning.space_template import write_template
+from study.planning.trials import plan
 from study.run import main
 
 
@@ -77,3 +80,10 @@ def test_the_thesis_recipe_on_a_small_folder_is_warned_of(dry_run):
     output = dry_run('"backbone":', '"crop_size": 512, "epochs": 300, "backbone":')
     assert "warning  crops of 512 pixels on images of 70" in output
     assert "warning  300 epochs of 512 pixels are the thesis's recipe" in output
+
+
+def test_the_cost_of_a_tuned_axis_is_stated_for_each_arm():
+    (line,) = tuning_lines(plan(load_space("wd_lr_grid"), "figures", weights="w"))
+    assert "learning rate 0.0125, 0.05, 0.2" in line
+    assert "it costs 6 of 9 raw trials, 6 of 9 pre-trained trials" in line
+    assert tuning_lines(plan(load_space("wd_grid"), "figures", weights="w")) == []

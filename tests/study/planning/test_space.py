@@ -23,6 +23,7 @@ SIZES = {
     "regularizers": 32,
     "sobol_wd_dropout": 32,
     "wd_grid": 12,
+    "wd_lr_grid": 18,
     "wd_squeezenet": 6,
 }
 

@@ -166,3 +166,30 @@ def test_looking_naively_would_close_too_often():
         planned += replay(values, roles, AnsweringDesign())[-1].label == "closes"
     assert naive / 200 > 0.06
     assert planned / 200 < 0.05
+
+
+def test_gains_are_measured_from_the_best_value_of_the_reference():
+    """Raw gains four points over the reference at the value that screening preferred, and none at another."""
+    rng = np.random.default_rng(0)
+    means = {"ref (low)": 0.30, "ref (high)": 0.34, "raw": 0.34, "pre": 0.45}
+    values = pd.DataFrame({cell: mean + rng.normal(0, 0.005, 10) for cell, mean in means.items()})
+    roles = Roles(reference="ref (low)", other_references=("ref (high)",), raw=("raw",), pretrained=("pre",))
+    design = AnsweringDesign(max_seeds=10, looks=(5, 10), futility=0.0)
+    (look, *_) = replay(values, roles, design)
+    assert look.leaders["reference"] == "ref (high)"
+    assert not look.improvement.above(0)
+    assert look.gap.estimate == pytest.approx(0.11, abs=0.01)
+    assert "ref (low)" in look.roles.dropped
+    alone = replay(values, Roles(reference="ref (low)", raw=("raw",), pretrained=("pre",)), design)[0]
+    assert alone.improvement.above(0)
+
+
+def test_several_references_share_the_error():
+    rng = np.random.default_rng(1)
+    values = pd.DataFrame(0.3 + rng.normal(0, 0.01, (10, 4)), columns=["ref a", "ref b", "raw", "pre"])
+    values["pre"] += 0.1
+    design = AnsweringDesign(max_seeds=10, looks=(10,), drop_t=100.0)
+    one = replay(values, Roles(reference="ref a", raw=("raw",), pretrained=("pre",)), design)[0]
+    both = Roles(reference="ref a", other_references=("ref b",), raw=("raw",), pretrained=("pre",))
+    two = replay(values, both, design)[0]
+    assert two.improvement.low <= one.improvement.low, "raw must be ahead of both"
