@@ -127,8 +127,8 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
     # Claims and H2 compare settings, each at its tuned value.
-    settled = {task: [_at_tuned_values(study, each) for each in verdicts[task]] for task in verdicts}
-    found = tunings(study, primary)
+    settled = {task: [_at_tuned_values(study, verdict) for verdict in verdicts[task]] for task in verdicts}
+    tuned = tunings(study, primary)
     own_data = OWN_DATA in study.protocols
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
@@ -148,9 +148,9 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         cells={task: cell_table(study, task) for task in verdicts},
         factorial=[effects for task in verdicts for effects in factorial_effects(study, task)],
         surfaces=[surfaces for task in verdicts for surfaces in response_surfaces(study, task)],
-        tunings=found,
+        tunings=tuned,
         counts=counts,
-        caveats=[*caveats(study, counts, problem), *(text for each in found if (text := edge_warning(each)))],
+        caveats=[*caveats(study, counts, problem), *filter(None, map(edge_warning, tuned))],
     )
 
 
