@@ -147,9 +147,9 @@ def test_a_single_value_has_no_edge(study_writer, make_trial):
 def test_the_cost_of_tuning_is_counted_for_both_arms(tuned_study):
     found = answer_study(tuned_study(4))
     (tuning,) = found.tunings
-    # Three settings of each arm, two values too many, two screening seeds; ten seconds each.
+    # Three settings of each arm, two values too many, two screening seeds; four epochs of two seconds each.
     assert tuning.trials == {"raw": 12, "pre-trained": 12}
-    assert tuning.hours["raw"] == pytest.approx(12 * 10 / 3600)
+    assert tuning.hours["raw"] == pytest.approx(12 * 8 / 3600)
     (note,) = [text for text in make_page(found).notes if "is tuned" in text]
     assert "12 raw trials (2 min) and 12 pre-trained trials (2 min)" in note
 
