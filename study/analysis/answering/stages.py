@@ -62,8 +62,9 @@ def planned_looks(study: Study) -> int:
 
 
 def in_stage(context: Context, stage: str) -> Context:
-    """The context without the trials of other stages."""
-    return replace(context, trials=context.trials[context.trials["stage"] == stage])
+    """The context without the trials of other stages; trials of a frame without stages are answering ones."""
+    stages = context.trials.get("stage", pd.Series(ANSWERING, index=context.trials.index))
+    return replace(context, trials=context.trials[stages == stage])
 
 
 def cell_label(pretrained: bool, setting: str) -> str:
