@@ -47,7 +47,7 @@ SECTIONS = {
     "packed": Section("packed trials", packed.packed_rows, 90),
     "probe": Section("memory of a trial and its prediction", memory.probe_rows, 120),
     "pretraining": Section("pre-training of ResNet-18", pretraining.pretraining_rows, 60),
-    "sunet": Section("training step, SUNet-64", step.sunet_rows, 120),
+    "sunet": Section("training step, SUNet-64", step.sunet_rows, 240),
 }
 
 

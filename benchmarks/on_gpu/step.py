@@ -27,8 +27,10 @@ def fcn_rows(setting: Setting) -> Rows:
         "compiled": setting.machine(compile=True),
         "compiled, CUDA graphs": setting.machine(compile=True),
     }
+    one_step = trial_step(_loader(setting, 1), machines["fastest precision"])
+    one_step()
     with Roof(limits) as roof:
-        trial_step(_loader(setting, 1), machines["fastest precision"])()
+        one_step()
     work = f"{roof.flops / 1e12:.3g} Tflop, {roof.bytes / 1e9:.3g} GB"
     precision = machines["fastest precision"].precision
     yield Row(name=f"roof of the {precision} step", value=roof.seconds * 1e3, unit="ms", note=work)
@@ -129,6 +131,9 @@ def _kernel_rows(name: str, steps: Contestant, repeats: int, device: torch.devic
         event.key: ((event.self_device_time_total if on_cuda else event.self_cpu_time_total), event.count)
         for event in events
     }
+    if not spent:
+        yield Row(name=f"kernels, {name}", value="not recorded", note="by the profiler")
+        return
     total, launches = (sum(values) for values in zip(*spent.values(), strict=True))
     yield Row(
         name=f"kernels, {name}",
