@@ -2,10 +2,9 @@
 
 Thesis: experiments E1 and E2 (Table 1.2), where one learning rate serves all cells. A rate that suits the
 pre-trained arm, or no weight decay, better than the other cells would decide the answer. Here the rate is
-`tuned`: its best value is chosen for each cell in screening, by the same rule in both arms, and the reference
-has its best rate too. The sensitivity analysis shows the contrasts with each single rate in both arms. The
-rates are the recipe's on `figures` and four times less and more; for the thesis's recipe (5e-3) copy this
-file and change them.
+`tuned`: every cell is compared at its best rate, by the same rule in both arms, and so is the reference. The
+sensitivity analysis shows the contrasts with each single rate in both arms. The rates are the recipe's on
+`figures` and four times less and more; for the thesis's recipe (5e-3) copy this file and change them.
 
 Command: uv run python study/run.py --space wd_lr_grid
 Trials: 18 per seed. Cost: 18 × ½ minute on one CPU core (figures).

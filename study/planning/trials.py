@@ -154,7 +154,7 @@ def is_reference(space: Space, axes: Mapping[str, Any], config: TrialConfig) -> 
     """Whether a point is the reference: raw (trained from scratch), single-task, without regularization.
 
     Every varied regularizer is 0; any other treatment, such as augmentation, has its smallest value. With a
-    tuned axis there is a reference at each of its values, of which screening chooses one.
+    tuned axis there is a reference at each of its values, of which the best one counts.
     """
     if config.pretrained or config.multi_task:
         return False
