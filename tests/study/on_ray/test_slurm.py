@@ -13,7 +13,7 @@ import pytest
 from study.frame import load
 from study.planning.space_template import write_template
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT = 400.0
