@@ -5,7 +5,7 @@ that of the recipe for every batch size, so a larger batch takes fewer steps at 
 is a context with its own gap.
 
 Command: uv run python study/run.py --space batch_size
-Trials: 24 per seed. Cost: 24 × 1 minute on one CPU core (figures).
+Trials: 24 per seed. Cost: 24 × ½ minute on one CPU core (figures).
 """
 
 from ray import tune

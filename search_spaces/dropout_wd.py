@@ -5,7 +5,7 @@ pre-trained. The dropout flag of the thesis code had no effect on this network; 
 the coarsest score layer.
 
 Command: uv run python study/run.py --space dropout_wd
-Trials: 36 per seed. Cost: 36 × 1 minute on one CPU core (figures) without early stopping.
+Trials: 36 per seed. Cost: 36 × ½ minute on one CPU core (figures) without early stopping.
 """
 
 from ray import tune

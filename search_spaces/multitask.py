@@ -10,7 +10,7 @@ ten epochs of pre-training ended at 26 % top-1 (ResNet-18: 91 %), and 20 epochs 
 mIoU of .08 to .10 in every arm.
 
 Command: uv run python study/run.py --space multitask --seeds 0,1,2
-Trials: 6 per seed. Cost: 6 × 1 minute on one CPU core (figures).
+Trials: 6 per seed. Cost: 6 × ½ minute on one CPU core (figures).
 """
 
 from ray import tune

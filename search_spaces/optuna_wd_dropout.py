@@ -7,7 +7,7 @@ looks best, so its best values are optimistically biased: the answering stage tr
 `sobol_wd_dropout` draws the same points in both arms and gives an unbiased map.
 
 Command: uv run python study/run.py --space optuna_wd_dropout
-Trials: 2 arms × 24. Cost: 48 × 1 minute on one CPU core (figures) without early stopping.
+Trials: 2 arms × 24. Cost: 48 × ½ minute on one CPU core (figures) without early stopping.
 """
 
 from ray import tune

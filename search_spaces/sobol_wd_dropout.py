@@ -4,7 +4,7 @@ The quasi-random counterpart of `optuna_wd_dropout`: scrambled Sobol points in t
 points in both arms and for every seed, so that arms stay paired and the map is unbiased.
 
 Command: uv run python study/run.py --space sobol_wd_dropout
-Trials: 2 arms × 16. Cost: 32 × 1 minute on one CPU core (figures) without early stopping.
+Trials: 2 arms × 16. Cost: 32 × ½ minute on one CPU core (figures) without early stopping.
 """
 
 from ray import tune
