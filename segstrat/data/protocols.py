@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from segstrat.data import boundaries
-from segstrat.data.cache import cached
+from segstrat.data.cache.decoded import cached
 from segstrat.data.dataset import Concat, Dataset, Subset, hash_strings, nested_indices
 from segstrat.data.files import FileDataset
 from segstrat.data.palette import voc_palette

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from segstrat.data.cache_use import hold
+from segstrat.data.cache.in_use import hold
 from segstrat.machine import Machine
 from segstrat.pretraining.bars import PretrainProgress
 from segstrat.pretraining.images import ClassificationData

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from segstrat import atomic
-from segstrat.data.cache_use import hold
+from segstrat.data.cache.in_use import hold
 from segstrat.data.figures.kinds import CLASSES, KINDS
 from segstrat.data.figures.person import PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single

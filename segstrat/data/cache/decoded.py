@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from segstrat import atomic
-from segstrat.data.cache_use import hold
+from segstrat.data.cache.in_use import hold
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
 from segstrat.errors import UserError
@@ -230,10 +230,3 @@ def _writing(top: Path) -> Iterator[None]:
             f"cache folder {top} cannot be written: {problem}; free some space, choose another cache folder, "
             "or decode on the fly with --no-cache"
         ) from error
-
-
-if __name__ == "__main__":
-    # Imported here: the command is no part of what datasets need.
-    from segstrat.data.cache_command import main
-
-    raise SystemExit(main())

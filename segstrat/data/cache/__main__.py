@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segstrat.commands import StrictParser
-from segstrat.data.cache_entries import Entry, delete, list_entries
+from segstrat.data.cache.entries import Entry, delete, list_entries
 from segstrat.errors import UserError
 from segstrat.formatting import format_bytes, format_duration
 from segstrat.paths import cache_dir
@@ -83,3 +83,7 @@ def _age(text: str) -> float:
     if unit not in UNITS or not number.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 12h, 30d or 8w")
     return int(number) * UNITS[unit]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 from segstrat.atomic import is_temporary
-from segstrat.data import build_protocol, cache
-from segstrat.data.cache import CachedDataset, cached
+from segstrat.data import build_protocol
+from segstrat.data.cache import decoded
+from segstrat.data.cache.decoded import CachedDataset, cached
 from segstrat.data.files import FileDataset, Item, LabelFile
 from segstrat.data.labels import IndexPng
 from segstrat.errors import UserError
@@ -193,7 +194,7 @@ def test_a_folder_that_cannot_be_written_is_named(items: list[Item], tmp_path: P
 def test_another_versions_cache_is_left_alone(
     items: list[Item], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache, "FORMAT", 0)
+    monkeypatch.setattr(decoded, "FORMAT", 0)
     build(items, tmp_path)
     older = set(names(tmp_path))
     monkeypatch.undo()
@@ -242,14 +243,14 @@ def test_without_locks_the_first_builder_wins(
 
     monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
     overtakers = [lambda: build(items, tmp_path)]
-    plain = cache._write_entry
+    plain = decoded._write_entry
 
     def overtaken(arrays: Iterator[np.ndarray], partial: Path) -> None:
         plain(arrays, partial)
         if overtakers:
             overtakers.pop()()
 
-    monkeypatch.setattr(cache, "_write_entry", overtaken)
+    monkeypatch.setattr(decoded, "_write_entry", overtaken)
     assert_same(build(items, tmp_path), FileDataset(items, TASKS))
     assert not [name for name in names(tmp_path) if is_temporary(name)]
     assert len(names(tmp_path)) == 3
@@ -258,7 +259,7 @@ def test_without_locks_the_first_builder_wins(
 WORKER = r"""
 import pickle, sys, threading
 from pathlib import Path
-from segstrat.data.cache import cached
+from segstrat.data.cache.decoded import cached
 from segstrat.data.files import FileDataset
 
 items, folder, mode = pickle.loads(sys.stdin.buffer.read())

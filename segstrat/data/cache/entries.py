@@ -10,7 +10,7 @@ from pathlib import Path
 import filelock
 
 from segstrat import atomic
-from segstrat.data.cache_use import claimed
+from segstrat.data.cache.in_use import claimed
 
 # Folders whose items are entries of their own; anything else at the top is one entry.
 SHELVES = ("decoded", "weights")
