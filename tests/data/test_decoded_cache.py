@@ -164,7 +164,7 @@ def test_too_little_space_is_said_before_anything_is_decoded(
     with pytest.raises(UserError, match=r"needs 0\.0 MB in .*, but 0\.0 MB are free.*--no-cache"):
         build(items, tmp_path)
     assert names(tmp_path) == []
-    assert cache.decoded_bytes(FileDataset(items, TASKS), ("image", *TASKS)) == needed
+    assert decoded.decoded_bytes(FileDataset(items, TASKS), ("image", *TASKS)) == needed
 
 
 def test_a_disk_that_fills_during_the_build_leaves_nothing(
