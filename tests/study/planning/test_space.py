@@ -16,6 +16,7 @@ SIZES = {
     "label_fraction": 24,
     "multitask": 6,
     "optuna_wd_dropout": 48,
+    "photos_budget": 4,
     "photos_labels": 24,
     "photos_multitask": 4,
     "photos_rates": 8,
