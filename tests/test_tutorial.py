@@ -27,6 +27,7 @@ def test_every_cell_has_been_run_in_order_and_nothing_failed(notebook):
         assert (name in text) == (name != "Traceback"), name
 
 
+@pytest.mark.cluster
 @pytest.mark.timeout(400)
 def test_it_runs_and_shows_the_stored_tables(notebook, monkeypatch):
     # A short path: Ray keeps its sockets in the temporary folder.

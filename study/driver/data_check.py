@@ -34,6 +34,8 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
     return {
         "name": settings.data,
+        # Of a user's own images, as their `dataset.toml` names them.
+        "title": protocol.name,
         "digest": protocol.digest,
         "synthetic": protocol.synthetic,
         "train_images": len(protocol.train),

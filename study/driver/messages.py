@@ -46,7 +46,7 @@ def header_lines(
     )
     lines = [
         f"{settings.name}: {opened.space.question}",
-        f"data      {data['name']} ({kind}), {images}",
+        f"data      {data['title']} ({kind}), {images}",
         f"recipe    {opened.space.recipe_name}",
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",

@@ -74,7 +74,7 @@ def show_plan(flags: Flags) -> int:
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
         f"stopping {stopping}",
-        f"data     {data['name']} ({kind}): {data['train_images']} training and {data['val_images']} "
+        f"data     {data['title']} ({kind}): {data['train_images']} training and {data['val_images']} "
         "validation images were found",
     ]
     if opened.design is not None:

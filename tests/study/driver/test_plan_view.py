@@ -73,6 +73,7 @@ def test_time_and_disk_are_estimated(dry_run):
     assert "CPU cores" in output
     assert "MB of checkpoints" in output
     assert "warning" not in output
+    assert "data     mine (" in output, "the data set's own name"
     assert "Nothing was started." in output
 
 

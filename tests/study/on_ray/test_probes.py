@@ -16,6 +16,9 @@ from study.on_ray.runtime import living_nodes
 from study.planning.trials import PlannedTrial
 from study.state.lock import study_lock
 
+# Each test loses or asks nodes of a real cluster.
+pytestmark = pytest.mark.cluster
+
 
 def test_every_node_answers_for_itself(cluster):
     nodes = living_nodes()

@@ -74,7 +74,7 @@ class Study:
     """A searched study in one folder, run in this process, `at_once` trials in an order that a seed picks."""
 
     def __init__(self, space, folder, *, rule: HalvingRule = NEVER, known: list[PlannedTrial] | None = None):
-        self.trials = list(known or as_screening(plan(space, "figures", weights="w", budget=0.1)))
+        self.trials = list(known or as_screening(plan(space, "figures", weights="w", budget=0.2)))
         self.states = TrialStates(Store(folder), rule, space.metric)
         for trial in self.trials:
             self.states.add(trial)
@@ -149,7 +149,7 @@ def test_proposing_changes_nothing(space, tmp_path):
 
 
 def test_stopped_trials_are_pruned_and_diverged_ones_fail(space, tmp_path):
-    first = plan(space, "figures", weights="w", budget=0.1)[0].trial_id
+    first = plan(space, "figures", weights="w", budget=0.2)[0].trial_id
 
     def train_or_diverge(trial: PlannedTrial) -> Iterator[EpochReport]:
         if trial.trial_id == first:
@@ -189,7 +189,7 @@ def test_a_resumed_search_proposes_what_the_undisturbed_one_did(space, tmp_path)
 
 
 def test_a_failed_trial_that_succeeds_later_is_complete_too(space, tmp_path):
-    trials = plan(space, "figures", weights="w", budget=0.1)
+    trials = plan(space, "figures", weights="w", budget=0.2)
     unlucky = next(trial for trial in trials if trial.axes["dropout"] > 0)
 
     def train_or_fail(trial: PlannedTrial) -> Iterator[EpochReport]:
