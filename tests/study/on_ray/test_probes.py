@@ -16,9 +16,6 @@ from study.on_ray.runtime import living_nodes
 from study.planning.trials import PlannedTrial
 from study.state.lock import study_lock
 
-# Each test loses or asks nodes of a real cluster.
-pytestmark = pytest.mark.cluster
-
 
 def test_every_node_answers_for_itself(cluster):
     nodes = living_nodes()
@@ -46,6 +43,7 @@ def test_a_living_node_that_cannot_answer_is_named(cluster, monkeypatch):
         probes.ask(nodes, lambda: 1)
 
 
+@pytest.mark.cluster
 def test_a_process_that_dies_on_a_living_node_is_told(cluster):
     with pytest.raises(UserError, match=r"does not answer \(WorkerCrashedError\)"):
         probes.ask(living_nodes(), lambda: os.kill(os.getpid(), signal.SIGKILL))
@@ -55,6 +53,7 @@ def test_no_nodes_give_no_answers(cluster):
     assert probes.ask([], lambda: 1) == []
 
 
+@pytest.mark.cluster
 def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
     two = living_nodes() * 2  # the same node, asked twice
     study = Store(tmp_path / "study")
@@ -93,6 +92,7 @@ def test_auto_tries_each_model_once_on_a_gpu(cluster, monkeypatch):
     assert any("fcn8s resnet18, batch 4 at 80 px: 4.0 GiB" in line for line in lines)
 
 
+@pytest.mark.cluster
 def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
     # Four GPUs were declared to Ray that this machine does not have.
     config = TrialConfig(width=0.125, crop_size=32, batch_size=2)
