@@ -83,15 +83,20 @@ def measure_limits(device: torch.device, *, quick: bool) -> Limits:
     return Limits(2 * source.numel() / copy, rates)
 
 
-def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
-    """The shortest of some runs, each waited for."""
+def call_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Wall-clock seconds of each call, the device waited for; one call before is not counted."""
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         work()
         synchronize(device)
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return times[1:]
+
+
+def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = 10) -> float:
+    """The shortest of some calls, see `call_seconds`."""
+    return min(call_seconds(work, device, repeats))
 
 
 def synchronize(device: torch.device) -> None:

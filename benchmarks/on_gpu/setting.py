@@ -3,7 +3,6 @@
 import dataclasses
 import gc
 import statistics
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.input import BATCH
-from benchmarks.roofline import synchronize
+from benchmarks.roofline import call_seconds
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.dataset import Subset
@@ -95,14 +94,8 @@ class Setting:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """Median wall-clock seconds of a call, the device waited for; one call before is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        work()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
+    """Median wall-clock seconds of a call, see `call_seconds`."""
+    return statistics.median(call_seconds(work, device, repeats))
 
 
 def reserved_mib(device: torch.device) -> float:
