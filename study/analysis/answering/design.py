@@ -10,19 +10,22 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from segstrat.errors import UserError
-from study.analysis.answering.spending import look_seeds, spent_error, tail_probabilities
+from study.analysis.answering.spending import Spending, look_seeds, spent_error, tail_probabilities
 
 FEWEST_SEEDS = 3
-LOOK_FRACTIONS = (0.15, 0.3, 0.4, 0.6, 0.8, 1.0)
+LOOK_FRACTIONS = (0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1.0)
 
 
 @functools.cache
-def _spent(looks: tuple[int, ...], ends: tuple[int, ...], error: float) -> tuple[float, ...]:
+def _spent(
+    looks: tuple[int, ...], ends: tuple[int, ...], error: float, spending: Spending
+) -> tuple[float, ...]:
     spent: list[float] = []
     start, base, budget = 0, 0.0, error
     for end in ends:
         for seeds in (look for look in looks if start < look <= end):
-            spent.append(base + 2 * spent_error((seeds - start) / (end - start), budget / 2))
+            fraction = (seeds - start) / (end - start)
+            spent.append(base + 2 * spent_error(fraction, budget / 2, spending))
         start, base, budget = end, base + budget, budget / 2
     return tuple(spent)
 
@@ -36,6 +39,7 @@ class AnsweringDesign:
         looks: seeds after which the study is looked at; empty: fixed fractions of `max_seeds`.
         margin: the largest difference of mIoU that counts as none.
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
+        spending: how the error is spread over the looks.
         screening_seeds: seeds of the screening stage.
         raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
         reference_values: most tuned values, such as learning rates, at which screening nominates the
@@ -55,6 +59,7 @@ class AnsweringDesign:
     looks: tuple[int, ...] = ()
     margin: float = 0.01
     error: float = 0.05
+    spending: Spending = "power"
     screening_seeds: int = 2
     raw_candidates: int = 3
     pretrained_candidates: int = 6
@@ -63,7 +68,7 @@ class AnsweringDesign:
     pretrained_t: float = 3.0
     drop_t: float = 1.5
     drop_slope: float = 0.5
-    futility: float = 0.1
+    futility: float = 0.2
     hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()
 
@@ -89,7 +94,7 @@ class AnsweringDesign:
         Each extension spends at most half as much again as the plan before it, so that any number of
         extensions together at most doubles the error.
         """
-        return _spent(self.looks, (*self.extended_from, self.max_seeds), self.error)
+        return _spent(self.looks, (*self.extended_from, self.max_seeds), self.error, self.spending)
 
     def tail_probability(self, look: int, comparisons: int = 1) -> float:
         """One-sided tail probability of one end of an interval at a look (counted from 1).
@@ -128,7 +133,8 @@ class AnsweringDesign:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AnsweringDesign":
         """The inverse of `to_dict`."""
-        fields: dict[str, Any] = dict(values)
+        # Plans without this entry are from the time when there was one family only.
+        fields: dict[str, Any] = {"spending": "obrien-fleming", **values}
         for key in ("looks", "extended_from"):
             fields[key] = tuple(fields[key])
         return cls(**fields)

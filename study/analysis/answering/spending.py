@@ -1,14 +1,19 @@
 """Error spending: how much a confidence level pays for looking at a study before its last seed.
 
 A study that is looked at after every few seeds errs more often than one that is looked at once. The error
-is therefore fixed for the whole sequence of looks and *spent* over it (Lan & DeMets 1983), almost all of it
-late, in the manner of O'Brien & Fleming (1979); see Jennison & Turnbull 2000, chapters 7 and 9. Looks depend
-on the number of seeds only, never on what was found.
+is therefore fixed for the whole sequence of looks and *spent* over it (Lan & DeMets 1983; Jennison & Turnbull
+2000, chapters 7 and 9). Looks depend on the number of seeds only, never on what was found.
+
+Two families: by the square of the fraction of seeds (the power family of Kim & DeMets 1987), and like O'Brien &
+Fleming (1979), almost all of it late. With three to six seeds Student's t has heavy tails, and the tiny early
+share of the second family makes intervals there so wide that hardly any effect is settled
+(docs/simulations.md).
 """
 
 import functools
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from scipy import optimize, stats
@@ -17,17 +22,23 @@ _GRID = 1001
 _REACH = 8.0  # standard deviations; the normal density beyond is below 1e-15
 
 
-def spent_error(fraction: float, error: float) -> float:
-    """Cumulative one-sided error after a fraction of the planned seeds, O'Brien–Fleming type.
+Spending = Literal["power", "obrien-fleming"]
+
+
+def spent_error(fraction: float, error: float, spending: Spending = "power") -> float:
+    """Cumulative one-sided error after a fraction of the planned seeds.
 
     Args:
         fraction: seeds so far / planned seeds, from 0 to 1.
         error: one-sided error of the whole study, e.g. 0.025 for the ends of a 95 % interval.
     """
-    if fraction <= 0:
+    fraction = min(max(fraction, 0.0), 1.0)
+    if spending == "power":
+        return error * fraction**2
+    if fraction == 0:
         return 0.0
     z = float(stats.norm.isf(error / 2))
-    return 2 * float(stats.norm.sf(z / math.sqrt(min(fraction, 1.0))))
+    return 2 * float(stats.norm.sf(z / math.sqrt(fraction)))
 
 
 @functools.cache

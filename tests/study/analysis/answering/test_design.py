@@ -12,8 +12,25 @@ from study.analysis.answering.spending import look_seeds, spent_error, tail_prob
 def test_boundaries_agree_with_published_ones():
     """O'Brien–Fleming type spending, five looks (Jennison & Turnbull 2000; issue: 4.88 … 2.01)."""
     looks = (4, 7, 10, 15, 20)
-    found = tail_probabilities(looks, tuple(spent_error(n / 20, 0.025) for n in looks))
+    found = tail_probabilities(looks, tuple(spent_error(n / 20, 0.025, "obrien-fleming") for n in looks))
     assert stats.norm.isf(found) == pytest.approx([4.88, 3.61, 2.97, 2.36, 2.01], abs=0.01)
+
+
+def test_five_of_twenty_seeds_may_settle_an_effect_of_six_and_a_half_standard_errors():
+    """The power family spends enough for Student's t with four degrees of freedom; the other one does not."""
+    power, late = (
+        AnsweringDesign(max_seeds=20, looks=(5, 10, 15, 20), spending=family)
+        for family in ("power", "obrien-fleming")
+    )
+    assert power.spent == pytest.approx([0.05 * (n / 20) ** 2 for n in power.looks])
+    assert stats.t.isf(power.tail_probability(1), 4) < 6.5 < 15 < stats.t.isf(late.tail_probability(1), 4)
+    assert stats.t.isf(power.tail_probability(4), 19) < 2.4, "at a small price at the last look"
+
+
+def test_a_recorded_plan_without_a_family_keeps_the_one_that_it_was_made_with():
+    plan = AnsweringDesign(max_seeds=5).to_dict()
+    del plan["spending"]
+    assert AnsweringDesign.from_dict(plan).spending == "obrien-fleming"
 
 
 def test_looking_again_and_again_errs_as_often_as_planned():
