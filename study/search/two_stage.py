@@ -115,7 +115,9 @@ class TwoStageSearch:
     def progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
         """How far each question is, by its name; empty while screening runs."""
         screened = self._screening_of(history)
-        if not all(state.final for state in screened):
+        # Between two screening seeds all trials are final although more will follow.
+        more = self._screened is None and self._screening.remaining(screened)
+        if more or not all(state.final for state in screened):
             return {}
         found = self._progress(screened, _answered(history))
         return dict(zip((question.name for question in self._questions), found, strict=True))
@@ -127,7 +129,11 @@ class TwoStageSearch:
 
     def _progress(self, screened: Sequence[TrialState], answered: Answered) -> list[Progress]:
         """How far each question is, once screening has ended."""
-        outcomes = tuple((pair, state.record.status) for pair, state in answered.items() if state.final)
+        ended = tuple((state.trial.trial_id, state.record.status) for state in screened if state.final)
+        outcomes = (
+            ended,
+            tuple((pair, state.record.status) for pair, state in answered.items() if state.final),
+        )
         if self._known is None or self._known[0] != outcomes:
             found = [self._question_progress(question, screened, answered) for question in self._questions]
             self._known = outcomes, found

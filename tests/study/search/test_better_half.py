@@ -62,6 +62,19 @@ def test_a_cell_that_is_slow_to_start_is_a_candidate(tmp_path):
     assert study.search.propose(study.states.in_order()) is NoTrial.DONE
 
 
+def test_nothing_is_nominated_between_two_screening_seeds(tmp_path):
+    """All known trials are final then; a console that asks must not decide what is trained."""
+    study = study_of_two_seeds(tmp_path).run(train=slow_train, at_once=1)
+    nominations = {
+        (found.roles.raw, found.roles.pretrained) for seen in study.watched for found in seen.values()
+    }
+    assert len(nominations) == 1
+    roles = study.progress().roles
+    assert {trial.cell for trial in study.answering()} == {
+        *roles.references, *roles.raw, *roles.pretrained
+    }  # fmt: skip
+
+
 def test_a_resumed_study_screens_the_same_cells(tmp_path):
     whole = study_of_two_seeds(tmp_path / "whole").run(train=slow_train)
     first = study_of_two_seeds(tmp_path / "cut").run(train=slow_train, stop_after=14)

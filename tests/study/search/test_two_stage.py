@@ -64,6 +64,7 @@ class Study:
             self.states.add(trial)
         self.states.resume()
         self.design = design or AnsweringDesign(max_seeds=max_seeds)
+        self.watched: list = []
         screening = OptunaSearch(self.space, BUDGET) if self.space.search == "tpe" else None
         self.search = two_stage_search(
             settings, self.space, self.design, self.trials, weights="w", screening=screening
@@ -79,6 +80,7 @@ class Study:
 
         def record(state) -> None:
             write_records(self.states.folder(state.trial), FACTS, list(state.record.all_reports))
+            self.watched.append(self.search.progress(self.states.in_order()))
 
         def prepare(trials):
             known = {trial.trial_id for trial in self.trials}
