@@ -4,10 +4,10 @@ A study that is looked at after every few seeds errs more often than one that is
 is therefore fixed for the whole sequence of looks and *spent* over it (Lan & DeMets 1983; Jennison & Turnbull
 2000, chapters 7 and 9). Looks depend on the number of seeds only, never on what was found.
 
-Two families: by the square of the fraction of seeds (the power family of Kim & DeMets 1987), and in the manner
-of O'Brien & Fleming (1979), almost all of it late. With three to six seeds Student's t has heavy tails, and the
-tiny early share of the second family makes intervals so wide that hardly any effect is settled there
-(docs/simulations.md).
+Two families: by the square of the fraction of seeds (the power family of Kim & DeMets 1987), and in the
+manner of O'Brien & Fleming (1979), almost all of it late. With three to six seeds Student's t has heavy
+tails, and the tiny early share of the second family makes intervals so wide that hardly any effect is
+settled there (docs/simulations.md).
 """
 
 import functools
