@@ -20,6 +20,7 @@ from study.driver.stages import (
     stage_defaults,
     two_stage_search,
 )
+from study.driver.study_name import default_name
 from study.planning.recipe import fit_recipe
 from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
@@ -70,7 +71,7 @@ def open_study(flags: Flags) -> OpenedStudy:
     begun: Mapping[str, Any] = {}
     recorded: Mapping[str, Any] = {}
     label = space_label(flags.space or "")
-    name = flags.name or defaults.get("name") or f"{label}-{flags.data or StudySettings.data}"
+    name = flags.name or defaults.get("name") or default_name(flags, label)
     study = Store(flags.storage) / name
     if flags.resume:
         recorded = read_resumed(study, flags, label)

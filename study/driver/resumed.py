@@ -36,14 +36,19 @@ def read_resumed(study: Store, flags: Flags, space: str) -> Mapping[str, Any]:
     )
 
 
-def studies_of(storage: Store, space: str) -> list[str]:
-    """Names of the studies in a folder; of one space, unless its name is ''."""
+def studies_of(storage: Store, space: str, data: str = "") -> list[str]:
+    """Names of the studies in a folder; of one space and one data protocol, unless their name is ''."""
     found = []
     for name in storage.names():
         try:
             manifest = read_manifest(storage / name)
         except (UserError, OSError):
             continue
-        if manifest and (not space or manifest.get("space") == space):
+        if manifest and space in ("", manifest.get("space")) and data in ("", _data(manifest)):
             found.append(name)
     return found
+
+
+def _data(manifest: Mapping[str, Any]) -> str:
+    data = manifest.get("data")
+    return str(data.get("name")) if isinstance(data, Mapping) else ""

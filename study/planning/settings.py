@@ -7,7 +7,6 @@ from typing import Any
 
 from segstrat.numerics import Numerics
 from study.cli import Flags
-from study.planning.space_files import space_label
 
 # Not among the manifest's options: where a study is stored may change.
 PLACE = ("name", "storage")
@@ -59,7 +58,8 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
 
     Args:
         begun: the options in the manifest of a study that is resumed; empty for a new one.
-        defaults: what a new study takes from its space, or from the study that it confirms.
+        defaults: what a new study takes from its space, or from the study that it confirms; its name, unless
+            it is among the flags.
     """
     values: dict[str, Any] = {"storage": flags.storage, **defaults, **begun}
     numerics = {**values.get("numerics", {}), **flags.numerics}
@@ -71,7 +71,6 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
     if flags.pretrain_on is not None:
         values |= {"weights": "", "pretrain_epochs": flags.pretrain_epochs or 0}
     values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
-    values.setdefault("name", f"{space_label(values['space'])}-{values.get('data', StudySettings.data)}")
     return StudySettings(**values)
 
 

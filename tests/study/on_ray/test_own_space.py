@@ -32,7 +32,7 @@ def test_a_space_of_ones_own_on_data_of_ones_own(cluster, start_driver, tiny_dat
     output, _ = driver.communicate(timeout=400)
     cluster.remove_node(node)
     assert driver.returncode == 0, output
-    study = tmp_path / "mine-folder"
+    study = tmp_path / "mine-tiny"
     trials, _ = load(study)
     assert (trials["status"] == "completed").all()
     assert (trials["epochs_budget"] == 2).all()

@@ -1,0 +1,129 @@
+"""The default name of a study; `--resume` without `--name` finds the study by it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segstrat.errors import UserError
+from study.cli import parse
+from study.driver.messages import resume_command
+from study.driver.prepare import open_study
+from study.driver.study_name import folder_name
+from study.frame import SCHEMA
+
+ON_OWN = ["--space", "wd_grid", "--data", "folder"]
+
+
+def own_data(root: Path, name: str) -> Path:
+    """Two images with labels; `name` is the line of `dataset.toml` with the data set's name."""
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+        for split in ("train", "val"):
+            Image.fromarray(np.zeros((40, 40), np.uint8)).save(root / folder / f"{split}.png")
+            (root / f"{split}.txt").write_text(f"{split}\n")
+    (root / "dataset.toml").write_text(
+        f'{name}\nimages = "images"\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
+        '[tasks.semseg]\nlabels = "labels"\nclasses = ["background", "thing"]\n'
+    )
+    return root
+
+
+def begin(storage: Path, *flags: str) -> str:
+    """Leaves the manifest of a study that has started; returns its name."""
+    opened = open_study(parse([*flags, "--storage", str(storage)]))
+    settings = opened.settings
+    manifest = {
+        "schema": SCHEMA,
+        "study": settings.name,
+        "space": opened.space.name,
+        "question": opened.space.question,
+        "options": settings.to_dict(),
+        "data": {"name": settings.data},
+        "scheduler": {},
+        "metric": opened.space.metric,
+        "design": opened.design.to_dict() if opened.design else None,
+        "trials": [],
+    }
+    (storage / settings.name).mkdir(parents=True)
+    (storage / settings.name / "manifest.json").write_text(json.dumps(manifest))
+    return settings.name
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("SEGSTRAT_DATA", raising=False)
+    return tmp_path / "results"
+
+
+def resumed(storage: Path, *flags: str) -> str:
+    return open_study(parse([*flags, "--resume", "--storage", str(storage)])).settings.name
+
+
+@pytest.mark.parametrize(("line", "name"), [('name = "My Cats (2024)"', "my-cats-2024"), ("", "photos")])
+def test_a_study_on_own_images_is_named_after_them(storage, tmp_path, line, name):
+    root = own_data(tmp_path / "photos", line)
+    opened = open_study(parse([*ON_OWN, "--data-root", str(root), "--storage", str(storage)]))
+    assert opened.settings.name == f"wd_grid-{name}"
+    assert opened.study.uri == str(storage / f"wd_grid-{name}")
+    assert f"--resume --name wd_grid-{name} " in resume_command(opened.settings)
+
+
+def test_other_protocols_and_given_names_stand(storage, tmp_path):
+    root = own_data(tmp_path / "photos", 'name = "cats"')
+    assert begin(storage, "--space", "wd_grid") == "wd_grid-figures"
+    assert begin(storage, "--space", "wd_grid", "--data", "d1-half") == "wd_grid-d1-half"
+    assert begin(storage, *ON_OWN, "--data-root", str(root), "--name", "Mine") == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("cats", "cats"),
+        ("Cats & Dogs", "cats-dogs"),
+        ("Käfer_v1.2", "kafer_v1.2"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("--help", "help"),
+        ("a\nb\tc", "a-b-c"),
+        ("猫", "folder"),
+        ("", "folder"),
+        ("x" * 300, "x" * 60),
+        ("x" * 59 + "--y", "x" * 59),
+    ],
+)
+def test_odd_titles_become_safe_names(title, name):
+    assert folder_name(title) == name
+
+
+def test_resume_finds_the_study_by_its_data(storage, tmp_path):
+    cats, dogs = own_data(tmp_path / "a", 'name = "cats"'), own_data(tmp_path / "b", 'name = "dogs"')
+    for root in (cats, dogs):
+        begin(storage, *ON_OWN, "--data-root", str(root))
+    assert resumed(storage, *ON_OWN, "--data-root", str(cats)) == "wd_grid-cats"
+    assert resumed(storage, *ON_OWN, "--data-root", str(dogs)) == "wd_grid-dogs"
+    with pytest.raises(UserError, match="of space wd_grid there are: wd_grid-cats, wd_grid-dogs"):
+        resumed(storage, *ON_OWN)
+    with pytest.raises(UserError, match="of space wd_grid there are: wd_grid-cats, wd_grid-dogs"):
+        resumed(storage, "--space", "wd_grid")
+
+
+def test_the_only_study_on_own_images_is_resumed_without_a_data_root(storage, tmp_path, monkeypatch):
+    root = own_data(tmp_path / "photos", 'name = "cats"')
+    begin(storage, "--space", "wd_grid")
+    begin(storage, *ON_OWN, "--data-root", str(root))
+    assert resumed(storage, *ON_OWN) == "wd_grid-cats"
+    # This is the name that earlier versions gave to every such study.
+    shutil.move(storage / "wd_grid-cats", storage / "wd_grid-folder")
+    assert resumed(storage, *ON_OWN) == "wd_grid-folder"
+    monkeypatch.setenv("SEGSTRAT_DATA", str(tmp_path / "elsewhere"))
+    assert resumed(storage, *ON_OWN, "--data-root", str(root), "--name", "wd_grid-folder") == "wd_grid-folder"
+
+
+def test_a_new_study_needs_a_readable_description(storage, tmp_path):
+    with pytest.raises(UserError, match=r"dataset\.toml is missing"):
+        open_study(parse([*ON_OWN, "--data-root", str(tmp_path), "--storage", str(storage)]))
+    with pytest.raises(UserError, match="needs a data root"):
+        open_study(parse([*ON_OWN, "--storage", str(storage)]))
