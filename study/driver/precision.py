@@ -1,16 +1,30 @@
 """The one precision in which all trials of a study compute."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from segstrat.errors import UserError
 from study.cli import AUTO
 from study.planning.resources import Node
 
 
+def asked_precision(flag: str, recorded: Mapping[str, Any]) -> str:
+    """What `--precision` asks for: where a resumed study says `auto`, the precision that it was started with.
+
+    `auto` is resolved once, so that a study does not change its precision with the machine. Torch computes in
+    bfloat16 on every device.
+
+    Args:
+        recorded: the manifest of a study that is resumed; empty for a new one.
+    """
+    return str(recorded.get("precision") or AUTO) if flag == AUTO else flag
+
+
 def study_precision(asked: str, nodes: Sequence[Node], *, gpus: float) -> str:
     """What `--precision` means on these nodes.
 
     Args:
+        asked: see `asked_precision`.
         gpus: of each trial.
 
     Raises:

@@ -20,7 +20,7 @@ from study.driver.interrupts import Interrupts, StudyInterruptedError
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import divide
-from study.driver.precision import study_precision
+from study.driver.precision import asked_precision, study_precision
 from study.driver.prepare import OpenedStudy, make_search, open_study, plan_study
 from study.driver.refresh import Refresher
 from study.driver.thinning import NONE, thin, thinning
@@ -84,8 +84,9 @@ def run_study(flags: Flags) -> int:
             from study.on_ray.probes import check_shared
 
             check_shared(study, runtime.nodes)
-            share = divide(flags, settings.numerics.precision, runtime.nodes, trials, data, console)
-            precision = study_precision(settings.numerics.precision, runtime.nodes, gpus=share.gpus)
+            asked = asked_precision(settings.numerics.precision, opened.recorded)
+            share = divide(flags, asked, runtime.nodes, trials, data, console)
+            precision = study_precision(asked, runtime.nodes, gpus=share.gpus)
             content = describe_study(
                 opened,
                 trials,

@@ -52,6 +52,9 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
     numerics_now = now["options"]["numerics"]
     for name, before in recorded["options"]["numerics"].items():
         after = numerics_now.get(name)
+        if name == "precision" and recorded.get("precision") is not None:
+            # Compared above: `auto` and the precision that it means here are no difference.
+            continue
         if before != after:
             flag = f"--{name.replace('_', '-')}"
             found.append(Change(f"{flag} ({before} before, {after} now)", f"leave out {flag}"))

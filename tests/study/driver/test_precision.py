@@ -4,7 +4,7 @@ import pytest
 
 from segstrat.errors import UserError
 from segstrat.machine import fastest_precision
-from study.driver.precision import common_precision, study_precision
+from study.driver.precision import asked_precision, common_precision, study_precision
 from study.planning.resources import Node
 
 
@@ -20,3 +20,17 @@ def test_nodes_that_would_mix_precisions_are_refused():
     assert common_precision({"a": "bfloat16", "b": "bfloat16"}) == "bfloat16"
     with pytest.raises(UserError, match=r"bfloat16 on node b and float32 on node a.*float32"):
         common_precision({"a": "float32", "b": "bfloat16"})
+
+
+@pytest.mark.parametrize(
+    ("flag", "recorded", "precision"),
+    [
+        ("auto", {}, "auto"),
+        ("auto", {"precision": "bfloat16"}, "bfloat16"),
+        ("auto", {"precision": None}, "auto"),
+        ("float32", {"precision": "bfloat16"}, "float32"),
+        ("bfloat16", {}, "bfloat16"),
+    ],
+)
+def test_a_resumed_study_keeps_what_auto_meant_when_it_started(flag, recorded, precision):
+    assert asked_precision(flag, recorded) == precision

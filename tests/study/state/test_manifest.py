@@ -88,6 +88,15 @@ def test_the_advice_undoes_the_kind_of_change(change, advice):
     assert ("commit" in found.advice) == ("code" in change)
 
 
+def test_the_precision_that_auto_means_may_be_given_by_name():
+    begun = BEGUN | {"precision": "bfloat16", "options": {"numerics": {"precision": "auto"}}}
+    named = {"options": {"numerics": {"precision": "bfloat16"}}}
+    assert changes(begun, begun | named) == []
+    other = {"precision": "float32", "options": {"numerics": {"precision": "float32"}}}
+    (found,) = changes(begun, begun | other)
+    assert found.words == "the precision (bfloat16 before, float32 now)"
+
+
 def test_a_moved_file_of_weights_is_no_change():
     moved = {"source": "elsewhere/w2.pth", "per_seed": False, "files": {"w2.pth": "ab"}}
     assert changes(BEGUN, BEGUN | {"weights": moved}) == []
