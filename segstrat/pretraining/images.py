@@ -1,5 +1,6 @@
 """Image classification sets in the ImageFolder layout: `root/<split>/<class>/<image>`."""
 
+import copy
 import hashlib
 import threading
 from dataclasses import dataclass
@@ -51,6 +52,12 @@ class ImageFolder:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def first(self, count: int) -> "ImageFolder":
+        """The first images alone."""
+        part = copy.copy(self)
+        part.paths, part.labels = self.paths[:count], self.labels[:count]
+        return part
 
     def read(self, index: int) -> np.ndarray:
         """The image, (H, W, 3) uint8 RGB.

@@ -85,7 +85,7 @@ def pretrain(
     reports = _restore(states, key, model, optimizer) if resume else []
     for epoch in range(len(reports), recipe.epochs):
         start = time.perf_counter()
-        loss = _train_one_epoch(model, optimizer, data.train, recipe, machine, epoch)
+        loss = train_one_epoch(model, optimizer, data.train, recipe, machine, epoch)
         top1, top5 = evaluate(model, data.val, recipe, machine)
         seconds = time.perf_counter() - start
         report = PretrainReport(
@@ -137,7 +137,7 @@ def remove_state(out: Path) -> None:
         states.local_path.rmdir()
 
 
-def _train_one_epoch(
+def train_one_epoch(
     model: Classifier,
     optimizer: torch.optim.SGD,
     images: ImageFolder,

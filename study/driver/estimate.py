@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segstrat.config import TrialConfig
 from segstrat.numerics import Numerics
@@ -11,6 +11,9 @@ from segstrat.tasks import Task
 from study.driver.thinning import ALL, KEPT
 from study.planning.resources import Node, share
 from study.planning.trials import PlannedTrial
+
+if TYPE_CHECKING:
+    from segstrat.pretraining.job import PretrainJob
 
 # Imports, data and model of a trial.
 START_SECONDS = 5.0
@@ -22,11 +25,13 @@ class Estimate:
 
     Args:
         seconds: wall time with `concurrent` trials at a time.
+        pretrain_seconds: wall time of the pre-trainings before them.
         disk_bytes: of the checkpoints that are kept.
         device: what it was measured on.
     """
 
     seconds: float
+    pretrain_seconds: float
     disk_bytes: int
     concurrent: int
     device: str
@@ -40,11 +45,13 @@ def estimate(
     max_concurrent: int | None = None,
     gpus_per_trial: float | str | None = None,
     keep_checkpoints: str = ALL,
+    pretrainings: "Sequence[PretrainJob]" = (),
 ) -> Estimate:
     """Tries one step of each different model of a study on this machine.
 
     Args:
         data: as `study.driver.data_check.check_data` describes it.
+        pretrainings: those that must be made.
     """
     import torch
 
@@ -77,10 +84,28 @@ def estimate(
     disk += (KEPT[ALL] - KEPT[keep_checkpoints]) * largest * concurrent
     return Estimate(
         seconds=work / concurrent,
+        pretrain_seconds=_pretrain_seconds(
+            pretrainings, gpus=gpus, at_once=concurrent, threads=division.cpus
+        ),
         disk_bytes=disk,
         concurrent=concurrent,
         device=torch.cuda.get_device_name(0) if gpus else f"{node.cpus} CPU cores",
     )
+
+
+def _pretrain_seconds(jobs: "Sequence[PretrainJob]", *, gpus: int, at_once: int, threads: int) -> float:
+    """Wall time of pre-trainings, divided as `study.driver.with_weights` divides them."""
+    from segstrat.machine import Machine
+    from segstrat.pretraining.cached import machine_fields
+    from segstrat.pretraining.run_time import run_seconds
+
+    machine = Machine(**machine_fields("cuda" if gpus else "cpu", threads))
+    ends = [0.0] * min(at_once, gpus or cpu_cores())
+    for seconds in run_seconds(jobs, machine):
+        # Each starts where one ends first.
+        ends.sort()
+        ends[0] += seconds
+    return max(ends)
 
 
 def _model_key(config: TrialConfig) -> tuple[Any, ...]:

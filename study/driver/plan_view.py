@@ -14,6 +14,7 @@ from study.analysis.words.plan import planned_sentence
 from study.cli import Flags
 from study.console.fitted_table import new_table
 from study.console.tables import varied_axes
+from study.driver.estimate import Estimate, estimate
 from study.planning.recipe import recipe_warnings
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
@@ -43,7 +44,6 @@ def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their recipe and cost and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
-    from study.driver.estimate import estimate
     from study.driver.prepare import make_search, open_study, plan_study
     from study.driver.weights import Weights
 
@@ -63,6 +63,7 @@ def show_plan(flags: Flags) -> int:
     rungs = ", ".join(f"{fraction:.0%}" for fraction in HalvingRule.of(settings.scheduler).fractions)
     stopping = f"at {rungs} of each budget, within each arm, context and seed" if rungs else "none"
     kind = "synthetic, drawn by this project" if data["synthetic"] else data["root"]
+    to_make = weights.to_make(trials)
     cost = estimate(
         trials,
         data,
@@ -70,6 +71,7 @@ def show_plan(flags: Flags) -> int:
         max_concurrent=flags.max_concurrent,
         gpus_per_trial=flags.gpus_per_trial,
         keep_checkpoints=settings.keep_checkpoints,
+        pretrainings=to_make,
     )
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
@@ -92,8 +94,7 @@ def show_plan(flags: Flags) -> int:
         )
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [
-        f"time     about {format_duration(cost.seconds)} on {cost.device}, {cost.concurrent} trials at once, "
-        "without early stopping (one step of each model was timed)",
+        time_line(cost, len(to_make)),
         f"disk     {cost.disk_bytes / 1e6:,.0f} MB of checkpoints (--keep-checkpoints "
         f"{settings.keep_checkpoints}; all, last or none of each ended trial)",
         f"results  {opened.study.uri}",
@@ -103,6 +104,19 @@ def show_plan(flags: Flags) -> int:
     for line in lines:
         console.print(Text(line, style="yellow" if line.startswith("warning") else ""))
     return 0
+
+
+def time_line(cost: Estimate, pretrainings: int) -> str:
+    """The wall time of the planned trials and of the pre-trainings that must be made for them."""
+    total = format_duration(cost.seconds + cost.pretrain_seconds)
+    part = ""
+    if pretrainings:
+        share = format_duration(cost.pretrain_seconds)
+        part = f" ({share} of it for {pretrainings} pre-training{'s' * (pretrainings != 1)})"
+    return (
+        f"time     about {total}{part} on {cost.device}, {cost.concurrent} trials at once, without early "
+        "stopping (one step of each model was timed)"
+    )
 
 
 def _seeds(trials: Sequence[PlannedTrial]) -> int:

@@ -21,6 +21,7 @@ from study.planning.trials import PlannedTrial
 
 if TYPE_CHECKING:
     from segstrat.pretraining.cached import PretrainRequest
+    from segstrat.pretraining.job import PretrainJob
     from segstrat.pretraining.source import PretrainSource
 
 SCREENING_SEED = 0
@@ -141,17 +142,26 @@ class Weights:
         wanted = self._wanted(trials)
         if not wanted:
             return ""
-        from segstrat.pretraining.cached import make_job
-
-        cache = cache_dir()
-        data = self._images.open(cache)
-        there = sum(make_job(request, self._images, data, cache).out.is_file() for request in wanted)
-        count = f"{len(wanted)} pre-training{'s' * (len(wanted) != 1)} on {data.name}"
+        there = len(wanted) - len(self.to_make(trials))
+        name = Path(self.source).name
+        count = f"{len(wanted)} pre-training{'s' * (len(wanted) != 1)} on {name}"
         when = ""
         if self._design is not None:
             looks = self._design.looks
             when = f" up to the first look ({looks[0]} seeds), one more for each later seed"
         return f"{count}{when}; {there} of them in the cache"
+
+    def to_make(self, trials: Sequence[PlannedTrial]) -> "list[PretrainJob]":
+        """The pre-trainings before these trials and the first look that are not in the cache."""
+        wanted = self._wanted(trials)
+        if not wanted:
+            return []
+        from segstrat.pretraining.cached import make_job
+
+        cache = cache_dir()
+        data = self._images.open(cache)
+        jobs = [make_job(request, self._images, data, cache) for request in wanted]
+        return [job for job in jobs if not job.out.is_file()]
 
     @property
     def _images(self) -> "PretrainSource":

@@ -198,10 +198,13 @@ def test_a_dry_run_counts_the_pre_trainings(
     output = capsys.readouterr().out
     assert f"weights  {1 + looks} pre-trainings on photos up to the first look ({looks} seeds)" in output
     assert "0 of them in the cache" in output
+    assert f" of it for {1 + looks} pre-trainings) on " in output
     Weights(settings(pretrain_on=str(photos), pretrain_epochs=1)).place(
         plan(load_space("wd_grid"), "figures", seeds=(2,), weights="w")
     )
     assert main(command) == 0
-    assert "1 of them in the cache" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "1 of them in the cache" in output
+    assert f" of it for {looks} pre-trainings) on " in output
     assert main([*command, "--scheduler", "none", "--seeds", "0,1"]) == 0
     assert "weights  2 pre-trainings on photos; 0 of them" in capsys.readouterr().out
