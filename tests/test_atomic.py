@@ -93,8 +93,12 @@ def test_without_locks_builders_do_not_wait(tmp_path: Path, monkeypatch: pytest.
         raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(filelock.FileLock, "acquire", no_locks)
-    with atomic.only_builder(tmp_path / "lock"), atomic.only_builder(tmp_path / "lock"):
-        pass
+    order = []
+    with atomic.only_builder(tmp_path / "lock", on_wait=lambda: order.append("waits")):
+        order.append("first")
+        with atomic.only_builder(tmp_path / "lock", on_wait=lambda: order.append("waits")):
+            order.append("second")
+    assert order == ["first", "second"]
 
 
 def test_a_lock_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:

@@ -106,10 +106,14 @@ def contents(study: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(study.rglob("*")) if path.is_file()}
 
 
-def same(expected: tuple[pd.DataFrame, pd.DataFrame], found: tuple[pd.DataFrame, pd.DataFrame]) -> None:
-    """Asserts that frames are equal but for the types of columns without a value."""
+def difference(expected: tuple[pd.DataFrame, pd.DataFrame], found: tuple[pd.DataFrame, pd.DataFrame]) -> str:
+    """How frames differ, apart from the types of columns without a value; '' if they do not."""
     for one, other in zip(expected, found, strict=True):
-        pd.testing.assert_frame_equal(one.fillna(np.nan), other.fillna(np.nan), check_dtype=False)
+        try:
+            pd.testing.assert_frame_equal(one.fillna(np.nan), other.fillna(np.nan), check_dtype=False)
+        except AssertionError as error:
+            return str(error)
+    return ""
 
 
 @pytest.mark.parametrize(("name", "damage"), CASES)
@@ -130,7 +134,7 @@ def test_status_only_looks(study, name, damage, capsys):
 def test_frames_are_loaded_or_one_sentence_says_how(study, name, damage):
     whole_frames = load(study)
     damaged(study, name, damage)
-    same(whole_frames, load(study))
+    assert difference(whole_frames, load(study)) == ""
 
 
 @pytest.mark.parametrize(("name", "damage"), READ_BY_REPORTS)
@@ -178,7 +182,7 @@ def test_frames_that_cannot_be_read_are_rebuilt_from_the_records(study, damage, 
         load(study)
     if damage != "folder":
         assert rebuild([str(study)]) == 0
-        same(expected, load(study))
+        assert difference(expected, load(study)) == ""
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
