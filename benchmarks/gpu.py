@@ -22,6 +22,7 @@ from benchmarks.on_gpu import epochs, memory, packed, pretraining, resume, step
 from benchmarks.on_gpu.setting import Row, Rows, Setting
 from benchmarks.peers import UnavailableError
 from benchmarks.scenes import scenes_folder
+from segstrat.parallel import cpu_cores
 
 SECONDS = 560.0
 IMAGES, VALIDATION, DRAWN = 1500, 200, 300
@@ -88,7 +89,7 @@ def run_sections(
         )
     end = time.perf_counter() + seconds
     images, validation = (4, 2) if tiny else (IMAGES, VALIDATION)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = cpu_cores()
     with scenes_folder(images, validation, drawn=min(images, DRAWN)) as root:
         setting = Setting(device=device, root=root, tiny=tiny, cores=1 if tiny else cores)
         # Decoded once, before any section counts time.

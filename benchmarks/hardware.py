@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from segstrat.machine import fastest_precision
+from segstrat.parallel import cpu_cores
 
 PACKAGES = (
     *("torch", "torchvision", "opencv-python-headless", "numpy", "ray"),
@@ -20,7 +21,7 @@ def describe() -> dict[str, Any]:
     """Processor, GPU, versions and the load at the start."""
     return {
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cpu_cores(),
         "bfloat16_units": "yes" if cpu_has_bfloat16() else "no",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "system": platform.platform(),

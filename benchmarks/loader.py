@@ -3,7 +3,6 @@
 Wall-clock time, because each process has its own processor time.
 """
 
-import os
 import time
 
 import cv2
@@ -18,12 +17,13 @@ from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
 from segstrat.data.loading.augment import draw_placement, place_image, place_label
 from segstrat.data.loading.train_loader import TrainLoader
+from segstrat.parallel import cpu_cores
 from segstrat.tasks import Task
 
 
 def run(*, quick: bool) -> list[Comparison]:
     images, rounds, crop_size = (4, 1, 64) if quick else (200, 7, 512)
-    cores = os.cpu_count() or 1
+    cores = cpu_cores()
     with scenes_folder(images) as root:
         data = build_protocol("folder", root, cache_dir=root / "cache").train
         contestants = {

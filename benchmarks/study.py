@@ -4,7 +4,6 @@ Runs `wd_grid` on the embedded data, without early stopping, one trial per core,
 more. A short run before it draws the data and trains the pre-trained weights, which later studies reuse.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -12,13 +11,14 @@ import time
 from pathlib import Path
 
 from benchmarks.timing import Claim, Comparison
+from segstrat.parallel import cpu_cores
 from study.frame import load
 
 WALL, TRAININGS = "study, wall clock", "its trainings / concurrency"
 
 
 def run(*, quick: bool) -> list[Comparison]:
-    concurrent = 1 if quick else os.cpu_count() or 1
+    concurrent = 1 if quick else cpu_cores()
     with tempfile.TemporaryDirectory(prefix="segstrat-benchmark-") as folder:
         storage = Path(folder)
         run_study(storage, "warm-up", budget=0.01, concurrent=concurrent)

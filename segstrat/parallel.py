@@ -1,4 +1,4 @@
-"""`parallel_map`: a map over threads that works a bounded number of items ahead of its consumer."""
+"""The cores of this process, and `parallel_map`: a map over threads, a bounded number of items ahead."""
 
 import os
 from collections import deque
@@ -10,6 +10,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 _AHEAD_PER_THREAD = 4
+
+
+def cpu_cores() -> int:
+    """CPU cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parallel_map(
@@ -25,12 +30,12 @@ def parallel_map(
     started, and all threads have ended.
 
     Args:
-        threads: number of threads; the number of cores if not given.
+        threads: number of threads; `cpu_cores()` if not given.
         ahead: items that are started before their result is asked for, so that a slow consumer does not fill
             the memory; a few per thread if not given. `function` is never called for an item before all but
             `ahead` results in front of it have been taken.
     """
-    count = threads or os.cpu_count() or 1
+    count = threads or cpu_cores()
     ahead = ahead or _AHEAD_PER_THREAD * count
     # `Executor.map` starts every item at once; its `buffersize` needs Python 3.14.
     with ThreadPoolExecutor(count, thread_name_prefix="segstrat") as pool:

@@ -25,9 +25,10 @@ from segstrat.architectures import BACKBONES
 from segstrat.commands import StrictParser
 from segstrat.errors import UserError, unknown_name
 from segstrat.machine import Machine
+from segstrat.parallel import cpu_cores
 from segstrat.paths import cache_dir
 from segstrat.pretraining.bars import PretrainProgress
-from segstrat.pretraining.cached import cores, local_gpus, machine_fields
+from segstrat.pretraining.cached import local_gpus, machine_fields
 from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.loop import check_writable, pretrain, state_store
 from segstrat.pretraining.source import FIGURES, PretrainSource
@@ -36,7 +37,7 @@ from segstrat.pretraining.source import FIGURES, PretrainSource
 def this_machine() -> Machine:
     """All of this machine: a GPU if there is one, else every core."""
     device = next(iter(local_gpus()), "cpu")
-    return Machine(**machine_fields(device, cores()))
+    return Machine(**machine_fields(device, cpu_cores()))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,12 +1,13 @@
 """The threaded map: in order, few ahead, errors where they belong."""
 
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from segstrat.parallel import parallel_map
+from segstrat.parallel import cpu_cores, parallel_map
 
 
 def test_results_come_in_order_whatever_finishes_first() -> None:
@@ -77,3 +78,11 @@ def test_closing_ends_the_threads_and_starts_nothing_more() -> None:
     results.close()
     assert threading.active_count() == before
     assert len(started) <= 7
+
+
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
+    assert cpu_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert cpu_cores() == 64, "where the system does not tell"

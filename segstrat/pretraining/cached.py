@@ -1,6 +1,5 @@
 """Pre-trained weights, kept in the cache: `ensure_all_pretrained` trains what is missing."""
 
-import os
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -13,6 +12,7 @@ import torch
 
 from segstrat.data.cache.in_use import hold
 from segstrat.machine import Machine
+from segstrat.parallel import cpu_cores
 from segstrat.pretraining.bars import PretrainProgress
 from segstrat.pretraining.images import ClassificationData
 from segstrat.pretraining.isolated import run_isolated
@@ -82,14 +82,14 @@ def ensure_all_pretrained(
     gpus = local_gpus()
     slots = min(at_once or len(gpus), len(gpus)) if gpus else at_once or 1
     if not gpus and slots == 1 and on_tick is None:
-        machine = machine_fields("cpu", threads or cores())
+        machine = machine_fields("cpu", threads or cpu_cores())
         with PretrainProgress() as progress:
             for request, job in missing.items():
                 progress.follow(job.run(Machine(**machine)), _title(request, data), job.recipe.epochs)
     elif missing:
         devices = [gpus[slot % len(gpus)] if gpus else "cpu" for slot in range(slots)]
         titles = {request: _title(request, data) for request in missing}
-        share = threads or max(1, cores() // len(devices))
+        share = threads or max(1, cpu_cores() // len(devices))
         _run_isolated(missing, titles, devices, share, on_tick or (lambda: None))
     for job in jobs.values():
         hold(job.out)
@@ -99,11 +99,6 @@ def ensure_all_pretrained(
 def local_gpus() -> list[str]:
     """Names of the GPUs that torch sees; counted without a CUDA context."""
     return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def make_job(

@@ -1,12 +1,12 @@
 """What a study will take: minutes on this machine, and disk, from one step of each of its models."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from segstrat.config import TrialConfig
 from segstrat.numerics import Numerics
+from segstrat.parallel import cpu_cores
 from segstrat.tasks import Task
 from study.driver.thinning import ALL, KEPT
 from study.planning.resources import Node, share
@@ -111,8 +111,3 @@ def _pretrain_seconds(jobs: "Sequence[PretrainJob]", *, gpus: int, at_once: int,
 def _model_key(config: TrialConfig) -> tuple[Any, ...]:
     names = ("model", "backbone", "width", "output_stride", "tasks", "crop_size", "batch_size")
     return tuple(getattr(config, name) for name in names)
-
-
-def cpu_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from segstrat.parallel import cpu_cores
 from segstrat.store import Store
-from study.driver.estimate import cpu_cores
 from study.driver.weights import Weights
 from study.planning.trials import PlannedTrial
 from study.state.changes import accepted_changes

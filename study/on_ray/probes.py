@@ -80,9 +80,13 @@ def check_shared(study: Store, nodes: Sequence[Node]) -> None:
 
 
 def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
-    """The nodes with the memory of their GPUs, as `--gpus-per-trial auto` needs it."""
+    """The nodes with the memory of their smallest GPUs, as `--gpus-per-trial auto` needs it."""
     asked = [node for node in nodes if node.gpus]
-    memory = {node.node_id: gib for node, gib in ask(asked, smallest_gpu_gib, gpu=True)}
+    # A process that is assigned a GPU sees only that one, and a node may have different ones.
+    memory = {node.node_id: gib for node, gib in ask(asked, smallest_gpu_gib)}
+    # Ray hides all GPUs from the others where it was started with RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO=1.
+    hidden = [node for node in asked if memory.get(node.node_id) == 0]
+    memory |= {node.node_id: gib for node, gib in ask(hidden, smallest_gpu_gib, gpu=True)}
     return [replace(node, gpu_memory_gib=memory.get(node.node_id, 0.0)) for node in nodes]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.errors import UserError
+from segstrat.parallel import cpu_cores
 from study.on_ray.scratch import ray_folder, running_drivers, scratch_folder
 from study.planning.resources import Node
 from study.planning.space_files import ship_space_folder
@@ -186,8 +187,7 @@ def nodes_for_trials(wait_seconds: float) -> list[Node]:
 
 def share_of_cores(neighbors: int) -> int:
     """The cores of a study that starts while others run on this machine: an equal share, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // (neighbors + 1))
+    return max(1, cpu_cores() // (neighbors + 1))
 
 
 def _starting(*, dashboard: bool, folder: str | None) -> dict[str, Any]:

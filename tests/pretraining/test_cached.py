@@ -35,7 +35,7 @@ WIDTH = 0.1
 @pytest.fixture(autouse=True)
 def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch, few_figures: None) -> None:
     monkeypatch.setattr(recipe, "RECIPES", {"figures": TINY, "folder": TINY})
-    monkeypatch.setattr(cached, "cores", lambda: 1)
+    monkeypatch.setattr(cached, "cpu_cores", lambda: 1)
     monkeypatch.setattr(cached, "local_gpus", list)
 
 

@@ -31,8 +31,8 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segstrat.pretraining.recipe.RECIPES", {"figures": TINY, "folder": TINY})
-    monkeypatch.setattr("segstrat.pretraining.cached.cores", lambda: 1)
-    monkeypatch.setattr(stage, "cores", lambda: 1)
+    monkeypatch.setattr("segstrat.pretraining.cached.cpu_cores", lambda: 1)
+    monkeypatch.setattr(stage, "cpu_cores", lambda: 1)
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:

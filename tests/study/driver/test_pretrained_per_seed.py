@@ -34,7 +34,7 @@ SPACE = dataclasses.replace(load_space("wd_grid"), axes={"pretrained": (False, T
 @pytest.fixture(autouse=True)
 def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch, few_figures: None, tmp_path: Path) -> None:
     monkeypatch.setattr(recipe, "RECIPES", {"figures": TINY, "folder": TINY})
-    monkeypatch.setattr(cached, "cores", lambda: 1)
+    monkeypatch.setattr(cached, "cpu_cores", lambda: 1)
     monkeypatch.setattr(cached, "local_gpus", list)
     monkeypatch.setenv("SEGSTRAT_CACHE", str(tmp_path / "cache"))
 

@@ -64,8 +64,20 @@ def test_a_folder_that_a_node_does_not_see_is_refused(cluster, tmp_path):
     probes.check_shared(study, two[:1])
 
 
-def test_auto_asks_for_the_size_of_the_gpus(cluster, monkeypatch):
-    monkeypatch.setattr(probes, "smallest_gpu_gib", lambda: 24.0)
+def visible_gpus():
+    """The GPUs that Ray lets a process see, of four that were declared to it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    return [int(index) for index in visible.split(",") if index]
+
+
+@pytest.mark.parametrize("sizes", [(80.0, 80.0, 80.0, 24.0), (24.0, 80.0, 80.0, 80.0)])
+def test_auto_goes_by_the_smallest_gpu_of_a_node_with_several_kinds(cluster, monkeypatch, sizes):
+    monkeypatch.setattr(probes, "smallest_gpu_gib", lambda: min(sizes[index] for index in visible_gpus()))
+    assert [node.gpu_memory_gib for node in probes.with_gpu_memory(living_nodes())] == [24.0]
+
+
+def test_where_ray_hides_the_gpus_auto_asks_with_one_of_them(cluster, monkeypatch):
+    monkeypatch.setattr(probes, "smallest_gpu_gib", lambda: 24.0 if len(visible_gpus()) == 1 else 0.0)
     assert [node.gpu_memory_gib for node in probes.with_gpu_memory(living_nodes())] == [24.0]
 
 
@@ -103,6 +115,6 @@ def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
 
 
 @pytest.mark.gpu
-def test_the_size_of_a_gpu_is_known_where_ray_assigns_it():
-    """Shows that a process of Ray sees the GPU that it was assigned, with its memory."""
+def test_the_size_of_a_gpu_is_known():
+    """Shows that torch names the memory of the GPUs that it sees."""
     assert probes.smallest_gpu_gib() > 1
