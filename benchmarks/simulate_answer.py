@@ -11,6 +11,7 @@ docs/simulations.md holds the tables and says what they mean.
 import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from benchmarks.simulated_spread import borrowed_table
 from benchmarks.simulated_tuning import tuned_table
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.forecast import seeds_needed
+from study.analysis.answering.spending import Spending
 from study.analysis.choice import Arm
 from study.analysis.contrasts import Contrasts, compare
 from study.analysis.intervals import Interval, mean_interval
@@ -124,10 +126,12 @@ def agreement(found: list[Contrasts], truth: Grid) -> dict[str, str]:
     return {"seeds agree, %": percent(len(unanimous), len(found)), "then too high by": bias}
 
 
-def studies(truth: Grid, repetitions: int, *, seed: int = 0) -> list[Outcome]:
-    """Whole studies with the default design."""
+def studies(
+    truth: Grid, repetitions: int, *, seed: int = 0, design: AnsweringDesign | None = None
+) -> list[Outcome]:
+    """Whole studies, with the default design unless another one is given."""
     rng = np.random.default_rng(seed)
-    return [run_study(truth, rng, AnsweringDesign()) for _ in range(repetitions)]
+    return [run_study(truth, rng, design or AnsweringDesign()) for _ in range(repetitions)]
 
 
 def errors_table(repetitions: int) -> str:
@@ -191,6 +195,22 @@ def power_table(repetitions: int) -> str:
     return markdown(rows)
 
 
+def spending_table(repetitions: int) -> str:
+    """The same looks with the error spent in two ways."""
+    wanted = {1.0: "closes", 0.5: "narrows", 0.0: "does not close"}
+    rows = []
+    for shape in ("clear", "plateau", "tied"):
+        for family in get_args(Spending):
+            row: dict[str, object] = {"grid": shape, "error": family}
+            for closure, label in wanted.items():
+                design = AnsweringDesign(spending=family)
+                found = studies(truth_of(shape, closure, {}), repetitions, seed=3, design=design)
+                row[f"“{label}”, %"] = percent(labels(found)[label], repetitions)
+                row[f"trials ({100 * closure:g} %)"] = f"{np.mean([study.trials for study in found]):.0f}"
+            rows.append(row)
+    return markdown(rows)
+
+
 def advice_table(repetitions: int) -> str:
     """Following “seeds needed” once, from an unsettled contrast with a true effect of up to 3 deviations."""
     rows = []
@@ -220,6 +240,7 @@ TABLES: dict[str, Callable[[int], str]] = {
     "screening": screening_table,
     "borrowed": borrowed_table,
     "tuned": tuned_table,
+    "spending": spending_table,
     "advice": advice_table,
 }
 
