@@ -13,7 +13,7 @@ from segstrat.pretraining import images as image_folders
 from segstrat.pretraining.batches import train_batches
 from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.images import open_classification
-from segstrat.pretraining.loop import _loss, _train_one_epoch
+from segstrat.pretraining.loop import _loss, train_one_epoch
 from segstrat.pretraining.recipe import Recipe, recipe_for
 
 IMAGENET_IMAGES = 1_281_167
@@ -48,7 +48,7 @@ def pretraining_rows(setting: Setting) -> Rows:
         optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9)
 
         def epoch() -> None:
-            _train_one_epoch(model, optimizer, data.train, recipe, machine, 0)
+            train_one_epoch(model, optimizer, data.train, recipe, machine, 0)
 
         rate = len(data.train) / seconds_of(epoch, device, 1)
         hours = recipe.epochs * IMAGENET_IMAGES / rate / 3600
