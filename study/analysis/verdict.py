@@ -14,7 +14,13 @@ from enum import StrEnum
 
 from study.analysis.answering.forecast import seeds_needed
 from study.analysis.answering.looks import Look
-from study.analysis.answering.stages import Stage, answering_design, answering_stage, stage_contrasts
+from study.analysis.answering.stages import (
+    Stage,
+    answering_design,
+    answering_stage,
+    comparable,
+    stage_contrasts,
+)
 from study.analysis.contrasts import Contrasts, contrasts
 from study.analysis.image_intervals import intervals_with_images
 from study.analysis.intervals import Interval
@@ -184,7 +190,7 @@ def decide_all(study: Study, task: str, margin: float = MARGIN) -> list[Verdict]
 def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
     """The verdict of a context: of its answering stage, or of the whole grid where there is one stage."""
     design = answering_design(study)
-    if design is None:
+    if design is None or not comparable(context):
         return _verdict(study, context, contrasts(study, context), margin)
     stage = answering_stage(study, context, design)
     look = stage.last_look if stage else None
@@ -243,7 +249,7 @@ def _blocking_cause(
 ) -> Cause | None:
     if look is not None:
         return learning.cause(margin) or (Cause.MORE_SEEDS if look.label is None else None)
-    if answering_design(study) is not None:
+    if answering_design(study) is not None and comparable(context):
         return Cause.SCREENING
     return incomplete(context) or learning.cause(margin)
 

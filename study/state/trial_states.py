@@ -156,7 +156,9 @@ class TrialStates:
         state = self._states[trial_id]
         if not error and not self.should_end(trial_id):
             error = f"the trial ended after epoch {len(state.record.reports)} of {state.trial.config.epochs}"
-        self._change(trial_id, Phase.ENDED, error=error)
+        # The scores that an answer uses are facts, and a worker sends its reports alone.
+        facts = read_record(self.folder(state.trial)).facts
+        self._change(trial_id, Phase.ENDED, error=error, facts=facts or state.record.facts)
         return self._settle()
 
     def common_failure(self) -> str:

@@ -67,6 +67,12 @@ def in_stage(context: Context, stage: str) -> Context:
     return replace(context, trials=context.trials[stages == stage])
 
 
+def comparable(context: Context) -> bool:
+    """Whether arms can be compared at all: a second task of multi-task arms has no raw cell but its reference."""
+    raw = context.untuned_settings[~context.pretrained]
+    return bool(context.pretrained.any() and (raw != context.reference_setting).any())
+
+
 def cell_label(pretrained: bool, setting: str) -> str:
     """A cell of a context in words: `raw: weight decay 0`."""
     return f"{ARMS[pretrained]}: {setting}"
@@ -118,12 +124,12 @@ def screening_table(study: Study, context: Context) -> pd.DataFrame:
 
 
 def answering_stage(study: Study, context: Context, design: AnsweringDesign) -> Stage | None:
-    """The answering stage of a context; None before it has a trial.
+    """The answering stage of a context; None before it has a trial, and where nothing can be compared.
 
     Args:
         context: with the trials of both stages; the cells of the answering stage are the candidates.
     """
-    roles = _roles(study, context, design)
+    roles = _roles(study, context, design) if comparable(context) else None
     if roles is None:
         return None
     context = in_stage(context, ANSWERING)

@@ -26,9 +26,8 @@ def slow_train(trial):
 
 def study_of_two_seeds(folder, known=None) -> Study:
     study = Study(folder, known=known or first_seed_to_the_end(as_screening(planned())))
-    settings = make_settings(
-        parse(["--space", study.space.name, "--budget", str(BUDGET)]), {}, {"seeds": (0, 1), "max_seeds": 10}
-    )
+    flags = parse(["--space", study.space.name, "--budget", str(BUDGET)])
+    settings = make_settings(flags, {}, {"name": "x", "seeds": (0, 1), "max_seeds": 10})
     later = [trial for trial in as_screening(planned(study.space)) if trial.config.seed == 1]
     screening = BetterHalf(questions(study.space, later), later)
     study.search = two_stage_search(

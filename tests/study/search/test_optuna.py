@@ -255,6 +255,6 @@ def test_whole_numbers_are_proposed_within_their_bounds(space, tmp_path):
 def test_a_search_needs_a_file_system():
     remote = Store("s3://bucket/prefix?region=us-east-1")
     space = load_space("optuna_wd_dropout")
-    settings = make_settings(parse(["--space", space.name]), {}, {"seeds": (0,)})
+    settings = make_settings(parse(["--space", space.name]), {}, {"name": "x", "seeds": (0,)})
     with pytest.raises(UserError, match="sobol_wd_dropout"):
         plan_study(OpenedStudy(study=remote, settings=settings, space=space, design=None, recorded={}))

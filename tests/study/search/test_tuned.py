@@ -50,9 +50,8 @@ def tuned_study(folder, known=None) -> Study:
     space = tuned_space()
     planned = as_screening(plan(space, "figures", seeds=(0, 1), budget=BUDGET, weights="w"))
     study = Study(folder, space=space, known=known or first_seed_to_the_end(planned))
-    settings = make_settings(
-        parse(["--space", space.name, "--budget", str(BUDGET)]), {}, {"seeds": (0, 1), "max_seeds": 10}
-    )
+    flags = parse(["--space", space.name, "--budget", str(BUDGET)])
+    settings = make_settings(flags, {}, {"name": "x", "seeds": (0, 1), "max_seeds": 10})
     later = [trial for trial in planned if trial.config.seed == 1]
     study.screening = BetterHalf(questions(space, planned), later)
     study.search = two_stage_search(

@@ -56,7 +56,7 @@ class Study:
     def __init__(self, folder, *, space=SPACE, max_seeds=10, known=None, design=None, seeds=(0, 1)):
         self.space = load_space(space) if isinstance(space, str) else space
         flags = parse(["--space", self.space.name, "--budget", str(BUDGET)])
-        settings = make_settings(flags, {}, {"seeds": seeds, "max_seeds": max_seeds})
+        settings = make_settings(flags, {}, {"name": "x", "seeds": seeds, "max_seeds": max_seeds})
         planned = plan(self.space, "figures", seeds=seeds, budget=BUDGET, weights="w")
         self.trials = list(known or as_screening(planned))
         self.states = TrialStates(Store(folder), HalvingRule(), self.space.metric)

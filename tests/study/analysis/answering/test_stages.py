@@ -10,6 +10,7 @@ from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.detectable import observed_seed_sd
 from study.analysis.answering.stages import answering_design, answering_stage, in_stage, nominate_candidates
 from study.analysis.study import Study, contexts
+from study.analysis.verdict import decide_all
 from study.frame import write_frames
 from study.reporting.render import make_page, render
 
@@ -172,3 +173,36 @@ def test_the_page_compares_the_plan_with_what_was_observed(two_stages):
     assert f"they vary by {sd:.1f} points" in page.cost_sentence
     assert "trained 18 of at most 18 trials" in page.cost_sentence
     assert "over the 2 planned looks (Bonferroni)" in page.claims_note
+
+
+def test_a_second_task_of_multi_task_arms_alone_is_no_question(study_writer, make_trial):
+    """Single-task trials have no score for it, so no raw cell is left to be compared with its reference."""
+    rng = np.random.default_rng(0)
+    trials = []
+    for stage, seeds in (("screening", (0, 1)), ("answering", range(2, 6))):
+        for tasks in (["semseg"], ["semseg", "boundaries"]):
+            for pretrained in (False, True):
+                score = 0.25 + 0.1 * pretrained + 0.03 * (len(tasks) - 1)
+                trials += [
+                    make_trial(
+                        {"pretrained": pretrained, "tasks": tasks, "seed": seed},
+                        float(score + rng.normal(0, 0.003)),
+                        stage=stage,
+                        tasks=tasks,
+                    )
+                    for seed in seeds
+                ]
+    folder = study_writer(
+        trials, roles={"pretrained": "arm", "tasks": "arm"}, space="multitask", design=DESIGN.to_dict()
+    )
+    content = json.loads((folder / "manifest.json").read_text())
+    for entry, planned in zip(trials, content["trials"], strict=True):
+        planned["stage"] = entry["stage"]
+    (folder / "manifest.json").write_text(json.dumps(content))
+    write_frames(folder)
+    study = Study.open(folder)
+    verdicts = {task: decide_all(study, task) for task in ("semseg", "boundaries")}
+    assert [verdict.label for verdict in verdicts["semseg"]] == ["narrows"]
+    assert [verdict.label for verdict in verdicts["boundaries"]] == ["undetermined"]
+    assert verdicts["boundaries"][0].stage is None
+    assert make_page(answer_study(study)).pictures
