@@ -68,7 +68,7 @@ def in_stage(context: Context, stage: str) -> Context:
 
 
 def comparable(context: Context) -> bool:
-    """Whether arms can be compared at all: a second task of multi-task arms has no raw cell but its reference."""
+    """Whether arms can be compared: a task of multi-task arms alone has no raw cell but its reference."""
     raw = context.untuned_settings[~context.pretrained]
     return bool(context.pretrained.any() and (raw != context.reference_setting).any())
 
