@@ -179,6 +179,8 @@ def answering_observers(
     if not isinstance(search, TwoStageSearch):
         return []
     log = AnsweringLog(search, session.states, session.manifest, console)
+    if session.opened.recorded:
+        log.update()
     return [lambda _: log.update()]
 
 

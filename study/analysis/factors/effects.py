@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from study.analysis.answering.stages import answering_design
 from study.analysis.factors.factorial import Factor, Kind, fit_factorial, holm
 from study.analysis.factors.linear_model import PooledError
 from study.analysis.study import Context, Study
@@ -62,7 +63,8 @@ def factorial_effects(study: Study, task: str) -> list[FactorialEffects]:
     """Effects of every context of a task whose trials are a full grid of at least two settings.
 
     Returns:
-        empty where the treatments were drawn from distributions, or nothing is varied.
+        empty where the treatments were drawn from distributions, or nothing is varied; also where a single
+        axis is varied and an answering stage compares its values.
     """
     found = [_context_effects(study, context) for context in tuned_contexts(study, task)]
     effects = [each for each in found if each is not None]
@@ -85,6 +87,9 @@ def context_factors(context: Context) -> list[Factor]:
 def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
     factors = context_factors(context)
     if not factors or any(len(factor.levels) > MOST_LEVELS for factor in factors):
+        return None
+    if len(factors) == 1 and answering_design(study) is not None:
+        # The verdict has the same contrasts, on more seeds, on other images and with all looks accounted for.
         return None
     seeds = _complete_seeds(context, factors)
     if not seeds:
