@@ -11,9 +11,10 @@ from rich.text import Text
 
 from segstrat.formatting import format_duration
 from study.console.eta import seconds_left
-from study.console.progress import progress_words
+from study.console.progress import outlook_words, progress_words
 from study.console.tables import status_text, trials_table
 from study.search.base import Search
+from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import TrialState, TrialStates
 
 LIVE_SECONDS = 0.5
@@ -88,7 +89,7 @@ class StudyConsole:
         left = seconds_left(states, concurrent=self._concurrent, unproposed=more)
         running = sum(state.active for state in states)
         if left is not None:
-            outlook = f"at most about {format_duration(left)} left"
+            outlook = outlook_words(left, two_stages=isinstance(self._search, TwoStageSearch))
         elif running:
             outlook = "the time left is known after the first epoch"
         else:

@@ -5,11 +5,10 @@ import dataclasses
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.formatting import format_duration
 from segstrat.store import Store
 from study.console.eta import seconds_left
 from study.console.fitted_table import new_table
-from study.console.progress import progress_words
+from study.console.progress import outlook_words, progress_words
 from study.console.tables import problem_lines, trials_table
 from study.planning.space import load_space, space_names
 from study.planning.trials import PlannedTrial
@@ -51,7 +50,8 @@ def show_status(folder: str) -> int:
         console.print(Text(line))
     concurrent = sum(state.active for state in in_order)
     left = seconds_left(in_order, concurrent=concurrent) if running else None
-    outlook = f", at most about {format_duration(left)} left" if left is not None else ""
+    two_stages = bool(manifest.get("design"))
+    outlook = f", {outlook_words(left, two_stages=two_stages)}" if left is not None else ""
     done = count_final(in_order)
     if not running and done < len(in_order):
         outlook = f"; continue with: uv run python study/run.py --resume --name {manifest['study']}"

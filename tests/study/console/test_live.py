@@ -11,7 +11,7 @@ from segstrat.records import TrialStatus
 from segstrat.store import Store
 from segstrat.trial_record import TrialRecord
 from study.console.live import StudyConsole
-from study.console.progress import progress_words
+from study.console.progress import outlook_words, progress_words
 from study.search.base import FixedPlan
 from study.state.halving import HalvingRule
 from study.state.trial_states import Phase, TrialState, TrialStates
@@ -41,6 +41,11 @@ def test_workers_start_until_one_runs_and_then_an_epoch_is_awaited(states):
     assert "known after the first epoch" in screen.summary()
     states.reported("raw0", [report(1, 0.1, seconds=3)])
     assert "at most about" in screen.summary()
+
+
+def test_a_look_may_ask_for_more_trials_so_no_end_is_promised():
+    assert outlook_words(90, two_stages=True) == "at most about 90 s until the next look"
+    assert outlook_words(90, two_stages=False) == "at most about 90 s left"
 
 
 def test_a_failed_trial_has_ended_and_is_not_done():
