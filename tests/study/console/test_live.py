@@ -44,8 +44,8 @@ def test_workers_start_until_one_runs_and_then_an_epoch_is_awaited(states):
 
 
 def test_a_look_may_ask_for_more_trials_so_no_end_is_promised():
-    assert outlook_words(90, two_stages=True) == "at most about 90 s until the next look"
-    assert outlook_words(90, two_stages=False) == "at most about 90 s left"
+    assert outlook_words(60, two_stages=True) == "at most about 60 s until the next look"
+    assert outlook_words(60, two_stages=False) == "at most about 60 s left"
 
 
 def test_a_failed_trial_has_ended_and_is_not_done():
