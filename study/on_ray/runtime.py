@@ -77,8 +77,20 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
     """
     variables = WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT
     variables |= ({} if joining else LOCAL_ENVIRONMENT) | ({} if verbose else QUIET_ENVIRONMENT)
+    if joining and has_token():
+        # `ray start --head` asks for a token as soon as one exists, `ray.init` with an address sends none. A
+        # cluster that asks for none accepts it.
+        variables["RAY_AUTH_MODE"] = "token"
     for name, value in variables.items():
         os.environ.setdefault(name, value)
+
+
+def has_token() -> bool:
+    """Whether this machine has a token for Ray clusters, as `ray get-auth-token --generate` makes one."""
+    if os.environ.get("RAY_AUTH_TOKEN"):
+        return True
+    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return (Path(path) if path else Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextmanager
@@ -228,11 +240,26 @@ def _init(options: dict[str, Any], *, attempts: int) -> str:
             ray.shutdown()
             if attempt < attempts:
                 continue
+            if options["address"] != "local" and _wants_token(error):
+                raise UserError(
+                    f"--address {options['address']}: the cluster asks for a token that this machine does "
+                    "not have; copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+                ) from error
             where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
             raise UserError(
                 f"Ray {where} cannot be used: {_first_line(error)}; --verbose shows its messages"
             ) from error
     raise AssertionError("the last attempt returns or raises")
+
+
+def _wants_token(error: BaseException) -> bool:
+    """Whether a cluster refused this machine's token, or that it has none; Ray says so in the cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if "InvalidAuthToken" in str(cause):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _url(address: str | None) -> str:
