@@ -154,9 +154,15 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
         case Cause.NO_INTERVAL:
             return _without_interval(found, context)
         case Cause.NO_GAP:
+            gained = f"it gains {with_interval(found.gap)}"
+            if found.gap.below(margin):
+                return (
+                    f"pre-training itself does not help by more than the margin of {points(margin)}: {gained}, "
+                    "so there is no gap to close"
+                )
             return (
-                f"pre-training itself is not shown to help by more than the margin of {points(margin)}: it "
-                f"gains {with_interval(found.gap)}, so there may be no gap to close"
+                f"pre-training itself is not shown to help by more than the margin of {points(margin)}: "
+                f"{gained}, so there may be no gap to close"
             )
         case Cause.NO_REFERENCE:
             text = f"{remaining}, but nothing says what regularization contributed."

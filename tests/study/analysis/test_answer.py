@@ -52,6 +52,24 @@ def test_a_known_effect_is_found(study_writer, make_trial):
 
 
 @pytest.mark.parametrize(
+    ("pretrained", "words"),
+    [
+        (
+            (0.25, 0.24, 0.23),
+            "Pre-training itself does not help by more than the margin of 1 point: it gains −",
+        ),
+        ((0.36, 0.35, 0.34), "Pre-training itself is not shown to help by more than the margin of 1 point"),
+    ],
+)
+def test_without_a_gap_there_is_nothing_to_close(study_writer, make_trial, pretrained, words):
+    """Whether pre-training is known to be of no use, or its use is not shown, is said in different words."""
+    noise = 0.05 if "shown" in words else 0.003
+    answer = answer_of(study_writer(grid(make_trial, (0.30, 0.31, 0.30), pretrained, noise=noise)))
+    assert answer.label == "undetermined"
+    assert words in answer.sentence
+
+
+@pytest.mark.parametrize(
     ("raw", "train", "rate", "label", "words"),
     [
         # Behind in training, and the gap closes.
