@@ -157,8 +157,8 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
             gained = f"it gains {with_interval(found.gap)}"
             if found.gap.below(margin):
                 return (
-                    f"pre-training itself does not help by more than the margin of {points(margin)}: {gained}, "
-                    "so there is no gap to close"
+                    f"pre-training itself does not help by more than the margin of {points(margin)}: "
+                    f"{gained}, so there is no gap to close"
                 )
             return (
                 f"pre-training itself is not shown to help by more than the margin of {points(margin)}: "
