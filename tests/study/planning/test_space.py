@@ -20,6 +20,7 @@ SIZES = {
     "photos_labels": 24,
     "photos_multitask": 4,
     "photos_rates": 8,
+    "photos_squeezenet": 24,
     "photos_wd": 12,
     "regularizers": 32,
     "sobol_wd_dropout": 32,
