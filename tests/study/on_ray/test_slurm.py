@@ -1,11 +1,12 @@
 """deploy/slurm.sbatch with stand-ins for Slurm: it starts, ends on SIGTERM, and continues later."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -27,8 +28,9 @@ COMMANDS = {
 
 
 @pytest.fixture
-def submit(tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """`submit(job, flags)` runs the script as Slurm would, in a session of its own."""
+def submit(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+    """`submit(job, flags)` runs the script as Slurm would, in a session of its own that ends with the test."""
+    scripts: list[subprocess.Popen] = []
     tools = tmp_path / "bin"
     tools.mkdir()
     for name, body in COMMANDS.items():
@@ -46,15 +48,22 @@ def submit(tmp_path: Path) -> Callable[..., subprocess.Popen]:
             "SEGSTRAT_STORAGE": str(tmp_path / "results"),
         }
         with (tmp_path / f"{job}.log").open("w") as log:
-            return subprocess.Popen(
+            script = subprocess.Popen(
                 ["sbatch", str(ROOT / "deploy" / "slurm.sbatch"), *flags],
                 env=environment,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
+        scripts.append(script)
+        return script
 
-    return start
+    yield start
+    for script in scripts:
+        # What a script has left, if it was not awaited.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
+        script.wait()
 
 
 @pytest.mark.timeout(900)
