@@ -29,7 +29,7 @@ COMMANDS = {
 
 @pytest.fixture
 def submit(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
-    """`submit(job, flags)` runs the script as Slurm would, in a session of its own that ends with the test."""
+    """`submit(job, flags)` runs the script as Slurm would, in a session that ends with the test."""
     scripts: list[subprocess.Popen] = []
     tools = tmp_path / "bin"
     tools.mkdir()
