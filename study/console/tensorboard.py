@@ -1,5 +1,6 @@
 """TensorBoard files of a running study, written by the driver from the trials' reports."""
 
+import math
 import tempfile
 from pathlib import Path
 
@@ -41,11 +42,17 @@ class EventFiles:
                 str(folder), purge_step=report.epoch, flush_secs=10, write_to_disk=True
             )
         writer = self._writers[trial.trial_id]
+        values = {
+            "machine/images_per_second": report.images_per_second,
+            "machine/data_wait": report.data_wait,
+        }
         for score in report.scores:
             for name in ("miou", "loss", "pixel_accuracy"):
-                writer.add_scalar(f"{score.task}/{score.split}_{name}", getattr(score, name), report.epoch)
-        writer.add_scalar("machine/images_per_second", report.images_per_second, report.epoch)
-        writer.add_scalar("machine/data_wait", report.data_wait, report.epoch)
+                values[f"{score.task}/{score.split}_{name}"] = getattr(score, name)
+        for name, value in values.items():
+            # A trial that diverged has values that are not finite; the writer would warn on the console.
+            if math.isfinite(value):
+                writer.add_scalar(name, value, report.epoch)
         if report.status != "running" or state.final:
             self._close(trial.trial_id)
 

@@ -217,7 +217,8 @@ def _details(verdict: Verdict) -> str:
 
 def _brief(verdict: Verdict) -> str:
     remaining, gap = verdict.contrasts.remaining, verdict.contrasts.gap
-    text = f"{verdict.label}, gap {with_interval(gap)}"
+    label = f"{verdict.label} ({verdict.cause})" if verdict.label is Label.UNDETERMINED else verdict.label
+    text = f"{label}, gap {with_interval(gap)}"
     return text if remaining.estimate is None else f"{text}, of which {with_interval(remaining)} remain"
 
 

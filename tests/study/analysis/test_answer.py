@@ -69,6 +69,21 @@ def test_without_a_gap_there_is_nothing_to_close(study_writer, make_trial, pretr
     assert words in answer.sentence
 
 
+def test_a_context_without_an_answer_says_why_in_the_headline(study_writer, make_trial):
+    """Contexts that differ are listed in one sentence, which is all that many readers read."""
+    trials = []
+    for batch_size, raw in ((4, (0.25, 0.29, 0.27)), (8, (0.37, 0.38, 0.37))):
+        for entry in grid(make_trial, raw, (0.36, 0.36, 0.33)):
+            entry["axes"]["batch_size"] = batch_size
+            trials.append(entry)
+    roles = {"pretrained": "arm", "weight_decay": "treatment", "batch_size": "nuisance"}
+    sentence = answer_of(study_writer(trials, roles=roles)).sentence
+    assert "batch size 4: narrows, gap 1" in sentence
+    assert (
+        "batch size 8: undetermined (pre-training is not shown to help by more than the margin)" in sentence
+    )
+
+
 @pytest.mark.parametrize(
     ("raw", "train", "rate", "label", "words"),
     [
