@@ -63,8 +63,8 @@ def factorial_effects(study: Study, task: str) -> list[FactorialEffects]:
     """Effects of every context of a task whose trials are a full grid of at least two settings.
 
     Returns:
-        empty where the treatments were drawn from distributions, or nothing is varied; also where a single
-        axis is varied and an answering stage compares its values.
+        empty where the treatments were drawn from distributions, or nothing is varied. The effects in the raw
+        arm are left out where a single axis is varied and an answering stage compares its values.
     """
     found = [_context_effects(study, context) for context in tuned_contexts(study, task)]
     effects = [each for each in found if each is not None]
@@ -88,9 +88,6 @@ def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
     factors = context_factors(context)
     if not factors or any(len(factor.levels) > MOST_LEVELS for factor in factors):
         return None
-    if len(factors) == 1 and answering_design(study) is not None:
-        # The verdict has the same contrasts, on more seeds, on other images and with all looks accounted for.
-        return None
     seeds = _complete_seeds(context, factors)
     if not seeds:
         return None
@@ -104,6 +101,15 @@ def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
         survivors, _ = _responses(
             context, trial_values(study, context, survivors=True).values, factors, seeds
         )
+    if len(factors) == 1 and answering_design(study) is not None:
+        # What the axis does in the raw arm is the verdict's own contrast, there on more seeds, on other
+        # images and with all looks accounted for. A second estimate could contradict it.
+        table = table[table["response"] != RAW].reset_index(drop=True)
+        if survivors is not None:
+            survivors = survivors[survivors["response"] != RAW].reset_index(drop=True)
+        errors = {key: error for key, error in errors.items() if key[0] != RAW}
+        if table.empty:
+            return None
     return FactorialEffects(
         context.task, context.label, factors, table, survivors, errors, used, tuple(seeds)
     )

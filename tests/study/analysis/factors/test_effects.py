@@ -8,6 +8,7 @@ import pytest
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, factorial_effects
 from study.analysis.study import Study
+from study.analysis.words.effects import effect_sentences
 from study.frame import write_frames
 
 ROLES = {
@@ -151,11 +152,15 @@ def test_one_axis_needs_several_seeds(make_study):
     assert effects.errors[RAW, "main"].degrees == 2
 
 
-def test_the_answering_stage_answers_for_a_single_axis(make_study):
+def test_the_answering_stage_answers_for_a_single_axis_in_the_raw_arm(make_study):
     """A second estimate on fewer of the same seeds could call an effect shown that the verdict does not."""
     roles = {"pretrained": "arm", "dropout": "treatment", "seed": "seed"}
     study = make_study(helps_raw_only, seeds=(0, 1, 2), sd=0.003, roles=roles)
     trials = study.trials.drop_duplicates(["pretrained", "dropout", "seed"])
     design = AnsweringDesign(max_seeds=6, looks=(3, 6)).to_dict()
     two_stages = Study(study.name, study.manifest | {"design": design}, trials, study.epochs)
-    assert factorial_effects(two_stages, "semseg") == []
+    (effects,) = factorial_effects(two_stages, "semseg")
+    assert effects.responses == [BOTH, PRETRAINED, DIFFERENCE]
+    assert not any("raw arm" in sentence for sentence in effect_sentences(effects))
+    raw_only = Study(study.name, two_stages.manifest, trials[~trials["pretrained"]], study.epochs)
+    assert factorial_effects(raw_only, "semseg") == []
