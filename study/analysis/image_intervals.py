@@ -84,7 +84,7 @@ def add_image_variance(
     if interval.low is not None and interval.high is not None:
         # More degrees of freedom must not make it narrower than the interval over seeds alone.
         low, high = min(low, interval.low), max(high, interval.high)
-    return Interval(interval.estimate, low, high, seeds, method)
+    return Interval(interval.estimate, low, high, seeds, method, interval.confidence)
 
 
 def _means(

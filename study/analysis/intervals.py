@@ -11,7 +11,7 @@ not vary, not that the mean is known exactly.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,7 @@ class Interval:
         estimate: the point estimate; None where there is no value at all.
         n: number of seeds.
         method: how the interval was made, or why there is none.
+        confidence: with which the interval holds; less than planned where a finished study was extended.
     """
 
     estimate: float | None
@@ -40,6 +41,12 @@ class Interval:
     high: float | None
     n: int
     method: str
+    confidence: float = CONFIDENCE
+
+    @property
+    def level(self) -> str:
+        """The confidence in words: `95 %`."""
+        return f"{100 * self.confidence:g} %"
 
     @property
     def known(self) -> bool:
@@ -59,7 +66,7 @@ class Interval:
         estimate, low, high = (
             None if value is None else -value for value in (self.estimate, self.high, self.low)
         )
-        return Interval(estimate, low, high, self.n, self.method)
+        return replace(self, estimate=estimate, low=low, high=high)
 
 
 def mean_interval(

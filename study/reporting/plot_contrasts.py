@@ -77,11 +77,15 @@ def contrast_table(verdict: Verdict) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
 
 
-def draw_contrasts(table: pd.DataFrame) -> Figure:
-    """One line per contrast, with the margin as a band around zero."""
+def draw_contrasts(table: pd.DataFrame, level: str = "95 %") -> Figure:
+    """One line per contrast, with the margin as a band around zero.
+
+    Args:
+        level: of confidence, for the title.
+    """
     colors = {"gap": BLUE, "improvement": GREEN, "remaining": ORANGE}
     margin = float(table["margin"].iloc[0])
-    with new_panel("Differences with 95 % intervals") as (figure, ax):
+    with new_panel(f"Differences with {level} intervals") as (figure, ax):
         ax.axvspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
         ax.axvline(0, color=MUTED, lw=1)
         for y, row in enumerate(table.to_dict("records")):
@@ -104,7 +108,8 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
     """The figure that shows the verdict."""
     study = answer.study
     seeds = seed_table(verdict)
-    panels = [draw_contrasts(contrast_table(verdict))]
+    level = verdict.contrasts.remaining.level
+    panels = [draw_contrasts(contrast_table(verdict), level)]
     if len(seeds):
         panels.insert(0, draw_seeds(seeds, verdict.score_name))
     where = f", {verdict.context.label}" if verdict.context.label else ""
@@ -114,8 +119,8 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
         "What decides",
         f"{verdict.context.task} on {study.data_name}{where}; {verdict.score_name} at {epoch} of completed "
         f"trials. Left: one dot per seed, lines join paired seeds, bars are means; {_choice(verdict)} "
-        f"Right: paired differences with 95 % intervals ({_methods(verdict)}); differences inside the gray "
-        "band, the margin, count as none.",
+        f"Right: paired differences with {level} intervals ({_methods(verdict)}); differences inside the "
+        "gray band, the margin, count as none.",
         tuple(panels),
     )
 

@@ -136,8 +136,9 @@ def _intervals(
             found[name] = Interval(estimate, None, None, n, f"no interval: {n} seeds without any spread")
             continue
         estimate = float(np.clip(estimate, low, high))
-        found[name] = Interval(estimate, float(low), float(high), n, method)
-    return found | {"closure": _closure(pairs, roles, 2 * design.tail_probability(number))}
+        found[name] = Interval(estimate, float(low), float(high), n, method, design.confidence)
+    closure = _closure(pairs, roles, 2 * design.tail_probability(number))
+    return found | {"closure": replace(closure, confidence=design.confidence)}
 
 
 def _closure(pairs: PairedDifferences, roles: Roles, error: float) -> Interval:

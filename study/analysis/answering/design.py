@@ -96,6 +96,11 @@ class AnsweringDesign:
         """
         return _spent(self.looks, (*self.extended_from, self.max_seeds), self.error, self.spending)
 
+    @property
+    def confidence(self) -> float:
+        """With which an interval holds over all looks together: 0.95, or less after an extension."""
+        return round(1 - self.spent[-1], 6)
+
     def tail_probability(self, look: int, comparisons: int = 1) -> float:
         """One-sided tail probability of one end of an interval at a look (counted from 1).
 

@@ -89,6 +89,7 @@ def _interval_values(interval: Interval) -> dict[str, Any]:
         "high": interval.high,
         "n": interval.n,
         "method": interval.method,
+        "confidence": interval.confidence,
     }
 
 

@@ -21,7 +21,9 @@ def with_interval(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{points(interval.estimate)} ({count_seeds(interval.n)}, no interval)"
     low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
-    return f"{points(interval.estimate)} (95 % interval {low} to {high}, {count_seeds(interval.n)})"
+    return (
+        f"{points(interval.estimate)} ({interval.level} interval {low} to {high}, {count_seeds(interval.n)})"
+    )
 
 
 def ahead(interval: Interval) -> str:
@@ -36,7 +38,7 @@ def percent(interval: Interval) -> str:
         return "an unknown share"
     text = f"{100 * interval.estimate:.0f} %"
     if interval.low is not None and interval.high is not None:
-        text += f" (95 % interval {100 * interval.low:.0f} to {100 * interval.high:.0f} %)"
+        text += f" ({interval.level} interval {100 * interval.low:.0f} to {100 * interval.high:.0f} %)"
     return text.replace("-", "−")
 
 

@@ -65,6 +65,7 @@ def test_an_extension_spends_at_most_half_as_much_again():
     for number in range(1, len(design.looks) + 1):
         assert longer.tail_probability(number) == pytest.approx(design.tail_probability(number))
     assert AnsweringDesign.from_dict(longer.to_dict()) == longer
+    assert (design.confidence, design.extended(20).confidence, longer.confidence) == (0.95, 0.925, 0.9125)
     with pytest.raises(UserError, match="larger number"):
         longer.extended(40)
 

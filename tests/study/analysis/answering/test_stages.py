@@ -73,6 +73,22 @@ def test_only_answering_trials_enter_the_verdict(two_stages):
     assert verdict.look.looks == 2
 
 
+def test_an_extended_study_states_the_confidence_that_is_left(two_stages):
+    """The plan's error was spent at its last look; what an extension spends comes on top of it."""
+    study = two_stages(8)
+    manifest = study.manifest | {"design": DESIGN.extended(8).to_dict()}
+    answer = answer_study(Study(study.name, manifest, study.trials, study.epochs))
+    assert "(92.5 % interval" in answer.sentence
+    assert "95 %" not in answer.sentence
+    effects = answer.to_dict()["effects"][0]
+    assert [effects[name]["confidence"] for name in ("gap", "improvement", "remaining", "closure")] == [
+        0.925
+    ] * 4
+    page = render([make_page(answer)])
+    assert "with 92.5 % over all looks together" in page
+    assert "Differences with 92.5 % intervals" in page
+
+
 def test_trials_that_screening_stopped_do_not_block_the_answer(two_stages):
     def stop(trials):
         for entry in trials:
