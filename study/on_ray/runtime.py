@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -77,9 +78,9 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
     """
     variables = WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT
     variables |= ({} if joining else LOCAL_ENVIRONMENT) | ({} if verbose else QUIET_ENVIRONMENT)
-    if joining and has_token():
+    if joining and "ray" not in sys.modules and has_token():
         # `ray start --head` asks for a token as soon as one exists, `ray.init` with an address sends none. A
-        # cluster that asks for none accepts it.
+        # cluster that asks for none accepts it. Later, Ray would not read this any more.
         variables["RAY_AUTH_MODE"] = "token"
     for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -138,6 +138,10 @@ def _intervals(
         estimate = float(np.clip(estimate, low, high))
         found[name] = Interval(estimate, float(low), float(high), n, method, design.confidence)
     closure = _closure(pairs, roles, 2 * design.tail_probability(number))
+    gap, improvement = found["gap"].estimate, found["improvement"].estimate
+    if closure.low is not None and closure.high is not None and gap and improvement is not None:
+        # The share of what is reported as gap and gain, so that the three numbers fit together.
+        closure = replace(closure, estimate=float(np.clip(improvement / gap, closure.low, closure.high)))
     return found | {"closure": replace(closure, confidence=design.confidence)}
 
 

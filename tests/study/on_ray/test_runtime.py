@@ -1,6 +1,7 @@
 """How Ray's environment is set before Ray is imported."""
 
 import os
+import sys
 
 import pytest
 
@@ -21,6 +22,12 @@ def home(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def before_ray(monkeypatch):
+    """As in a process that has not imported Ray yet."""
+    monkeypatch.delitem(sys.modules, "ray", raising=False)
+
+
+@pytest.fixture
 def token(home):
     folder = home / ".ray"
     folder.mkdir()
@@ -32,23 +39,30 @@ def auth_mode(*, joining: bool) -> str | None:
     return os.environ.get("RAY_AUTH_MODE")
 
 
-def test_a_token_is_sent_to_a_cluster_that_is_joined(token):
+def test_a_token_is_sent_to_a_cluster_that_is_joined(token, before_ray):
     """Else a cluster that was started with the documented commands refuses the study."""
     assert auth_mode(joining=True) == "token"
 
 
-def test_without_a_token_none_is_asked_for():
+def test_without_a_token_none_is_asked_for(before_ray):
     assert not has_token()
     assert auth_mode(joining=True) is None
 
 
-def test_ray_on_this_machine_alone_decides_itself(token):
+def test_ray_on_this_machine_alone_decides_itself(token, before_ray):
     assert auth_mode(joining=False) is None
 
 
-def test_the_users_choice_stands(token, monkeypatch):
+def test_the_users_choice_stands(token, before_ray, monkeypatch):
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     assert auth_mode(joining=True) == "disabled"
+
+
+def test_a_process_that_has_read_the_mode_keeps_it(token):
+    """Only its children would be in another mode."""
+    import ray  # noqa: F401
+
+    assert auth_mode(joining=True) is None
 
 
 def test_tokens_are_found_where_ray_reads_them(home, monkeypatch):

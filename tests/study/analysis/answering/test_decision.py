@@ -96,6 +96,20 @@ def test_estimates_add_up_and_lie_in_their_intervals():
         assert interval.low <= interval.estimate <= interval.high
 
 
+def test_the_share_that_is_closed_is_that_of_the_reported_gain_and_gap():
+    """Between tied candidates, the leader by the mean differs from the one that is chosen without a seed."""
+    looks = [
+        look
+        for seed in range(20)
+        for look in replay(scores([0.2, 0.2, 0.2, 0.3, 0.3], rng=np.random.default_rng(seed)), ROLES, DESIGN)
+    ]
+    known = [look for look in looks if look.closure.known]
+    assert len(known) > 10
+    for look in known:
+        share = look.improvement.estimate / look.gap.estimate
+        assert look.closure.estimate == pytest.approx(np.clip(share, look.closure.low, look.closure.high))
+
+
 def test_more_candidates_need_more_evidence():
     """Something is the best of three tied cells on any seeds; that alone must not look like a gain."""
     values = scores([0.2, 0.21, 0.21, 0.3, 0.3], seeds=5)
