@@ -3,6 +3,8 @@
 import json
 import shutil
 
+import pytest
+
 from study.frame import load
 from study.run import main
 
@@ -90,6 +92,7 @@ def test_a_changed_code_or_seed_is_refused(undisturbed, capsys, tmp_path):
     assert main([*resume, "--accept-changes"]) == 0
 
 
+@pytest.mark.cluster
 def test_the_same_command_gives_the_same_frame(undisturbed, same_frames):
     _, flags, folder, _ = undisturbed
     assert main([*flags, "--name", "second", "--max-concurrent", "3"]) == 0
@@ -103,6 +106,7 @@ def test_more_gpus_than_a_node_has_are_refused(undisturbed, capsys):
     assert not (folder.parent / "third").exists()
 
 
+@pytest.mark.cluster
 def test_a_finished_study_is_extended_by_more_seeds(undisturbed, tmp_path, capsys):
     _, _, folder, _ = undisturbed
     shutil.copytree(folder, tmp_path / "first")
