@@ -3,7 +3,6 @@
 import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,20 +77,8 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
     """
     variables = WORKER_ENVIRONMENT | DRIVER_ENVIRONMENT
     variables |= ({} if joining else LOCAL_ENVIRONMENT) | ({} if verbose else QUIET_ENVIRONMENT)
-    if joining and "ray" not in sys.modules and has_token():
-        # `ray start --head` asks for a token as soon as one exists, `ray.init` with an address sends none. A
-        # cluster that asks for none accepts it. Later, Ray would not read this any more.
-        variables["RAY_AUTH_MODE"] = "token"
     for name, value in variables.items():
         os.environ.setdefault(name, value)
-
-
-def has_token() -> bool:
-    """Whether this machine has a token for Ray clusters, as `ray get-auth-token --generate` makes one."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    path = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return (Path(path) if path else Path.home() / ".ray" / "auth_token").is_file()
 
 
 @contextmanager
@@ -243,8 +230,8 @@ def _init(options: dict[str, Any], *, attempts: int) -> str:
                 continue
             if options["address"] != "local" and _wants_token(error):
                 raise UserError(
-                    f"--address {options['address']}: the cluster asks for a token that this machine does "
-                    "not have; copy ~/.ray/auth_token from its head node, or set RAY_AUTH_TOKEN"
+                    f"--address {options['address']}: the cluster asks for a token; set RAY_AUTH_MODE=token, "
+                    "and copy ~/.ray/auth_token from its head node where this machine has another one or none"
                 ) from error
             where = "on this machine" if options["address"] == "local" else f"at {options['address']}"
             raise UserError(
