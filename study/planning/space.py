@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +17,15 @@ from study.planning.space_files import import_space_file, is_space_file, space_l
 
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 NOT_SPACES = {"__init__", "recipes"}
-ROLES = ("arm", "treatment", "nuisance", "tuned", "seed")
+ROLES = ("arm", "treatment", "nuisance", "tuned")
 # What studies compare; the best value of anything else may be chosen for each setting.
-NEVER_TUNED = (*REGULARIZERS, "pretrained", "tasks", "model", "backbone", "weights", "data", "seed")
+NEVER_TUNED = (*REGULARIZERS, "pretrained", "tasks", "model", "backbone")
+# A study sets these fields itself; in a space they would change nothing.
+SET_ELSEWHERE = {
+    "seed": "state SEEDS = (0, 1, 2) or give --seeds",
+    "data": "give --data",
+    "weights": "give --weights",
+}
 CONFIG_FIELDS = tuple(field.name for field in dataclasses.fields(TrialConfig))
 # An axis of this name multiplies the recipe's epochs, which differ between arms.
 EPOCHS_FACTOR = "epochs_factor"
@@ -101,6 +107,10 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         raise UserError(
             f"space {name}: {', '.join(missing)} missing; see search_spaces/wd_grid.py for the form"
         )
+    check_fields(name, "BASE", module.BASE)
+    check_fields(name, "SPACE", module.SPACE)
+    for data, fields in getattr(module, "ON", {}).items():
+        check_fields(name, f"ON[{data!r}]", fields)
     axes: dict[str, list[Any]] = {}
     sampled: dict[str, Distribution] = {}
     for axis, domain in module.SPACE.items():
@@ -164,6 +174,19 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         seeds=tuple(getattr(module, "SEEDS", (0,))),
         recipe=getattr(module, "recipe", recipes.recipe),
     )
+
+
+def check_fields(name: str, part: str, fields: Iterable[str]) -> None:
+    """Refuses fields that a study sets itself.
+
+    Args:
+        part: of the space's file, for the message.
+    """
+    for field in fields:
+        if field in SET_ELSEWHERE:
+            raise UserError(
+                f"space {name}: {part} names {field!r}, which a study sets itself; {SET_ELSEWHERE[field]}"
+            )
 
 
 def _check_tuned(name: str, module: ModuleType, sampled: Mapping[str, Distribution]) -> None:

@@ -47,13 +47,17 @@ ROLES = {{"pretrained": "arm", "weight_decay": "treatment"}}
 # What trials are judged by: <task>_val_miou.
 METRIC = "semseg_val_miou"
 
-# Replicates of every cell; intervals need at least three. Optional, default (0,); --seeds overrides it.
-# SEEDS = (0, 1, 2)
+# Seeds of the screening, which nominates candidates; optional. The answer comes from fresh seeds, which the
+# study adds until the question is settled. A study of one stage trains every cell once per seed: give it at
+# least three, because fewer allow no intervals. --seeds overrides it.
+# SEEDS = (0, 1)
 
 
-# A recipe of your own; optional, and then the only one. Fields of BASE and SPACE override it.
+# A recipe of your own; optional, and then no other is used. It may depend on the arm, as here the learning
+# rate does. Fields of BASE and SPACE override it.
 # def recipe(data, model, *, pretrained):
-#     return {{"epochs": 60, "crop_size": 256, "batch_size": 8, "learning_rate": 0.02}}
+#     rate = 0.01 if pretrained else 0.02
+#     return {{"epochs": 60, "crop_size": 256, "batch_size": 8, "learning_rate": rate}}
 '''
 
 

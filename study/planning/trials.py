@@ -12,7 +12,7 @@ from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
 from study.planning.sampling import space_points
-from study.planning.space import EPOCHS_FACTOR, Space
+from study.planning.space import EPOCHS_FACTOR, Space, check_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +178,7 @@ def make_config(
     fields |= {name: value for name, value in axes.items() if name != EPOCHS_FACTOR}
     pretrained = bool(fields.get("pretrained", False))
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
+    check_fields(space.name, "recipe", recipe)
     fields = recipe | fields | {"data": data, "seed": seed}
     if type(fields.get("epochs")) is not int or fields["epochs"] < 1:
         raise UserError(

@@ -35,13 +35,13 @@ def test_the_template_is_a_space(template):
 
 def test_the_template_as_it_is_commented_out_is_right_too(template):
     text = template.read_text()
-    for commented in ("# SEEDS", "# def recipe", "#     return", '# "dropout"'):
+    for commented in ("# SEEDS", "# def recipe", "#     rate", "#     return", '# "dropout"'):
         assert commented in text
         text = text.replace(commented, commented.removeprefix("# "))
     text = text.replace("ROLES = {", 'SAMPLES = 4\nROLES = {"dropout": "treatment", ')
     template.write_text(text)
     space = load_space(str(template))
-    assert space.seeds == (0, 1, 2)
+    assert space.seeds == (0, 1)
     assert plan(space, "folder", weights="w")[0].config.crop_size == 256
 
 

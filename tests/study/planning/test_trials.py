@@ -91,6 +91,12 @@ def test_a_planned_trial_survives_the_manifest():
         ({"ROLES": {"pretrained": "arm", "weight_decay": "treatment", "dropout": "arm"}}, "names 'dropout'"),
         ({"SEARCH": "random"}, "expected 'grid' or 'tpe'"),
         (
+            {"SPACE": {"seed": tune.grid_search([0, 1])}, "ROLES": {"seed": "nuisance"}},
+            r"SPACE names 'seed', which a study sets itself; state SEEDS = \(0, 1, 2\) or give --seeds",
+        ),
+        ({"BASE": {"weights": "imagenet"}}, "BASE names 'weights'.*give --weights"),
+        ({"ON": {"figures": {"data": "d1"}}}, r"ON\['figures'\] names 'data'.*give --data"),
+        (
             {"ROLES": {"pretrained": "arm", "weight_decay": "tuned"}},
             "'weight_decay' is part of what is compared",
         ),
@@ -115,6 +121,12 @@ def test_a_planned_trial_survives_the_manifest():
 def test_an_unsound_space_is_refused_with_the_axis_named(parts: dict, message: str):
     with pytest.raises(UserError, match=message):
         space_from_module("toy", module(**parts))
+
+
+def test_a_recipe_does_not_set_what_a_study_sets():
+    space = space_from_module("toy", module(recipe=lambda *_, **__: {"seed": 3}))
+    with pytest.raises(UserError, match="space toy: recipe names 'seed', which a study sets itself"):
+        plan(space, "d1", weights="w")
 
 
 def test_a_bad_value_is_refused_with_the_trial_named():
