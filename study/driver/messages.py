@@ -85,7 +85,10 @@ def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
     lines = []
     if runtime.neighbors:
         others = "another study runs" if runtime.neighbors == 1 else f"{runtime.neighbors} other studies run"
-        lines.append(f"shared    {others} on this machine; this one takes an equal share of the cores")
+        lines.append(
+            f"shared    {others} on this machine; this one keeps an equal share of the cores to its end "
+            "(stopped and started again with --resume, it counts anew)"
+        )
     if not (flags.dashboard or flags.address):
         return lines
     return [

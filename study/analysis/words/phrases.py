@@ -1,8 +1,13 @@
 """How differences and shares are written, with their intervals."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from study.analysis.intervals import Interval
+
+# Of a bound in points; a thousandth of a point is far below what any study can tell.
+MOST_DIGITS = 3
 
 
 def points(value: float | None, *, signed: bool = False) -> str:
@@ -14,22 +19,40 @@ def points(value: float | None, *, signed: bool = False) -> str:
     return f"{number.replace('-', '−')} point{'' if number in ('1', '+1.0') else 's'}"
 
 
-def with_interval(interval: Interval) -> str:
-    """`3.1 points (95 % interval 1.0 to 5.2, 5 seeds)`."""
+def with_interval(interval: Interval, margin: float = 0.0) -> str:
+    """`3.1 points (95 % interval 1.2 to 5.2, 5 seeds)`.
+
+    Args:
+        margin: what the bounds are compared with, beside zero. A bound that rounds to either of them gets
+            more digits, so that the reader sees on which side it is.
+    """
     if interval.estimate is None:
         return "an unknown number of points"
     if interval.low is None or interval.high is None:
         return f"{points(interval.estimate)} ({count_seeds(interval.n)}, no interval)"
-    low, high = (f"{100 * end:.1f}".replace("-", "−") for end in (interval.low, interval.high))
+    low, high = (_bound(end, (0.0, margin)) for end in (interval.low, interval.high))
     return (
         f"{points(interval.estimate)} ({interval.level} interval {low} to {high}, {count_seeds(interval.n)})"
     )
 
 
-def ahead(interval: Interval) -> str:
-    """`3.1 points (…) ahead of`, `0.4 points (…) behind`, for a difference of left minus right."""
+def _bound(end: float, thresholds: Iterable[float]) -> str:
+    for digits in range(1, MOST_DIGITS + 1):
+        text = f"{100 * end:.{digits}f}"
+        if all(end == level or float(text) != round(100 * level, digits) for level in thresholds):
+            break
+    return text.replace("-", "−")
+
+
+def ahead(interval: Interval, margin: float = 0.0) -> str:
+    """`3.1 points (…) ahead of`, `0.4 points (…) behind`, for a difference of left minus right.
+
+    Args:
+        margin: see `with_interval`.
+    """
     behind = interval.estimate is not None and interval.estimate < 0
-    return f"{with_interval(-interval if behind else interval)} {'behind' if behind else 'ahead of'}"
+    text = with_interval(-interval if behind else interval, margin)
+    return f"{text} {'behind' if behind else 'ahead of'}"
 
 
 def percent(interval: Interval) -> str:

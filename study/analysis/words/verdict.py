@@ -147,14 +147,14 @@ def _open_counts(context: Context) -> dict[str, int]:
 
 def _reason(verdict: Verdict, cause: Cause) -> str:
     found, context, margin = verdict.contrasts, verdict.context, verdict.margin
-    remaining = f"pre-trained ends {ahead(found.remaining)} the best regularized raw model"
+    remaining = f"pre-trained ends {ahead(found.remaining, margin)} the best regularized raw model"
     improved = f"regularization gains {with_interval(found.improvement)}"
     above = f"more than the margin of {points(margin)}"
     match cause:
         case Cause.NO_INTERVAL:
             return _without_interval(found, context)
         case Cause.NO_GAP:
-            gained = f"it gains {with_interval(found.gap)}"
+            gained = f"it gains {with_interval(found.gap, margin)}"
             if found.gap.below(margin):
                 return (
                     f"pre-training itself does not help by more than the margin of {points(margin)}: "
@@ -218,8 +218,10 @@ def _details(verdict: Verdict) -> str:
 def _brief(verdict: Verdict) -> str:
     remaining, gap = verdict.contrasts.remaining, verdict.contrasts.gap
     label = f"{verdict.label} ({verdict.cause})" if verdict.label is Label.UNDETERMINED else verdict.label
-    text = f"{label}, gap {with_interval(gap)}"
-    return text if remaining.estimate is None else f"{text}, of which {with_interval(remaining)} remain"
+    text = f"{label}, gap {with_interval(gap, verdict.margin)}"
+    if remaining.estimate is None:
+        return text
+    return f"{text}, of which {with_interval(remaining, verdict.margin)} remain"
 
 
 def _gap_only(verdict: Verdict) -> str:

@@ -112,6 +112,15 @@ def test_behind_is_not_a_negative_lead():
     assert with_interval(NOTHING) == "an unknown number of points"
 
 
+def test_a_bound_shows_on_which_side_of_margin_and_zero_it_is():
+    assert "interval 1.03 to 18.3," in with_interval(interval(0.0103, 0.183), 0.01)
+    assert "interval 0.98 to 18.3," in with_interval(interval(0.0098, 0.183), 0.01)
+    assert "interval 1.0 to 18.3," in with_interval(interval(0.0103, 0.183)), "nothing is compared with 1"
+    assert "interval −0.02 to 0.004," in with_interval(interval(-0.0002, 0.00004), 0.01)
+    assert "interval 0.0 to 1.0," in with_interval(interval(0.0, 0.01), 0.01)
+    assert "interval 1.000 to 3.0," in with_interval(interval(0.0100001, 0.03), 0.01), "no end of digits"
+
+
 def test_decisive_contrasts_ask_for_seeds_only_where_unsettled():
     rows = decisive_contrasts(found(GAP, interval(-0.01, 0.02), interval(0.0, 0.03)), MARGIN)
     by_name = {row.contrast: row for row in rows}
