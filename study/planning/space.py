@@ -102,18 +102,57 @@ def load_space(name: str) -> Space:
 
 def space_from_module(name: str, module: ModuleType) -> Space:
     """Validates what a space's module states; see `load_space`."""
+    _check_parts(name, module)
+    axes, sampled = _read_axes(name, module.SPACE)
+    _check_roles(name, module)
+    _check_tuned(name, module, sampled)
+    _check_search(name, module, axes, sampled)
+    from search_spaces import recipes
+
+    return Space(
+        name=name,
+        question=module.QUESTION,
+        doc=module.__doc__ or "",
+        source=Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else "",
+        base=dict(module.BASE),
+        on=dict(getattr(module, "ON", {})),
+        axes=axes,
+        roles=dict(module.ROLES),
+        metric=module.METRIC,
+        sampled=sampled,
+        samples=getattr(module, "SAMPLES", 1),
+        search=getattr(module, "SEARCH", "grid"),
+        seeds=tuple(getattr(module, "SEEDS", (0,))),
+        recipe=getattr(module, "recipe", recipes.recipe),
+    )
+
+
+def _check_parts(name: str, module: ModuleType) -> None:
+    """Refuses a space that lacks a part, or whose parts are not of their form."""
     missing = [part for part in ("BASE", "SPACE", "ROLES", "METRIC", "QUESTION") if not hasattr(module, part)]
     if missing:
         raise UserError(
             f"space {name}: {', '.join(missing)} missing; see search_spaces/wd_grid.py for the form"
         )
-    check_fields(name, "BASE", module.BASE)
-    check_fields(name, "SPACE", module.SPACE)
-    for data, fields in getattr(module, "ON", {}).items():
-        check_fields(name, f"ON[{data!r}]", fields)
+    parts = {part: getattr(module, part, {}) for part in ("BASE", "SPACE", "ROLES", "ON")}
+    if isinstance(parts["ON"], Mapping):
+        parts |= {f"ON[{data!r}]": fields for data, fields in parts["ON"].items()}
+    for part, fields in parts.items():
+        if not isinstance(fields, Mapping):
+            raise UserError(
+                f"space {name}: {part} is {fields!r}; expected a dict, as in search_spaces/wd_grid.py"
+            )
+        check_fields(name, part, fields)
+    metrics = [f"{task}_val_miou" for task in TASKS]
+    if module.METRIC not in metrics:
+        raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected one of {', '.join(metrics)}")
+
+
+def _read_axes(name: str, domains: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Distribution]]:
+    """The listed and the sampled axes of SPACE."""
     axes: dict[str, list[Any]] = {}
     sampled: dict[str, Distribution] = {}
-    for axis, domain in module.SPACE.items():
+    for axis, domain in domains.items():
         if axis not in CONFIG_FIELDS and axis != EPOCHS_FACTOR:
             near = difflib.get_close_matches(axis, CONFIG_FIELDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -133,6 +172,11 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         repeated = [value for i, value in enumerate(values) if value in values[:i]]
         if repeated:
             raise UserError(f"space {name}: axis {axis!r} lists {repeated[0]!r} twice; remove one")
+    return axes, sampled
+
+
+def _check_roles(name: str, module: ModuleType) -> None:
+    """Refuses an axis without a role, and a role without an axis."""
     for axis in module.SPACE:
         role = module.ROLES.get(axis)
         if role not in ROLES:
@@ -142,13 +186,16 @@ def space_from_module(name: str, module: ModuleType) -> Space:
     for axis in module.ROLES:
         if axis not in module.SPACE:
             raise UserError(f"space {name}: ROLES names {axis!r}, which is not an axis of SPACE; remove it")
-    metrics = [f"{task}_val_miou" for task in TASKS]
-    if module.METRIC not in metrics:
-        raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected one of {', '.join(metrics)}")
-    if getattr(module, "SEARCH", "grid") not in ("grid", "tpe"):
-        raise UserError(f"space {name}: SEARCH is {module.SEARCH!r}; expected 'grid' or 'tpe'")
-    _check_tuned(name, module, sampled)
-    if getattr(module, "SEARCH", "grid") == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
+
+
+def _check_search(
+    name: str, module: ModuleType, axes: Mapping[str, list[Any]], sampled: Mapping[str, Distribution]
+) -> None:
+    """Refuses a search that does not fit the axes."""
+    search = getattr(module, "SEARCH", "grid")
+    if search not in ("grid", "tpe"):
+        raise UserError(f"space {name}: SEARCH is {search!r}; expected 'grid' or 'tpe'")
+    if search == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
         raise UserError(
             f"space {name}: a search draws every axis that is not an arm; give distributions instead"
         )
@@ -156,24 +203,6 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         raise UserError(
             f"space {name}: SAMPLES missing; state how many points to draw from the distributions"
         )
-    from search_spaces import recipes
-
-    return Space(
-        name=name,
-        question=module.QUESTION,
-        doc=module.__doc__ or "",
-        source=Path(module.__file__).read_text(encoding="utf-8") if module.__file__ else "",
-        base=dict(module.BASE),
-        on=dict(getattr(module, "ON", {})),
-        axes=axes,
-        roles=dict(module.ROLES),
-        metric=module.METRIC,
-        sampled=sampled,
-        samples=getattr(module, "SAMPLES", 1),
-        search=getattr(module, "SEARCH", "grid"),
-        seeds=tuple(getattr(module, "SEEDS", (0,))),
-        recipe=getattr(module, "recipe", recipes.recipe),
-    )
 
 
 def check_fields(name: str, part: str, fields: Iterable[str]) -> None:

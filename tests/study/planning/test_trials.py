@@ -94,6 +94,10 @@ def test_a_planned_trial_survives_the_manifest():
             {"SPACE": {"seed": tune.grid_search([0, 1])}, "ROLES": {"seed": "nuisance"}},
             r"SPACE names 'seed', which a study sets itself; state SEEDS = \(0, 1, 2\) or give --seeds",
         ),
+        ({"BASE": ["fcn8s"]}, r"BASE is \['fcn8s'\]; expected a dict"),
+        ({"SPACE": [1]}, r"SPACE is \[1\]; expected a dict"),
+        ({"ON": 3}, "ON is 3; expected a dict"),
+        ({"ON": {"figures": "fcn8s"}}, r"ON\['figures'\] is 'fcn8s'; expected a dict"),
         ({"BASE": {"weights": "imagenet"}}, "BASE names 'weights'.*give --weights"),
         ({"ON": {"figures": {"data": "d1"}}}, r"ON\['figures'\] names 'data'.*give --data"),
         (
