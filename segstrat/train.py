@@ -1,6 +1,7 @@
 """The training loop: plain functions, and `train()`, a generator of one report per epoch."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -121,6 +122,11 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
         status, message = "diverged", f"the loss was not finite at step {step} of epoch {epoch + 1}"
     elif last or (epoch + 1) % config.validate_every == 0:
         scores += score_splits(trial, final=last)
+        bad = [score for score in scores if not math.isfinite(score.loss)]
+        if bad:
+            status, message = "diverged", f"the loss on {bad[0].split} was not finite after epoch {epoch + 1}"
+    if status != "diverged" and not _all_finite(trial.model):
+        status, message = "diverged", f"weights were not finite after epoch {epoch + 1}"
     head = trial.update.groups[-1]
     return EpochReport(
         epoch=epoch + 1,
@@ -133,6 +139,12 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
         data_wait=loader.wait_seconds / training_seconds,
         message=message,
     )
+
+
+def _all_finite(model: torch.nn.Module) -> bool:
+    """Whether every weight and every statistic of batch norm is a finite number; the device is asked once."""
+    values = [value for value in model.state_dict().values() if value.is_floating_point()]
+    return bool(torch.stack([value.detach().isfinite().all() for value in values]).all())
 
 
 def score_splits(trial: Trial, *, final: bool) -> tuple[SplitScore, ...]:

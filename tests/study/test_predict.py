@@ -145,7 +145,7 @@ def test_unreadable_and_ambiguous_images_are_named(images, trial_folder, tmp_pat
     (images / "a.jpg").write_bytes(b"no image")
     (images / "a.png").unlink()
     assert main(["--trial", str(trial_folder), "--images", str(images), "--out", str(tmp_path / "o")]) == 2
-    assert "a.jpg cannot be read" in capsys.readouterr().err
+    assert "a.jpg is not an image that can be read" in capsys.readouterr().err
 
 
 def test_both_ways_to_name_a_trial(trial_folder):
@@ -202,7 +202,7 @@ def test_the_test_split_needs_no_data_root_and_is_scored(own_data, tmp_path, cap
     arguments = ["--trial", str(study / "abc"), "--split", "test", "--out", str(out)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    folder = out / "results/VOC2012/Segmentation/comp6_test_cls"
+    folder = out / "folder" / "semseg"
     assert f"label maps of semseg: {folder}" in printed
     assert f"overlays of semseg: {out}/overlays/semseg" in printed
 
