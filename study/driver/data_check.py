@@ -56,6 +56,13 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         settings.data, root, tasks=tasks, cache_dir=cache_dir() if cache else None, progress=cache
     )
     report = audit(protocol, needs=needs_of(trials), cache_dir=cache_dir(), progress=cache)
+    sheet = ""
+    if not cache:
+        from segstrat.data.audit.sheet import SHEETS, write_sheet
+
+        sheet = str(write_sheet(protocol, cache_dir() / SHEETS, [*report.errors, *report.warnings]))
+    if report.errors and sheet:
+        Console(stderr=True, highlight=False).print(Text(f"labels as they are read: {sheet}"), soft_wrap=True)
     report.check()
     for warning in report.warnings:
         Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
@@ -72,4 +79,5 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         "image_max": protocol.image_max,
         "audit": "full" if report.full else "quick",
         "warnings": report.warnings,
+        "sheet": sheet,
     }

@@ -55,11 +55,13 @@ class LabelCounts:
         return self.counts.sum(0)
 
 
-def count_labels(dataset: Dataset, task: Task, *, least: int = LABELS, progress: bool = False) -> LabelCounts:
-    """Counts the labels of `least` images, and of further ones until every class has been seen."""
+def count_labels(
+    dataset: Dataset, task: Task, *, least: int = LABELS, further: bool = True, progress: bool = False
+) -> LabelCounts:
+    """Counts the labels of `least` images, and with `further` of more until every class has been seen."""
     indices = [index for index in range(len(dataset)) if task.name in dataset.tasks_of(index)]
     order = _spread(indices, len(indices) if dataset.decoded else least)
-    order += sorted(set(indices) - set(order))
+    order += sorted(set(indices) - set(order)) if further else []
 
     def count(index: int) -> np.ndarray:
         return np.bincount(dataset.labels(index)[task.name].ravel(), minlength=256)
