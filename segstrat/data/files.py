@@ -18,6 +18,7 @@ from segstrat.data.images import (
     orientation,
     other_formats,
     rgb_pixels,
+    stored_size,
     turned,
 )
 from segstrat.data.labels import SUFFIXES as LABEL_SUFFIXES
@@ -84,14 +85,14 @@ class FileDataset(Dataset):
         """
         item = self.items[index]
         with open_image(item.image) as image:
-            turn = _turn(item, orientation(image), (image.height, image.width))
+            turn = _turn(item, orientation(image), stored_size(image))
             return turned(rgb_pixels(image, item.image, item.format.maximum), turn)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image, from the header of its file alone."""
         item = self.items[index]
         with open_image(item.image) as image:
-            size, tag = (image.height, image.width), orientation(image)
+            size, tag = stored_size(image), orientation(image)
         return size[::-1] if _turn(item, tag, size) in TRANSPOSED else size
 
     def label(self, index: int, task: str) -> np.ndarray:

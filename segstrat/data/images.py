@@ -4,6 +4,7 @@ Everything that becomes a network's input is read here: training, prediction and
 pixels of a file. Pillow reads all formats; OpenCV reads 16-bit colors, which Pillow reduces to 8 bits.
 """
 
+import io
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ MOST_PIXELS = 178_956_970
 """Twice Pillow's limit against decompression bombs, where Pillow itself refuses to go on."""
 
 SIXTEEN_BITS = 65535
-_ORIENTATION, _NODATA, _SUBFILE = 0x0112, 42113, 254
+_ORIENTATION, _NODATA, _SUBFILE, _WIDTH, _LENGTH = 0x0112, 42113, 254, 256, 257
 TRANSPOSED = (5, 6, 7, 8)
 """Orientation tags that exchange height and width."""
 
@@ -85,7 +86,11 @@ def open_image(path: Path) -> Image.Image:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(path)
+            image = Image.open(path)
+            if getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) in TRANSPOSED:
+                # Pillow 13 maps the pixels of an uncompressed file with its sides exchanged: garbled.
+                image = Image.open(io.BytesIO(path.read_bytes()))
+            return image
     except Image.DecompressionBombError as error:
         raise UserError(
             f"{path} has more than {MOST_PIXELS / 1e6:.0f} million pixels; cut it and its label into tiles "
@@ -137,7 +142,7 @@ def header(path: Path) -> Header:
     """
     with open_image(path) as image:
         return Header(
-            size=(image.height, image.width),
+            size=stored_size(image),
             mode=image.mode,
             depth=depth(image),
             format=image.format or "",
@@ -186,6 +191,14 @@ def orientation(image: Image.Image) -> int:
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, AttributeError):
         return 1  # a damaged tag turns nothing
     return tag if tag in range(1, 9) else 1
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Height and width of an opened image, before an orientation tag is obeyed; of a TIFF file after that."""
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_ORIENTATION, 1) in TRANSPOSED:
+        return int(tags[_WIDTH]), int(tags[_LENGTH])
+    return image.height, image.width
 
 
 def has_alpha(image: Image.Image) -> bool:

@@ -267,17 +267,19 @@ def _ranges(values: tuple[int, ...]) -> str:
 
 
 def to_values(
-    classes_HW: np.ndarray, values: Sequence[int] | Sequence[Color] | None, void: int | Color = VOID
+    classes_HW: np.ndarray, values: Sequence[int] | Sequence[Color] | None, void: int | Color | None = None
 ) -> np.ndarray:
     """What stands for the classes in label files: (H, W) uint8 or uint16, or (H, W, 3) uint8 for colors.
 
     Args:
         classes_HW: uint8 class indices and `VOID`.
         values: of each class, as `label_values` returns them.
-        void: what stands for void.
+        void: what stands for void; by default `VOID`, or black.
     """
     if values is None:
         return classes_HW
+    if void is None:
+        void = VOID if isinstance(values[0], int) else (0, 0, 0)
     listed = np.array([*values, void])
     kind = np.uint8 if listed.max() <= np.iinfo(np.uint8).max else np.uint16
     return listed.astype(kind)[np.where(classes_HW == VOID, len(values), classes_HW)]

@@ -108,12 +108,17 @@ def check_alignment(task: str, samples: Sequence[Sample]) -> Findings:
         )
         return found
     others = np.array([_fit_of_others(i, usable, slopes, labels) for i in usable])
-    relative = own[usable] / others
+    relative = own[usable] / np.where(others > 0, others, np.nan)
     known = np.isfinite(relative)
     if known.sum() < _LEAST:
         return found
     typical = float(np.median(relative[known]))
-    misfits = [samples[i].id for i, value in zip(usable, relative, strict=True) if value < _MISFIT * typical]
+    usual = float(np.median(own[usable]))
+    misfits = [
+        samples[i].id
+        for i, value in zip(usable, relative, strict=True)
+        if value < min(1.0, _MISFIT * typical) or own[i] < _MISFIT * usual
+    ]
     if typical < _FITS:
         found.warnings.append(
             f"{task} labels follow the edges of their images no better than labels of other images do; check "

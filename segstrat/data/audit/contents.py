@@ -87,7 +87,10 @@ def check_labels(protocol: DataProtocol, *, progress: bool = False) -> Findings:
             if dataset is not None
         }
         decode = _decoder(protocol.files["train"], name)
-        found.errors += _missing_classes(task, counts["train"], decode)
+        if missing := list(_missing_classes(task, counts["train"], decode)):
+            # What else is odd follows from it.
+            found.errors += missing
+            continue
         for split, counted in counts.items():
             if not len(counted.ids):
                 continue
