@@ -64,13 +64,13 @@ def _toml(value: object) -> str:
     return json.dumps(value)
 
 
-def sound(root: Path, seed: int, *, square: bool = False) -> Planted:
+def sound(root: Path, seed: int, *, square: bool = False, classes: int | None = None) -> Planted:
     """A data set without a fault: 8 training, 5 validation and 4 test images."""
     rng = np.random.default_rng([2024, seed])
     height, width = (int(rng.integers(48, 90)) for _ in range(2))
     if square:
         width = height
-    count = int(rng.integers(2, 5))
+    count = classes or int(rng.integers(2, 5))
     data = Planted(root, rng, ["background", "disc", "box", "bar"][:count], {}, {}, {})
     (root / "img").mkdir(parents=True)
     (root / "lab").mkdir()
