@@ -1,9 +1,8 @@
 """Restores a trial's records from its newest good checkpoint, which holds the same facts and reports."""
 
 from segstrat.checkpoint import read_checkpoint
-from segstrat.json_files import DamagedFileError, write_object
 from segstrat.records import parse_records, read_records
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, write_object
 from segstrat.trial_files import RECORDS, checkpoint_epochs, checkpoint_name
 
 

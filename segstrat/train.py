@@ -12,8 +12,7 @@ from segstrat.checkpoint import CheckpointWriter
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.loading.batch import Batch
-from segstrat.epoch_metrics import EpochMetrics
-from segstrat.image_counter import ImageCounter
+from segstrat.epoch_metrics import EpochMetrics, ImageCounter
 from segstrat.image_counts import read_counts, write_counts
 from segstrat.machine import Machine
 from segstrat.models.segmenter import Segmenter
@@ -48,8 +47,8 @@ def train(
         store: folder of this trial. Where several processes train one trial (`segstrat.distributed`), all
             read it and the first one writes.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
-        writer: writes the checkpoints, and is closed at the end; whoever passes one can wait for the checkpoint
-            of the epoch that was yielded last.
+        writer: writes the checkpoints, and is closed at the end; whoever passes one can wait for the
+            checkpoint of the epoch that was yielded last.
 
     Raises:
         UserError: for data, weights or a model that do not fit the config, before the first epoch.

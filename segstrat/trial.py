@@ -169,11 +169,8 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
     """Refuses what several processes cannot train."""
     if distributed.world_size() == 1:
         return
-    if config.asynchronous:
-        raise UserError("asynchronous updates run in one process; give the trial a single GPU")
-    if config.accumulation_steps > 1:
-        # Processes might cut their shares into different numbers of micro-batches, and wait for each other.
-        raise UserError("several processes do not accumulate; set batch_size to the whole batch instead")
+    if reason := config.needs_one_process():
+        raise UserError(f"several processes cannot train this trial: {reason}")
     if not fully_labelled and any(isinstance(module, _BatchNorm) for module in model.heads.modules()):
         # A process whose images lack a task skips its head, while the batch norm of the others waits for it.
         raise UserError(

@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segstrat.json_files import DamagedFileError, read_object, write_object
 from segstrat.records import EpochReport, TrialStatus, read_records
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, read_object, write_object
 from segstrat.trial_files import RECORDS
 
 OUTCOME = "outcome.json"

@@ -21,17 +21,17 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 
-from segstrat.architectures import BACKBONES
 from segstrat.commands import StrictParser
+from segstrat.config import BACKBONES
 from segstrat.errors import UserError, unknown_name
 from segstrat.machine import Machine
 from segstrat.parallel import cpu_cores
-from segstrat.paths import cache_dir
 from segstrat.pretraining.bars import PretrainProgress
 from segstrat.pretraining.cached import local_gpus, machine_fields
 from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.loop import check_writable, pretrain, state_store
 from segstrat.pretraining.source import FIGURES, PretrainSource
+from segstrat.store import cache_dir
 
 
 def this_machine() -> Machine:

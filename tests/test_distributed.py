@@ -182,8 +182,8 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "message"),
     [
         ({"model": "sunet64", "tasks": ("semseg", "parts")}, "cannot train sunet64 on images of which some"),
-        ({"model": "fcn8s", "accumulation_steps": 2}, "several processes do not accumulate"),
-        ({"model": "fcn8s", "asynchronous": True}, "asynchronous updates run in one process"),
+        ({"model": "fcn8s", "accumulation_steps": 2}, "cannot train this trial: it accumulates gradients"),
+        ({"model": "fcn8s", "asynchronous": True}, "cannot train this trial: its parameter groups"),
         ({"model": "fcn8s"}, "batch normalization over several processes runs on CUDA only"),
     ],
 )

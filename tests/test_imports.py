@@ -92,10 +92,8 @@ def test_the_map_names_every_package():
         folders = [path.parent for path in (ROOT / top).rglob("*/__init__.py")]
         packages = {folder.relative_to(ROOT / top).as_posix() for folder in folders}
         assert packages == {each for row in map_rows(top) for each in row if (ROOT / top / each).is_dir()}
-    modules = {path.stem for path in (ROOT / "study").glob("*.py")} - {"__init__"}
-    assert modules == {
-        each for row in map_rows("study") for each in row if not (ROOT / "study" / each).is_dir()
-    }
+        modules = {path.stem for path in (ROOT / top).glob("*.py")} - {"__init__"}
+        assert modules == {each for row in map_rows(top) for each in row if not (ROOT / top / each).is_dir()}
 
 
 def test_imports_point_up_the_map():

@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from segstrat.config import TrialConfig
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics, TrialConfig
 from segstrat.parallel import cpu_cores
 from segstrat.tasks import Task
 from study.driver.thinning import ALL, KEPT
@@ -56,7 +55,7 @@ def estimate(
     import torch
 
     from segstrat.machine import Machine
-    from segstrat.step_time import measure_step
+    from segstrat.step_cost import measure_step
 
     gpus = torch.cuda.device_count() if gpus_per_trial != 0 else 0
     node = Node(address="", cpus=cpu_cores(), gpus=gpus)

@@ -8,8 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.paths import data_root
 from segstrat.records import Stage, TrialStatus
+from segstrat.store import data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
 from segstrat.records import Stage
+from segstrat.store import cache_dir
 from study.analysis.answering.design import AnsweringDesign
 from study.driver.stages import first_fresh_seed
 from study.planning.settings import StudySettings

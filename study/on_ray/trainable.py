@@ -4,18 +4,15 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from segstrat.config import TrialConfig
+from segstrat.config import Numerics, TrialConfig
 from segstrat.errors import UserError
-from segstrat.numerics import Numerics
-from segstrat.paths import cache_dir, data_root
 from segstrat.records import EpochReport, SplitScore, read_records
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir, data_root
 from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 from study.on_ray import prometheus
 from study.planning.space_files import import_on_worker

@@ -24,8 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from segstrat.json_files import say_once
-from segstrat.store import Store
+from segstrat.store import Store, say_once
 
 VOID = 255
 ARRAYS = ("images", "valid", "labels", "predictions", "names", "classes", "palette", "ids", "caption")

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir
 
 FOLDER = "weights"
 
