@@ -14,7 +14,7 @@ from segstrat.objective import Objective
 from segstrat.optim import COMMON, SummedUpdate, Update, make_parameter_groups
 from segstrat.tasks import Task
 from segstrat.train import evaluate, train_one_epoch
-from segstrat.trial import EVAL_BATCH
+from segstrat.training_state import EVAL_BATCH
 
 WARM_UP_STEPS = 3
 STEPS = 5

@@ -20,7 +20,7 @@ from segstrat.objective import Objective
 from segstrat.optim import COMMON, AsynchronousUpdate, Update
 from segstrat.records import EpochReport, SplitScore, write_records
 from segstrat.store import Store
-from segstrat.trial import Trial, build_trial, images_per_batch
+from segstrat.training_state import TrainingState, build_training, images_per_batch
 
 
 def train(
@@ -58,7 +58,7 @@ def train(
     protocol = protocol or build_protocol(
         config.data, machine.data_root, tasks=config.tasks, cache_dir=machine.cache_dir
     )
-    trial = build_trial(config, machine, protocol, model)
+    trial = build_training(config, machine, protocol, model)
     reports = trial.resume(store) if store is not None else []
     if store is not None and reports:
         _repair(trial, store, reports)
@@ -73,7 +73,11 @@ def train(
 
 
 def _write_epoch(
-    trial: Trial, store: Store, writer: CheckpointWriter, reports: list[EpochReport], checkpoint_every: int
+    trial: TrainingState,
+    store: Store,
+    writer: CheckpointWriter,
+    reports: list[EpochReport],
+    checkpoint_every: int,
 ) -> None:
     """Writes what an epoch leaves behind; records last, as they say that the trial has ended."""
     last = reports[-1]
@@ -86,7 +90,7 @@ def _write_epoch(
     write_records(store, trial.facts, reports)
 
 
-def _repair(trial: Trial, store: Store, reports: list[EpochReport]) -> None:
+def _repair(trial: TrainingState, store: Store, reports: list[EpochReport]) -> None:
     """Writes what a process that died after its checkpoint left unwritten."""
     first = distributed.rank() == 0
     missing = first and reports[-1].status == "completed" and not _has_counts(store)
@@ -106,7 +110,7 @@ def _has_counts(store: Store) -> bool:
         return False
 
 
-def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
+def _run_epoch(trial: TrainingState, epoch: int) -> EpochReport:
     config, loader = trial.config, trial.train_loader
     start = time.perf_counter()
     # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in a checkpoint.
@@ -137,7 +141,7 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
     )
 
 
-def score_splits(trial: Trial, *, final: bool) -> tuple[SplitScore, ...]:
+def score_splits(trial: TrainingState, *, final: bool) -> tuple[SplitScore, ...]:
     """Scores on the validation split; at the final epoch also on the test split, and image by image."""
     objective = trial.objective
     loaders = {"val": trial.val_loader}

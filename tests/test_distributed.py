@@ -23,7 +23,7 @@ from segstrat.records import read_records
 from segstrat.store import Store
 from segstrat.tasks import Task
 from segstrat.train import images_in, train
-from segstrat.trial import images_per_batch
+from segstrat.training_state import images_per_batch
 
 WORKER = """
 import json, sys

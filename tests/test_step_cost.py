@@ -8,7 +8,7 @@ from segstrat.machine import CONTEXT_GIB, Machine
 from segstrat.models import build_model
 from segstrat.step_cost import Footprint, busy_share, measure_footprint, measure_step, noise_batch
 from segstrat.tasks import Task
-from segstrat.trial import EVAL_BATCH, _eval_loader
+from segstrat.training_state import EVAL_BATCH, _eval_loader
 
 TASKS = {"semseg": Task("semseg", 5), "parts": Task("parts", 3)}
 SEMSEG = {"semseg": TASKS["semseg"]}
