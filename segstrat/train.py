@@ -48,8 +48,8 @@ def train(
         store: folder of this trial. Where several processes train one trial (`segstrat.distributed`), all
             read it and the first one writes.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
-        writer: writes the checkpoints, and is closed at the end; whoever passes one can wait for the checkpoint
-            of the epoch that was yielded last.
+        writer: writes the checkpoints, and is closed at the end; whoever passes one can wait for the
+            checkpoint of the epoch that was yielded last.
 
     Raises:
         UserError: for data, weights or a model that do not fit the config, before the first epoch.
