@@ -96,7 +96,7 @@ class SegmentationTrial(tune.Trainable):
         """Trains one epoch.
 
         Returns:
-            Flat metrics, see `flat_metrics`, and `done`. A study ends its trials itself; instead of `done`, it
+            Flat metrics, see `flat_metrics`, and `done`. A study ends its trials itself: instead of `done` it
             gets `reports` of this epoch, after a (re)start of all epochs so far, as an earlier worker may
             have died between writing one and handing it over; and `error`, what the user has to fix, or ''.
 
