@@ -125,7 +125,7 @@ def _run(session: Session, console: Console) -> int:
     opened, states = session.opened, session.states
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
-    search = make_search(opened, [state.trial for state in states.in_order()])
+    search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
         reported=[events.add],
         finished=[
