@@ -39,7 +39,7 @@ FACTS = ("epoch", "epochs", "status", "learning_rate", "seconds", "images_per_se
 
 
 class SegmentationTrial(tune.Trainable):
-    """Trains a `TrialConfig`, one epoch per step. One Ray actor; where actors are reused, one trial after another.
+    """Trains a `TrialConfig`, one epoch per step, in a Ray actor that may be reused for the next trial.
 
     Its config is a plain dict: fields of `TrialConfig`, and any of `SETTINGS`. A study passes its `store`, in
     which `segstrat.train.train` keeps the trial's state, so that any process continues it; without one the
@@ -94,10 +94,9 @@ class SegmentationTrial(tune.Trainable):
         """Trains one epoch.
 
         Returns:
-            Flat metrics, see `flat_metrics`, and `done` with the last epoch. For a study, which ends its trials
-            itself, instead of `done`: `reports` of this epoch, or after a (re)start of all epochs so far, as an
-            earlier worker may have died between writing one and handing it over; and `error`, what the user has
-            to fix, or ''.
+            Flat metrics, see `flat_metrics`, and `done`. A study ends its trials itself: instead of `done` it
+            gets `reports` of this epoch, after a (re)start of all epochs so far, as an earlier worker may
+            have died between writing one and handing it over; and `error`, what the user has to fix, or ''.
 
         Raises:
             UserError: what the user has to fix, without a study.
@@ -211,7 +210,7 @@ class SegmentationTrial(tune.Trainable):
         if not torch.cuda.is_available():
             raise UserError(
                 f"Ray gave this trial a GPU of node {ray.util.get_node_ip_address()}, but torch sees none "
-                "there; install torch with CUDA on that node, or ask for no GPU (of a study: --gpus-per-trial 0)"
+                "there; install torch with CUDA on that node, or ask for no GPU (a study: --gpus-per-trial 0)"
             )
         # Ray hides the other GPUs, so the first one that is visible is ours.
         return "cuda"
@@ -245,8 +244,8 @@ def unknown_scores(config: TrialConfig) -> dict[str, Any]:
 def flat_metrics(report: EpochReport, config: TrialConfig) -> dict[str, Any]:
     """What an epoch reports, under flat names: `FACTS`, and scores such as `semseg_val_miou`.
 
-    An epoch without validation leaves the validation scores out, so that the last known ones stand; a diverged
-    one sets them to not-a-number, which Ray ranks nowhere.
+    An epoch without validation leaves the validation scores out, so that the last known ones stand; a
+    diverged one sets them to not-a-number, which Ray ranks nowhere.
     """
     missing = unknown_scores(config) if report.status == "diverged" else {}
     return {name: getattr(report, name) for name in FACTS} | missing | report.metrics()
@@ -255,8 +254,8 @@ def flat_metrics(report: EpochReport, config: TrialConfig) -> dict[str, Any]:
 def _refuse_several_gpus(gpus: float) -> None:
     if gpus > 1:
         raise UserError(
-            f"gpus={gpus:g}: expected at most 1 for a trial of a Tuner of your own; a study trains one trial on "
-            "several GPUs (study/run.py --gpus-per-trial 2)"
+            f"gpus={gpus:g}: expected at most 1 for a trial of a Tuner of your own; a study can train one "
+            "trial on several GPUs (uv run python study/run.py --gpus-per-trial 2)"
         )
 
 
