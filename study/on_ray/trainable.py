@@ -11,9 +11,15 @@ from ray import tune
 
 from segstrat.config import Numerics, TrialConfig
 from segstrat.errors import UserError
-from segstrat.records import EpochReport, SplitScore, read_records
+from segstrat.records import (
+    EpochReport,
+    SplitScore,
+    checkpoint_epochs,
+    checkpoint_name,
+    digest_name,
+    read_records,
+)
 from segstrat.store import Store, cache_dir, data_root
-from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 from study.on_ray import prometheus
 from study.planning.space_files import import_on_worker
 from study.planning.trials import PlannedTrial, arm_label
