@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from segstrat.config import REGULARIZERS
-from segstrat.formatting import format_value
+from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.store import Store
-from study.analysis.words.names import axis_name, setting_label
 from study.frame import load, read_manifest
 
 # Treatments that train longer instead of regularizing.
