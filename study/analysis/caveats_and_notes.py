@@ -9,7 +9,6 @@ from study.analysis.answering.detectable import ASSUMED_SEED_SD, detectable_diff
 from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import MIN_SEEDS
 from study.analysis.phrases import count_seeds, count_words, points, start_sentence
-from study.analysis.scores import Images, floor
 from study.analysis.study import LONGER, Study, contexts
 from study.analysis.tuned import Tuning, tunings
 from study.analysis.verdict import Verdict
@@ -56,7 +55,7 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
     if stopped:
         found.append(f"{stopped} of {total} trials were stopped by the scheduler and have no final value.")
     if counts["diverged"]:
-        known = problem or floor(study, contexts(study, study.tasks[0])[0])
+        known = problem or contexts(study, study.tasks[0])[0].floor
         score = f" of {known:.3f}" if isinstance(known, float) else " (unknown here, so 0)"
         found.append(
             f"{counts['diverged']} of {total} trials diverged. They count with the score{score} of a "
@@ -156,7 +155,7 @@ def _where(tuning: Tuning) -> str:
     return f"{tuning.context}: t" if tuning.context else "T"
 
 
-def _images_note(images: Images, *, two_stages: bool) -> str:
+def _images_note(images: str, *, two_stages: bool) -> str:
     """On which images settings are chosen and reported, and what the intervals say."""
     fixed = "Intervals over seeds say what another seed would show on these images."
     if images == "test images":

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from segstrat.formatting import join_words, setting_label
-from study.analysis.answering.stages import answering_design
+from study.analysis.answering.stages import design_of
 from study.analysis.sections.factorial_fit import MOST_LEVELS, Factor, Kind, PooledError, fit_factorial, holm
 from study.analysis.study import Context, Study
 from study.analysis.trial_values import TrialValues, trial_values
@@ -122,7 +122,7 @@ def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
         survivors, _ = _responses(
             context, trial_values(study, context, survivors=True).values, factors, seeds
         )
-    if len(factors) == 1 and answering_design(study) is not None:
+    if len(factors) == 1 and design_of(study) is not None:
         # What the axis does in the raw arm is the verdict's own contrast, there on more seeds, on other
         # images and with all looks accounted for. A second estimate could contradict it.
         table = table[table["response"] != RAW].reset_index(drop=True)

@@ -33,11 +33,10 @@ from scipy.spatial import Delaunay, QhullError
 
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import axis_name, format_value, join_words
-from study.analysis.answering.stages import ANSWERING, ARMS
+from study.analysis.answering.stages import ARMS
 from study.analysis.intervals import CONFIDENCE
-from study.analysis.scores import floor_or_zero
 from study.analysis.sections.factorial_fit import MOST_LEVELS
-from study.analysis.study import Context, Study
+from study.analysis.study import ANSWERING, Context, Study
 from study.analysis.trial_values import TrialValues, trial_values
 from study.analysis.tuned import tuned_contexts
 
@@ -272,7 +271,7 @@ def _context_surfaces(study: Study, context: Context) -> ResponseSurfaces | None
         # has nothing but answering trials.
         trials = trials[trials["stage"] != ANSWERING]
     arms = [
-        arm_surface(ARMS[pretrained], of_arm, axes, grid, floor_or_zero(study, context))
+        arm_surface(ARMS[pretrained], of_arm, axes, grid, context.floor or 0.0)
         for pretrained, of_arm in trials.groupby(trials["pretrained"].astype(bool))
     ]
     maxima = {arm.arm: arm.maximum for arm in arms if arm.maximum is not None}
