@@ -17,8 +17,8 @@ if __package__ in (None, ""):
 from segstrat.commands import StrictParser
 from segstrat.errors import UserError
 from segstrat.store import Store
+from study.analysis.phrases import points
 from study.analysis.verdict import MARGIN
-from study.analysis.words.phrases import points
 from study.reporting.page import Page
 from study.reporting.render import render, write_study_report
 

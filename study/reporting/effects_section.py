@@ -6,8 +6,13 @@ from typing import Any
 import pandas as pd
 
 from study.analysis import Answer
-from study.analysis.factors.effects import SIGNIFICANT, FactorialEffects
-from study.analysis.words.effects import effect_label, effect_sentences, surface_sentences
+from study.analysis.sections.factorial_effects import (
+    SIGNIFICANT,
+    FactorialEffects,
+    effect_label,
+    effect_sentences,
+)
+from study.analysis.sections.response_surfaces import surface_sentences
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class EffectsSection:
 def effects_sections(answer: Answer) -> list[EffectsSection]:
     """A section per context with effects, then one per context with surfaces."""
     sections = []
-    for effects in answer.factorial:
+    for effects in answer.sections["factorial_effects"]:
         tables = [("Main effects", _rows(effects, effects.table, "main"))]
         if effects.survivors is not None:
             tables.append(("Without diverged trials", _rows(effects, effects.survivors, "main")))
@@ -38,7 +43,7 @@ def effects_sections(answer: Answer) -> list[EffectsSection]:
         title = _title("Effects", effects.task, effects.context)
         shown = [(name, rows) for name, rows in tables if rows]
         sections.append(EffectsSection(title, effect_sentences(effects), effects.responses, shown))
-    for surfaces in answer.surfaces:
+    for surfaces in answer.sections["response_surfaces"]:
         title = _title("Response surface", surfaces.task, surfaces.context)
         sections.append(EffectsSection(title, surface_sentences(surfaces), [], []))
     return sections

@@ -46,8 +46,11 @@ def draw_pictures(answer: Answer) -> Pictures:
             *(closure_picture(answer, verdict) for verdict in verdicts),
         ),
         effects=_known(
-            *(effects_picture(effects, study.data_name) for effects in answer.factorial),
-            *(surface_picture(surfaces, study.data_name) for surfaces in answer.surfaces),
+            *(effects_picture(effects, study.data_name) for effects in answer.sections["factorial_effects"]),
+            *(
+                surface_picture(surfaces, study.data_name)
+                for surfaces in answer.sections["response_surfaces"]
+            ),
         ),
         treatments=_known(
             *(treatment_picture(study, axis, task) for task in tasks for axis in treatments),

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
@@ -9,10 +10,10 @@ import pandas as pd
 from segstrat.formatting import format_duration
 from study.analysis import Answer
 from study.analysis.answering.stages import planned_looks
-from study.analysis.thesis.tables import comparison, reasons_to_differ
-from study.analysis.words.method_notes import reading_notes
-from study.analysis.words.plan import outcome_sentences
-from study.analysis.words.verdict import count_words, verdict_headline
+from study.analysis.caveats_and_notes import outcome_sentences, reading_notes
+from study.analysis.cells import cell_table
+from study.analysis.sections.thesis_numbers import comparison, reasons_to_differ
+from study.analysis.verdict_sentences import count_words, verdict_headline
 from study.reporting.effects_section import EffectsSection, effects_sections
 from study.reporting.figures import Pictures
 from study.reporting.gallery import Gallery
@@ -79,7 +80,7 @@ class Page:
     @property
     def claims_shown(self) -> bool:
         """Whether the thesis's claims are judged; not on data of the user's own."""
-        return bool(self.answer.claims)
+        return bool(self.answer.sections["claims"])
 
     @property
     def claims_note(self) -> str:
@@ -154,14 +155,15 @@ class Page:
         ]
         return [(anchor, title) for anchor, title, shown in wanted if shown]
 
-    @property
-    def cells(self) -> dict[str, list[dict[str, Any]]]:
+    @cached_property
+    def cells(self) -> dict[str, list[dict[Any, Any]]]:
         """Rows of the cell table, by task."""
-        found = {}
-        for task, table in self.answer.cells.items():
-            if not table.empty:
-                found[task] = [dict(row) | {"others": _others(row)} for row in table.to_dict("records")]
-        return found  # type: ignore[return-value]
+        tables = {task: cell_table(self.answer.study, task) for task in self.answer.verdicts}
+        return {
+            task: [row | {"others": _others(row)} for row in table.to_dict("records")]
+            for task, table in tables.items()
+            if not table.empty
+        }
 
     @property
     def effects(self) -> list[EffectsSection]:

@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from study.analysis import Answer
+from study.analysis.caveats_and_notes import disagreement_note
 from study.analysis.intervals import Interval
 from study.analysis.verdict import Verdict
-from study.analysis.words.method_notes import disagreement_note
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import draw_interval, picture_name
 from study.reporting.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, new_panel

@@ -5,9 +5,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from study.analysis.caveats_and_notes import disagreement_note
 from study.analysis.study import Study
 from study.analysis.verdict import Verdict
-from study.analysis.words.method_notes import disagreement_note
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import picture_name
 from study.reporting.shown import shown_settings

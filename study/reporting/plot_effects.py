@@ -5,8 +5,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, FactorialEffects
-from study.analysis.words.effects import effect_label
+from study.analysis.sections.factorial_effects import (
+    BOTH,
+    DIFFERENCE,
+    PRETRAINED,
+    RAW,
+    SIGNIFICANT,
+    FactorialEffects,
+    effect_label,
+)
 from study.reporting.picture import Picture
 from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, PAPER, PURPLE, new_panel
 

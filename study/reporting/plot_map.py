@@ -10,10 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from segstrat.formatting import format_value
+from segstrat.formatting import axis_name, format_value
 from study.analysis.cells import cell_table
 from study.analysis.study import Study
-from study.analysis.words.names import axis_name
 from study.frame import STATUSES
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS

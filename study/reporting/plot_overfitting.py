@@ -5,8 +5,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from segstrat.formatting import setting_label
 from study.analysis.study import Study
-from study.analysis.words.names import setting_label
 from study.reporting.picture import Picture
 from study.reporting.style import GRID, MUTED, PAPER, arm_colors, new_panel
 

@@ -4,8 +4,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from segstrat.formatting import axis_name
 from study.analysis.study import Study
-from study.analysis.words.names import axis_name
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS
 from study.reporting.style import MUTED, arm_colors, new_panel

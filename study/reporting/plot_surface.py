@@ -9,9 +9,8 @@ from matplotlib.patches import Polygon
 from matplotlib.ticker import MaxNLocator
 from scipy.spatial import ConvexHull, cKDTree
 
-from segstrat.formatting import format_value
-from study.analysis.factors.surface import ArmSurface, ResponseSurfaces, SurfaceAxis
-from study.analysis.words.names import axis_name
+from segstrat.formatting import axis_name, format_value
+from study.analysis.sections.response_surfaces import ArmSurface, ResponseSurfaces, SurfaceAxis
 from study.reporting.picture import Picture
 from study.reporting.style import INK, MUTED, PAPER, arm_colors, new_panel
 

@@ -4,10 +4,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from segstrat.formatting import format_value
+from segstrat.formatting import axis_name, format_value
 from study.analysis.study import Study
 from study.analysis.tuned import tuned_trials
-from study.analysis.words.names import axis_name
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS
 from study.reporting.style import MUTED, PAPER, arm_colors, new_panel

@@ -10,10 +10,10 @@ import numpy as np
 from segstrat.formatting import format_value
 from segstrat.store import Store
 from study.analysis.answer import Answer, answer_study
+from study.analysis.phrases import points
 from study.analysis.study import Study
 from study.analysis.verdict import MARGIN
-from study.analysis.words.phrases import points
-from study.analysis.words.verdict import QUESTIONS
+from study.analysis.verdict_sentences import QUESTIONS
 from study.frame import OldFrameError
 from study.reporting.figures import draw_pictures
 from study.reporting.gallery import read_gallery

@@ -4,9 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from segstrat.formatting import format_value
+from segstrat.formatting import axis_name, format_value
 from study.analysis.study import Study
-from study.analysis.words.names import axis_name
 
 
 def trial_columns(study: Study) -> list[tuple[str, str, bool]]:

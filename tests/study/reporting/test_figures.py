@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from study.analysis.answer import answer_study
+from study.analysis.sections.thesis_numbers import table_1_2
 from study.analysis.study import Study
-from study.analysis.thesis.tables import table_1_2
 from study.frame import write_frames
 from study.reporting.figures import draw_pictures
 from study.reporting.plot_classes import class_table

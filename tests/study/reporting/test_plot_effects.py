@@ -6,9 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, factorial_effects
+from study.analysis.sections.factorial_effects import (
+    BOTH,
+    DIFFERENCE,
+    PRETRAINED,
+    RAW,
+    effect_sentences,
+    factorial_effects,
+)
 from study.analysis.study import Study
-from study.analysis.words.effects import effect_sentences
 from study.reporting.plot_effects import draw_effects, effect_table, effects_picture
 
 AXES = {"weight_decay": (0.0, 5e-4), "dropout": (0.0, 0.2), "label_smoothing": (0.0, 0.1)}

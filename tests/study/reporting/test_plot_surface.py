@@ -6,9 +6,8 @@ import pytest
 from matplotlib.patches import Polygon
 from scipy.stats import qmc
 
-from study.analysis.factors.surface import response_surfaces
+from study.analysis.sections.response_surfaces import response_surfaces, surface_sentences
 from study.analysis.study import Study
-from study.analysis.words.effects import surface_sentences
 from study.reporting.plot_surface import draw_surface, surface_picture, surface_table
 
 

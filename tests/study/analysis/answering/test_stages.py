@@ -112,7 +112,7 @@ def test_before_the_first_look_nothing_is_answered(two_stages, seeds):
     answer = answer_study(two_stages(seeds))
     assert answer.label == "undetermined"
     assert "has not reached its first look" in answer.sentence
-    assert {claim.status for claim in answer.claims} == {"undetermined"}
+    assert {claim.status for claim in answer.sections["claims"]} == {"undetermined"}
 
 
 def test_an_open_question_continues(two_stages):

@@ -1,14 +1,22 @@
-"""A verdict in sentences. What the sentences say was decided in `study.analysis.verdict`."""
+"""A verdict in sentences, and why it is what it is; it was decided in `study.analysis.verdict`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
+from segstrat.formatting import axis_name, join_words
 from study.analysis.contrasts import Contrasts
+from study.analysis.phrases import (
+    ahead,
+    count_seeds,
+    count_words,
+    percent,
+    points,
+    start_sentence,
+    with_interval,
+)
 from study.analysis.study import Context, Study
 from study.analysis.verdict import Cause, Label, Verdict
-from study.analysis.words.names import axis_name, join_words
-from study.analysis.words.phrases import ahead, count_seeds, percent, points, start_sentence, with_interval
 
 QUESTIONS = {
     "gap": "Does pre-training help by more than the margin?",
@@ -99,11 +107,6 @@ def status_counts(context: Context, *, pretrained: bool) -> str:
     """`3 stopped, 1 diverged` of one arm's trials."""
     counts = context.trials.loc[context.pretrained == pretrained, "status"].value_counts()
     return count_words({str(status): int(count) for status, count in counts.items()})
-
-
-def count_words(counts: Mapping[str, int]) -> str:
-    """`34 completed, 2 stopped`; statuses without a trial are left out."""
-    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def _blocking_reason(verdict: Verdict) -> str:

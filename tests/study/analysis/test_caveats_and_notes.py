@@ -1,12 +1,19 @@
-"""Whether statements are about one checkpoint, or include the variation of pre-training."""
+"""Notes beside the verdict: which pre-training it is about, how settings were chosen, what was planned."""
 
 import json
 
 import pandas as pd
 import pytest
 
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.caveats_and_notes import (
+    GIVEN,
+    PER_SEED,
+    checkpoint_note,
+    planned_sentence,
+    reading_notes,
+)
 from study.analysis.study import Study
-from study.analysis.words.checkpoint import GIVEN, PER_SEED, checkpoint_note
 from study.frame import write_frames
 from study.reporting.render import write_report
 
@@ -60,3 +67,40 @@ def test_sentence_report_and_verdict_say_it(study_writer, make_trial):
     assert "given this checkpoint" in sentence
     assert "given this checkpoint" in json.loads((folder / "verdict.json").read_text())["sentence"]
     assert "given this checkpoint" in (folder / "report.html").read_text()
+
+
+@pytest.fixture
+def notes(study_writer, answer_of, make_trial):
+    """Notes on a study of one stage with these raw values, by weight decay and seed."""
+
+    def write(raw):
+        trials = [
+            make_trial(
+                {"pretrained": pre, "weight_decay": decay, "seed": seed},
+                0.4 + 0.001 * seed + 0.02 * (decay > 0) if pre else raw[decay][seed],
+            )
+            for seed in range(3)
+            for pre in (False, True)
+            for decay in (0.0, 1e-3, 5e-3)
+        ]
+        answer = answer_of(study_writer(trials))
+        return " ".join(reading_notes(answer.study, answer.primary))
+
+    return write
+
+
+def test_where_all_seeds_choose_the_same_setting_its_values_are_the_winners_own(notes):
+    found = notes({0.0: (0.20, 0.21, 0.22), 1e-3: (0.23, 0.24, 0.25), 5e-3: (0.26, 0.27, 0.28)})
+    assert "the winner's own" in found
+    assert "raw is best" not in found
+
+
+def test_seeds_that_disagree_are_counted(notes):
+    found = notes({0.0: (0.20, 0.21, 0.22), 1e-3: (0.23, 0.28, 0.24), 5e-3: (0.26, 0.24, 0.28)})
+    assert "raw is best at weight decay" in found
+    assert "of 3" in found
+
+
+def test_a_plan_says_what_it_can_detect():
+    assert "a difference 1 point from its threshold by 20 seeds" in planned_sentence(AnsweringDesign())
+    assert "no difference" in planned_sentence(AnsweringDesign.single_look(2))

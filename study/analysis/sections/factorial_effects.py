@@ -10,23 +10,23 @@ never lend each other precision:
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from segstrat.formatting import join_words, setting_label
 from study.analysis.answering.stages import design_of
-from study.analysis.factors.factorial import Factor, Kind, fit_factorial, holm
-from study.analysis.factors.linear_model import PooledError
+from study.analysis.sections.factorial_fit import MOST_LEVELS, Factor, Kind, PooledError, fit_factorial, holm
 from study.analysis.study import Context, Study
 from study.analysis.trial_values import TrialValues, trial_values
 from study.analysis.tuned import tuned_contexts
 
 RAW, PRETRAINED = "raw", "pre-trained"
 BOTH, DIFFERENCE = "both arms", "raw − pre-trained"
+Row = Mapping[Hashable, Any]
 SIGNIFICANT = 0.05
-# An axis with more levels was drawn from a distribution.
-MOST_LEVELS = 12
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,27 @@ class FactorialEffects:
     def responses(self) -> list[str]:
         """The responses that the context has, in the order of the table."""
         return list(dict.fromkeys(self.table["response"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As `verdict.json` holds them; sizes in shares of mIoU."""
+        numbers = ("estimate", "low", "high", "p", "adjusted_p")
+        return {
+            "task": self.task,
+            "context": self.context,
+            "sentences": effect_sentences(self),
+            "seeds": list(self.seeds),
+            "epochs": self.used.when,
+            "errors": {
+                f"{response}, {kind}": {"sd": error.sd, "degrees": error.degrees, "source": error.source}
+                for (response, kind), error in self.errors.items()
+            },
+            "effects": [
+                {"response": row["response"], "kind": row["kind"], "effect": effect_label(row)}
+                | {name: row[name] for name in numbers}
+                | {"shown": bool(row["adjusted_p"] < SIGNIFICANT)}
+                for row in self.table.to_dict("records")
+            ],
+        }
 
 
 def factorial_effects(study: Study, task: str) -> list[FactorialEffects]:
@@ -163,3 +184,70 @@ def _adjust(tables: Sequence[pd.DataFrame]) -> None:
     for table in tables:
         table["adjusted_p"] = together["adjusted_p"].iloc[start : start + len(table)].to_numpy()
         start += len(table)
+
+
+def effect_label(row: Row) -> str:
+    """`dropout 0.2`, or `dropout 0.2 × weight decay 5e-3` for an interaction."""
+    label = setting_label({str(row["axis"]): row["level"]})
+    if row["kind"] == "main":
+        return label
+    return f"{label} × {setting_label({str(row['other_axis']): row['other_level']})}"
+
+
+def effect_sentences(effects: FactorialEffects) -> list[str]:
+    """What is shown, what is not, and how the error was pooled."""
+    main = effects.table[effects.table["kind"] == "main"]
+    sentences = [_baseline(effects)]
+    single = effects.responses[0] if len(effects.responses) == 1 else RAW
+    for response, opening in (
+        (BOTH, "Averaged over both arms"),
+        (single, f"In the {single} arm"),
+        (DIFFERENCE, "More for raw than for pre-trained"),
+    ):
+        rows = main[main["response"] == response].to_dict("records")
+        if rows and effects.errors[response, "main"].known:
+            sentences.append(f"{opening}: {_shown(rows)}")
+    pairs = effects.table[(effects.table["kind"] == "interaction") & (effects.table["response"] != BOTH)]
+    crossed = [row for row in pairs.to_dict("records") if row["adjusted_p"] < SIGNIFICANT]
+    if crossed:
+        words = [f"{effect_label(row)} in {row['response']} ({_interval(row)})" for row in crossed]
+        sentences.append(f"Interactions shown: {join_words(words)}.")
+    if effects.survivors is not None:
+        count = effects.used.counts["diverged"]
+        trials = "1 trial diverged and counts" if count == 1 else f"{count} trials diverged and count"
+        sentences.append(
+            f"{trials} with the score of the best constant prediction. That dominates effects and error; a "
+            "second table leaves diverged trials out."
+        )
+    return sentences
+
+
+def _baseline(effects: FactorialEffects) -> str:
+    weakest = [setting_label({factor.axis: factor.levels[0]}) for factor in effects.factors]
+    seeds = len(effects.seeds)
+    when = "" if effects.used.final else f" Values are read {effects.used.when}: they are interim values."
+    error = effects.errors[effects.responses[0], "main"]
+    source = f"error pooled from {error.source} ({error.degrees} degrees of freedom)"
+    if not error.known:
+        source = (
+            f"no intervals: {error.source} leave {error.degrees} degrees of freedom, so more seeds are needed"
+        )
+    averaged = ", each averaged over the levels of the other factors" if len(weakest) > 1 else ""
+    return (
+        f"Differences from {join_words(weakest)}{averaged}; {seeds} seed{'s' * (seeds > 1)}, {source}.{when}"
+    )
+
+
+def _shown(rows: Sequence[Row]) -> str:
+    """`shown: …; not shown: …` of main effects."""
+    found = [f"{effect_label(row)} ({_interval(row)})" for row in rows if row["adjusted_p"] < SIGNIFICANT]
+    others = len(rows) - len(found)
+    if not found:
+        return "not shown." if others == 1 else f"none of {others} effects is shown."
+    rest = f"; {others} other{'s' * (others > 1)} {'are' if others > 1 else 'is'} not shown" if others else ""
+    return f"{join_words(found)}{rest}."
+
+
+def _interval(row: Row) -> str:
+    middle, low, high = (f"{100 * row[key]:+.1f}".replace("-", "−") for key in ("estimate", "low", "high"))
+    return f"{middle} points, 95 % interval {low} to {high}"

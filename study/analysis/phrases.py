@@ -1,6 +1,6 @@
-"""How differences and shares are written, with their intervals."""
+"""How differences, shares and counts are written, with their intervals."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
@@ -68,6 +68,11 @@ def percent(interval: Interval) -> str:
 def count_seeds(n: int) -> str:
     """`1 seed`, `3 seeds`."""
     return f"{n} seed" if n == 1 else f"{n} seeds"
+
+
+def count_words(counts: Mapping[str, int]) -> str:
+    """`34 completed, 2 stopped`; statuses without a trial are left out."""
+    return ", ".join(f"{count} {status}" for status, count in counts.items() if count)
 
 
 def start_sentence(text: str) -> str:

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT, factorial_effects
+from study.analysis.sections.factorial_effects import (
+    BOTH,
+    DIFFERENCE,
+    PRETRAINED,
+    RAW,
+    SIGNIFICANT,
+    effect_sentences,
+    factorial_effects,
+)
 from study.analysis.study import Study
-from study.analysis.words.effects import effect_sentences
 from study.frame import write_frames
 
 ROLES = {

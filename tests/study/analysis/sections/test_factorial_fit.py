@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from study.analysis.factors.factorial import Factor, fit_factorial, holm
+from study.analysis.sections.factorial_fit import Factor, fit_factorial, holm
 
 TWO_LEVELS = [Factor(axis, (0, 1)) for axis in "abcd"]
 
