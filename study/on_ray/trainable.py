@@ -13,7 +13,7 @@ from segstrat.store import Store
 from study.on_ray import prometheus
 from study.planning.space_files import import_on_worker
 from study.planning.trials import PlannedTrial
-from study.state.shared_weights import local_config
+from study.state.pretrainings import local_config
 
 
 class SegmentationTrial(tune.Trainable):
