@@ -15,7 +15,7 @@ from ray.train.torch import TorchTrainer
 from segstrat.config import TrialConfig
 from segstrat.records import EpochReport, read_records
 from segstrat.store import Store, cache_dir, data_root
-from study.state.shared_weights import local_config
+from study.state.pretrainings import local_config
 
 # Share of a core that the trial itself keeps; its processes divide the rest.
 SUPERVISOR_CPUS = 0.1

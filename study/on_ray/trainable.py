@@ -23,7 +23,7 @@ from segstrat.store import Store, cache_dir, data_root
 from study.on_ray import prometheus
 from study.planning.space_files import import_on_worker
 from study.planning.trials import PlannedTrial, arm_label
-from study.state.shared_weights import local_config
+from study.state.pretrainings import local_config
 
 SETTINGS: dict[str, Any] = {
     "cpus": 1,
@@ -37,6 +37,8 @@ SETTINGS: dict[str, Any] = {
     "study": "tune",
     "trial": {},
     "space_file": None,
+    "job_id": "",
+    "shared_weights": False,
 }
 """Keys of a config that are no fields of `TrialConfig`, with their defaults; docs/ray.md explains them."""
 
@@ -51,6 +53,9 @@ class SegmentationTrial(tune.Trainable):
     which `segstrat.train.train` keeps the trial's state, so that any process continues it; without one the
     state is in a temporary folder, and Tune's checkpoints are copies of it.
     """
+
+    _scratch: tempfile.TemporaryDirectory | None = None
+    _reports: Iterator[EpochReport] | None = None
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -88,7 +93,7 @@ class SegmentationTrial(tune.Trainable):
         )
         self.study = Store(self.settings["store"] or self._scratch.name)
         self.store = self.study / "trials" / self.trial.trial_id
-        self._reports: Iterator[EpochReport] | None = None
+        self._reports = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next trial in the same process, which saves the imports."""
@@ -146,7 +151,8 @@ class SegmentationTrial(tune.Trainable):
     def cleanup(self) -> None:
         """Ends the training, and with it its input threads."""
         self._close()
-        self._scratch.cleanup()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _close(self) -> None:
         if self._reports is not None:
