@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segstrat.formatting import axis_name, join_words
+from study.analysis.answering.decision import Cause, Label
 from study.analysis.contrasts import Contrasts
 from study.analysis.phrases import (
     ahead,
@@ -16,7 +17,7 @@ from study.analysis.phrases import (
     with_interval,
 )
 from study.analysis.study import Context, Study
-from study.analysis.verdict import Cause, Label, Verdict
+from study.analysis.verdict import Verdict
 
 QUESTIONS = {
     "gap": "Does pre-training help by more than the margin?",
