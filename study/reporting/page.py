@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from study.analysis import Answer
+from study.analysis.answering.decision import Look
 from study.analysis.answering.stages import planned_looks
 from study.analysis.caveats_and_notes import reading_notes
 from study.analysis.cells import cell_table
@@ -113,40 +114,10 @@ class Page:
         )
 
     @property
-    def contrast_rows(self) -> list[dict[str, Any]]:
-        """Each contrast with its interval over seeds, and over seeds and images."""
-        words = {
-            "gap": "gap: best pre-trained − reference",
-            "improvement": "gained: best regularized raw − reference",
-            "remaining": "remaining: best pre-trained − best regularized raw",
-        }
+    def looks(self) -> list[tuple[str, Look]]:
+        """The looks of the answering stage, each with the label of its context."""
         return [
-            {
-                "context": verdict.context.label,
-                "words": text,
-                "seeds": getattr(verdict.contrasts, name),
-                "images": verdict.with_images.get(name),
-            }
-            for verdict in self.answer.primary
-            for name, text in words.items()
-        ]
-
-    @property
-    def looks(self) -> list[dict[str, Any]]:
-        """The looks of the answering stage: what each found, what it spent, and what the next one costs."""
-        return [
-            {
-                "context": verdict.context.label,
-                "number": look.number,
-                "looks": look.looks,
-                "seeds": look.seeds,
-                "gap": look.gap,
-                "improvement": look.improvement,
-                "remaining": look.remaining,
-                "spent": look.spent,
-                "reason": look.reason,
-                "next": f"{look.next_seeds} seeds, {look.next_trials} more trials" if look.next_seeds else "",
-            }
+            (verdict.context.label, look)
             for verdict in self.answer.primary
             for look in (verdict.stage.looks if verdict.stage else ())
         ]
@@ -154,7 +125,7 @@ class Page:
     @property
     def notes(self) -> list[str]:
         """How the numbers were made, one sentence each."""
-        return reading_notes(self.answer.study, self.answer.primary)
+        return reading_notes(self.answer.study, self.answer.primary, self.answer.tunings)
 
     @property
     def sections(self) -> list[tuple[str, str]]:

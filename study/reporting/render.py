@@ -23,6 +23,11 @@ FIGURES = "figures"
 # Names of the files that the last report wrote into the folder of figures.
 FIGURE_LIST = "files.txt"
 TEMPLATES = Path(__file__).parent / "templates"
+CONTRASTS = {
+    "gap": "gap: best pre-trained − reference",
+    "improvement": "gained: best regularized raw − reference",
+    "remaining": "remaining: best pre-trained − best regularized raw",
+}
 
 
 def write_report(folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN) -> str:
@@ -106,6 +111,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["contrasts"] = CONTRASTS
     environment.filters |= {
         "slug": lambda text: str(text).replace(" ", "_"),
         "known": _known,

@@ -86,7 +86,7 @@ def notes(study_writer, answer_of, make_trial):
             for decay in (0.0, 1e-3, 5e-3)
         ]
         answer = answer_of(study_writer(trials))
-        return " ".join(reading_notes(answer.study, answer.primary))
+        return " ".join(reading_notes(answer.study, answer.primary, answer.tunings))
 
     return write
 
