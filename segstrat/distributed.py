@@ -13,6 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segstrat.config import WITHOUT_BATCH_NORM
 from segstrat.errors import UserError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -135,7 +136,7 @@ def synchronize_batch_norm(model: Model, device: torch.device) -> Model:
     if norms and device.type != "cuda":
         raise UserError(
             "batch normalization over several processes runs on CUDA only; give the trial one process, or "
-            "choose a model without it (vgg16, alexnet, squeezenet1_1)"
+            f"choose a backbone without it ({', '.join(WITHOUT_BATCH_NORM)})"
         )
     for norm in norms:
         if type(norm).forward is not _BatchNorm.forward:

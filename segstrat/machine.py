@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics
 
 # A minute or two of compilation, at a gain of a few milliseconds per step; see docs/benchmarks.md.
 COMPILE_STEPS = 20_000

@@ -23,7 +23,7 @@ from segstrat.records import read_records
 from segstrat.store import Store
 from segstrat.tasks import Task
 from segstrat.train import images_in, train
-from segstrat.trial import images_per_batch
+from segstrat.training_state import images_per_batch
 
 WORKER = """
 import json, sys
@@ -182,8 +182,8 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "message"),
     [
         ({"model": "sunet64", "tasks": ("semseg", "parts")}, "cannot train sunet64 on images of which some"),
-        ({"model": "fcn8s", "accumulation_steps": 2}, "several processes do not accumulate"),
-        ({"model": "fcn8s", "asynchronous": True}, "asynchronous updates run in one process"),
+        ({"model": "fcn8s", "accumulation_steps": 2}, "cannot train this trial: it accumulates gradients"),
+        ({"model": "fcn8s", "asynchronous": True}, "cannot train this trial: its parameter groups"),
         ({"model": "fcn8s"}, "batch normalization over several processes runs on CUDA only"),
     ],
 )

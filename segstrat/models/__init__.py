@@ -1,12 +1,11 @@
-"""Networks: builds the models and backbones that `segstrat.architectures` names."""
+"""Networks: builds the models and backbones that `segstrat.config` names."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-from segstrat.architectures import BACKBONES, FCN_STRIDES, MODELS
-from segstrat.config import TrialConfig
+from segstrat.config import BACKBONES, FCN_STRIDES, MODELS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from segstrat.models.backbone import Backbone
 from segstrat.models.fcn import FCNHead
@@ -25,14 +24,14 @@ FAMILIES: dict[str, type[Backbone]] = {
     "squeezenet": SqueezeNet,
     "sunet": SUNet,
 }
-"""Class of each family of backbones in `segstrat.architectures.BACKBONES`."""
+"""Class of each family of backbones in `segstrat.config.BACKBONES`."""
 
 
 def make_head(model: str, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> nn.Module:
     """The head that makes a backbone a model of that name.
 
     Args:
-        model: one of `segstrat.architectures.MODELS`.
+        model: one of `segstrat.config.MODELS`.
         dropout: of an FCN head; a SUNet has all its dropout in the backbone.
     """
     if model in FCN_STRIDES:

@@ -26,6 +26,17 @@ class ScorePair:
     reported: pd.Series
 
 
+def reported_column(task: str, images: str) -> str:
+    """The column of `trials` whose values the answering stage reports on these images.
+
+    What is nominated on the first half of the validation images is reported on the second one.
+    """
+    return {
+        TEST: f"last_{task}_test_miou",
+        HALVED: f"last_{task}_val_miou_{HALVES[-1]}",
+    }.get(images, f"last_{task}_val_miou")
+
+
 def trial_scores(study: Study, context: Context) -> tuple[ScorePair, ...]:
     """The primary scores of a context: one pair, or one per half of the images.
 
@@ -37,7 +48,7 @@ def trial_scores(study: Study, context: Context) -> tuple[ScorePair, ...]:
         return ScorePair(a, b), ScorePair(b, a)
     validation = final_values(study, context)
     if context.images == TEST:
-        return (ScorePair(validation, final_values(study, context, f"last_{task}_test_miou")),)
+        return (ScorePair(validation, final_values(study, context, reported_column(task, TEST))),)
     return (ScorePair(validation, validation),)
 
 

@@ -15,6 +15,7 @@ from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
 from study.state.lock import is_locked
 from study.state.manifest import read_study_manifest
+from study.state.pretrainings import read_pretrainings
 from study.state.trial_states import Phase, TrialState, TrialStates, count_final
 
 
@@ -45,7 +46,8 @@ def show_status(folder: str) -> int:
         in_order = [_presumably_running(state) for state in in_order]
     console = Console(highlight=False)
     console.print(Text(f"{manifest['study']}: {manifest['question']}"))
-    console.print(trials_table(in_order, states.metric, width=console.width))
+    pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
+    console.print(trials_table(in_order, states.metric, pretrainings, width=console.width))
     for line in problem_lines(in_order):
         console.print(Text(line))
     concurrent = sum(state.active for state in in_order)

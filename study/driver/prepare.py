@@ -7,8 +7,7 @@ from typing import Any
 
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
-from segstrat.paths import data_root
-from segstrat.store import Store
+from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.driver.confirm import defaults_from_parent, refuse_another_recipe, screened_states

@@ -93,10 +93,10 @@ def study_facts(
     return facts | {key: value for key, value in (manifest or {}).items() if key not in ("trials", *facts)}
 
 
-def contexts_to_answer(history: History, trials: Sequence[PlannedTrial]) -> list[str]:
-    """Keys of the contexts that planned trials can answer."""
+def contexts_to_answer(history: History, trials: Sequence[PlannedTrial]) -> dict[str, str]:
+    """Key and task of the contexts that planned trials can answer."""
     study = history.study([TrialState(trial=trial) for trial in trials])
-    return [context.key for context in answerable_contexts(study)]
+    return {context.key: context.task for context in answerable_contexts(study)}
 
 
 def two_stage_search(

@@ -12,10 +12,16 @@ import pandas as pd
 
 from segstrat.config import REGULARIZERS
 from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
-from segstrat.records import EpochReport, SplitScore, TrialStatus
+from segstrat.records import (
+    EpochReport,
+    SplitScore,
+    TrialRecord,
+    TrialStatus,
+    checkpoint_epochs,
+    checkpoint_name,
+    read_record,
+)
 from segstrat.store import Store
-from segstrat.trial_files import checkpoint_epochs, checkpoint_name
-from segstrat.trial_record import TrialRecord, read_record
 from study.frame.columns import (
     EPOCH_FACTS,
     EPOCH_KEYS,

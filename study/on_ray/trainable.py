@@ -4,23 +4,26 @@ import math
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
 
-from segstrat.config import TrialConfig
+from segstrat.config import Numerics, TrialConfig
 from segstrat.errors import UserError
-from segstrat.numerics import Numerics
-from segstrat.paths import cache_dir, data_root
-from segstrat.records import EpochReport, SplitScore, read_records
-from segstrat.store import Store
-from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
+from segstrat.records import (
+    EpochReport,
+    SplitScore,
+    checkpoint_epochs,
+    checkpoint_name,
+    digest_name,
+    read_records,
+)
+from segstrat.store import Store, cache_dir, data_root
 from study.on_ray import prometheus
 from study.planning.space_files import import_on_worker
 from study.planning.trials import PlannedTrial, arm_label
-from study.state.shared_weights import local_config
+from study.state.pretrainings import local_config
 
 SETTINGS: dict[str, Any] = {
     "cpus": 1,
@@ -34,6 +37,8 @@ SETTINGS: dict[str, Any] = {
     "study": "tune",
     "trial": {},
     "space_file": None,
+    "job_id": "",
+    "shared_weights": False,
 }
 """Keys of a config that are no fields of `TrialConfig`, with their defaults; docs/ray.md explains them."""
 
@@ -42,12 +47,15 @@ FACTS = ("epoch", "epochs", "status", "learning_rate", "seconds", "images_per_se
 
 
 class SegmentationTrial(tune.Trainable):
-    """Trains a `TrialConfig`, one epoch per step. One Ray actor; where actors are reused, one trial after another.
+    """Trains a `TrialConfig`, one epoch per step, in a Ray actor that may be reused for the next trial.
 
     Its config is a plain dict: fields of `TrialConfig`, and any of `SETTINGS`. A study passes its `store`, in
     which `segstrat.train.train` keeps the trial's state, so that any process continues it; without one the
     state is in a temporary folder, and Tune's checkpoints are copies of it.
     """
+
+    _scratch: tempfile.TemporaryDirectory | None = None
+    _reports: Iterator[EpochReport] | None = None
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
@@ -85,7 +93,7 @@ class SegmentationTrial(tune.Trainable):
         )
         self.study = Store(self.settings["store"] or self._scratch.name)
         self.store = self.study / "trials" / self.trial.trial_id
-        self._reports: Iterator[EpochReport] | None = None
+        self._reports = None
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Takes the next trial in the same process, which saves the imports."""
@@ -97,10 +105,9 @@ class SegmentationTrial(tune.Trainable):
         """Trains one epoch.
 
         Returns:
-            Flat metrics, see `flat_metrics`, and `done` with the last epoch. For a study, which ends its trials
-            itself, instead of `done`: `reports` of this epoch, or after a (re)start of all epochs so far, as an
-            earlier worker may have died between writing one and handing it over; and `error`, what the user has
-            to fix, or ''.
+            Flat metrics, see `flat_metrics`, and `done`. A study ends its trials itself: instead of `done` it
+            gets `reports` of this epoch, after a (re)start of all epochs so far, as an earlier worker may
+            have died between writing one and handing it over; and `error`, what the user has to fix, or ''.
 
         Raises:
             UserError: what the user has to fix, without a study.
@@ -144,7 +151,8 @@ class SegmentationTrial(tune.Trainable):
     def cleanup(self) -> None:
         """Ends the training, and with it its input threads."""
         self._close()
-        self._scratch.cleanup()
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
     def _close(self) -> None:
         if self._reports is not None:
@@ -214,7 +222,7 @@ class SegmentationTrial(tune.Trainable):
         if not torch.cuda.is_available():
             raise UserError(
                 f"Ray gave this trial a GPU of node {ray.util.get_node_ip_address()}, but torch sees none "
-                "there; install torch with CUDA on that node, or ask for no GPU (of a study: --gpus-per-trial 0)"
+                "there; install torch with CUDA on that node, or ask for no GPU (a study: --gpus-per-trial 0)"
             )
         # Ray hides the other GPUs, so the first one that is visible is ours.
         return "cuda"
@@ -248,8 +256,8 @@ def unknown_scores(config: TrialConfig) -> dict[str, Any]:
 def flat_metrics(report: EpochReport, config: TrialConfig) -> dict[str, Any]:
     """What an epoch reports, under flat names: `FACTS`, and scores such as `semseg_val_miou`.
 
-    An epoch without validation leaves the validation scores out, so that the last known ones stand; a diverged
-    one sets them to not-a-number, which Ray ranks nowhere.
+    An epoch without validation leaves the validation scores out, so that the last known ones stand; a
+    diverged one sets them to not-a-number, which Ray ranks nowhere.
     """
     missing = unknown_scores(config) if report.status == "diverged" else {}
     return {name: getattr(report, name) for name in FACTS} | missing | report.metrics()
@@ -258,8 +266,8 @@ def flat_metrics(report: EpochReport, config: TrialConfig) -> dict[str, Any]:
 def _refuse_several_gpus(gpus: float) -> None:
     if gpus > 1:
         raise UserError(
-            f"gpus={gpus:g}: expected at most 1 for a trial of a Tuner of your own; a study trains one trial on "
-            "several GPUs (study/run.py --gpus-per-trial 2)"
+            f"gpus={gpus:g}: expected at most 1 for a trial of a Tuner of your own; a study can train one "
+            "trial on several GPUs (uv run python study/run.py --gpus-per-trial 2)"
         )
 
 

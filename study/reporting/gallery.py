@@ -27,8 +27,7 @@ import numpy as np
 from PIL import Image
 
 from segstrat.errors import UserError
-from segstrat.json_files import say_once
-from segstrat.store import Store
+from segstrat.store import Store, say_once
 from study.analysis.study import Study
 from study.analysis.verdict import Verdict, decide_all
 from study.reporting.plot_training import shown_settings

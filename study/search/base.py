@@ -1,11 +1,11 @@
 """Where further trials come from: nowhere, for a fixed plan, or a search that learns from outcomes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
+from segstrat.records import TrialRecord
 from segstrat.store import Store
-from segstrat.trial_record import TrialRecord
 from study.analysis.study import Context, Study, contexts
 from study.frame.build import epoch_table, trial_row, trials_frame
 from study.planning.trials import PlannedTrial
@@ -68,11 +68,12 @@ class History:
             answering: what is fixed of each context, as in the manifest.
         """
         manifest = {**self._manifest, "answering": answering or {}}
-        rows = [self._row(state) for state in states]
+        rows = [self.row(state) for state in states]
         trials = trials_frame(rows, manifest)
         return Study(str(manifest["study"]), manifest, trials, epoch_table("", []))
 
-    def _row(self, state: TrialState) -> dict[str, Any]:
+    def row(self, state: TrialState) -> dict[str, Any]:
+        """A trial's row of the `trials` frame."""
         trial_id = state.trial.trial_id
         record = state.record if state.final else None
         known, row = self._rows.get(trial_id, (None, {}))
@@ -86,8 +87,3 @@ class History:
 def answerable_contexts(study: Study) -> list[Context]:
     """The contexts of all tasks that an answering stage can answer."""
     return [context for task in study.tasks for context in contexts(study, task) if context.answerable]
-
-
-def outcomes(states: Iterable[TrialState]) -> tuple[tuple[str, str], ...]:
-    """Which trials there are and how they ended, to tell whether anything has changed."""
-    return tuple((state.trial.trial_id, state.shown if state.final else "") for state in states)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.records import Stage
+from segstrat.records import Stage, TrialStatus
 from study.analysis.answering.decision import Look, Roles
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.nominate import better_half
@@ -24,8 +24,9 @@ from study.analysis.answering.stages import (
     reference_setting,
     screening_table,
 )
+from study.analysis.scores import reported_column
 from study.planning.trials import PlannedTrial
-from study.search.base import History, NoTrial, Search, answerable_contexts, outcomes
+from study.search.base import History, NoTrial, Search, answerable_contexts
 from study.state.trial_states import TrialState
 
 # Seeds beyond the planned ones, in place of those on which a trial failed or lost its score.
@@ -36,7 +37,7 @@ MakeTrial = Callable[[PlannedTrial, int], PlannedTrial]
 Answered = Mapping[Pair, TrialState]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far a context is.
 
@@ -48,6 +49,7 @@ class Progress:
         problem: why nothing more can be answered, '' otherwise.
     """
 
+    task: str
     roles: Roles | None = None
     images: str = ""
     looks: tuple[Look, ...] = ()
@@ -80,7 +82,7 @@ class TwoStageSearch:
     """Proposes the trials of the answering stage once screening has ended.
 
     Args:
-        contexts: keys of those that are answered, see `study.analysis.study.Context`.
+        contexts: key -> task of those that are answered, see `study.analysis.study.Context`.
         design: looks, error rates and numbers of candidates.
         history: reads the study's trials.
         first_seed: the first of the fresh seeds.
@@ -92,7 +94,7 @@ class TwoStageSearch:
 
     def __init__(
         self,
-        contexts: Sequence[str],
+        contexts: Mapping[str, str],
         design: AnsweringDesign,
         history: History,
         *,
@@ -110,8 +112,9 @@ class TwoStageSearch:
         self._screening = screening
         self._screened = screened
         self._fixed: dict[str, Any] = dict(recorded or {})
-        # What was found last, and of which outcomes: the same thing is asked again and again.
-        self._known: tuple[tuple, dict[str, Progress]] | None = None
+        # What was found last, and from how many outcomes: the same thing is asked again and again.
+        self._known: dict[str, Progress] = {}
+        self._seen: set[str] = set()
 
     def propose(self, history: Sequence[TrialState]) -> PlannedTrial | NoTrial:
         """The next screening trial, then the next answering trial."""
@@ -160,26 +163,56 @@ class TwoStageSearch:
 
     def _progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
         """How far each context is, once screening has ended."""
-        now = outcomes(state for state in history if state.final)
-        if self._known is None or self._known[0] != now:
-            problems = self._nominate(history)
-            study = self._history.study(history, self._fixed)
-            stages = {
-                context.key: answering_stage(study, context, self._design, roles)
-                for context in answerable_contexts(study)
-                if (roles := recorded_candidates(study, context.key))
-            }
-            answered = _answered(history)
-            found = {}
-            for key in self._contexts:
-                if key in problems:
-                    found[key] = Progress(problem=problems[key])
-                else:
-                    roles = recorded_candidates(study, key)
-                    assert roles is not None
-                    found[key] = self._context_progress(key, roles, stages.get(key), answered)
-            self._known = now, found
-        return self._known[1]
+        ended = {state.trial.trial_id for state in history if state.final}
+        if not self._known or not self._seen <= ended or self._anything_new(history):
+            self._known = self._all_progress(history)
+        self._seen = ended
+        return self._known
+
+    def _anything_new(self, history: Sequence[TrialState]) -> bool:
+        """Whether a context has enough seeds for its next look, or lost one of them.
+
+        Looks depend on complete seeds only: no frame need be built for anything else.
+        """
+        ended = {pair: state for pair, state in _answered(history).items() if state.final}
+        for progress in self._known.values():
+            cells = {cell for cell, _ in progress.needed}
+            seeds = {seed for _, seed in progress.needed}
+            complete = sum(all((cell, seed) in ended for cell in cells) for seed in self._seeds)
+            if seeds and complete >= len(seeds):
+                return True
+            new = [ended[pair] for pair in progress.needed if pair in ended]
+            new = [state for state in new if state.trial.trial_id not in self._seen]
+            if not all(self._is_scored(state, progress) for state in new):
+                return True
+        return False
+
+    def _is_scored(self, state: TrialState, progress: Progress) -> bool:
+        """Whether a trial has a score on the images that report; a diverged one has the floor."""
+        value = self._history.row(state).get(reported_column(progress.task, progress.images))
+        if state.record.status is not TrialStatus.COMPLETED:
+            return state.record.status is TrialStatus.DIVERGED
+        return value is not None and math.isfinite(value)
+
+    def _all_progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
+        problems = self._nominate(history)
+        study = self._history.study(history, self._fixed)
+        stages = {
+            context.key: answering_stage(study, context, self._design, roles)
+            for context in answerable_contexts(study)
+            if (roles := recorded_candidates(study, context.key))
+        }
+        answered = _answered(history)
+        found = {}
+        for key, task in self._contexts.items():
+            roles = recorded_candidates(study, key)
+            if key in problems or roles is None:
+                found[key] = Progress(task=task, problem=problems[key])
+            else:
+                images = self._fixed[key]["images"]
+                known = Progress(task=task, roles=roles, images=images)
+                found[key] = self._with_looks(known, stages.get(key), roles, answered)
+        return found
 
     def _nominate(self, history: Sequence[TrialState]) -> dict[str, str]:
         """Fixes images and candidates of each context; returns why that fails, by key."""
@@ -202,14 +235,15 @@ class TwoStageSearch:
                 except UserError as error:
                     problems[context.key] = str(error)
                 else:
-                    self._fixed[context.key] = Progress(roles, context.images).to_dict()
+                    fixed = Progress(task=context.task, roles=roles, images=context.images)
+                    self._fixed[context.key] = fixed.to_dict()
         return problems
 
-    def _context_progress(
-        self, key: str, roles: Roles, stage: AnsweringStage | None, answered: Answered
+    def _with_looks(
+        self, known: Progress, stage: AnsweringStage | None, roles: Roles, answered: Answered
     ) -> Progress:
         looks = stage.looks if stage else ()
-        found = Progress(roles, self._fixed[key].get("images", ""), looks)
+        found = replace(known, looks=looks)
         if looks and looks[-1].label is not None:
             return found
         active = (looks[-1].roles if looks else roles).active
@@ -256,16 +290,18 @@ class BetterHalf:
     settings, and the better half of the values that each of them has tried.
 
     Args:
-        contexts: keys of those that are answered; a cell is trained if it is in the better half of any.
+        contexts: key -> task of those that are answered; a cell is trained if it is in the better half of
+            any.
         history: reads the study's trials.
         later: all cells on the further seeds.
     """
 
-    def __init__(self, contexts: Sequence[str], history: History, later: Sequence[PlannedTrial]) -> None:
+    def __init__(self, contexts: Mapping[str, str], history: History, later: Sequence[PlannedTrial]) -> None:
         self._contexts = contexts
         self._history = history
         self._later = later
-        self._known: dict[int, tuple[tuple, set[str]]] = {}
+        # The cells of a seed, and the trials that chose them.
+        self._known: dict[int, tuple[list[str], set[str]]] = {}
 
     def propose(self, history: Sequence[TrialState]) -> PlannedTrial | NoTrial:
         """The next trial of the first seed that lacks one."""
@@ -308,7 +344,7 @@ class BetterHalf:
         before = [state for state in history if state.trial.trial_id not in own]
         if not before or not all(state.final for state in before):
             return None
-        now = outcomes(before)
+        now = [state.trial.trial_id for state in before]
         if seed not in self._known or self._known[seed][0] != now:
             self._known[seed] = now, self._better_cells(before)
         cells = self._known[seed][1]

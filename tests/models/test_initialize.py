@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 import segstrat.models as models
-from segstrat.architectures import BACKBONES
-from segstrat.config import TrialConfig
+from segstrat.config import BACKBONES, TrialConfig
 from segstrat.errors import UserError
 from segstrat.models import build_backbone, build_model
 from segstrat.models.backbone import Backbone

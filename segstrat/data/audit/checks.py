@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from segstrat import atomic
+from segstrat.commands import tracked
 from segstrat.data.dataset import Dataset
 from segstrat.data.protocols import DataProtocol
 from segstrat.errors import UserError
 from segstrat.parallel import parallel_map
-from segstrat.progress import tracked
 
 AUDIT_VERSION = 1
 

@@ -7,9 +7,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from segstrat.records import TrialStatus
+from segstrat.records import TrialRecord, TrialStatus
 from segstrat.store import Store
-from segstrat.trial_record import TrialRecord
 from study.console.live import StudyConsole
 from study.console.progress import outlook_words, progress_words
 from study.search.base import FixedPlan

@@ -1,6 +1,6 @@
 import pytest
 
-from segstrat.progress import tracked
+from segstrat.commands import tracked
 
 
 def test_a_progress_bar_changes_no_result(capsys: pytest.CaptureFixture[str]) -> None:

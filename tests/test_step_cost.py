@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from segstrat.config import TrialConfig
-from segstrat.footprint import Footprint
-from segstrat.gpu_footprint import busy_share, measure_footprint, noise_batch
 from segstrat.machine import CONTEXT_GIB, Machine
+from segstrat.models import build_model
+from segstrat.step_cost import Footprint, busy_share, measure_footprint, measure_step, noise_batch
 from segstrat.tasks import Task
-from segstrat.trial import EVAL_BATCH, _eval_loader
+from segstrat.training_state import EVAL_BATCH, _eval_loader
 
 TASKS = {"semseg": Task("semseg", 5), "parts": Task("parts", 3)}
+SEMSEG = {"semseg": TASKS["semseg"]}
 
 
 def config(**fields) -> TrialConfig:
@@ -64,3 +65,27 @@ def test_on_a_gpu_larger_crops_take_more_memory():
     large = measure_footprint(config().__class__(**config().to_dict() | {"crop_size": 256}), TASKS)
     assert CONTEXT_GIB < small.memory_gib < large.memory_gib
     assert 0 < small.busy <= 1
+
+
+def test_a_larger_crop_takes_longer_and_a_wider_model_more_disk():
+    def measure(**fields):
+        config = TrialConfig(model="fcn8s", batch_size=2, **fields)
+        return measure_step(config, SEMSEG, Machine())
+
+    small = measure(width=0.25, crop_size=64)
+    large = measure(width=0.25, crop_size=320)
+    assert 0 < small.train_seconds < large.train_seconds
+    assert 0 < small.val_seconds < large.val_seconds
+    assert small.checkpoint_bytes == large.checkpoint_bytes
+    model = build_model(TrialConfig(model="fcn8s", width=0.25), SEMSEG)
+    assert small.checkpoint_bytes == 8 * sum(parameter.numel() for parameter in model.parameters())
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_device_is_waited_for():
+    """Shows that times are those of the kernels and not of queueing them."""
+    small, large = (
+        measure_step(TrialConfig(model="fcn8s", batch_size=8, crop_size=size), SEMSEG, Machine(device="cuda"))
+        for size in (64, 512)
+    )
+    assert large.train_seconds > 3 * small.train_seconds

@@ -1,4 +1,4 @@
-"""`Trial`: the state of one training run between epochs; built from a config, saved and restored."""
+"""`TrainingState`: the state of one training run between epochs; built from a config, saved and restored."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -38,7 +38,7 @@ SHARED_LOADER_SHARE = 0.1
 
 
 @dataclass
-class Trial:
+class TrainingState:
     """The state of one training run, and the facts of what was built."""
 
     config: TrialConfig
@@ -109,9 +109,9 @@ class Trial:
         return [EpochReport.from_dict(report) for report in state["reports"]]
 
 
-def build_trial(
+def build_training(
     config: TrialConfig, machine: Machine, protocol: DataProtocol, model: Segmenter | None = None
-) -> Trial:
+) -> TrainingState:
     """Builds everything that a training run needs.
 
     Args:
@@ -154,7 +154,7 @@ def build_trial(
         precision=machine.precision,
     )
     update = make_update(groups, config, len(train_loader))
-    return Trial(
+    return TrainingState(
         config=config,
         objective=objective,
         update=update,
@@ -169,11 +169,8 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
     """Refuses what several processes cannot train."""
     if distributed.world_size() == 1:
         return
-    if config.asynchronous:
-        raise UserError("asynchronous updates run in one process; give the trial a single GPU")
-    if config.accumulation_steps > 1:
-        # Processes might cut their shares into different numbers of micro-batches, and wait for each other.
-        raise UserError("several processes do not accumulate; set batch_size to the whole batch instead")
+    if reason := config.needs_one_process():
+        raise UserError(f"several processes cannot train this trial: {reason}")
     if not fully_labelled and any(isinstance(module, _BatchNorm) for module in model.heads.modules()):
         # A process whose images lack a task skips its head, while the batch norm of the others waits for it.
         raise UserError(

@@ -1,22 +1,29 @@
-"""Table of all models: `uv run python -m segstrat.models.table FILE` updates the one in docs/models.md."""
+"""The tables of models in docs/models.md and of fields in docs/spaces.md.
 
-import sys
+`uv run python -m segstrat.docs_tables` updates both.
+"""
+
+import ast
+import dataclasses
+import inspect
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import get_model_weights
 
-from segstrat.architectures import BACKBONES, FCN_STRIDES
+from segstrat import config
+from segstrat.config import BACKBONES, FCN_STRIDES, Limit, TrialConfig
 from segstrat.models import assemble_backbone, make_head
 from segstrat.models.sunet import STRIDE_CENTERS
 
 CLASSES = 21
 SIDE = 512
-BEGIN, END = "<!-- models: begin -->", "<!-- models: end -->"
+DOCS = Path(__file__).parents[1] / "docs"
 AUTHORS_CHECKPOINTS = {
     "sunet64": "checkpoint_64_2441_residual.pth.tar",
     "sunet128": "checkpoint_128_2441_residual.pth.tar",
@@ -83,7 +90,7 @@ def _parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def markdown(backbones: Iterable[str] = BACKBONES) -> str:
+def model_table(backbones: Iterable[str] = BACKBONES) -> str:
     """The table of the given backbones, in Markdown."""
     lines = [
         "| backbone | model | head | output stride | parameters | multiply-adds | pre-trained weights |",
@@ -97,21 +104,40 @@ def markdown(backbones: Iterable[str] = BACKBONES) -> str:
     return "\n".join(lines)
 
 
-def update(text: str) -> str:
-    """`text` with a new table between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{markdown()}\n{END}{after}"
+def _descriptions() -> dict[str, str]:
+    """The string below each field of `TrialConfig`, by field."""
+    (found,) = [
+        node
+        for node in ast.parse(inspect.getsource(config)).body
+        if isinstance(node, ast.ClassDef) and node.name == TrialConfig.__name__
+    ]
+    texts = {}
+    for node, following in zip(found.body, found.body[1:], strict=False):
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            assert isinstance(following, ast.Expr)
+            assert isinstance(following.value, ast.Constant)
+            texts[node.target.id] = str(following.value.value)
+    return texts
 
 
-def main() -> None:
-    """Prints the table, or updates it in the file that is named."""
-    if len(sys.argv) < 2:
-        print(markdown())
-        return
-    path = Path(sys.argv[1])
-    path.write_text(update(path.read_text()))
+def field_table() -> str:
+    """The table of all fields of `TrialConfig`, in Markdown: default, allowed values, meaning."""
+    texts = _descriptions()
+    lines = ["| field | default | values | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(TrialConfig):
+        limits = [part.expected for part in get_args(field.type) if isinstance(part, Limit)]
+        lines.append(f"| `{field.name}` | `{field.default!r}` | {', '.join(limits)} | {texts[field.name]} |")
+    return "\n".join(lines)
+
+
+def updated(text: str, name: str, table: str) -> str:
+    """`text` with a new table between the markers of that name."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
 
 
 if __name__ == "__main__":
-    main()
+    for page, name, table in (("models.md", "models", model_table()), ("spaces.md", "fields", field_table())):
+        path = DOCS / page
+        path.write_text(updated(path.read_text(encoding="utf-8"), name, table), encoding="utf-8")
