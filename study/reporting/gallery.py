@@ -42,29 +42,18 @@ ARRAYS = ("images", "valid", "labels", "predictions", "names", "classes", "palet
 
 
 @dataclass(frozen=True)
-class Tile:
-    """An image as a page holds it."""
-
-    source: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """A class with its colour."""
-
-    name: str
-    color: str
-
-
-@dataclass(frozen=True)
 class Gallery:
-    """Rows of tiles below their heads: image, label, then each prediction."""
+    """Rows of tiles below their heads: image, label, then each prediction.
+
+    Args:
+        rows: tiles as a page contains them, each with its alternative text.
+        keys: the classes that appear, each with its color.
+    """
 
     caption: str
     heads: list[str]
-    rows: list[list[Tile]]
-    keys: list[Key]
+    rows: list[list[tuple[str, str]]]
+    keys: list[tuple[str, str]]
 
 
 def file_name(task: str) -> str:
@@ -91,9 +80,9 @@ def read_gallery(store: Store, task: str) -> Gallery | None:
         maps = [each[:height, :width] for each in maps]
         for each in maps:
             present |= {int(value) for value in np.unique(each)}
-        tiles = [Tile(_photo(content["images"][index][:height, :width]), f"image {image_id}")]
+        tiles = [(_photo(content["images"][index][:height, :width]), f"image {image_id}")]
         for each, what in zip(maps, ["label", *names], strict=True):
-            tiles.append(Tile(_index_map(each, palette), f"{what} of {image_id}"))
+            tiles.append((_index_map(each, palette), f"{what} of {image_id}"))
         rows.append(tiles)
     return Gallery(
         caption=str(content["caption"]),
@@ -120,10 +109,10 @@ def write_gallery(store: Store, task: str, **arrays: Any) -> None:
     store.write(file_name(task), buffer.getvalue())
 
 
-def _keys(present: set[int], classes: list[str], palette: np.ndarray) -> list[Key]:
+def _keys(present: set[int], classes: list[str], palette: np.ndarray) -> list[tuple[str, str]]:
     names = {index: name for index, name in enumerate(classes)} | {VOID: "void"}  # noqa: C416
     return [
-        Key(names.get(value, f"class {value}"), "#{:02x}{:02x}{:02x}".format(*palette[value]))
+        (names.get(value, f"class {value}"), "#{:02x}{:02x}{:02x}".format(*palette[value]))
         for value in sorted(present)
     ]
 
