@@ -37,7 +37,7 @@ from segstrat.prediction_files import (
 )
 from segstrat.store import Store, data_root
 from study.frame import MANIFEST, read_manifest
-from study.reporting.make_gallery import make_gallery
+from study.reporting.gallery import make_gallery
 from study.reporting.render import write_report
 
 

@@ -62,7 +62,7 @@ def check_options(options: argparse.Namespace) -> None:
 def where(folder: str, page: Page | None) -> str:
     """The files that were written."""
     store = Store(folder)
-    figures = [f"{len(page.pictures.all())} figures in {(store / 'figures').uri}"] if page else []
+    figures = [f"{len(page.every_picture)} figures in {(store / 'figures').uri}"] if page else []
     return ", ".join([f"{store.uri}/report.html", "verdict.json", *figures])
 
 

@@ -122,7 +122,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     problem = blocking_problem(study)
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
-    tuned = tunings(study, primary)
+    tuned = tunings(study, [(verdict.context, verdict.contrasts) for verdict in primary])
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
         label, sentence = summarize(study, primary)

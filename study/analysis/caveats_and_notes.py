@@ -10,7 +10,7 @@ from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import MIN_SEEDS
 from study.analysis.phrases import count_seeds, count_words, points, start_sentence
 from study.analysis.study import LONGER, Study, contexts
-from study.analysis.tuned import Tuning, tunings
+from study.analysis.tuned import Tuning
 from study.analysis.verdict import Verdict
 
 GIVEN = (
@@ -105,7 +105,7 @@ def edge_warning(tuning: Tuning) -> str:
     )
 
 
-def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
+def reading_notes(study: Study, verdicts: Sequence[Verdict], tunings: Sequence[Tuning]) -> list[str]:
     """How the numbers of a task were made and what they generalize to, one sentence each."""
     notes = [
         "Raw: trained from scratch. Reference: raw, single-task, every varied regularizer at 0. Gap: best "
@@ -123,7 +123,7 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
             "A longer schedule is among the treatments although it is no regularizer; the sensitivity "
             "analysis has a row without it."
         )
-    notes += [tuning_note(tuning) for tuning in tunings(study, verdicts)]
+    notes += [tuning_note(tuning) for tuning in tunings]
     kinds = dict.fromkeys((verdict.images, verdict.stage is not None) for verdict in verdicts)
     notes += [_images_note(images, two_stages=two_stages) for images, two_stages in kinds]
     if any(verdict.look is None and _winners_own(verdict.contrasts) for verdict in verdicts):

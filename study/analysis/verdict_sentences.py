@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segstrat.formatting import axis_name, join_words
+from study.analysis.answering.decision import Cause, Label
 from study.analysis.contrasts import Contrasts
 from study.analysis.phrases import (
     ahead,
@@ -16,7 +17,7 @@ from study.analysis.phrases import (
     with_interval,
 )
 from study.analysis.study import Context, Study
-from study.analysis.verdict import Cause, Label, Verdict
+from study.analysis.verdict import Verdict
 
 QUESTIONS = {
     "gap": "Does pre-training help by more than the margin?",
@@ -73,14 +74,14 @@ def reason(verdict: Verdict) -> str:
     return start_sentence(text).rstrip(".") + "."
 
 
-def missing(found: Contrasts, context: Context) -> list[str]:
+def _missing(found: Contrasts, context: Context) -> list[str]:
     """What the context lacks for an answer, one sentence each."""
     sentences = []
     for arm, name in ((found.raw, "raw"), (found.pretrained, "pre-trained")):
         if arm.values.empty:
             sentences.append(f"The study has no {name} trial.")
         elif arm.values.notna().sum().sum() == 0:
-            counts = status_counts(context, pretrained=name != "raw")
+            counts = _status_counts(context, pretrained=name != "raw")
             sentences.append(f"No {name} trial was completed ({counts}).")
     if not found.raw.values.empty:
         if found.raw.reference is None:
@@ -103,7 +104,7 @@ def missing(found: Contrasts, context: Context) -> list[str]:
     return sentences
 
 
-def status_counts(context: Context, *, pretrained: bool) -> str:
+def _status_counts(context: Context, *, pretrained: bool) -> str:
     """`3 stopped, 1 diverged` of one arm's trials."""
     counts = context.trials.loc[context.pretrained == pretrained, "status"].value_counts()
     return count_words({str(status): int(count) for status, count in counts.items()})
@@ -172,7 +173,7 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
             )
         case Cause.NO_REFERENCE:
             text = f"{remaining}, but nothing says what regularization contributed."
-            return " ".join([text, *missing(found, context)])
+            return " ".join([text, *_missing(found, context)])
         case Cause.BELOW_MARGIN:
             return f"{remaining}: no more than the margin of {points(margin)}; {improved}"
         case Cause.IMPROVED:
@@ -189,7 +190,7 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
 def _without_interval(found: Contrasts, context: Context) -> str:
     n = found.remaining.n
     if found.remaining.estimate is None:
-        lacking = missing(found, context)
+        lacking = _missing(found, context)
         return " ".join(lacking) or "No seed has final values of both a raw and a pre-trained trial."
     side = "behind" if found.remaining.estimate < 0 else "ahead of"
     text = (
@@ -201,7 +202,7 @@ def _without_interval(found: Contrasts, context: Context) -> str:
     if found.gap.estimate is not None:
         side = "behind" if found.gap.estimate < 0 else "ahead of"
         text += f" and {points(abs(found.gap.estimate))} {side} the unregularized one"
-    return " ".join([f"{text}.", *missing(found, context)])
+    return " ".join([f"{text}.", *_missing(found, context)])
 
 
 def _opening(label: Label, where: str, means: str) -> str:

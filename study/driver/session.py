@@ -298,7 +298,7 @@ def _add_gallery(session: Session, console: Console) -> None:
     """Adds pictures of predictions to the report, which is complete without them."""
     import torch
 
-    from study.reporting.make_gallery import make_gallery
+    from study.reporting.gallery import make_gallery
 
     study = session.opened.study
     device = "cuda" if torch.cuda.is_available() else "cpu"

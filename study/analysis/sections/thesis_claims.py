@@ -22,7 +22,7 @@ from scipy import stats
 
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
-from study.analysis.answering.decision import Label
+from study.analysis.answering.decision import Cause, Label
 from study.analysis.answering.stages import planned_looks
 from study.analysis.contrasts import contrasts
 from study.analysis.intervals import MIN_SEEDS, Interval, mean_interval
@@ -31,7 +31,7 @@ from study.analysis.scores import final_values
 from study.analysis.sections.factorial_fit import holm
 from study.analysis.study import Context, Study
 from study.analysis.tuned import at_tuned_values
-from study.analysis.verdict import Cause, Verdict, incomplete
+from study.analysis.verdict import Verdict, incomplete
 
 SIGNIFICANT = 0.05
 THESIS_DECAYS = (0.0, 1e-4, 5e-4, 1e-3)

@@ -132,7 +132,7 @@ def test_regularization_that_every_trial_has_is_named(study_writer, answer_of, m
         for level in (0.0, 0.1)
     ]
     answer = answer_of(study_writer(trials, roles={"pretrained": "arm", "label_smoothing": "treatment"}))
-    notes = reading_notes(answer.study, answer.primary)
+    notes = reading_notes(answer.study, answer.primary, answer.tunings)
     assert any("Every trial has weight decay 5e-4, the reference included" in note for note in notes)
 
 
@@ -155,7 +155,9 @@ def test_a_longer_schedule_is_no_regularization(study_writer, answer_of, make_tr
     views = {view.name: view for view in answer.sensitivity[0]}
     assert views["primary"].contrasts.remaining.estimate == pytest.approx(0, abs=0.005)
     assert views["same schedule"].contrasts.remaining.estimate == pytest.approx(0.09, abs=0.01)
-    assert any("no regularizer" in note for note in reading_notes(answer.study, answer.primary))
+    assert any(
+        "no regularizer" in note for note in reading_notes(answer.study, answer.primary, answer.tunings)
+    )
 
 
 @pytest.mark.parametrize(("scale", "shown"), [(1.0, False), (3.0, True)])

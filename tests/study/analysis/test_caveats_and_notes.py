@@ -20,7 +20,7 @@ from study.reporting.render import write_report
 
 def study(rows: list[tuple], **manifest: object) -> Study:
     trials = pd.DataFrame(rows, columns=["stage", "pretrained", "seed", "weights_digest"])
-    return Study("s", manifest, trials, pd.DataFrame())
+    return Study("s", manifest, trials.assign(tasks="semseg", multi_task=False, arm="raw"), pd.DataFrame())
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,9 @@ def test_of_a_single_seed_the_manifest_knows():
 
 
 def test_frames_without_digests_say_nothing():
-    assert checkpoint_note(Study("s", {}, pd.DataFrame({"seed": [0]}), pd.DataFrame())) == ""
+    known = study([("answering", True, 0, "a")])
+    trials = known.trials.drop(columns="weights_digest")
+    assert checkpoint_note(Study("s", {}, trials, pd.DataFrame())) == ""
 
 
 def test_sentence_report_and_verdict_say_it(study_writer, make_trial):
@@ -84,7 +86,7 @@ def notes(study_writer, answer_of, make_trial):
             for decay in (0.0, 1e-3, 5e-3)
         ]
         answer = answer_of(study_writer(trials))
-        return " ".join(reading_notes(answer.study, answer.primary))
+        return " ".join(reading_notes(answer.study, answer.primary, answer.tunings))
 
     return write
 

@@ -6,7 +6,7 @@ from study.analysis.sections.thesis_numbers import comparison
 from study.analysis.study import Study
 from study.frame import write_frames
 from study.reporting.plot_contrasts import seed_table
-from study.reporting.plot_treatment import treatment_table
+from study.reporting.plot_treatments import treatment_table
 
 
 def opened(folder):

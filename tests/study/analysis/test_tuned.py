@@ -12,7 +12,7 @@ from study.analysis.cells import cell_table
 from study.analysis.contrasts import contrasts
 from study.analysis.study import Study, contexts
 from study.frame import write_frames
-from study.reporting.plot_treatment import treatment_table
+from study.reporting.plot_treatments import treatment_table
 from study.reporting.render import make_page, render
 from study.reporting.trials_table import trial_columns
 

@@ -50,7 +50,7 @@ def make_study(truth=smooth, points=None, seeds=(0,), sd=0.001, roles=ROLES):
                         "trial_id": str(len(rows)), "tasks": "semseg", "pretrained": pretrained, "seed": seed,
                         "weight_decay": decay, "dropout": dropout, "status": "completed", "multi_task": False,
                         "last_semseg_val_miou": value, "epochs_run": 40, "epochs_budget": 40,
-                        "semseg_val_constant_miou": FLOOR,
+                        "semseg_val_constant_miou": FLOOR, "arm": "pre-trained" if pretrained else "raw",
                     }
                 )  # fmt: skip
     manifest = {"roles": roles, "metric": "semseg_val_miou"}

@@ -1,4 +1,6 @@
-"""Figure of factorial effects: main effects of each arm, their difference, and two-way interactions."""
+"""Main effects and two-way interactions: figures and tables."""
+
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -14,8 +16,8 @@ from study.analysis.sections.factorial_effects import (
     FactorialEffects,
     effect_label,
 )
-from study.reporting.picture import Picture
-from study.reporting.style import BLUE, GREEN, MUTED, ORANGE, PAPER, PURPLE, new_panel
+from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_style import BLUE, GREEN, MUTED, ORANGE, PAPER, PURPLE, new_panel
 
 COLORS = {RAW: ORANGE, PRETRAINED: BLUE, DIFFERENCE: GREEN, BOTH: PURPLE}
 # More interactions than this are a table; the largest are drawn.
@@ -82,15 +84,37 @@ def effects_picture(effects: FactorialEffects, data: str) -> Picture | None:
     if len(largest):
         panels.append(draw_effects(largest, "Two-way interactions", "points, difference of differences"))
     where = f", {effects.context}" if effects.context else ""
-    words = [word for word in ("effects", effects.task, effects.context) if word]
     return Picture(
-        "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words),
+        figure_name("effects", effects.task, effects.context),
         "Main effects",
         f"{effects.task} on {data}{where}, {effects.used.when}: what a level gains over the weakest one, "
         "averaged over the other factors. Bars: 95 % intervals from the pooled error. Filled dots are shown "
         "by Holm's test over all effects of their kind; hollow ones are not.",
         tuple(panels),
     )
+
+
+def effect_rows(effects: FactorialEffects) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Tables of the page: title and rows, each an effect's `label` with a cell per response in `cells`."""
+    tables = [
+        ("Main effects", effects.table, "main"),
+        ("Without diverged trials", effects.survivors, "main"),
+        ("Two-way interactions", effects.table, "interaction"),
+    ]
+    found = []
+    for title, table, kind in tables:
+        rows: dict[str, dict[str, Any]] = {}
+        of_kind = [] if table is None else table[table["kind"] == kind].to_dict("records")
+        for row in of_kind:
+            label = effect_label(row)
+            cell = {
+                key: None if pd.isna(row[key]) else float(row[key]) for key in ("estimate", "low", "high")
+            }
+            cell |= {"shown": bool(row["adjusted_p"] < SIGNIFICANT), "n": len(effects.seeds)}
+            rows.setdefault(label, {"label": label, "cells": {}})["cells"][row["response"]] = cell
+        if rows:
+            found.append((title, list(rows.values())))
+    return found
 
 
 def _largest_interactions(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,12 +1,16 @@
-"""How figures look: colors, fonts, one panel."""
+"""How figures look: colors, fonts, one panel, and the parts that several figures share."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from study.analysis.intervals import Interval
 
 # Okabe & Ito's palette, which all common kinds of color vision can distinguish. The page replaces each color
 # by a CSS variable, so that its dark mode can use lighter tones of the same hues (`theme_css`).
@@ -87,6 +91,29 @@ def new_panel(title: str, *, width: float = 4.9, height: float = 3.6) -> Iterato
         ax = figure.subplots()
         ax.set_title(title)
         yield figure, ax
+
+
+def in_points(interval: Interval) -> dict[str, float]:
+    """Columns of a figure's table: `estimate low high n`, in points (or percent), NaN where unknown."""
+    ends = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
+    return {name: np.nan if end is None else 100 * end for name, end in ends.items()} | {"n": interval.n}
+
+
+def draw_interval(ax: Axes, y: float, row: Mapping[Hashable, Any], color: str) -> None:
+    """A dot with its interval; no interval, no bar."""
+    if not np.isnan(row["low"]):
+        ax.plot([row["low"], row["high"]], [y, y], color=color, lw=3, solid_capstyle="butt", alpha=0.85)
+    ax.plot([row["estimate"]], [y], "o", color=color, mec=PAPER, mew=0.9, ms=8)
+
+
+def arm_dots(colors: Mapping[str, str]) -> list[Line2D]:
+    """Keys of a legend: a dot in the color of each arm."""
+    return [Line2D([], [], color=c, marker="o", ls="none", label=arm) for arm, c in colors.items()]
+
+
+def hollow_dot() -> Line2D:
+    """Key of a legend for trials without a final value."""
+    return Line2D([], [], color=MUTED, marker="o", mfc="none", ls="none", label="no final value")
 
 
 def theme_css() -> str:

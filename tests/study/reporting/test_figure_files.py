@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from study.reporting.picture import PNG_DPI, Picture
-from study.reporting.style import CSS_NAMES, GRID, INK, MUTED, ORANGE, PAPER, new_panel, theme_css
+from study.reporting.figure_files import PNG_DPI, Picture
+from study.reporting.figure_style import CSS_NAMES, GRID, INK, MUTED, ORANGE, PAPER, new_panel, theme_css
 
 
 def drawing(name="x"):

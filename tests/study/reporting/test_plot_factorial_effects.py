@@ -15,7 +15,7 @@ from study.analysis.sections.factorial_effects import (
     factorial_effects,
 )
 from study.analysis.study import Study
-from study.reporting.plot_effects import draw_effects, effect_table, effects_picture
+from study.reporting.plot_factorial_effects import draw_effects, effect_table, effects_picture
 
 AXES = {"weight_decay": (0.0, 5e-4), "dropout": (0.0, 0.2), "label_smoothing": (0.0, 0.1)}
 ROLES = {"pretrained": "arm"} | dict.fromkeys(AXES, "treatment")
@@ -29,7 +29,7 @@ def make_effects(seeds=(0, 1), sd=0.003, change=None):
         gain = 0.03 * (cell["dropout"] > 0) * (not pretrained)
         value = 0.25 + 0.1 * pretrained + gain + sd * rng.normal()
         facts = {"trial_id": str(len(rows)), "tasks": "semseg", "multi_task": False, "status": "completed"}
-        budget = {"epochs_run": 40, "epochs_budget": 40}
+        budget = {"epochs_run": 40, "epochs_budget": 40, "arm": "pre-trained" if pretrained else "raw"}
         rows.append(
             facts | budget | cell | {"pretrained": pretrained, "seed": seed, "last_semseg_val_miou": value}
         )

@@ -1,4 +1,4 @@
-"""The report's section on effects and surfaces, and what verdict.json holds of them."""
+"""The page's section on effects and surfaces, and what verdict.json holds of them."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import qmc
 
 from study.analysis import answer
-from study.reporting.effects_section import effects_sections
+from study.reporting.page import Page
 from study.reporting.render import make_page, render
 
 FACTS = {
@@ -61,9 +61,9 @@ def sampled_answer():
 
 def test_a_one_seed_grid_has_effects_although_its_verdict_is_undetermined(grid_answer):
     assert grid_answer.label == "undetermined"
-    (section,) = effects_sections(grid_answer)
-    assert section.title == "Effects: semseg"
-    main, interactions = section.tables
+    (section,) = Page(grid_answer, {}, []).effects
+    assert section["title"] == "Effects: semseg"
+    main, interactions = section["tables"]
     cells = {row["label"]: row["cells"] for row in main[1]}
     assert cells["dropout 0.2"]["both arms"]["shown"]
     assert not cells["label smoothing 0.1"]["both arms"]["shown"]
@@ -71,10 +71,10 @@ def test_a_one_seed_grid_has_effects_although_its_verdict_is_undetermined(grid_a
 
 
 def test_a_sampled_study_has_surfaces_and_no_effects(sampled_answer):
-    (section,) = effects_sections(sampled_answer)
-    assert section.title == "Response surface: semseg"
-    assert "fitted maximum" in section.sentences[0]
-    assert section.tables == []
+    (section,) = Page(sampled_answer, {}, []).effects
+    assert section["title"] == "Response surface: semseg"
+    assert "fitted maximum" in section["sentences"][0]
+    assert section["tables"] == []
 
 
 def test_verdict_values_are_json(grid_answer, sampled_answer):

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from study.reporting.style import RC, style
+from study.reporting.figure_style import RC, style
 
 PNG_DPI = 200
 SVG = "http://www.w3.org/2000/svg"
@@ -57,6 +57,12 @@ class Picture:
             found[f"{name}.svg"] = _svg(panel, fonttype="path")
             found[f"{name}.png"] = _png(panel)
         return found
+
+
+def figure_name(kind: str, task: str, context: str) -> str:
+    """File name of the figure of a context; the context's label is empty where the study has one."""
+    words = [kind, task, context]
+    return "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words if word)
 
 
 def inline_svg(svg: bytes, prefix: str, title: str) -> str:

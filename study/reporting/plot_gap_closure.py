@@ -7,9 +7,8 @@ from matplotlib.figure import Figure
 from study.analysis import Answer
 from study.analysis.intervals import ratio_interval
 from study.analysis.verdict import Verdict
-from study.reporting.picture import Picture
-from study.reporting.plot_parts import draw_interval, picture_name
-from study.reporting.style import GREEN, INK, MUTED, ORANGE, new_panel
+from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_style import GREEN, INK, MUTED, ORANGE, draw_interval, in_points, new_panel
 
 # More rows than this are a table, not a figure; the page has the table of cells.
 MOST_SETTINGS = 8
@@ -31,16 +30,12 @@ def closure_table(verdict: Verdict) -> pd.DataFrame:
             continue
         gained = found.raw.values[setting] - found.reference_values
         both = pd.concat([gained, gap], axis=1).dropna()
-        rows.append((setting, ratio_interval(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()), False))
+        share = ratio_interval(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy())
+        rows.append({"setting": setting} | in_points(share) | {"chosen": False})
     if rows:
         name = "best candidate" if verdict.look else "best, chosen on other seeds"
-        rows.append((name, found.closure, True))
-    shares = [
-        (setting, *(None if end is None else 100 * end for end in (i.estimate, i.low, i.high)), i.n, chosen)
-        for setting, i, chosen in rows
-    ]
-    table = pd.DataFrame(shares, columns=["setting", "estimate", "low", "high", "n", "chosen"])
-    return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
+        rows.append({"setting": name} | in_points(found.closure) | {"chosen": True})
+    return pd.DataFrame(rows, columns=["setting", "estimate", "low", "high", "n", "chosen"])
 
 
 def shown_closure(table: pd.DataFrame) -> pd.DataFrame:
@@ -92,7 +87,7 @@ def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
         "the leading candidate" if verdict.look else "the best one, chosen on other seeds than it is shown on"
     )
     return Picture(
-        picture_name("closure", verdict),
+        figure_name("closure", verdict.context.task, verdict.context.label),
         "Gap closure",
         f"{verdict.context.task} on {answer.study.data_name}. 0 %: the raw reference; 100 %: the best "
         "pre-trained model. Orange: the eight regularized raw settings that close most; green: "

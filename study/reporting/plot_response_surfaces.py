@@ -11,8 +11,8 @@ from scipy.spatial import ConvexHull, cKDTree
 
 from segstrat.formatting import axis_name, format_value
 from study.analysis.sections.response_surfaces import ArmSurface, ResponseSurfaces, SurfaceAxis
-from study.reporting.picture import Picture
-from study.reporting.style import INK, MUTED, PAPER, arm_colors, new_panel
+from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_style import INK, MUTED, PAPER, arm_colors, new_panel
 
 LEVELS = 9
 CLOSEST_TICKS = 0.12
@@ -104,9 +104,8 @@ def surface_picture(surfaces: ResponseSurfaces, data: str) -> Picture | None:
     if not panels:
         return None
     where = f", {surfaces.context}" if surfaces.context else ""
-    words = [word for word in ("surface", surfaces.task, surfaces.context) if word]
     return Picture(
-        "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words),
+        figure_name("surface", surfaces.task, surfaces.context),
         "Response surface",
         f"{surfaces.task} on {data}{where}, {surfaces.used.when}: validation mIoU in percent, a second-order "
         "surface fitted to the points that learned. Star: its maximum; dashed: where the maximum may lie "

@@ -8,7 +8,7 @@ from scipy.stats import qmc
 
 from study.analysis.sections.response_surfaces import response_surfaces, surface_sentences
 from study.analysis.study import Study
-from study.reporting.plot_surface import draw_surface, surface_picture, surface_table
+from study.reporting.plot_response_surfaces import draw_surface, surface_picture, surface_table
 
 
 def make_surfaces(axes=("weight_decay", "dropout"), lost=0, sd=0.002, failed=False):
@@ -23,6 +23,7 @@ def make_surfaces(axes=("weight_decay", "dropout"), lost=0, sd=0.002, failed=Fal
             )
             facts = {"trial_id": str(len(rows)), "tasks": "semseg", "multi_task": False, "seed": 0}
             facts |= {"status": "failed" if failed else "completed", "epochs_run": 40, "epochs_budget": 40}
+            facts["arm"] = "pre-trained" if pretrained else "raw"
             value = 0.05 if number < lost else value
             rows.append(facts | cell | {"pretrained": pretrained, "last_semseg_val_miou": value})
     roles = {"pretrained": "arm"} | dict.fromkeys(axes, "treatment")
