@@ -1,6 +1,6 @@
 """Where further trials come from: nowhere, for a fixed plan, or a search that learns from outcomes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -71,6 +71,11 @@ class History:
         rows = [self.row(state) for state in states]
         trials = trials_frame(rows, manifest)
         return Study(str(manifest["study"]), manifest, trials, epoch_table("", []))
+
+    def forget(self, states: Iterable[TrialState]) -> None:
+        """Reads the files of these trials again: what was lost or damaged since is lost here too."""
+        for state in states:
+            self._rows.pop(state.trial.trial_id, None)
 
     def row(self, state: TrialState) -> dict[str, Any]:
         """A trial's row of the `trials` frame."""

@@ -196,13 +196,14 @@ class TwoStageSearch:
 
     def _all_progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
         problems = self._nominate(history)
+        answered = _answered(history)
+        self._history.forget(answered.values())
         study = self._history.study(history, self._fixed)
         stages = {
             context.key: answering_stage(study, context, self._design, roles)
             for context in answerable_contexts(study)
             if (roles := recorded_candidates(study, context.key))
         }
-        answered = _answered(history)
         found = {}
         for key, task in self._contexts.items():
             roles = recorded_candidates(study, key)
