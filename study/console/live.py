@@ -102,7 +102,7 @@ class StudyConsole:
         if left is not None:
             outlook = outlook_words(left, two_stages=isinstance(self._search, TwoStageSearch))
         elif running or making:
-            outlook = "the time left is known after the first epoch"
+            outlook = "the time left is known after the first epoch of a trial"
         else:
             outlook = "workers are starting"
         words = f"{progress_words(states, more)}, {running} running"
