@@ -1,6 +1,6 @@
 """The tables of models in docs/models.md and of fields in docs/spaces.md.
 
-`uv run python -m segstrat.docs_tables` updates both.
+`uv run python docs/make_tables.py` updates both.
 """
 
 import ast
@@ -23,7 +23,7 @@ from segstrat.models.sunet import STRIDE_CENTERS
 
 CLASSES = 21
 SIDE = 512
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parent
 AUTHORS_CHECKPOINTS = {
     "sunet64": "checkpoint_64_2441_residual.pth.tar",
     "sunet128": "checkpoint_128_2441_residual.pth.tar",

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
+from docs.make_tables import DOCS, field_table, model_table, rows, updated
 from segstrat.config import BACKBONES, TrialConfig
-from segstrat.docs_tables import DOCS, field_table, model_table, rows, updated
 
 MODELS, FIELDS = ((DOCS / page).read_text(encoding="utf-8") for page in ("models.md", "spaces.md"))
 
@@ -41,7 +41,7 @@ def test_multiply_adds_against_a_count_by_hand():
 
 
 def test_the_docs_show_all_fields():
-    assert updated(FIELDS, "fields", field_table()) == FIELDS, "run: uv run python -m segstrat.docs_tables"
+    assert updated(FIELDS, "fields", field_table()) == FIELDS, "run: uv run python docs/make_tables.py"
 
 
 def test_every_field_has_its_default_and_a_meaning():
