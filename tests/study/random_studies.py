@@ -1,4 +1,4 @@
-"""Random studies of two stages with known truth: trials without training, run by the study's own driver loop."""
+"""Random studies through the in-process executor: what the driver decides and what the report says of it."""
 
 import dataclasses
 import io
