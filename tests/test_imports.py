@@ -17,6 +17,7 @@ RAY_ONLY_IN = "on_ray"
 # Load neither torch nor Ray.
 LIGHT = ("planning", "state", "search", "console", "analysis", "reporting", "frame", "report", "cli")
 MOST_ROOT_FILES = 7
+MOST_ANALYSIS_LEVELS = 8
 
 
 def sources(package: str) -> list[Path]:
@@ -129,6 +130,26 @@ def test_it_loads_neither_torch_nor_ray(name: str):
 
 def test_no_module_imports_itself_through_others():
     assert find_circle({module: imports_of(module) for module in MODULES}) == []
+
+
+def test_the_analysis_is_flat_and_its_imports_point_one_way():
+    parts = {module for module in STUDY if module.startswith("study.analysis.")}
+    imports = {module: (imports_of(module) & parts) - {module} for module in parts}
+
+    @cache
+    def level(module: str) -> int:
+        return max((1 + level(other) for other in imports[module]), default=0)
+
+    # A package counts as one: none may import a module of the root that imports from it.
+    def room(module: str) -> str:
+        package = ".".join(module.split(".")[:3])
+        return package if MODULES[module].parent.name != "analysis" else module
+
+    rooms: dict[str, set[str]] = {room(module): set() for module in parts}
+    for module, others in imports.items():
+        rooms[room(module)] |= {room(other) for other in others} - {room(module)}
+    assert find_circle(rooms) == []
+    assert max(map(level, parts)) <= MOST_ANALYSIS_LEVELS, max(parts, key=level)
 
 
 def test_a_circle_is_seen():
