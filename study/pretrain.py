@@ -21,14 +21,14 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 
-from segstrat.architectures import BACKBONES
 from segstrat.commands import StrictParser
+from segstrat.config import BACKBONES
 from segstrat.errors import UserError, unknown_name
 from segstrat.formatting import format_duration
-from segstrat.paths import cache_dir
 from segstrat.pretraining.cached import whole_machine
 from segstrat.pretraining.job import FIGURES, PretrainReport, PretrainSource
 from segstrat.pretraining.loop import build_classifier, check_writable, pretrain, state_store
+from segstrat.store import cache_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

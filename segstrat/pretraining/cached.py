@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from segstrat.atomic import only_builder
-from segstrat.data.cache.in_use import hold
+from segstrat.data.cache.entries import hold
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.parallel import cpu_cores

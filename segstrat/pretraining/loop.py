@@ -23,10 +23,11 @@ from segstrat.models import build_backbone
 from segstrat.models.backbone import Backbone
 from segstrat.models.initialize import initialize
 from segstrat.models.weights import save_backbone
+from segstrat.optim import cosine
 from segstrat.pretraining.batches import eval_batches, train_batches
 from segstrat.pretraining.images import ClassificationData, ImageFolder
 from segstrat.pretraining.job import PretrainReport
-from segstrat.pretraining.recipe import Recipe, learning_rate
+from segstrat.pretraining.recipe import Recipe
 from segstrat.store import Store
 
 T = TypeVar("T")
@@ -226,6 +227,12 @@ def train_one_epoch(
             "its learning rate in segstrat/pretraining/recipe.py"
         )
     return mean
+
+
+def learning_rate(recipe: Recipe, position: float) -> float:
+    """Rate at `position` epochs: a linear rise over the warm-up times a half cosine over the whole run."""
+    rise = min(1.0, (position + 1e-3) / recipe.warmup_epochs) if recipe.warmup_epochs > 0 else 1.0
+    return recipe.learning_rate * rise * cosine(position / recipe.epochs)
 
 
 def _loss(

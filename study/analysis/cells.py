@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from segstrat.formatting import setting_label
 from study.analysis.intervals import mean_interval
 from study.analysis.study import Context, Study
 from study.analysis.tuned import tuned_contexts
-from study.analysis.words.names import setting_label
 from study.frame import STATUSES
 
 

@@ -6,24 +6,16 @@ allow for all values that are left (`study.analysis.answering.decision`), and a 
 the other seeds (`study.analysis.contrasts`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
 from study.analysis.answering.nominate import best_values
-from study.analysis.answering.stages import (
-    ANSWERING,
-    ARMS,
-    SCREENING,
-    cell_label,
-    cells_of,
-    in_stage,
-    screening_table,
-)
-from study.analysis.study import Context, Study, contexts
-from study.analysis.verdict import Verdict
+from study.analysis.answering.stages import ARMS, screening_table
+from study.analysis.contrasts import Contrasts
+from study.analysis.study import ANSWERING, SCREENING, Context, Study, contexts
 
 
 def at_tuned_values(study: Study, context: Context) -> Context:
@@ -32,9 +24,9 @@ def at_tuned_values(study: Study, context: Context) -> Context:
         return context
     chosen: dict[str, str] = {}
     for stage in (ANSWERING, SCREENING):
-        ranking = best_values(screening_table(study, in_stage(context, stage)))
+        ranking = best_values(screening_table(study, context.in_stage(stage)))
         chosen = dict(zip(ranking["setting"], ranking["cell"], strict=True)) | chosen
-    return replace(context, trials=context.trials[cells_of(context).isin(chosen.values())])
+    return replace(context, trials=context.trials[context.trials["cell"].isin(chosen.values())])
 
 
 def tuned_contexts(study: Study, task: str) -> list[Context]:
@@ -70,9 +62,9 @@ class Tuning:
     hours: Mapping[str, float]
 
 
-def tunings(study: Study, verdicts: Sequence[Verdict]) -> list[Tuning]:
+def tunings(study: Study, compared: Iterable[tuple[Context, Contrasts]]) -> list[Tuning]:
     """Every tuned axis of every context."""
-    return [_tuning(study, verdict, axis) for verdict in verdicts for axis in verdict.context.tuned]
+    return [_tuning(study, context, found, axis) for context, found in compared for axis in context.tuned]
 
 
 def full_context(study: Study, context: Context) -> Context:
@@ -80,9 +72,8 @@ def full_context(study: Study, context: Context) -> Context:
     return next(each for each in contexts(study, context.task) if each.fixed == context.fixed)
 
 
-def _tuning(study: Study, verdict: Verdict, axis: str) -> Tuning:
-    context = full_context(study, verdict.context)
-    found = verdict.contrasts
+def _tuning(study: Study, context: Context, found: Contrasts, axis: str) -> Tuning:
+    context = full_context(study, context)
     cells = ((False, found.reference), (False, found.best_raw.usual), (True, found.best_pretrained.usual))
     chosen: dict[str, Any] = {}
     edges = []
@@ -90,7 +81,7 @@ def _tuning(study: Study, verdict: Verdict, axis: str) -> Tuning:
         same = context.trials[(context.pretrained == pretrained) & (context.settings == setting)]
         if setting is None or same.empty:
             continue
-        label = cell_label(pretrained, setting)
+        label = f"{ARMS[pretrained]}: {setting}"
         chosen[label] = same[axis].iloc[0]
         tried = _tried_with(context, same.index[0], axis)
         if len(tried) > 1 and chosen[label] in (tried[0], tried[-1]):

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segstrat.config import TrialConfig
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics, TrialConfig
 from segstrat.parallel import cpu_cores
-from segstrat.paths import cache_dir
 from segstrat.pretraining.job import Pretraining
+from segstrat.store import cache_dir
 from segstrat.tasks import Task
 from study.driver.thinning import ALL, KEPT
 from study.planning.resources import Node, share
@@ -55,7 +54,7 @@ def estimate(
     import torch
 
     from segstrat.machine import Machine
-    from segstrat.step_time import measure_step
+    from segstrat.step_cost import measure_step
 
     gpus = torch.cuda.device_count() if gpus_per_trial != 0 else 0
     node = Node(address="", cpus=cpu_cores(), gpus=gpus)

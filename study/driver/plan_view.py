@@ -10,7 +10,7 @@ from rich.text import Text
 from segstrat.config import TrialConfig
 from segstrat.formatting import format_duration, format_value
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.words.plan import planned_sentence
+from study.analysis.caveats_and_notes import planned_sentence
 from study.cli import Flags
 from study.console.fitted_table import new_table
 from study.console.tables import varied_axes

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.paths import data_root
 from segstrat.records import Stage, TrialStatus
+from segstrat.store import data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
@@ -134,7 +134,7 @@ def _run(session: Session, console: Console) -> int:
     opened, states = session.opened, session.states
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
-    search = make_search(opened, [state.trial for state in states.in_order()])
+    search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
         reported=[events.add],
         finished=[
@@ -267,7 +267,7 @@ def worker_settings(session: Session) -> dict[str, Any]:
         "cpus": session.share.cpus,
         "gpus": session.share.gpus,
         # Resolved once: a node that joins later must not decide for itself.
-        "numerics": settings.numerics.numerics() | {"precision": session.manifest.content["precision"]},
+        **(settings.numerics.numerics() | {"precision": session.manifest.content["precision"]}),
         "data_root": settings.data_root or None,
         "cache": not session.flags.no_cache,
         "checkpoint_every": 1,
@@ -298,7 +298,7 @@ def _add_gallery(session: Session, console: Console) -> None:
     """Adds pictures of predictions to the report, which is complete without them."""
     import torch
 
-    from study.reporting.make_gallery import make_gallery
+    from study.reporting.gallery import make_gallery
 
     study = session.opened.study
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
 from segstrat.pretraining.images import ClassificationData
 from segstrat.pretraining.job import FIGURES, Pretraining, PretrainSource
 from segstrat.records import Stage
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
 from study.driver.stages import first_fresh_seed
 from study.planning.settings import StudySettings
@@ -126,7 +125,7 @@ class Weights:
         """Whether the weights of a pre-training exist; then trials can be given them."""
         if job.file in self._made:
             return True
-        from segstrat.data.cache.in_use import hold
+        from segstrat.data.cache.entries import hold
         from segstrat.pretraining.cached import is_sound
 
         path = _cached(job)

@@ -7,9 +7,8 @@ from typing import Any
 
 from ray import tune
 
-from segstrat.paths import cache_dir
 from segstrat.pretraining.job import PretrainReport
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir
 from study.on_ray.trainable import SegmentationTrial
 from study.state.pretrainings import FOLDER, PlannedPretraining
 
@@ -83,7 +82,7 @@ class StudyJob(SegmentationTrial):
 
         gpus = self.settings["gpus"]
         machine = pretrain_machine(
-            self.device(), max(1, int(self.settings["cpus"])), memory_fraction=min(gpus, 1.0) or 1.0
+            self.device(gpus), max(1, int(self.settings["cpus"])), memory_fraction=min(gpus, 1.0) or 1.0
         )
         shared = Store(self.settings["store"]) / FOLDER if self.settings["shared_weights"] else None
         out = cache_dir() / FOLDER / planned.file

@@ -124,8 +124,11 @@ class TuneExecutor:
             if name in self._stopping:
                 self.send(Ended(name))
                 continue
-            kind = "trial" if isinstance(job, PlannedTrial) else "pretraining"
-            return {"job_id": name, kind: job.to_dict(), **self._settings}
+            common = {"job_id": name, **self._settings}
+            if not isinstance(job, PlannedTrial):
+                return common | {"pretraining": job.to_dict()}
+            trial = job.to_dict()
+            return trial.pop("config") | {"trial": trial} | common
         return None
 
     def send(self, event: Event) -> threading.Event:

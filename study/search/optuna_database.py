@@ -6,9 +6,8 @@ from pathlib import Path
 import optuna
 from sqlalchemy.exc import SQLAlchemyError
 
-from segstrat.json_files import say_once
 from segstrat.records import Stage
-from segstrat.store import Store
+from segstrat.store import Store, say_once
 from study.planning.space import Space
 from study.search.optuna import TRIAL_ID, as_optuna_trial, by_sampler, sampler_name, was_drawn
 from study.state.trial_states import TrialState

@@ -13,10 +13,9 @@ from typing import Any
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
 from segstrat.pretraining.job import Pretraining, PretrainReport
-from segstrat.store import Store
-from segstrat.trial_files import checkpoint_epochs
+from segstrat.records import checkpoint_epochs
+from segstrat.store import Store, cache_dir
 from study.state.trial_states import Phase
 
 FOLDER = "weights"
@@ -120,7 +119,7 @@ def local_config(config: TrialConfig, study: Store) -> TrialConfig:
     if not (study / FOLDER).exists(name):
         raise UserError(
             f"weights {config.weights} are neither on node {socket.gethostname()} nor in {study.uri}; put "
-            "the file at the same path on every node"
+            "the file at the same place on every node, and give its absolute path"
         )
     here = Store(cache_dir() / FOLDER)
     here.write(name, (study / FOLDER).read(name))

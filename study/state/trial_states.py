@@ -11,9 +11,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 
-from segstrat.records import EpochReport, Stage, TrialStatus
+from segstrat.records import OUTCOME, EpochReport, Stage, TrialRecord, TrialStatus, read_record, write_outcome
 from segstrat.store import Store
-from segstrat.trial_record import OUTCOME, TrialRecord, read_record, write_outcome
 from study.planning.trials import PlannedTrial
 from study.state.halving import Competitor, Decision, HalvingRule, decide, recorded_decisions, stop_rung
 from study.state.recovery import recover_record

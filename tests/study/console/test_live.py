@@ -8,9 +8,8 @@ import pytest
 from rich.console import Console
 
 from segstrat.pretraining.job import Pretraining, PretrainReport
-from segstrat.records import TrialStatus
+from segstrat.records import TrialRecord, TrialStatus
 from segstrat.store import Store
-from segstrat.trial_record import TrialRecord
 from study.console.live import StudyConsole
 from study.console.progress import outlook_words, progress_words
 from study.console.tables import trials_table

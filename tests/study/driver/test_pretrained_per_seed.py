@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from segstrat.store import cache_dir
 
 from segstrat.errors import UserError
 from segstrat.machine import Machine
-from segstrat.paths import cache_dir
 from segstrat.pretraining import cached, recipe
 from segstrat.pretraining.cached import train_weights
 from segstrat.pretraining.recipe import Recipe
