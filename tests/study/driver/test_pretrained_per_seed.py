@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from segstrat.store import cache_dir
 
 from segstrat.errors import UserError
 from segstrat.machine import Machine
@@ -15,7 +14,7 @@ from segstrat.pretraining import cached, recipe
 from segstrat.pretraining.cached import train_weights
 from segstrat.pretraining.recipe import Recipe
 from segstrat.records import Stage
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
 from study.driver.weights import Weights, file_digest
 from study.planning.settings import StudySettings
