@@ -42,11 +42,14 @@ def show_status(folder: str) -> int:
     states.read()
     in_order = states.in_order()
     running = is_locked(study)
+    pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
     if running:
         in_order = [_presumably_running(state) for state in in_order]
+        pretrainings = [
+            dataclasses.replace(each, phase=Phase.RUNNING) if each.epoch else each for each in pretrainings
+        ]
     console = Console(highlight=False)
     console.print(Text(f"{manifest['study']}: {manifest['question']}"))
-    pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
     console.print(trials_table(in_order, states.metric, pretrainings, width=console.width))
     for line in problem_lines(in_order):
         console.print(Text(line))
