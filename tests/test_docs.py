@@ -157,6 +157,7 @@ def test_every_column_of_the_frames_is_described():
     described = set(re.findall(r"`([^`]+)`", text(ROOT / "docs" / "reading-results.md")))
     names = {*columns.TRIAL_KEYS, *columns.TRIAL_FACTS, *columns.EPOCH_KEYS, *columns.EPOCH_FACTS}
     names |= {*columns.SCORES, *columns.image_columns(["<task>"]), *columns.jackknife_columns(["<task>"])}
+    names |= {*columns.image_names(["<task>"])}
     assert names - described == set()
 
 

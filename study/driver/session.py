@@ -31,7 +31,6 @@ from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
-from study.search.two_stage import TwoStageSearch
 from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
@@ -175,9 +174,7 @@ def _run(session: Session, console: Console) -> int:
 def answering_observers(
     session: Session, search: Search, console: Console
 ) -> list[Callable[[TrialState], None]]:
-    """Who must hear of outcomes to log nominations and looks."""
-    if not isinstance(search, TwoStageSearch):
-        return []
+    """Who must hear of outcomes to record and log what they decide."""
     log = AnsweringLog(search, session.states, session.manifest, console)
     if session.opened.recorded:
         log.update()

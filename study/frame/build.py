@@ -51,20 +51,24 @@ def build_trials_and_epochs(study: Store, manifest: Mapping[str, Any]) -> tuple[
     Args:
         study: the study's folder.
     """
-    rows, tables = [], []
+    rows, epoch_rows = [], []
     for trial in manifest["trials"]:
         folder = study / "trials" / trial["trial_id"]
         record = read_record(folder)
         epochs = checkpoint_epochs(folder.names())
         checkpoint = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
         rows.append(trial_row(manifest, trial, record, folder) | {"checkpoint": checkpoint})
-        tables.append(epoch_table(trial["trial_id"], record.reports))
-    return trials_frame(rows, manifest), _epochs_frame(tables)
+        epoch_rows += _epoch_rows(trial["trial_id"], record.reports)
+    return trials_frame(rows, manifest), _epochs_frame(epoch_rows)
 
 
 def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
     """One trial's part of the `epochs` frame; losses in nats, mIoU and accuracies as shares of one."""
-    rows = [
+    return _epochs_frame(_epoch_rows(trial_id, reports))
+
+
+def _epoch_rows(trial_id: str, reports: Iterable[EpochReport]) -> list[dict[str, Any]]:
+    return [
         {"trial_id": trial_id, "epoch": report.epoch, "split": score.split, "task": score.task}
         | {name: getattr(score, name) for name in SCORES}
         | {name: getattr(report, name) for name in EPOCH_FACTS}
@@ -74,6 +78,9 @@ def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
         for report in reports
         for index, score in enumerate(report.scores)
     ]
+
+
+def _epochs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*EPOCH_KEYS, *SCORES, *EPOCH_FACTS, "iou"])
     numbers = [*SCORES, *EPOCH_FACTS]
     return table.astype(dict.fromkeys(numbers, "float64") | {"epoch": "int64"})
@@ -326,11 +333,6 @@ def _images(record: TrialRecord, counts: Mapping[tuple[str, str], ImageCounts], 
         halves = counts[task, "val"].half_mious()
     known = [(halves or {}).get(half) for half in HALVES]
     return HALVED if all(half is not None and math.isfinite(half) for half in known) else VALIDATION
-
-
-def _epochs_frame(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else epoch_table("", [])
 
 
 def _status(record: TrialRecord, manifest: Mapping[str, Any]) -> TrialStatus:

@@ -18,7 +18,7 @@ from study.frame.columns import ADDED_KEYS, EPOCH_KEYS, SCORES, TRIAL_KEYS
 
 MANIFEST = "manifest.json"
 # Columns of text that may be empty, which CSV does not distinguish from a missing value.
-TEXTS = ("error", "checkpoint", "weights_digest")
+TEXTS = ("error", "checkpoint", "weights_digest", "context")
 
 Frames = tuple[pd.DataFrame, pd.DataFrame]
 
@@ -139,7 +139,8 @@ def build_frames(folder: str | Path | Store) -> Frames:
 def _read_csv(data: bytes) -> pd.DataFrame:
     if not data.endswith(b"\n"):
         raise ValueError("the CSV file is empty or truncated")
-    frame = pd.read_csv(io.BytesIO(data), dtype={"trial_id": str})
+    # The default parser of numbers is off by one in the last digit now and then.
+    frame = pd.read_csv(io.BytesIO(data), dtype={"trial_id": str}, float_precision="round_trip")
     for name in TEXTS:
         if name in frame:
             frame[name] = frame[name].astype(object).fillna("")
