@@ -10,7 +10,7 @@ from study.analysis.answering.stages import planned_looks
 from study.analysis.as_json.effects import effects_values, surfaces_values
 from study.analysis.as_json.tuning import tuning_values
 from study.analysis.as_json.verdict import claim_values, mechanism_values, plain, verdict_values
-from study.analysis.cells import cell_table
+from study.analysis.cells import Tuning, at_tuned_values, cell_table, tunings
 from study.analysis.factors.effects import FactorialEffects, factorial_effects
 from study.analysis.factors.surface import ResponseSurfaces, response_surfaces
 from study.analysis.intervals import CONFIDENCE
@@ -19,7 +19,6 @@ from study.analysis.study import Study
 from study.analysis.thesis.claim_differences import thesis_claims
 from study.analysis.thesis.claims import Claim, judge_claims
 from study.analysis.thesis.hypothesis_h2 import Mechanism, mechanisms
-from study.analysis.tuned import Tuning, at_tuned_values, tunings
 from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
 from study.analysis.words.caveats import blocking_problem, caveats
 from study.analysis.words.checkpoint import checkpoint_note

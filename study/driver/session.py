@@ -187,7 +187,7 @@ def outcome_observers(session: Session) -> list[Callable[[TrialState], None]]:
     if opened.space.search != "tpe" or opened.settings.confirm:
         return []
     # Imported here: only a search needs Optuna.
-    from study.search.optuna_database import OptunaDatabase
+    from study.search.optuna import OptunaDatabase
 
     stage = Stage.ANSWERING if opened.design is None else Stage.SCREENING
     database = OptunaDatabase(opened.study, opened.space, session.states.in_order(), stage)

@@ -5,8 +5,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from segstrat.formatting import format_value
+from study.analysis.cells import tuned_trials
 from study.analysis.study import Study
-from study.analysis.tuned import tuned_trials
 from study.analysis.words.names import axis_name
 from study.reporting.picture import Picture
 from study.reporting.plot_parts import MOST_LEVELS

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from study.analysis.tuned import Tuning
+from study.analysis.cells import Tuning
 
 
 def tuning_values(tuning: Tuning) -> dict[str, Any]:

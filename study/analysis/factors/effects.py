@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import pandas as pd
 
 from study.analysis.answering.stages import design_of
+from study.analysis.cells import tuned_contexts
 from study.analysis.factors.factorial import Factor, Kind, fit_factorial, holm
 from study.analysis.factors.linear_model import PooledError
+from study.analysis.scores import TrialValues, trial_values
 from study.analysis.study import Context, Study
-from study.analysis.trial_values import TrialValues, trial_values
-from study.analysis.tuned import tuned_contexts
 
 RAW, PRETRAINED = "raw", "pre-trained"
 BOTH, DIFFERENCE = "both arms", "raw − pre-trained"

@@ -16,11 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from segstrat.config import REGULARIZERS
+from study.analysis.cells import tuned_contexts
 from study.analysis.factors.effects import MOST_LEVELS, PRETRAINED, RAW
 from study.analysis.factors.quadratic import QuadraticSurface, difference_interval, fit_quadratic
+from study.analysis.scores import TrialValues, trial_values
 from study.analysis.study import Context, Study
-from study.analysis.trial_values import TrialValues, trial_values
-from study.analysis.tuned import tuned_contexts
 
 Floats = NDArray[np.float64]
 Estimate = tuple[float, float, float]

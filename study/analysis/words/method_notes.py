@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from segstrat.formatting import format_value
+from study.analysis.cells import tunings
 from study.analysis.contrasts import Contrasts
 from study.analysis.study import LONGER, Study
-from study.analysis.tuned import tunings
 from study.analysis.verdict import Verdict
 from study.analysis.words.names import axis_name, join_words
 from study.analysis.words.tuning import tuning_note

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.detectable import ASSUMED_SEED_SD, detectable_difference, observed_seed_sd
+from study.analysis.answering.differences import ASSUMED_SEED_SD, detectable_difference, observed_seed_sd
 from study.analysis.verdict import Verdict
 from study.analysis.words.phrases import count_seeds, points, start_sentence
 

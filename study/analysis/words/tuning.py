@@ -1,7 +1,7 @@
 """How tuned axes were chosen and what that cost, in sentences."""
 
 from segstrat.formatting import format_duration, format_value
-from study.analysis.tuned import Tuning
+from study.analysis.cells import Tuning
 from study.analysis.words.names import axis_name, join_words
 
 
