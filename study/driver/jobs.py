@@ -197,7 +197,7 @@ class Jobs:
             for job in self._expected(trials)[:room]:
                 self._start(job, ahead=True)
         surplus = -room - len(self._stopping)
-        if needed and self._clock() - min(needed) > PATIENCE_SECONDS:
+        if needed and self._clock() - min(needed) > PATIENCE_SECONDS and not self._stopping:
             surplus = max(surplus, 1)
         for name in ahead[::-1][: max(0, surplus)]:
             self._stopping.add(name)

@@ -24,9 +24,10 @@ class StudyJob(SegmentationTrial):
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
         """The share of a trial; a pre-training runs in one process, on one GPU at most."""
-        if config.get("pretraining") and config["gpus"] > 1:
-            return tune.PlacementGroupFactory([{"CPU": config["cpus"], "GPU": 1}])
-        return super().default_resource_request(config)
+        if not config.get("pretraining"):
+            return super().default_resource_request(config)
+        gpu = {"GPU": min(config["gpus"], 1)} if config["gpus"] else {}
+        return tune.PlacementGroupFactory([{"CPU": config["cpus"], **gpu}])
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes a job; nothing is loaded before its first step."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -70,11 +71,14 @@ def test_what_the_user_has_to_fix_is_a_result_and_other_errors_are_retried() -> 
         broken.step()
 
 
-def test_a_process_takes_a_trial_after_a_pre_training() -> None:
+def test_a_process_takes_a_trial_after_a_pre_training(tmp_path: Path) -> None:
     job = worker([None, EPOCH])
+    # What an actor of Tune has besides.
+    job._trial_info, job._logdir = None, str(tmp_path)
     job.step()
     job.step()
-    job.reset_config({**SETTINGS, "trial": planned(0).to_dict()})
+    trial = planned(0).to_dict()
+    job.reset_config({**trial.pop("config"), **SETTINGS, "trial": trial})
     assert job.closed
     assert repr(job) == planned(0).label
     job.reset_config({**SETTINGS, "pretraining": JOB.to_dict()})

@@ -92,7 +92,7 @@ def test_pre_trainings_run_on_every_node_and_a_lost_node_costs_an_epoch(
         monkeypatch.setenv("SEGSTRAT_CACHE", str(tmp_path / f"cache of the driver, {name}"))
         flags = [*own_weights, "--pretrain-epochs", "12", "--storage", str(tmp_path), "--name", name]
         # Three of the first node's four cores, and all of the second one's.
-        flags += ["--cpus-per-trial", "3", "--scheduler", "none", "--seeds", "0,1,2"]
+        flags += ["--cpus-per-trial", "3", "--scheduler", "none", "--seeds", "0,1"]
         del flags[flags.index("--top") : flags.index("--top") + 4]
         return start_driver(flags), node, there
 
@@ -101,7 +101,7 @@ def test_pre_trainings_run_on_every_node_and_a_lost_node_costs_an_epoch(
     assert driver.returncode == 0, output
     cluster.remove_node(node)
     made = {path.name for path in tmp_path.glob("undisturbed/weights/*.pth")}
-    assert len(made) == 3
+    assert len(made) == 2
     on_second = {path.name for path in there.glob("weights/*.pth")}
     assert on_second
     assert on_second < made, "the other node has trained some"
