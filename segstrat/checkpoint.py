@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from segstrat.records import checkpoint_epochs, checkpoint_name, digest_name
 from segstrat.store import Store
-from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 
 KEEP_LAST = 2
 

@@ -18,9 +18,9 @@ from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.models import build_model
 from segstrat.models.segmenter import Segmenter
+from segstrat.records import checkpoint_epochs, checkpoint_name, digest_name
 from segstrat.store import Store
 from segstrat.tasks import Task
-from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
 """The score of each trial: which one chooses a setting, and which one is reported.
 
-A setting that was chosen because it did well on some images looks better on them than on others. So a study
-with a test split chooses on validation images and reports on test images. Without one, and with pixel counts
-of every image, each half of the validation images chooses for the other half. Otherwise the same images
-choose and report, and the report says so.
+On which images a context reports is fixed, see `study.analysis.study.reporting_images`. A completed trial
+without a score there, such as one whose pixel counts were lost, makes its seed incomplete.
+
+Effects and surfaces use every trial of a context. Where a scheduler stopped trials, those that remain were
+selected by their own values, and differences among them are too small (see docs/reading-results.md). All
+trials are then compared at an earlier point that every trial reached, and the result says so.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 from segstrat.image_counts import HALVES
 from study.analysis.study import Context, Study
-
-Images = Literal["test images", "halves of the validation images", "the images that chose"]
+from study.frame.build import HALVED, TEST
 
 
 @dataclass(frozen=True)
@@ -30,31 +32,38 @@ class ScorePair:
     reported: pd.Series
 
 
-@dataclass(frozen=True)
-class TrialScores:
-    """The primary scores of a context.
+def reported_column(task: str, images: str) -> str:
+    """The column of `trials` whose values the answering stage reports on these images.
 
-    Args:
-        images: on which images the reported scores are computed.
-        pairs: one, or one per half of the images; a contrast is the mean over them.
+    What is nominated on the first half of the validation images is reported on the second one.
     """
+    return {
+        TEST: f"last_{task}_test_miou",
+        HALVED: f"last_{task}_val_miou_{HALVES[-1]}",
+    }.get(images, f"last_{task}_val_miou")
 
-    images: Images
-    pairs: tuple[ScorePair, ...]
 
+def trial_scores(study: Study, context: Context) -> tuple[ScorePair, ...]:
+    """The primary scores of a context: one pair, or one per half of the images.
 
-def trial_scores(study: Study, context: Context) -> TrialScores:
-    """The best scores that the frame has, by the order of this module's docstring."""
+    A contrast is the mean over the pairs.
+    """
     task = context.task
+    if context.images == HALVED:
+        a, b = (final_values(study, context, f"last_{task}_val_miou_{half}") for half in HALVES)
+        return ScorePair(a, b), ScorePair(b, a)
     validation = final_values(study, context)
-    test = f"last_{task}_test_miou"
-    if _complete(context, test):
-        return TrialScores("test images", (ScorePair(validation, final_values(study, context, test)),))
-    halves = [f"last_{task}_val_miou_{half}" for half in HALVES]
-    if all(_complete(context, column) for column in halves):
-        a, b = (final_values(study, context, column) for column in halves)
-        return TrialScores("halves of the validation images", (ScorePair(a, b), ScorePair(b, a)))
-    return TrialScores("the images that chose", (ScorePair(validation, validation),))
+    if context.images == TEST:
+        return (ScorePair(validation, final_values(study, context, reported_column(task, TEST))),)
+    return (ScorePair(validation, validation),)
+
+
+def seeds_by_cells(context: Context, values: pd.Series) -> pd.DataFrame:
+    """Values of the context's trials (seeds × cells), in the order of the trials; NaN where there is none."""
+    trials = context.trials
+    table = pd.DataFrame({"seed": trials["seed"].astype(int), "cell": trials["cell"], "value": values})
+    wide = table.pivot(index="seed", columns="cell", values="value").astype(float)
+    return wide.reindex(columns=list(dict.fromkeys(trials["cell"])))
 
 
 def final_values(
@@ -68,28 +77,73 @@ def final_values(
     Args:
         survivors: leave diverged trials out instead.
     """
-    values = context.trials[column or study.column(context.task, "val", "miou")].astype(float)
-    values = values.where(context.completed)
+    name = column or study.column(context.task, "val", "miou")
+    if name not in context.trials:
+        values = pd.Series(float("nan"), index=context.trials.index)
+    else:
+        values = context.trials[name].astype(float).where(context.completed)
     if survivors:
         return values
-    return values.where(context.trials["status"] != "diverged", floor_or_zero(study, context))
+    return values.where(context.trials["status"] != "diverged", context.floor or 0.0)
 
 
-def floor(study: Study, context: Context, split: str = "val") -> float | None:
-    """mIoU of the best constant prediction; None where neither trials nor manifest know it."""
-    column = f"{context.task}_{split}_constant_miou"
-    if column in context.trials and context.trials[column].notna().any():
-        return float(context.trials[column].dropna().iloc[0])
-    known = (study.manifest.get("data") or {}).get("constant_miou", {}).get(context.task, {})
-    return known.get(split)
+@dataclass(frozen=True)
+class TrialValues:
+    """Validation mIoU of the trials of a context, at the same point of each trial's own budget.
+
+    Args:
+        values: one per trial, indexed like the context's trials; NaN where there is none.
+        fraction: the share of its epochs after which a trial is read; 1 for final values.
+        counts: number of trials in each status.
+    """
+
+    values: pd.Series
+    fraction: float
+    counts: Mapping[str, int]
+
+    @property
+    def final(self) -> bool:
+        """Whether these are final values."""
+        return self.fraction == 1.0
+
+    @property
+    def when(self) -> str:
+        """The point at which trials are compared, in words."""
+        if self.final:
+            return "at the last epoch"
+        return f"after {100 * self.fraction:.0f} % of each trial's epochs, before any was stopped"
 
 
-def floor_or_zero(study: Study, context: Context) -> float:
-    """The floor, or 0 where it is unknown."""
-    return floor(study, context) or 0.0
+def trial_values(study: Study, context: Context, *, survivors: bool = False) -> TrialValues:
+    """Final values, or values at the latest common point where trials were stopped.
+
+    A diverged trial counts with the floor (intention to treat).
+
+    Args:
+        survivors: leave diverged trials out instead.
+    """
+    trials = context.trials
+    status = trials["status"].astype(str)
+    counts = {str(name): int(count) for name, count in status.value_counts().items()}
+    stopped = trials[status == "stopped"]
+    if stopped.empty:
+        return TrialValues(final_values(study, context, survivors=survivors), 1.0, counts)
+    fraction = float((stopped["epochs_run"] / stopped["epochs_budget"]).min())
+    values = _values_at(study, context, fraction).where(status != "failed")
+    floor = np.nan if survivors else context.floor or 0.0
+    return TrialValues(values.where(status != "diverged", floor), fraction, counts)
 
 
-def _complete(context: Context, column: str) -> bool:
-    """Whether a column has a value for every completed trial."""
-    trials, completed = context.trials, context.completed
-    return column in trials and bool(completed.any() and trials.loc[completed, column].notna().all())
+def _values_at(study: Study, context: Context, fraction: float) -> pd.Series:
+    """Validation mIoU at the scored epoch nearest to a fraction of each trial's budget."""
+    trials, epochs = context.trials, study.epochs
+    unknown = pd.Series(np.nan, index=trials.index)
+    if epochs.empty:
+        return unknown
+    scored = epochs[(epochs["task"] == context.task) & (epochs["split"] == "val")].dropna(subset=["miou"])
+    target = fraction * trials.set_index("trial_id")["epochs_budget"]
+    distance = (scored["epoch"] - scored["trial_id"].map(target)).abs()
+    nearest = scored.assign(distance=distance).dropna(subset=["distance"])
+    nearest = nearest.sort_values(["distance", "epoch"]).drop_duplicates("trial_id").set_index("trial_id")
+    reached = trials["epochs_run"] >= np.floor(fraction * trials["epochs_budget"])
+    return trials["trial_id"].map(nearest["miou"]).astype(float).where(reached)

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-from segstrat.records import TrialStatus
+from segstrat.records import TrialStatus, checkpoint_epochs, checkpoint_name, digest_name
 from segstrat.store import Store
-from segstrat.trial_files import checkpoint_epochs, checkpoint_name, digest_name
 from study.state.trial_states import TrialState, TrialStates
 
 ALL, LAST, NONE = "all", "last", "none"

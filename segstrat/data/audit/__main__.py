@@ -16,7 +16,7 @@ from segstrat.data.audit.overlap import Overlap, overlaps, published_lists
 from segstrat.data.audit.sheet import SHEETS, write_sheet
 from segstrat.data.protocols import DataProtocol, build_protocol
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
+from segstrat.store import cache_dir
 
 _SHOWN = 20
 """The first messages of a kind; the others are counted."""

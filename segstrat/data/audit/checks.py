@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from segstrat import atomic
+from segstrat.commands import tracked
 from segstrat.data.audit.contents import check_labels, check_pictures
 from segstrat.data.audit.headers import Files, Needs, check_headers, check_needs, read_headers
 from segstrat.data.dataset import Dataset
 from segstrat.data.protocols import DataProtocol
 from segstrat.errors import UserError
 from segstrat.parallel import parallel_map
-from segstrat.progress import tracked
 
 AUDIT_VERSION = 1
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from segstrat.commands import tracked
 from segstrat.data.audit.alignment import check_alignment
 from segstrat.data.audit.headers import Findings
 from segstrat.data.boundaries import BoundaryLabels
@@ -20,7 +21,6 @@ from segstrat.data.labels import ColorLabels, Decoder, IndexPng
 from segstrat.data.loading.augment import sides
 from segstrat.data.protocols import DataProtocol
 from segstrat.parallel import parallel_map
-from segstrat.progress import tracked
 from segstrat.tasks import Task
 
 LABELS = 200

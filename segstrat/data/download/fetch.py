@@ -13,10 +13,10 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from segstrat.commands import tracked
 from segstrat.data.download.published import DATA_SETS
 from segstrat.data.readers import search
 from segstrat.errors import UserError, unknown_name
-from segstrat.progress import tracked
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 30

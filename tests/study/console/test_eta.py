@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from segstrat.trial_record import TrialRecord
+from segstrat.records import TrialRecord
 from study.console.eta import seconds_left
 from study.state.trial_states import Phase, TrialState
 from tests.study.fakes import planned, report

@@ -7,8 +7,7 @@ import pytest
 from rich.console import Console
 
 from segstrat.config import TrialConfig
-from segstrat.records import TrialStatus
-from segstrat.trial_record import TrialRecord
+from segstrat.records import TrialRecord, TrialStatus
 from study.console.tables import cells_table, problem_lines, trials_table
 from study.state.trial_states import Phase, TrialState
 from tests.study.fakes import METRIC, planned, report

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from segstrat.records import TrialStatus, write_records
+from segstrat.records import TrialStatus, write_outcome, write_records
 from segstrat.store import Store
-from segstrat.trial_record import write_outcome
 from study.driver.thinning import thin
 from study.state.halving import HalvingRule
 from study.state.trial_states import TrialStates

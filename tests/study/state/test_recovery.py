@@ -12,9 +12,8 @@ import torch
 from segstrat.checkpoint import save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.image_counts import ImageCounts, write_counts
-from segstrat.records import EpochReport, SplitScore, TrialFacts, write_records
+from segstrat.records import EpochReport, SplitScore, TrialFacts, read_record, write_outcome, write_records
 from segstrat.store import Store
-from segstrat.trial_record import read_record, write_outcome
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
 from study.state.recovery import recover_record

@@ -7,8 +7,8 @@ import pytest
 
 from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.detectable import observed_seed_sd
-from study.analysis.answering.stages import answering_design, answering_stage, in_stage, nominate_candidates
+from study.analysis.answering.differences import observed_seed_sd
+from study.analysis.answering.stages import answering_stage, candidates
 from study.analysis.study import Study, contexts
 from study.analysis.verdict import decide_all
 from study.frame import write_frames
@@ -112,7 +112,7 @@ def test_before_the_first_look_nothing_is_answered(two_stages, seeds):
     answer = answer_study(two_stages(seeds))
     assert answer.label == "undetermined"
     assert "has not reached its first look" in answer.sentence
-    assert {claim.status for claim in answer.claims} == {"undetermined"}
+    assert {claim.status for claim in answer.sections["claims"]} == {"undetermined"}
 
 
 def test_an_open_question_continues(two_stages):
@@ -130,10 +130,13 @@ def test_an_open_question_continues(two_stages):
     assert answer.label == "undetermined"
     assert "look 1 of 2" in answer.sentence
     assert answer.to_dict()["effects"][0]["look"]["next_seeds"] == 6
-    (look,) = make_page(answer).looks
-    assert (look["number"], look["looks"], look["seeds"], look["next"]) == (1, 2, 4, "6 seeds, 6 more trials")
-    assert 0 < look["spent"] < 0.05
-    assert "The answering stage" in render([make_page(answer)])
+    page = make_page(answer)
+    ((_, look),) = page.looks
+    assert (look.number, look.looks, look.seeds) == (1, 2, 4)
+    assert 0 < look.spent < 0.05
+    text = render([page])
+    assert "The answering stage" in text
+    assert "6 seeds, 6 more trials" in text
 
 
 def test_candidates_are_those_that_the_driver_recorded(two_stages):
@@ -145,10 +148,11 @@ def test_candidates_are_those_that_the_driver_recorded(two_stages):
     }  # fmt: skip
     study = two_stages(4, answering=recorded)
     (context,) = contexts(study, "semseg")
-    stage = answering_stage(study, context, answering_design(study))
-    assert stage.roles.reference == "raw: weight decay 0"
-    assert stage.roles.raw == ("raw: weight decay 5e-4",)
-    assert stage.roles.pretrained == ("pre-trained: weight decay 0",)
+    roles = candidates(study, context, DESIGN)
+    assert roles.reference == "raw weight_decay=0"
+    assert roles.raw == ("raw weight_decay=0.0005",)
+    assert roles.pretrained == ("pre-trained weight_decay=0",)
+    assert context.cell_labels["raw weight_decay=0.0005"] == "weight decay 5e-4"
 
 
 def test_one_half_of_the_images_nominates_and_the_other_is_reported(two_stages):
@@ -158,10 +162,11 @@ def test_one_half_of_the_images_nominates_and_the_other_is_reported(two_stages):
     strongest = trials["weight_decay"] == 5e-3
     trials["last_semseg_val_miou_a"] = trials["last_semseg_val_miou"] + 0.2 * strongest
     trials["last_semseg_val_miou_b"] = trials["last_semseg_val_miou"] - 0.01
+    trials["semseg_images"] = "halves of the validation images"
     (context,) = contexts(study, "semseg")
-    nominated = nominate_candidates(study, in_stage(context, "screening"), DESIGN)
-    assert nominated.roles.raw == ("raw: weight decay 5e-3",)
-    stage = answering_stage(study, context, DESIGN)
+    roles = candidates(study, context, DESIGN)
+    assert roles.raw == ("raw weight_decay=0.005",)
+    stage = answering_stage(study, context, DESIGN, roles)
     expected = trials.loc[trials["stage"] == "answering", "last_semseg_val_miou_b"]
     assert sorted(stage.values.to_numpy().ravel()) == pytest.approx(sorted(expected))
     assert answer_study(study).primary[0].images == "halves of the validation images"
@@ -177,7 +182,7 @@ def test_a_diverged_answering_trial_counts_with_the_floor(two_stages):
 
     study = two_stages(4, diverge, data={"name": "figures", "constant_miou": {"semseg": {"val": 0.08}}})
     verdict = answer_study(study).primary[0]
-    assert verdict.stage.values["pre-trained: weight decay 0"].min() == pytest.approx(0.08)
+    assert verdict.stage.values["pre-trained weight_decay=0"].min() == pytest.approx(0.08)
     assert verdict.contrasts.gap.n == 4
 
 

@@ -1,0 +1,159 @@
+"""The thesis's published numbers: as a study, and compared with a user's cells."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from study.analysis.cells import tuned_trials
+from study.analysis.study import Study
+from study.frame import epoch_table
+
+TABLES = Path(__file__).parents[3] / "results" / "thesis"
+# Data that the thesis used; other data is not compared with its numbers.
+PROTOCOLS = frozenset({"voc", "d1", "d1-half", "d2", "d3", "d1+d2"})
+METRICS = ("train_loss", "val_loss", "train_miou", "val_miou")
+PROTOCOL = {"semseg": "50 % of D1 (VOC 2012 + SBD)", "parts": "D3 (PASCAL-Person-Part ∩ SBD)"}
+
+
+def published() -> pd.DataFrame:
+    """All published cells; mIoU by the thesis code's metric, as shares of one."""
+    table = pd.concat([pd.read_csv(path) for path in sorted(TABLES.glob("*.csv"))], ignore_index=True)
+    table["tasks"] = table["tasks"].fillna(table["task"])
+    # Table 1.1 repeats a column of Table 1.2.
+    keys = ["task", "tasks", "model", "backbone", "weight_decay", "pretrained"]
+    return table.drop_duplicates(keys, keep="last", ignore_index=True)
+
+
+def table_1_2() -> Study:
+    """Table 1.2 (E1, E2) as a study: one seed, scores at the best epoch only, no learning curves."""
+    return _as_study("table_1_2", {"pretrained": "arm", "weight_decay": "treatment"})
+
+
+def table_1_1() -> Study:
+    """Table 1.1 as a study of three backbones."""
+    return _as_study("table_1_1", {"pretrained": "arm", "backbone": "arm"})
+
+
+def _as_study(name: str, roles: dict[str, str]) -> Study:
+    rows = []
+    for index, cell in pd.read_csv(TABLES / f"{name}.csv").iterrows():
+        budget = 100 if cell["pretrained"] else 300
+        arm = "pre-trained" if cell["pretrained"] else "raw"
+        if "backbone" in roles:
+            arm = f"{cell['backbone']}, {arm}"
+        rows.append(
+            {
+                "trial_id": f"{name}-{index}",
+                "study": f"thesis-{name}",
+                "data": "d1",
+                "order": index,
+                "arm": arm,
+                "tasks": cell["task"],
+                "multi_task": False,
+                "dropout": 0.0,
+                "seed": 0,
+                "status": "completed",
+                "epochs_budget": budget,
+                "epochs_run": budget,
+                "val_miou_thesis": cell["val_miou"],
+                "error": "",
+            }
+            | {key: cell[key] for key in ("model", "backbone", "weight_decay", "pretrained")}
+            | {f"{cell['task']}_{metric}": cell[metric] for metric in METRICS}
+            | {f"{cell['task']}_val_miou_thesis": cell["val_miou"]}
+        )
+    manifest = {
+        "study": f"thesis-{name}",
+        "question": "The thesis's own numbers, one seed per cell.",
+        "roles": roles,
+        "metric": "semseg_val_miou",
+        "value": "best",
+        "data": {"name": PROTOCOL["semseg"], "synthetic": False},
+    }
+    return Study(f"thesis-{name}", manifest, pd.DataFrame(rows), epoch_table("", []))
+
+
+def comparison(study: Study, task: str) -> pd.DataFrame:
+    """Published cells and the user's cells with the same backbone, weight decay, tasks and arm.
+
+    Returns:
+        one row per published cell that the study has too: `source arm backbone weight_decay tasks`, the
+        published `thesis` mIoU, and the user's mean over the `n` completed seeds: `like_with_like` (best
+        epoch, the thesis code's metric), `best_epoch` and `primary` (the VOC protocol), and `difference`
+        (like_with_like − thesis). Empty for data that the thesis did not use.
+    """
+    if not study.protocols <= PROTOCOLS:
+        return pd.DataFrame()
+    done = tuned_trials(study, task)
+    done = done[done["status"] == "completed"]
+    for axis, level in study.reference_levels(task).items():
+        if axis not in ("weight_decay", "tasks"):
+            done = done[done[axis] == level]
+    rows = []
+    for _, cell in published().iterrows():
+        if cell["task"] != task:
+            continue
+        same = done[
+            (done["backbone"] == cell["backbone"])
+            & (done["weight_decay"].astype(float) == cell["weight_decay"])
+            & (done["tasks"] == cell["tasks"])
+            & (done["pretrained"].astype(bool) == cell["pretrained"])
+        ]
+        if same.empty:
+            continue
+        like = same[f"{task}_val_miou_thesis"].astype(float).mean()
+        rows.append(
+            {
+                "source": cell["source"],
+                "arm": same["arm"].iloc[0],
+                "backbone": cell["backbone"],
+                "weight_decay": cell["weight_decay"],
+                "tasks": cell["tasks"],
+                "n": len(same),
+                "thesis": cell["val_miou"],
+                "like_with_like": like,
+                "best_epoch": same[f"{task}_val_miou"].astype(float).mean(),
+                "primary": same[study.column(task, "val", "miou")].astype(float).mean(),
+                "difference": like - cell["val_miou"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def reasons_to_differ(study: Study) -> list[str]:
+    """Why the user's numbers need not be the thesis's, the data protocol first."""
+    trials = study.trials
+    data = ", ".join(sorted(set(trials["data"].astype(str))))
+    reasons = []
+    if set(trials["data"]) != {"d1"} or (
+        "label_fraction" in trials and set(trials["label_fraction"]) != {0.5}
+    ):
+        reasons.append(
+            f"Another data protocol. This study ran on {data}: other images, labels or splits. The thesis "
+            "trained series 1 on 50 % of D1 and series 2 on D3. The two columns answer the same question on "
+            "different data; their difference is no error of either."
+        )
+    models = sorted(set(trials["model"].astype(str)) - {"fcn32s", "sunet64"})
+    if models:
+        reasons.append(f"Another network head: {', '.join(models)} here, FCN-32s (SUNet-64) in the thesis.")
+    if "width" in trials and set(trials["width"]) != {1.0}:
+        widths = ", ".join(f"{width:g}" for width in sorted(set(trials["width"])))
+        reasons.append(f"A narrower network: width {widths} of the published channel counts.")
+    budgets = {bool(pre): sorted(set(group)) for pre, group in trials.groupby("pretrained")["epochs_budget"]}
+    if budgets.get(False) != [300] or budgets.get(True) != [100]:
+        epochs = "; ".join(
+            f"{'pre-trained' if pre else 'raw'} {', '.join(str(budget) for budget in found)}"
+            for pre, found in budgets.items()
+        )
+        reasons.append(
+            f"Another schedule: epochs {epochs}; the thesis gave raw 300, pre-trained 100 (SUNet 90)."
+        )
+    reasons.append(
+        "The thesis kept a 7 × 7 average pool before scoring and stretched the map while resizing it; here "
+        "the geometry is aligned."
+    )
+    reasons.append(
+        "The thesis chose the best epoch on the validation set that it reports, with one seed; “like with "
+        "like” does the same, the primary value (last epoch) does not."
+    )
+    return reasons
