@@ -20,11 +20,9 @@ from benchmarks.simulated_grid import Grid, Outcome, grid, noisier, run_study
 from benchmarks.simulated_screening import screening_table
 from benchmarks.simulated_spread import borrowed_table
 from benchmarks.simulated_tuning import tuned_table
-from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.forecast import seeds_needed
-from study.analysis.answering.spending import Spending
-from study.analysis.choice import Arm
-from study.analysis.contrasts import Contrasts, compare
+from study.analysis.answering.design import AnsweringDesign, Spending
+from study.analysis.answering.differences import seeds_needed
+from study.analysis.contrasts import Arm, Contrasts, compare
 from study.analysis.intervals import Interval, mean_interval
 
 CONTRASTS = ("improvement", "remaining", "closure")

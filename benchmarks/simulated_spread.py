@@ -7,7 +7,7 @@ of freedom, of the mean variance of all differences; `moderated` estimates that 
 import numpy as np
 from scipy import special
 
-from study.analysis.answering.paired import t_quantile
+from study.analysis.answering.differences import t_quantile
 
 SPREADS = {
     "equal": (1, 1, 1, 1, 1, 1),

@@ -11,7 +11,7 @@ import yaml
 import segstrat
 from search_spaces import recipes
 from study.cli import make_parser
-from study.frame import columns
+from study.frame import build
 
 ROOT = Path(__file__).parents[1]
 DOCS = (
@@ -124,8 +124,9 @@ def test_every_link_resolves(path: Path):
 
 def test_every_column_of_the_frames_is_described():
     described = set(re.findall(r"`([^`]+)`", text(ROOT / "docs" / "reading-results.md")))
-    names = {*columns.TRIAL_KEYS, *columns.TRIAL_FACTS, *columns.EPOCH_KEYS, *columns.EPOCH_FACTS}
-    names |= {*columns.SCORES, *columns.image_columns(["<task>"]), *columns.jackknife_columns(["<task>"])}
+    names = {*build.TRIAL_KEYS, *build.TRIAL_FACTS, *build.EPOCH_KEYS, *build.EPOCH_FACTS}
+    names |= {*build.SCORES, *build.image_columns(["<task>"]), *build.jackknife_columns(["<task>"])}
+    names |= {*build.image_names(["<task>"])}
     assert names - described == set()
 
 

@@ -9,13 +9,13 @@ import pandas as pd
 
 from study.analysis.answering.decision import Label
 from study.analysis.caveats_and_notes import blocking_problem, caveats, checkpoint_note, edge_warning
+from study.analysis.cells import Tuning, tunings
 from study.analysis.intervals import CONFIDENCE
 from study.analysis.sections.factorial_effects import factorial_effects
 from study.analysis.sections.response_surfaces import response_surfaces
 from study.analysis.sections.thesis_claims import mechanisms, thesis_claims
 from study.analysis.sensitivity import View, sensitivity_views
 from study.analysis.study import Study
-from study.analysis.tuned import Tuning, tunings
 from study.analysis.verdict import MARGIN, Verdict, decide_all
 from study.analysis.verdict_sentences import reason, summarize
 from study.frame import STATUSES, epoch_table

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from segstrat.formatting import axis_name, format_duration, format_value, join_words
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.detectable import ASSUMED_SEED_SD, detectable_difference, observed_seed_sd
+from study.analysis.answering.differences import ASSUMED_SEED_SD, detectable_difference, observed_seed_sd
+from study.analysis.cells import Tuning
 from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import MIN_SEEDS
 from study.analysis.phrases import count_seeds, count_words, points, start_sentence
 from study.analysis.study import LONGER, Study, contexts
-from study.analysis.tuned import Tuning
 from study.analysis.verdict import Verdict
 
 GIVEN = (

@@ -19,18 +19,127 @@ different ones, and the picked values then share the noise that picked them: the
 1.9 times as much as that of independent values (simulated, 3 to 24 tied settings, 3 to 8 seeds). So where the
 seeds disagree the variance is doubled; the intervals' coverage is measured in
 tests/study/analysis/test_contrasts.py.
+
+The interval over seeds alone takes the images as fixed. How much a difference depends on them is estimated
+by the grouped jackknife (Shao & Tu 1995, section 2.3): the mean difference over the seeds is computed without
+each group of images in turn. Both variances are added; Satterthwaite's formula gives the degrees of freedom.
 """
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
 
-from study.analysis.choice import Arm, Chosen, choose, choose_reference
-from study.analysis.intervals import Interval, mean_interval, ratio_interval
+from study.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval, mean_interval, ratio_interval
 from study.analysis.scores import ScorePair, trial_scores
 from study.analysis.study import Context, Study
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The raw or the pre-trained trials of a context, as seeds × settings.
+
+    Args:
+        values: final values that are reported, NaN where a trial has none.
+        scores: final values by which settings are chosen. A value from the middle of a training never
+            competes with a final one.
+        reference: label of the reference's setting, None if the arm has no such cell.
+        untuned: label of each column without its tuned values; empty without a tuned axis.
+    """
+
+    values: pd.DataFrame
+    scores: pd.DataFrame
+    reference: str | None
+    untuned: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def references(self) -> list[str]:
+        """Labels of the reference's columns: one, or one for each of the tuned values."""
+        return [label for label in self.settings if self.untuned.get(label, label) == self.reference]
+
+    @property
+    def settings(self) -> list[str]:
+        """Labels of the settings, the weakest treatment first."""
+        return [str(label) for label in self.values.columns]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The best setting of each seed and its value there.
+
+    Args:
+        settings: by seed; one setting for each `ScorePair`.
+        value: by seed; NaN where a chosen trial has no final value.
+        same_seed: with a single seed there is no other to choose on, so the choice is optimistically biased.
+        candidates: number of settings to choose from.
+    """
+
+    settings: Mapping[int, tuple[str, ...]]
+    value: pd.Series
+    same_seed: bool
+    candidates: int
+
+    @property
+    def counts(self) -> Counter[str]:
+        """How often each setting was chosen."""
+        return Counter(setting for chosen in self.settings.values() for setting in chosen)
+
+    @property
+    def unanimous(self) -> bool:
+        """Whether all seeds choose the same setting."""
+        return len(self.counts) <= 1
+
+    @property
+    def usual(self) -> str | None:
+        """The setting that is chosen most often."""
+        return self.counts.most_common(1)[0][0] if self.settings else None
+
+    def label(self, seed: int) -> str:
+        """The settings of a seed in words."""
+        return " / ".join(dict.fromkeys(self.settings.get(seed, ())))
+
+
+def choose(arm: Arm, candidates: Sequence[str]) -> Chosen:
+    """The best of the candidate settings for each seed, judged on all other seeds; ties take the weaker."""
+    seeds = [int(seed) for seed in arm.values.index]
+    columns = [arm.settings.index(label) for label in candidates]
+    values, scores = (table.to_numpy(float)[:, columns] for table in (arm.values, arm.scores))
+    known = np.isfinite(scores)
+    # Relative to its seed, so that a setting that misses a hard seed does not win by that.
+    level = np.array(
+        [np.median(row[has]) if has.any() else 0.0 for row, has in zip(scores, known, strict=True)]
+    )
+    relative = np.where(known, scores - level[:, None], 0.0)
+    settings: dict[int, tuple[str, ...]] = {}
+    value = pd.Series(np.nan, index=seeds, dtype=float)
+    for row, seed in enumerate(seeds):
+        others = np.arange(len(seeds)) != row if len(seeds) > 1 else np.ones(1, dtype=bool)
+        count = known[others].sum(axis=0)
+        if not count.any():
+            continue
+        means = np.where(count > 0, relative[others].sum(axis=0) / np.maximum(count, 1), -np.inf)
+        best = int(means.argmax())
+        settings[seed] = (candidates[best],)
+        value[seed] = values[row, best]
+    same_seed = len(seeds) == 1 and len(candidates) > 1
+    return Chosen(settings, value, same_seed=same_seed, candidates=len(candidates))
+
+
+def choose_reference(raw: Arm) -> Chosen:
+    """The reference; where it was trained at several tuned values, each seed's is chosen on all others."""
+    references = raw.references
+    if len(references) > 1:
+        return choose(raw, references)
+    if not references:
+        return Chosen({}, pd.Series(dtype=float), same_seed=False, candidates=0)
+    settings = {int(seed): (references[0],) for seed in raw.values.index}
+    return Chosen(settings, raw.values[references[0]], same_seed=False, candidates=1)
+
 
 DISAGREEMENT = 2.0
 
@@ -203,3 +312,85 @@ def _merge(chosen: Sequence[Chosen]) -> Chosen:
 def _minus(left: pd.Series, right: pd.Series) -> pd.Series:
     """Differences of the seeds that both have."""
     return left.sub(right).dropna()
+
+
+# Variance below which scores are equal up to rounding.
+NO_SPREAD = 1e-18
+
+
+def intervals_with_images(found: Contrasts, context: Context, split: str) -> dict[str, Interval]:
+    """Intervals of gap, improvement and remaining over seeds and images; empty without the scores they need.
+
+    Args:
+        split: `val` or `test`, whichever the contrasts are computed on.
+    """
+    column = f"last_{context.task}_{split}_miou_jackknife"
+    if column not in context.trials:
+        return {}
+    settings = {
+        "reference": (False, found.reference),
+        "raw": (False, found.best_raw.usual),
+        "pretrained": (True, found.best_pretrained.usual),
+    }
+    without = {name: _means(context, column, *cell) for name, cell in settings.items()}
+    pairs = {
+        "gap": ("pretrained", "reference"),
+        "improvement": ("raw", "reference"),
+        "remaining": ("pretrained", "raw"),
+    }
+    intervals = {}
+    for name, (left, right) in pairs.items():
+        first, second = without[left], without[right]
+        if first is None or second is None or len(first) != len(second):
+            continue
+        interval: Interval = getattr(found, name)
+        differences = found.differences[name].to_numpy(float)
+        intervals[name] = add_image_variance(
+            interval, differences, first - second, variance_factor=found.variance_factors[name]
+        )
+    return intervals
+
+
+def add_image_variance(
+    interval: Interval,
+    differences: NDArray[np.float64],
+    without_group: NDArray[np.float64],
+    *,
+    variance_factor: float = 1.0,
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """The interval of a mean difference over seeds and images.
+
+    Args:
+        interval: the one over seeds; its estimate is kept.
+        differences: one per seed (n,).
+        without_group: the mean difference over seeds without each group of images (G,).
+        variance_factor: as for `mean_interval`.
+    """
+    seeds, groups = len(differences), len(without_group)
+    if interval.estimate is None or seeds < MIN_SEEDS or groups < MIN_SEEDS:
+        return Interval(interval.estimate, None, None, seeds, "no interval: too few seeds or images")
+    over_seeds = variance_factor * float(np.var(differences, ddof=1)) / seeds
+    over_images = (groups - 1) / groups * float(((without_group - without_group.mean()) ** 2).sum())
+    total = over_seeds + over_images
+    if total <= NO_SPREAD:
+        return Interval(interval.estimate, None, None, seeds, "no interval: no spread")
+    degrees = total**2 / (over_seeds**2 / (seeds - 1) + over_images**2 / (groups - 1))
+    half = float(stats.t.ppf(0.5 + confidence / 2, degrees)) * math.sqrt(total)
+    method = f"Student's t over {seeds} seeds and {groups} groups of images"
+    low, high = interval.estimate - half, interval.estimate + half
+    if interval.low is not None and interval.high is not None:
+        # More degrees of freedom must not make it narrower than the interval over seeds alone.
+        low, high = min(low, interval.low), max(high, interval.high)
+    return Interval(interval.estimate, low, high, seeds, method, interval.confidence)
+
+
+def _means(
+    context: Context, column: str, pretrained: bool, setting: str | None
+) -> NDArray[np.float64] | None:
+    """The scores without each group of images, mean over the seeds of a setting (G,)."""
+    rows = context.completed & (context.pretrained == pretrained) & (context.settings == setting)
+    scores = [scores for scores in context.trials.loc[rows, column] if isinstance(scores, np.ndarray)]
+    if not scores or len({len(score) for score in scores}) > 1:
+        return None
+    return pd.DataFrame(scores).mean().to_numpy(float)

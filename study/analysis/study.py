@@ -16,8 +16,7 @@ from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.image_counts import HALVES
 from segstrat.store import Store
 from study.frame import load, read_manifest
-from study.frame.build import identified, splitting_axes
-from study.frame.columns import HALVED, IMAGES, TEST, VALIDATION
+from study.frame.build import HALVED, IMAGES, TEST, VALIDATION, identified, splitting_axes
 
 # Treatments that train longer instead of regularizing.
 LONGER = ("epochs_factor", "schedule")
@@ -145,7 +144,7 @@ class Context:
         trials: the context's trials.
         tuned: axes whose best value is chosen for each setting.
         key: by which the manifest's `answering` knows it; unlike its label it is never shown alone.
-        images: on which its scores are reported, one of `study.frame.columns.IMAGES`.
+        images: on which its scores are reported, one of `study.frame.build.IMAGES`.
         floor: mIoU of the best constant prediction on these images, with which a diverged trial counts; None
             if unknown.
     """
@@ -256,7 +255,7 @@ def contexts(study: Study, task: str) -> list[Context]:
 
 
 def reporting_images(study: Study, key: str, task: str, trials: pd.DataFrame) -> str:
-    """The images on which a context reports, one of `study.frame.columns.IMAGES`.
+    """The images on which a context reports, one of `study.frame.build.IMAGES`.
 
     A setting that was chosen because it did well on some images looks better on them than on others. So a
     study with a test split chooses on validation images and reports on test images. Without one, and with

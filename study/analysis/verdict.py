@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from segstrat.errors import UserError
 from study.analysis.answering.decision import Cause, Judgement, Label, Learning, Look, judge
-from study.analysis.answering.forecast import seeds_needed
+from study.analysis.answering.differences import seeds_needed
 from study.analysis.answering.stages import (
     AnsweringStage,
     answering_stage,
@@ -21,11 +21,10 @@ from study.analysis.answering.stages import (
     design_of,
     stage_contrasts,
 )
-from study.analysis.contrasts import Contrasts, contrasts
-from study.analysis.image_intervals import intervals_with_images
+from study.analysis.contrasts import Contrasts, contrasts, intervals_with_images
 from study.analysis.intervals import Interval
 from study.analysis.study import SCREENING, Context, Study, contexts
-from study.frame.columns import TEST
+from study.frame.build import TEST
 
 MARGIN = 0.01
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05)

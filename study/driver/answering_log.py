@@ -1,19 +1,19 @@
-"""What the answering stage has found so far: in the manifest, and as lines on the console."""
+"""What is fixed and found while a study runs: in the manifest, and as lines on the console."""
 
 from rich.console import Console
 from rich.text import Text
 
+from study.analysis.study import contexts
+from study.search.base import History, Search
 from study.search.two_stage import Progress, TwoStageSearch
 from study.state.manifest import ManifestFile
 from study.state.trial_states import TrialStates
 
 
 class AnsweringLog:
-    """Records nominations and looks as they happen; call `update` when a trial has ended."""
+    """Records images, nominations and looks as they are decided; call `update` when a trial has ended."""
 
-    def __init__(
-        self, search: TwoStageSearch, states: TrialStates, manifest: ManifestFile, console: Console
-    ) -> None:
+    def __init__(self, search: Search, states: TrialStates, manifest: ManifestFile, console: Console) -> None:
         self._search = search
         self._states = states
         self._manifest = manifest
@@ -22,16 +22,29 @@ class AnsweringLog:
 
     def update(self) -> None:
         """Writes what is new."""
+        if not isinstance(self._search, TwoStageSearch):
+            self._fix_images()
+            return
         progress = self._search.progress(self._states.in_order())
         content = {key: found.to_dict() for key, found in progress.items()}
         if content and content != self._manifest.content.get("answering"):
             self._manifest.update(answering=content)
-        for name, found in progress.items():
+        for key, found in progress.items():
             for line in lines(found):
-                text = f"{name}: {line}"
+                text = f"{key}: {line}"
                 if text not in self._printed:
                     self._printed.add(text)
                     self._console.print(Text(text))
+
+    def _fix_images(self) -> None:
+        """Which images report a study of one stage, once all of its trials have ended."""
+        states = self._states.in_order()
+        done = all(state.final for state in states) and not self._search.remaining(states)
+        if not done or self._manifest.content.get("answering"):
+            return
+        study = History(self._states.study, self._manifest.content).study(states)
+        every = [context for task in study.tasks for context in contexts(study, task)]
+        self._manifest.update(answering={context.key: {"images": context.images} for context in every})
 
 
 def lines(progress: Progress) -> list[str]:

@@ -10,8 +10,7 @@ from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.planning.settings import StudySettings
 from study.planning.space import Space
-from study.planning.trials import PlannedTrial, planned_trial
-from study.state.halving import HalvingRule
+from study.planning.trials import planned_trial
 from study.state.manifest import read_study_manifest
 from study.state.trial_states import TrialState, TrialStates
 
@@ -54,10 +53,7 @@ def screened_states(settings: StudySettings) -> list[TrialState]:
     """
     folder = Store(settings.confirm)
     parent = read_study_manifest(folder)
-    states = TrialStates(folder, HalvingRule.from_dict(parent["scheduler"]), parent["metric"])
-    for trial in parent["trials"]:
-        states.add(PlannedTrial.from_dict(trial))
-    states.read()
+    states = TrialStates.recorded(folder, parent)
     if not any(state.final for state in states.in_order()):
         raise UserError(f"{settings.confirm}: no trial has ended; finish this study, or confirm another one")
     # All of them are screening here, also those of a study that had one stage.

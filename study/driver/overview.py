@@ -11,8 +11,6 @@ from study.console.fitted_table import new_table
 from study.console.progress import outlook_words, progress_words
 from study.console.tables import problem_lines, trials_table
 from study.planning.space import load_space, space_names
-from study.planning.trials import PlannedTrial
-from study.state.halving import HalvingRule
 from study.state.lock import is_locked
 from study.state.manifest import read_study_manifest
 from study.state.pretrainings import read_pretrainings
@@ -36,10 +34,7 @@ def show_status(folder: str) -> int:
     """Prints the table of a running or ended study from its files alone."""
     study = Store(folder)
     manifest = read_study_manifest(study)
-    states = TrialStates(study, HalvingRule.from_dict(manifest["scheduler"]), manifest["metric"])
-    for trial in manifest["trials"]:
-        states.add(PlannedTrial.from_dict(trial))
-    states.read()
+    states = TrialStates.recorded(study, manifest)
     in_order = states.in_order()
     running = is_locked(study)
     pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)

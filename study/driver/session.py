@@ -31,7 +31,6 @@ from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
-from study.search.two_stage import TwoStageSearch
 from study.state.changes import accepted_changes
 from study.state.halving import HalvingRule
 from study.state.lock import study_lock
@@ -193,9 +192,7 @@ def _run(session: Session, console: Console) -> int:
 def answering_observers(
     session: Session, search: Search, console: Console
 ) -> list[Callable[[TrialState], None]]:
-    """Who must hear of outcomes to log nominations and looks."""
-    if not isinstance(search, TwoStageSearch):
-        return []
+    """Who must hear of outcomes to record and log what they decide."""
     log = AnsweringLog(search, session.states, session.manifest, console)
     if session.opened.recorded:
         log.update()
@@ -208,7 +205,7 @@ def outcome_observers(session: Session) -> list[Callable[[TrialState], None]]:
     if opened.space.search != "tpe" or opened.settings.confirm:
         return []
     # Imported here: only a search needs Optuna.
-    from study.search.optuna_database import OptunaDatabase
+    from study.search.optuna import OptunaDatabase
 
     stage = Stage.ANSWERING if opened.design is None else Stage.SCREENING
     database = OptunaDatabase(opened.study, opened.space, session.states.in_order(), stage)

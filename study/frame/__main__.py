@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from segstrat.errors import UserError
-from study.frame.files import write_frames
+from study.frame import write_frames
 
 
 def main(folders: Sequence[str]) -> int:

@@ -3,6 +3,7 @@
 A running study decides on the same rows as its report, see `study.search.base.History`.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +16,7 @@ from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
 from segstrat.records import (
     EpochReport,
     SplitScore,
+    Stage,
     TrialRecord,
     TrialStatus,
     checkpoint_epochs,
@@ -22,21 +24,56 @@ from segstrat.records import (
     read_record,
 )
 from segstrat.store import Store
-from study.frame.columns import (
-    EPOCH_FACTS,
-    EPOCH_KEYS,
-    HALVED,
-    SCORES,
-    STAGES,
-    TEST,
-    TRIAL_FACTS,
-    TRIAL_KEYS,
-    VALIDATION,
-    image_columns,
-    image_names,
-    jackknife_columns,
-    score_columns,
+
+STATUSES = tuple(str(status) for status in TrialStatus)
+STAGES = tuple(str(stage) for stage in Stage)
+
+# On which images a completed trial can report: all of its validation images chose something.
+VALIDATION, HALVED, TEST = "the images that chose", "halves of the validation images", "test images"
+IMAGES = (VALIDATION, HALVED, TEST)
+
+EPOCH_KEYS = ("trial_id", "epoch", "split", "task")
+SCORES = ("loss", "miou", "miou_thesis", "pixel_accuracy", "class_accuracy")
+EPOCH_FACTS = ("learning_rate", "seconds", "images_per_second", "data_wait")
+TRIAL_KEYS = (
+    *("trial_id", "study", "space", "data", "order", "stage", "arm", "cell", "setting", "context"),
+    *("reference", "tasks", "model", "backbone"),
+    *("pretrained", "multi_task", "weight_decay", "dropout", "seed"),
+    *("status", "stop_rung", "stop_epoch", "epochs_run", "epochs_budget", "best_epoch", "val_miou_thesis"),
 )
+# Frames of earlier versions lack these.
+ADDED_KEYS = ("stage", "cell", "setting", "context", "reference")
+TRIAL_FACTS = (
+    *("num_parameters", "realised_weight_decay", "dropout_modules", "init_digest", "weights_digest"),
+    *("data_digest", "train_images", "val_images", "device", "precision"),
+)
+
+
+def score_columns(tasks: Iterable[str]) -> list[str]:
+    """Scores at the best epoch, and under `last_…` at the last scored one."""
+    parts = itertools.product(tasks, ("", "last_"), ("train", "val"), SCORES)
+    return [f"{prefix}{task}_{split}_{score}" for task, prefix, split, score in parts]
+
+
+def image_columns(tasks: Iterable[str]) -> list[str]:
+    """What derives from pixel counts of every image after the last epoch: numbers."""
+    columns = []
+    for task in tasks:
+        columns += [f"last_{task}_val_miou_{half}" for half in HALVES]
+        columns += [f"last_{task}_test_miou"]
+        columns += [f"{task}_{split}_constant_miou" for split in ("val", "test")]
+    return columns
+
+
+def image_names(tasks: Iterable[str]) -> list[str]:
+    """The images that may report a trial's score, one of `IMAGES`: text, empty before its end."""
+    return [f"{task}_images" for task in tasks]
+
+
+def jackknife_columns(tasks: Iterable[str]) -> list[str]:
+    """mIoU without each group of images: arrays (G,)."""
+    return [f"last_{task}_{split}_miou_jackknife" for task in tasks for split in ("val", "test")]
+
 
 SCHEMA = 1
 # Arm axes whose values are compared with each other; another value of any other one is another context.
@@ -51,20 +88,24 @@ def build_trials_and_epochs(study: Store, manifest: Mapping[str, Any]) -> tuple[
     Args:
         study: the study's folder.
     """
-    rows, tables = [], []
+    rows, epoch_rows = [], []
     for trial in manifest["trials"]:
         folder = study / "trials" / trial["trial_id"]
         record = read_record(folder)
         epochs = checkpoint_epochs(folder.names())
         checkpoint = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
         rows.append(trial_row(manifest, trial, record, folder) | {"checkpoint": checkpoint})
-        tables.append(epoch_table(trial["trial_id"], record.reports))
-    return trials_frame(rows, manifest), _epochs_frame(tables)
+        epoch_rows += _epoch_rows(trial["trial_id"], record.reports)
+    return trials_frame(rows, manifest), _epochs_frame(epoch_rows)
 
 
 def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
     """One trial's part of the `epochs` frame; losses in nats, mIoU and accuracies as shares of one."""
-    rows = [
+    return _epochs_frame(_epoch_rows(trial_id, reports))
+
+
+def _epoch_rows(trial_id: str, reports: Iterable[EpochReport]) -> list[dict[str, Any]]:
+    return [
         {"trial_id": trial_id, "epoch": report.epoch, "split": score.split, "task": score.task}
         | {name: getattr(score, name) for name in SCORES}
         | {name: getattr(report, name) for name in EPOCH_FACTS}
@@ -74,6 +115,9 @@ def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
         for report in reports
         for index, score in enumerate(report.scores)
     ]
+
+
+def _epochs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=[*EPOCH_KEYS, *SCORES, *EPOCH_FACTS, "iou"])
     numbers = [*SCORES, *EPOCH_FACTS]
     return table.astype(dict.fromkeys(numbers, "float64") | {"epoch": "int64"})
@@ -326,11 +370,6 @@ def _images(record: TrialRecord, counts: Mapping[tuple[str, str], ImageCounts], 
         halves = counts[task, "val"].half_mious()
     known = [(halves or {}).get(half) for half in HALVES]
     return HALVED if all(half is not None and math.isfinite(half) for half in known) else VALIDATION
-
-
-def _epochs_frame(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    filled = [table for table in tables if len(table)]
-    return pd.concat(filled, ignore_index=True) if filled else epoch_table("", [])
 
 
 def _status(record: TrialRecord, manifest: Mapping[str, Any]) -> TrialStatus:

@@ -12,10 +12,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 
 from segstrat.formatting import axis_name, format_value
-from study.analysis.cells import cell_table
+from study.analysis.cells import cell_table, tuned_trials
 from study.analysis.sections.factorial_fit import MOST_LEVELS
 from study.analysis.study import Study
-from study.analysis.tuned import tuned_trials
 from study.frame import STATUSES
 from study.reporting.figure_files import Picture
 from study.reporting.figure_style import (

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 from segstrat.records import OUTCOME, EpochReport, Stage, TrialRecord, TrialStatus, read_record, write_outcome
 from segstrat.store import Store
@@ -74,6 +75,15 @@ class TrialStates:
         self.metric = metric
         self._states: dict[str, TrialState] = {}
         self._anything_reported = False
+
+    @classmethod
+    def recorded(cls, study: Store, manifest: Mapping[str, Any]) -> "TrialStates":
+        """Those of the trials in a study's manifest, as an earlier or another run left them on disk."""
+        states = cls(study, HalvingRule.from_dict(manifest["scheduler"]), manifest["metric"])
+        for trial in manifest["trials"]:
+            states.add(PlannedTrial.from_dict(trial))
+        states.read()
+        return states
 
     @property
     def by_id(self) -> Mapping[str, TrialState]:

@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from study.analysis.answering.design import FEWEST_SEEDS, AnsweringDesign
-from study.analysis.answering.forecast import Side, chance_to_settle
-from study.analysis.answering.paired import PairedDifferences, paired_differences
+from study.analysis.answering.differences import PairedDifferences, Side, chance_to_settle, paired_differences
 from study.analysis.intervals import Interval, ratio_interval
 
 

@@ -15,11 +15,10 @@ from segstrat.errors import UserError
 from study.analysis.answering.decision import Look, Roles, replay
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.nominate import nominate
-from study.analysis.choice import Arm, Chosen
-from study.analysis.contrasts import Contrasts
+from study.analysis.contrasts import Arm, Chosen, Contrasts
 from study.analysis.scores import seeds_by_cells, trial_scores
 from study.analysis.study import ANSWERING, SCREENING, Context, Study
-from study.frame.columns import HALVED
+from study.frame.build import HALVED
 
 ARMS = {False: "raw", True: "pre-trained"}
 

@@ -18,10 +18,10 @@ import pandas as pd
 
 from segstrat.formatting import join_words, setting_label
 from study.analysis.answering.stages import design_of
+from study.analysis.cells import tuned_contexts
+from study.analysis.scores import TrialValues, trial_values
 from study.analysis.sections.factorial_fit import MOST_LEVELS, Factor, Kind, PooledError, fit_factorial, holm
 from study.analysis.study import Context, Study
-from study.analysis.trial_values import TrialValues, trial_values
-from study.analysis.tuned import tuned_contexts
 
 RAW, PRETRAINED = "raw", "pre-trained"
 BOTH, DIFFERENCE = "both arms", "raw − pre-trained"

@@ -34,11 +34,11 @@ from scipy.spatial import Delaunay, QhullError
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import axis_name, format_value, join_words
 from study.analysis.answering.stages import ARMS
+from study.analysis.cells import tuned_contexts
 from study.analysis.intervals import CONFIDENCE
+from study.analysis.scores import TrialValues, trial_values
 from study.analysis.sections.factorial_fit import MOST_LEVELS
 from study.analysis.study import ANSWERING, Context, Study
-from study.analysis.trial_values import TrialValues, trial_values
-from study.analysis.tuned import tuned_contexts
 
 Floats = NDArray[np.float64]
 Booleans = NDArray[np.bool_]

@@ -24,13 +24,13 @@ from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.answering.stages import planned_looks
+from study.analysis.cells import at_tuned_values
 from study.analysis.contrasts import contrasts
 from study.analysis.intervals import MIN_SEEDS, Interval, mean_interval
 from study.analysis.phrases import points, start_sentence, with_interval
 from study.analysis.scores import final_values
 from study.analysis.sections.factorial_fit import holm
 from study.analysis.study import Context, Study
-from study.analysis.tuned import at_tuned_values
 from study.analysis.verdict import Verdict, incomplete
 
 SIGNIFICANT = 0.05

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from study.analysis.cells import tuned_trials
 from study.analysis.study import Study
-from study.analysis.tuned import tuned_trials
 from study.frame import epoch_table
 
 TABLES = Path(__file__).parents[3] / "results" / "thesis"

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from study.analysis.cells import best_shown, cell_table
-from study.analysis.choice import Arm, choose
-from study.analysis.contrasts import compare, contrasts
+from study.analysis.contrasts import Arm, choose, compare, contrasts
 from study.analysis.intervals import mean_interval
 from study.analysis.scores import final_values, trial_scores
 from study.analysis.sensitivity import sensitivity_views

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segstrat.image_counts import GROUPS, ImageCounts, image_group
-from study.analysis.image_intervals import add_image_variance
+from study.analysis.contrasts import add_image_variance
 from study.analysis.intervals import Interval, mean_interval
 
 IMAGES = 120

@@ -4,8 +4,7 @@ import pandas as pd
 import pytest
 
 from study.analysis.answering.decision import Cause, Learning
-from study.analysis.choice import Arm, Chosen
-from study.analysis.contrasts import Contrasts
+from study.analysis.contrasts import Arm, Chosen, Contrasts
 from study.analysis.intervals import Interval
 from study.analysis.phrases import ahead, points, with_interval
 from study.analysis.study import Context

@@ -22,8 +22,7 @@ from study.planning.settings import make_settings
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import NoTrial
-from study.search.optuna import PARALLEL, OptunaSearch
-from study.search.optuna_database import DATABASE, OptunaDatabase
+from study.search.optuna import DATABASE, PARALLEL, OptunaDatabase, OptunaSearch
 from study.state.halving import HalvingRule
 from study.state.trial_states import TrialStates, count_final
 from tests.study.fakes import FACTS, LocalExecutor, report

@@ -7,7 +7,7 @@ import pytest
 from benchmarks.simulated_grid import answering_values, grid, run_study
 from study.analysis.answering.decision import Roles, cross_fitted, replay
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.paired import paired_differences
+from study.analysis.answering.differences import paired_differences
 
 ROLES = Roles(reference="a", raw=("b", "c"), pretrained=("d", "e"))
 DESIGN = AnsweringDesign(max_seeds=12, looks=(4, 8, 12))

@@ -5,8 +5,7 @@ import pandas as pd
 import pytest
 
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.detectable import detectable_difference, observed_seed_sd
-from study.analysis.answering.paired import t_quantile
+from study.analysis.answering.differences import detectable_difference, observed_seed_sd, t_quantile
 
 
 @pytest.mark.parametrize(

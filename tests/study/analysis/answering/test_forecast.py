@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from study.analysis.answering.forecast import chance_to_settle, seeds_needed
+from study.analysis.answering.differences import chance_to_settle, seeds_needed
 from study.analysis.intervals import mean_interval
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.detectable import observed_seed_sd
+from study.analysis.answering.differences import observed_seed_sd
 from study.analysis.answering.stages import answering_stage, candidates
 from study.analysis.study import Study, contexts
 from study.analysis.verdict import decide_all

@@ -52,6 +52,27 @@ def test_a_contradicted_claim_is_reported(study_writer, answer_of, grid):
     assert claims["C1"] == claims["C2"] == "contradicted"
 
 
+@pytest.fixture
+def multi_task_answer(study_writer, answer_of, make_trial):
+    """`multi_task_answer(raw, pretrained)`: scores of single-task and multi-task trials of each arm."""
+
+    def make(raw, pretrained):
+        rng = np.random.default_rng(0)
+        trials = [
+            make_trial(
+                {"pretrained": pre, "tasks": tasks, "seed": seed},
+                float(scores[len(tasks) - 1] + rng.normal(0, 0.001)),
+                tasks=tasks,
+            )
+            for seed in range(4)
+            for pre, scores in ((False, raw), (True, pretrained))
+            for tasks in (["semseg"], ["parts"], ["semseg", "parts"])
+        ]
+        return answer_of(study_writer(trials, roles={"pretrained": "arm", "tasks": "arm"}, space="multitask"))
+
+    return make
+
+
 @pytest.mark.parametrize(
     ("multi_raw", "multi_pre", "c4", "c5"),
     [
@@ -59,22 +80,8 @@ def test_a_contradicted_claim_is_reported(study_writer, answer_of, grid):
         (0.30, 0.56, "contradicted", "contradicted"),
     ],
 )
-def test_multi_task_claims(study_writer, answer_of, make_trial, multi_raw, multi_pre, c4, c5):
-    rng = np.random.default_rng(0)
-    trials = [
-        make_trial(
-            {"pretrained": pre, "tasks": tasks, "seed": seed},
-            float(value + rng.normal(0, 0.001)),
-            tasks=tasks,
-        )
-        for seed in range(3)
-        for pre, tasks, value in (
-            (False, ["semseg"], 0.3), (False, ["parts"], 0.3), (False, ["semseg", "parts"], multi_raw),
-            (True, ["semseg"], 0.5), (True, ["parts"], 0.5), (True, ["semseg", "parts"], multi_pre),
-        )
-    ]  # fmt: skip
-    folder = study_writer(trials, roles={"pretrained": "arm", "tasks": "arm"}, space="multitask")
-    answer = answer_of(folder)
+def test_multi_task_claims(multi_task_answer, multi_raw, multi_pre, c4, c5):
+    answer = multi_task_answer((0.3, multi_raw), (0.5, multi_pre))
     claims = {claim.name: claim.status for claim in answer.sections["claims"]}
     assert (claims["C4"], claims["C5"]) == (c4, c5)
     assert list(answer.verdicts) == ["semseg", "parts"]
@@ -185,21 +192,9 @@ def test_claims_are_corrected_for_their_number(study_writer, answer_of, make_tri
     assert all(effect.adjusted_p >= effect.p for effect in effects if effect.p == effect.p)
 
 
-def test_a_large_gap_is_more_than_a_margin(study_writer, answer_of, make_trial):
+def test_a_large_gap_is_more_than_a_margin(multi_task_answer):
     """Two points help, but the thesis's large gap was 9 and 7.5."""
-    rng = np.random.default_rng(0)
-    trials = [
-        make_trial(
-            {"pretrained": pre, "tasks": tasks, "seed": seed},
-            float(value + rng.normal(0, 0.001)),
-            tasks=tasks,
-        )
-        for seed in range(4)
-        for pre in (False, True)
-        for tasks, value in ((["semseg"], 0.3), (["parts"], 0.3), (["semseg", "parts"], 0.32))
-    ]
-    folder = study_writer(trials, roles={"pretrained": "arm", "tasks": "arm"}, space="multitask")
-    claim = answer_of(folder).sections["claims"][3]
+    claim = multi_task_answer((0.3, 0.32), (0.3, 0.32)).sections["claims"][3]
     assert claim.status == "contradicted"
     assert "more than 5 points" in claim.reason
     assert "helps by more than the margin of 1 point in 2 of 2" in claim.reason
