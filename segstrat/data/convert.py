@@ -26,6 +26,7 @@ from functools import cached_property, partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -163,7 +164,9 @@ class Source:
         return names
 
     def having(self, *suffixes: str) -> list[PurePosixPath]:
-        """Files with one of these suffixes, in any case."""
+        """Files with one of these suffixes, in any case; if one file was given, only that one."""
+        if self.file and self.file.suffix.lower() in suffixes:
+            return [PurePosixPath(self.file.relative_to(self.root).as_posix())]
         return [file for file in self.files if file.suffix.lower() in suffixes]
 
     def find(self, name: str, where: str, split: str | None = None) -> Path:
@@ -315,19 +318,23 @@ def read_coco(source: Source) -> Export:
         )
     if crowds and source.options.crowds != "objects":
         export.rules.append(_crowd_rule(crowds, outlines))
+    _skip_unnamed(export, source)
     export.classes = {value: name for name, value in values.items()}
     return export
+
+
+def _skip_unnamed(export: Export, source: Source) -> None:
+    named = {item.image for item in export.items}
+    images = [file for file in source.files if file.suffix.lower() in IMAGE_SUFFIXES]
+    export.skip("images without a label", [str(file) for file in images if source.root / file not in named])
 
 
 def _documents(
     source: Source, prefix: str, accepts: Callable[[Any], bool], what: str
 ) -> Iterator[tuple[PurePosixPath, Any]]:
     """Annotation files and their contents; those with COCO's own name, if there are any."""
-    if source.file:
-        files = [PurePosixPath(source.file.relative_to(source.root).as_posix())]
-    else:
-        files = source.having(".json")
-        files = [file for file in files if file.name.startswith(f"{prefix}_")] or files
+    files = source.having(".json")
+    files = [file for file in files if file.name.startswith(f"{prefix}_")] or files
     found = False
     for file in files:
         content = _json(source.root / file)
@@ -540,7 +547,7 @@ def read_labelme(source: Source) -> Export:
             "what no shape covers is background",
         ],
     )
-    files = [PurePosixPath(source.file.name)] if source.file else source.having(".json")
+    files = source.having(".json")
     documents = []
     for file in files:
         content = _json(source.root / file)
@@ -565,6 +572,7 @@ def read_labelme(source: Source) -> Export:
         shapes = [(values[shape["label"].strip()], shape) for shape in content["shapes"]]
         labels = partial(_paint_labelme, shapes, height, width, str(file))
         export.items.append(Labelled(_name(file), path, labels, str(file), split_of(file)))
+    _skip_unnamed(export, source)
     return export
 
 
@@ -587,11 +595,9 @@ def _labelme_image(source: Source, file: PurePosixPath, content: Any) -> Path:
     direct = source.root / file.parent / name
     if direct.is_file():
         return direct
-    embedded = content.get("imageData")
-    last = PurePosixPath(name).name
-    if isinstance(embedded, str) and not (source.by_name.get(last) and "/" not in name):
+    if isinstance(content.get("imageData"), str):
         try:
-            data = base64.b64decode(embedded, validate=True)
+            data = base64.b64decode(content["imageData"], validate=True)
         except binascii.Error as error:
             raise UserError(f"{file}: imageData is damaged ({error}); export it again") from error
         return _unpack(source, data, _name(file), str(file))
@@ -607,8 +613,7 @@ def _unpack(source: Source, data: bytes, name: str, where: str) -> Path:
         raise UserError(f"{where} contains an image that cannot be read; export it again") from error
     if suffix is None:
         raise UserError(f"{where} contains a {image.format} image; expected {', '.join(IMAGE_SUFFIXES)}")
-    path = source.scratch / f"{sum(1 for _ in source.scratch.iterdir()):07d}" / f"{_safe(name)}{suffix}"
-    path.parent.mkdir(parents=True)
+    path = Path(mkdtemp(dir=source.scratch)) / f"{_safe(name)}{suffix}"
     path.write_bytes(data)
     return path
 
@@ -1022,7 +1027,7 @@ _LABEL_COLUMNS = ("annotation", "label", "mask", "segmentation", "labels", "mask
 
 def read_huggingface(source: Source) -> Export:
     """Parquet files with a column of images and one of label images, as bytes or paths."""
-    files = [PurePosixPath(source.file.name)] if source.file else source.having(".parquet")
+    files = source.having(".parquet")
     if not files:
         raise UserError(f"{source.root} has no .parquet file")
     export = Export()
@@ -1183,9 +1188,12 @@ def _safe(name: str) -> str:
 def make_ids(items: Sequence[Labelled], root: Path) -> list[str]:
     """An id for each image, from its path; unique also where file systems ignore case.
 
-    Names that two images share are replaced by their whole paths, and numbered if these are the same.
+    Folders that are above all images are left out. Names that two images share are replaced by their whole
+    paths, and numbered if these are the same.
     """
-    ids = [_safe(item.name) for item in items]
+    paths = [PurePosixPath(item.name).parts for item in items]
+    above = len(os.path.commonprefix([path[:-1] for path in paths]))
+    ids = [_safe("/".join(path[above:])) for path in paths]
     often = Counter(name.casefold() for name in ids)
     for index, item in enumerate(items):
         if often[ids[index].casefold()] > 1 and root in item.image.parents:
