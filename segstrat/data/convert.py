@@ -1134,9 +1134,10 @@ def _name_values(export: Export, scans: Sequence[_Scan]) -> None:
     if all(value in _and_grey(dict.fromkeys(numbers, "")) for value in found):
         void = {VOID} & numbers if numbers != {0, VOID} else set()
         names = {number: f"class {number}" if number else BACKGROUND for number in sorted(numbers - void)}
-        export.classes = _and_grey(names if VOID not in names else {0: BACKGROUND, VOID: "object"})
+        export.classes = _and_grey({**names, VOID: "object"} if VOID in names else names)
         export.void = _and_grey({VOID: f"value {VOID}"} if void else {})
-        export.rules.append("each value is a class; rename them in dataset.toml")
+        rule = "value 0 is background and 255 the object" if VOID in names else "each value is a class"
+        export.rules.append(f"{rule}; rename classes in dataset.toml")
         return
     plain = next((value for value in found if value < COLOR), None)
     if plain is not None:
@@ -1524,7 +1525,7 @@ def _notes(
     notes = []
     unused = [name for name in dict.fromkeys((export.classes or {}).values()) if name not in classes]
     if unused:
-        notes.append(f"{len(unused)} classes have no pixel and are left out: {_few(unused)}")
+        notes.append(f"classes without a pixel are left out ({len(unused)}): {_few(unused)}")
     untrained = [name for name in classes if not pixels["train"][name]]
     if untrained:
         notes.append(
@@ -1631,7 +1632,8 @@ def show(converted: Converted, out: Path, console: Console) -> None:
     how = ", ".join(f"{count:,} {kind}" for kind, count in converted.linked.items())
     counts = ", ".join(f"{split} {images[split]:,}" for split in converted.pixels)
     say(f"{out}: {len(converted.splits):,} images ({counts}); {how}")
-    table = Table("class", *(f"{split}: share of labelled pixels" for split in converted.pixels))
+    say("share of the labelled pixels")
+    table = Table("class", *converted.pixels)
     totals = {split: counted.total() for split, counted in converted.pixels.items()}
     for name in converted.classes:
         shares = [f"{counted[name] / totals[split]:.2%}" for split, counted in converted.pixels.items()]
@@ -1641,10 +1643,11 @@ def show(converted: Converted, out: Path, console: Console) -> None:
     for reason, count in converted.void.items():
         say(f"void: {reason}, {count / total:.2%} of all pixels")
     for reason, names in converted.skipped.items():
-        say(f"skipped: {len(names):,} {reason} ({_few(names, 3)})")
+        say(f"skipped: {reason}, {len(names):,} ({_few(names, 3)})")
     for note in converted.notes:
         say(f"- {note}")
-    say(f"next: uv run python study/run.py --space wd_grid --data folder --data-root {out} --dry-run")
+    run = "uv run python study/run.py --space wd_grid --weights imagenet"
+    say(f"next: {run} --data folder --data-root {out} --dry-run")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
