@@ -21,7 +21,7 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from hashlib import sha256
 from io import BytesIO
@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from segstrat.atomic import creating_folder
+from segstrat.atomic import creating_folder, is_temporary
 from segstrat.commands import StrictParser
 from segstrat.data.dataset import VOID
 from segstrat.data.labels import load_pixels, open_image
@@ -145,12 +145,13 @@ class Source:
 
     @cached_property
     def files(self) -> tuple[PurePosixPath, ...]:
-        """Every file below `root`, relative to it; hidden ones are left out."""
+        """Every file below `root`, relative to it, without hidden ones and other folder data sets."""
         found, seen = [], set()
         for folder, folders, names in os.walk(self.root, followlinks=True):
             real = os.path.realpath(folder)
-            folders[:] = [] if real in seen else [name for name in folders if _visible(name)]
-            names = [] if real in seen else [name for name in names if _visible(name)]
+            # A link to a folder above would be followed for ever.
+            folders[:] = [] if real in seen else [name for name in folders if _counts(Path(folder, name))]
+            names = [] if real in seen else [name for name in names if _counts(Path(folder, name))]
             seen.add(real)
             found += [PurePosixPath(Path(folder, name).relative_to(self.root).as_posix()) for name in names]
         return tuple(sorted(found))
@@ -220,8 +221,9 @@ def _split_of_list(path: PurePosixPath) -> str | None:
     return splits.pop() if len(splits) == 1 else split_of(path)
 
 
-def _visible(name: str) -> bool:
-    return not name.startswith(".") and name != "__MACOSX"
+def _counts(path: Path) -> bool:
+    hidden = path.name.startswith(".") or path.name == "__MACOSX"
+    return not hidden and not is_temporary(path.name) and not (path / "dataset.toml").exists()
 
 
 def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
@@ -381,7 +383,7 @@ def _categories(content: Any, where: str) -> dict[Any, str]:
 def _known(annotation: Any, key: str, known: Mapping[Any, Any], where: str, what: str) -> Any:
     """The image id, or the name of the category, that an annotation refers to."""
     value = annotation.get(key)
-    if value not in known:
+    if not isinstance(value, int | str) or value not in known:
         raise UserError(
             f"{where} has {key} {value}, which is not among its {len(known)} {what}; export it again"
         )
@@ -398,15 +400,21 @@ def _coco_shape(annotation: Any, where: str) -> Any:
     if isinstance(outline, list) and outline:
         outline = outline if isinstance(outline[0], list) else [outline]
         for polygon in outline:
-            bad = not isinstance(polygon, list) or len(polygon) % 2
-            if bad or not all(isinstance(each, int | float) and abs(each) <= _FARTHEST for each in polygon):
+            if not _are_coordinates(polygon) or len(polygon) % 2:
                 raise UserError(f"{where} has a polygon that is no list of points x, y; export it again")
         # pycocotools takes four numbers for a box.
         polygons = [polygon for polygon in outline if len(polygon) >= 6]
         if polygons:
             return polygons
     box = annotation.get("bbox")
-    return np.array([box], dtype=float) if isinstance(box, list) and len(box) == 4 else None
+    return np.array([box], dtype=float) if _are_coordinates(box) and len(box) == 4 else None
+
+
+def _are_coordinates(values: Any) -> bool:
+    """Whether it is a list of finite numbers; pycocotools needs memory in proportion to the largest."""
+    return isinstance(values, list) and all(
+        isinstance(each, int | float) and abs(each) <= _FARTHEST for each in values
+    )
 
 
 def _coco_image(
@@ -624,14 +632,14 @@ def _paint_labelme(shapes: list[tuple[int, Any]], height: int, width: int, where
     draw = ImageDraw.Draw(canvas)
     for value, shape in shapes:
         kind = shape.get("shape_type") or "polygon"
-        points = [tuple(point) for point in _get(shape, "points", list, f"{where}, a shape")]
-        if not all(len(point) == 2 and all(abs(each) <= _FARTHEST for each in point) for point in points):
+        points = [*_get(shape, "points", list, f"{where}, a shape")]
+        if not all(_are_coordinates(point) and len(point) == 2 for point in points):
             raise UserError(f"{where} has a {kind} whose points are no pairs x, y; export it again")
         expected = {"circle": 2, "rectangle": 2, "mask": 2, "oriented_rectangle": 4}.get(kind)
         if len(points) != expected if expected else kind == "polygon" and len(points) < 3:
             raise UserError(f"{where} has a {kind} with {len(points)} points; correct it and save again")
         if kind in ("polygon", "oriented_rectangle"):
-            draw.polygon(points, fill=value, outline=value)
+            draw.polygon([tuple(point) for point in points], fill=value, outline=value)
         elif kind == "rectangle":
             xs, ys = zip(*points, strict=True)
             draw.rectangle((min(xs), min(ys), max(xs), max(ys)), fill=value, outline=value)
@@ -673,9 +681,7 @@ def _numbers(path: Path) -> np.ndarray:
     Raises:
         UserError: if its values are not what was saved: JPEG, transparency, fractions, 16-bit colors.
     """
-    with open_image(path) as image:
-        if image.format in ("JPEG", "MPO"):
-            raise UserError(f"{path} is a JPEG, which does not keep label values; export the labels as PNG")
+    with _open_label(path) as image:
         depth, kind = _png_header(path) if image.format == "PNG" else (8, -1)
         image = load_pixels(image, path)
         if image.mode in ("LA", "RGBA", "PA"):
@@ -695,6 +701,13 @@ def _numbers(path: Path) -> np.ndarray:
     return numbers_HW // {2: 85, 4: 17}.get(depth, 1) if kind == 0 else numbers_HW
 
 
+def _open_label(path: Path) -> Image.Image:
+    image = open_image(path)
+    if image.format in ("JPEG", "MPO"):
+        raise UserError(f"{path} is a JPEG, which does not keep label values; export the labels as PNG")
+    return image
+
+
 def _png_header(path: Path) -> tuple[int, int]:
     """Bits per sample and color type of a PNG file."""
     with path.open("rb") as file:
@@ -704,14 +717,15 @@ def _png_header(path: Path) -> tuple[int, int]:
 
 def _colors(path: Path) -> np.ndarray:
     """A label image as (H, W) integers, `COLOR` + RGB, whatever its mode."""
-    with open_image(path) as image:
-        if image.format in ("JPEG", "MPO"):
-            raise UserError(f"{path} is a JPEG, which does not keep label colors; export the labels as PNG")
+    with _open_label(path) as image:
         return _rgb_values(load_pixels(image, path).convert("RGB"))
 
 
 def _rgb_values(image: Image.Image) -> np.ndarray:
-    red, green, blue = np.moveaxis(np.asarray(image).astype(np.int64), -1, 0)
+    return _color(*np.moveaxis(np.asarray(image).astype(np.int64), -1, 0))
+
+
+def _color(red: Any, green: Any, blue: Any) -> Any:
     return COLOR + (red << 16) + (green << 8) + blue
 
 
@@ -721,51 +735,31 @@ def read_cvat(source: Source) -> Export:
     if len(maps) != 1:
         seen = "there is none" if not maps else f"there are {maps[0]} and {maps[1]}"
         raise UserError(f"{source.root}: expected one labelmap.txt of Segmentation mask 1.1, {seen}")
-    top = maps[0].parent
-    names: dict[int, str] = {}
-    for line in _lines(source.root / maps[0]):
-        match = re.match(r"\s*([^#].*?):(\d+),(\d+),(\d+)(?::|\s*$)", line)
-        if not match and not line.startswith("#"):
-            raise UserError(f"{maps[0]}: {line!r} is not name:red,green,blue:parts:actions")
-        if match:
-            red, green, blue = (int(each) for each in match.groups()[1:])
-            color = COLOR + (red << 16) + (green << 8) + blue
-            if color in names or match[1] in names.values():
-                raise UserError(
-                    f"{maps[0]} has the name or color of {match[1]} twice; give each class its own"
-                )
-            names[color] = match[1]
-    void = {color: VOID_REASONS[IGNORED] for color, name in names.items() if name.lower() in _VOID_NAMES}
-    classes = {color: name for color, name in names.items() if color not in void}
+    export = _pairs(source, "JPEGImages", "SegmentationClass", "", "", _colors)
+    _use_legend(export, source, maps[0])
     # Whatever its place in the list, class 0 is the background.
+    classes = export.classes or {}
     first = sorted(classes, key=lambda color: classes[color].lower() != BACKGROUND)
-    export = Export(classes={color: classes[color] for color in first}, void=void, legend=str(maps[0]))
-    photos = _stems(source, top / "JPEGImages")
-    masks = _stems(source, top / "SegmentationClass")
-    if not photos:
-        raise UserError(f"{source.root / top} has no JPEGImages; export again with the images (Save images)")
-    for name, split in _cvat_splits(source, top, masks).items():
-        for kind, found in (("JPEGImages", photos), ("SegmentationClass", masks)):
-            if name not in found:
-                raise UserError(
-                    f"{source.root / top}: image {name} is listed, but not in {kind}; export it again"
-                )
-        path = source.root / masks[name]
-        export.items.append(
-            Labelled(name, source.root / photos[name], partial(_colors, path), str(path), split)
-        )
+    export.classes = {color: classes[color] for color in first}
+    splits = _cvat_splits(source)
+    if splits:
+        by_name = {_cvat_name(item, source): item for item in export.items}
+        absent = sorted(splits.keys() - by_name.keys())
+        if absent:
+            raise UserError(f"{source.root}: image {absent[0]} is listed, but has no label; export it again")
+        export.items = [replace(by_name[name], split=split) for name, split in splits.items()]
+        export.skip("images that no list names", sorted(by_name.keys() - splits.keys()))
     return export
 
 
-def _stems(source: Source, folder: PurePosixPath) -> dict[str, PurePosixPath]:
-    """Images of a folder by their path in it without suffix."""
-    files = [file for file in source.having(*IMAGE_SUFFIXES) if folder in file.parents]
-    return {str(file.relative_to(folder).with_suffix("")): file for file in files}
+def _cvat_name(item: Labelled, source: Source) -> str:
+    path = _without(PurePosixPath(item.image.relative_to(source.root).as_posix()), "JPEGImages")
+    return str(path.with_suffix("")) if path else item.name
 
 
-def _cvat_splits(source: Source, top: PurePosixPath, masks: Iterable[str]) -> dict[str, str | None]:
-    """Image -> split, from `ImageSets/Segmentation`; all masks where there are no lists."""
-    lists = [file for file in source.having(".txt") if file.parent == top / "ImageSets" / "Segmentation"]
+def _cvat_splits(source: Source) -> dict[str, str | None]:
+    """Image -> split, from the lists in `ImageSets/Segmentation`; empty if there are none."""
+    lists = [file for file in source.having(".txt") if file.parts[-3:-1] == ("ImageSets", "Segmentation")]
     splits = {file: _split_of_list(file) for file in lists}
     # `trainval.txt` repeats the others; `default.txt` is all that there is.
     known = {file: split for file, split in splits.items() if split}
@@ -776,22 +770,19 @@ def _cvat_splits(source: Source, top: PurePosixPath, masks: Iterable[str]) -> di
             if found.get(name, split) != split:
                 raise UserError(f"{source.root / file}: image {name} is in {found[name]}, too; keep one")
             found[name] = split
-    return found or dict.fromkeys(masks)
+    return found
 
 
 def read_roboflow(source: Source) -> Export:
     """Roboflow's semantic masks: `x_mask.png` beside `x.jpg`, names in `_classes.csv`."""
     lists = source.by_name.get("_classes.csv", [])
     if not lists:
-        raise UserError(
-            f"{source.root} has no _classes.csv; export from Roboflow as semantic segmentation masks"
-        )
-    legends = [_legend(source.root / file) for file in lists]
-    if any(legend != legends[0] for legend in legends):
-        different = next(file for file, legend in zip(lists, legends, strict=True) if legend != legends[0])
-        raise UserError(f"{different} and {lists[0]} have different classes; export all splits together")
+        raise UserError(f"{source.root} has no _classes.csv; export as semantic segmentation masks")
+    for file in lists[1:]:
+        if _legend(source.root / file) != _legend(source.root / lists[0]):
+            raise UserError(f"{file} and {lists[0]} have different classes; export all splits together")
     export = _pairs(source, None, None, "", "_mask")
-    export.classes, export.legend = legends[0], str(lists[0])
+    _use_legend(export, source, lists[0])
     return export
 
 
@@ -800,34 +791,22 @@ _CITYSCAPES = {7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence"
 _CITYSCAPES |= {19: "traffic light", 20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky"}
 _CITYSCAPES |= {24: "person", 25: "rider", 26: "car", 27: "truck", 28: "bus", 31: "train"}
 _CITYSCAPES |= {32: "motorcycle", 33: "bicycle"}
-# The later ones replace the earlier.
-_CITYSCAPES_ENDS = ("gtCoarse_labelTrainIds", "gtCoarse_labelIds", "gtFine_labelTrainIds", "gtFine_labelIds")
 
 
 def read_cityscapes(source: Source) -> Export:
-    """Cityscapes: its 19 evaluated classes, from labelIds or, where these are missing, labelTrainIds."""
-    chosen: dict[str, tuple[str, PurePosixPath]] = {}
-    for end in _CITYSCAPES_ENDS:
-        files = [file for file in source.files if file.name.endswith(f"_{end}.png")]
-        chosen |= {file.name.removesuffix(f"_{end}.png"): (end, file) for file in files}
-    kinds = {end for end, _ in chosen.values()}
-    if len({end.endswith("TrainIds") for end in kinds}) != 1:
-        found = "some images have labelIds, others only labelTrainIds" if kinds else "there is none"
-        raise UserError(f"{source.root}: expected *_gtFine_labelIds.png or *_labelTrainIds.png, {found}")
-    reason = "what Cityscapes does not evaluate"
-    if kinds <= {"gtCoarse_labelIds", "gtFine_labelIds"}:
-        export = Export(classes=_CITYSCAPES, void=dict.fromkeys(set(range(34)) - _CITYSCAPES.keys(), reason))
-    else:
-        export = Export(classes=dict(enumerate(_CITYSCAPES.values())), void={VOID: reason})
+    """Cityscapes: its 19 evaluated classes, from labelIds or, where there are none, labelTrainIds."""
+    kinds = [(folder, kind) for folder in ("gtFine", "gtCoarse") for kind in ("labelIds", "labelTrainIds")]
+    found = [each for each in kinds if any(f.name.endswith(f"_{'_'.join(each)}.png") for f in source.files)]
+    if not found:
+        raise UserError(f"{source.root}: expected *_gtFine_labelIds.png or *_gtFine_labelTrainIds.png")
+    folder, kind = found[0]
+    export = _pairs(source, "leftImg8bit", folder, "_leftImg8bit", f"_{folder}_{kind}")
+    # A name begins with its city.
+    export.items = [replace(item, name=item.name.rpartition("/")[2]) for item in export.items]
+    ids = _CITYSCAPES if kind == "labelIds" else dict(enumerate(_CITYSCAPES.values()))
+    void = set(range(34)) - ids.keys() if kind == "labelIds" else {VOID}
+    export.classes, export.void = ids, dict.fromkeys(void, "what Cityscapes does not evaluate")
     export.legend = "the table of Cityscapes"
-    export.rules.append(f"labels are read from {', '.join(sorted(kinds))}")
-    for name, (_, file) in chosen.items():
-        photo = source.find(f"{name}_leftImg8bit.png", str(file), split_of(file))
-        path = source.root / file
-        export.items.append(Labelled(name, photo, partial(_numbers, path), str(path), split_of(file)))
-    photos = [file for file in source.files if file.name.endswith("_leftImg8bit.png")]
-    alone = [str(file) for file in photos if file.name.removesuffix("_leftImg8bit.png") not in chosen]
-    export.skip("images without a label", alone)
     return export
 
 
@@ -837,6 +816,7 @@ def read_ade20k(source: Source) -> Export:
     table = source.by_name.get("objectInfo150.txt")
     names = {value: f"class {value}" for value in range(1, 151)}
     if table:
+        export.legend = str(table[0])
         rows = [line.split("\t") for line in _lines(source.root / table[0])[1:]]
         if not all(len(row) > 1 and row[0].strip().isdigit() for row in rows):
             raise UserError(f"{table[0]} is not the table of ADE20K: Idx, Ratio, Train, Val, Stuff, Name")
@@ -847,7 +827,6 @@ def read_ade20k(source: Source) -> Export:
     else:
         export.rules.append("objectInfo150.txt is missing, so that classes are called by their numbers")
     export.classes, export.void = names, {0: "value 0, what has no class in the benchmark"}
-    export.legend = str(table[0]) if table else "the benchmark's 150 classes"
     return export
 
 
@@ -859,21 +838,25 @@ def read_masks(source: Source) -> Export:
     return export
 
 
+_LEGENDS = ("labelmap.txt", "_classes.csv", "class_dict.csv", "id2label.json", "classes.txt", "labels.txt")
+
+
 def _name_by_legend(export: Export, source: Source) -> None:
-    for name in (
-        "labelmap.txt",
-        "_classes.csv",
-        "class_dict.csv",
-        "id2label.json",
-        "classes.txt",
-        "labels.txt",
-    ):
-        if found := source.by_name.get(name):
-            export.classes, export.legend = _and_grey(_legend(source.root / found[0])), str(found[0])
-            if VOID not in export.classes:
-                export.void = _and_grey({VOID: f"value {VOID}"})
-            export.rules.append(f"classes are named by {found[0]}")
-            return
+    found = [source.by_name[name][0] for name in _LEGENDS if name in source.by_name]
+    if found:
+        _use_legend(export, source, found[0])
+        export.void = {**_and_grey({VOID: f"value {VOID}"}), **export.void}
+        export.void = {
+            value: why for value, why in export.void.items() if value not in (export.classes or ())
+        }
+        export.rules.append(f"classes are named by {found[0]}")
+
+
+def _use_legend(export: Export, source: Source, file: PurePosixPath) -> None:
+    legend = _and_grey(_legend(source.root / file))
+    void = {value for value, name in legend.items() if name.lower() in _VOID_NAMES}
+    export.classes = {value: name for value, name in legend.items() if value not in void}
+    export.void, export.legend = dict.fromkeys(void, VOID_REASONS[IGNORED]), str(file)
 
 
 def _legend(path: Path) -> dict[int, str]:
@@ -886,47 +869,53 @@ def _legend(path: Path) -> dict[int, str]:
         content = _json(path)
         if not isinstance(content, dict) or not all(str(key).isdigit() for key in content):
             raise UserError(f"{path} must map label values to class names")
-        names = {int(key): str(name) for key, name in content.items()}
+        rows = [(int(key), str(name)) for key, name in content.items()]
     elif path.suffix == ".csv":
-        names = _csv_legend(path)
+        rows = _csv_legend(path)
     else:
-        names = {}
+        rows = []
         for number, line in enumerate(line for line in _lines(path) if not line.startswith("#")):
             color = re.match(r"(.*?):(\d+),(\d+),(\d+)(?::|\s*$)", line)
-            rgb = [int(each) for each in color.groups()[1:]] if color else []
-            names[COLOR + (rgb[0] << 16) + (rgb[1] << 8) + rgb[2] if rgb else number] = (
-                color[1] if color else line
-            ).strip()
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    if twice:
-        raise UserError(f"{path} has two classes called {twice[0]}; rename one")
-    return dict(sorted(names.items())) if all(value < COLOR for value in names) else names
+            value = _color(*(int(each) for each in color.groups()[1:])) if color else number
+            rows.append((value, (color[1] if color else line).strip()))
+    for column in (0, 1):
+        often = Counter(row[column] for row in rows)
+        if twice := [name for value, name in rows if often[(value, name)[column]] > 1]:
+            raise UserError(f"{path} has the name or value of {twice[-1]} twice; give each class its own")
+    return dict(rows)
 
 
-def _csv_legend(path: Path) -> dict[int, str]:
+def _csv_legend(path: Path) -> list[tuple[int, str]]:
     rows = [[cell.strip() for cell in row] for row in csv.reader(_lines(path))]
     header, body = [cell.lower() for cell in rows[0]] if rows else [], rows[1:]
     names = [index for index, cell in enumerate(header) if "name" in cell or "class" in cell]
     colors = [header.index(cell) for cell in ("r", "g", "b") if cell in header]
     values = [index for index, cell in enumerate(header) if "value" in cell or cell in ("id", "index")]
-    columns = colors if len(colors) == 3 else values[:1]
     try:
-        numbers = [[int(row[index]) for index in columns] for row in body]
-        labels = [row[names[0]] for row in body]
+        if len(colors) == 3:
+            return [(_color(*(int(row[index]) for index in colors)), row[names[0]]) for row in body]
+        return [(int(row[values[0]]), row[names[0]]) for row in body]
     except (ValueError, IndexError) as error:
-        raise UserError(
-            f"{path}: expected columns with a class name and its pixel value or r, g, b"
-        ) from error
-    if not columns:
-        raise UserError(f"{path}: expected columns with a class name and its pixel value or r, g, b")
-    keys = [COLOR + (n[0] << 16) + (n[1] << 8) + n[2] if len(n) == 3 else n[0] for n in numbers]
-    if len(set(keys)) < len(keys):
-        raise UserError(f"{path} gives two classes the same value; correct it")
-    return dict(zip(keys, labels, strict=True))
+        raise UserError(f"{path}: expected columns with a class name and its value or r, g, b") from error
+
+
+@dataclass(frozen=True)
+class _Match:
+    """Image -> label image; labels without image, images without label, and where labels are."""
+
+    pairs: dict[PurePosixPath, PurePosixPath]
+    alone: list[PurePosixPath]
+    unlabelled: list[PurePosixPath]
+    rule: str
 
 
 def _pairs(
-    source: Source, images: str | None, labels: str | None, image_suffix: str, label_suffix: str | None
+    source: Source,
+    images: str | None,
+    labels: str | None,
+    image_suffix: str,
+    label_suffix: str | None,
+    decode: Callable[[Path], np.ndarray] = _numbers,
 ) -> Export:
     """Images with the label image of the same path; what was not given is found by the usual names.
 
@@ -936,47 +925,74 @@ def _pairs(
         label_suffix: end of the names of label images; None to find it.
     """
     files = source.having(*IMAGE_SUFFIXES)
-    for flag, folder in (("--images", images), ("--labels", labels)):
-        if folder and not any(_without(file, folder) for file in files):
-            raise UserError(f"{source.root} has no images in a folder {folder} ({flag})")
+    for given in (images, labels):
+        if given and not any(_without(file, given) for file in files):
+            raise UserError(f"{source.root} has no images in a folder {given}; export with images and labels")
     labels = labels or ("" if label_suffix else _most_used(files, _LABEL_FOLDERS))
-    tries = (
-        [label_suffix] if label_suffix is not None else ["", *_LABEL_SUFFIXES] if labels else _LABEL_SUFFIXES
-    )
-    pairs: dict[PurePosixPath, PurePosixPath] = {}
-    for each in tries:
-        if labels:
-            masks_ = [file for file in files if _without(file, labels)]
-        else:
-            masks_ = [file for file in files if file.stem.endswith(each)]
-        photos_ = sorted(set(files) - set(masks_))
-        folder = images or (labels and _most_used(photos_, _IMAGE_FOLDERS)) or ""
-        photos_ = [file for file in photos_ if not folder or _without(file, folder)]
-        found = _match(photos_, folder, image_suffix, masks_, labels, each)
-        if len(found) > len(pairs):
-            pairs, photos, masks, suffix = found, photos_, masks_, each
-    if not pairs and not labels and label_suffix is None:
-        masks = [file for file in files if file.suffix.lower() == ".png"]
-        photos = sorted(set(files) - set(masks))
-        pairs, suffix = _match(photos, "", image_suffix, masks, "", ""), ""
-    if not pairs:
+    usual = ["", *_LABEL_SUFFIXES] if labels else list(_LABEL_SUFFIXES)
+    tries = usual if label_suffix is None else [label_suffix]
+    found = [_match(files, images, labels, image_suffix, each) for each in tries]
+    if not labels and label_suffix is None:
+        found.append(_match(files, images, None, image_suffix, ""))
+    best = max(found, key=lambda match: len(match.pairs))
+    if not best.pairs:
         raise UserError(
             f"{source.root}: no image has a label of the same name; expected two folders such as images and "
             "masks, or labels with a suffix such as _mask (see --images, --labels, --label-suffix)"
         )
-    export = Export()
-    alone = sorted(set(masks) - set(pairs.values()))
-    if alone:
-        raise UserError(f"{source.root / alone[0]} has no image of the same name ({len(alone)} such labels)")
-    for photo, mask in pairs.items():
+    if best.alone:
+        raise UserError(
+            f"{source.root / best.alone[0]} has no image of the same name ({len(best.alone)} such labels); "
+            "add the images, or remove the labels"
+        )
+    export = Export(rules=[best.rule])
+    for photo, mask in best.pairs.items():
         path = source.root / mask
         name = _name(photo.with_stem(photo.stem.removesuffix(image_suffix)))
-        labels_of = partial(_numbers, path)
-        export.items.append(Labelled(name, source.root / photo, labels_of, str(path), split_of(photo)))
-    export.skip("images without a label", [str(file) for file in photos if file not in pairs])
-    where = f"in {labels}" if labels else "beside their images"
-    export.rules.append(f"labels are {where}{f', with the suffix {suffix}' if suffix else ''}")
+        read = partial(decode, path)
+        export.items.append(Labelled(name, source.root / photo, read, str(path), split_of(photo)))
+    export.skip("images without a label", [str(file) for file in best.unlabelled])
     return export
+
+
+def _match(
+    files: Sequence[PurePosixPath],
+    images: str | None,
+    labels: str | None,
+    image_suffix: str,
+    label_suffix: str,
+) -> _Match:
+    """Pairs of the same path without folder and suffix.
+
+    Args:
+        labels: folder of the label images; empty if they are beside their images, and None if these are no
+            PNGs, but all labels are.
+    """
+    if labels:
+        inside = [file for file in files if _without(file, labels)]
+    else:
+        inside = [file for file in files if file.suffix.lower() == ".png" or labels == ""]
+    masks = [file for file in inside if file.stem.endswith(label_suffix)]
+    photos = sorted(set(files) - set(inside if labels else masks))
+    folder = images or (_most_used(photos, _IMAGE_FOLDERS) if labels else "")
+    photos = [file for file in photos if not folder or _without(file, folder)]
+    photos = [file for file in photos if file.stem.endswith(image_suffix)]
+    by_key = {_key(file, labels, label_suffix): file for file in masks}
+    keys = {file: _key(file, folder, image_suffix) for file in photos}
+    pairs = {file: by_key[key] for file, key in keys.items() if key in by_key}
+    twice = [mask for mask, count in Counter(pairs.values()).items() if count > 1]
+    if twice:
+        first, second = [file for file, mask in pairs.items() if mask == twice[0]][:2]
+        raise UserError(f"{first} and {second} are images of one label, {twice[0]}; remove one")
+    where = f"in {labels}" if labels else "beside their images"
+    rule = f"labels are {where}{f', with the suffix {label_suffix}' if label_suffix else ''}"
+    alone = sorted(set(masks) - set(pairs.values()))
+    return _Match(pairs, alone, [file for file in photos if file not in pairs], rule)
+
+
+def _key(file: PurePosixPath, folder: str | None, suffix: str) -> tuple[str, str]:
+    path = (_without(file, folder) if folder else file) or file
+    return str(path.parent), path.stem.removesuffix(suffix)
 
 
 def _without(file: PurePosixPath, folder: str) -> PurePosixPath | None:
@@ -992,31 +1008,6 @@ def _most_used(files: Sequence[PurePosixPath], names: Sequence[str]) -> str:
     counts = {name: sum(_without(file, name) is not None for file in files) for name in names}
     best = max(names, key=lambda name: counts[name])
     return best if counts[best] else ""
-
-
-def _match(
-    photos: Sequence[PurePosixPath],
-    image_folder: str,
-    image_suffix: str,
-    masks: Sequence[PurePosixPath],
-    label_folder: str,
-    label_suffix: str,
-) -> dict[PurePosixPath, PurePosixPath]:
-    """Image -> label, where both have the same path without folder and suffix."""
-
-    def key(file: PurePosixPath, folder: str, suffix: str) -> tuple[str, str] | None:
-        path = (_without(file, folder) if folder else file) or file
-        return (str(path.parent), path.stem.removesuffix(suffix)) if path.stem.endswith(suffix) else None
-
-    by_key = {key(file, label_folder, label_suffix): file for file in masks}
-    by_key.pop(None, None)
-    keys = {file: key(file, image_folder, image_suffix) for file in photos}
-    pairs = {file: by_key[each] for file, each in keys.items() if each in by_key}
-    twice = [file for file, count in Counter(pairs.values()).items() if count > 1]
-    if twice:
-        first, second = [file for file, mask in pairs.items() if mask == twice[0]][:2]
-        raise UserError(f"{first} and {second} are images of one label, {twice[0]}; remove one")
-    return pairs
 
 
 # --- Hugging Face ---
@@ -1064,7 +1055,7 @@ def _rows(source: Source, file: PurePosixPath) -> Iterator[tuple[dict[str, Any],
                 if not all(cell is None or isinstance(cell, dict) for cell in cells):
                     raise UserError(f"{path}: {image} and {label} must be images, as bytes and path")
                 yield cells[0] or {}, cells[1] or {}
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+    except (OSError, ValueError, NotImplementedError) as error:
         raise UserError(f"{path} is no complete parquet file ({error}); download it again") from error
 
 
@@ -1193,7 +1184,7 @@ def make_ids(items: Sequence[Labelled], root: Path) -> list[str]:
     paths, and numbered if these are the same.
     """
     paths = [PurePosixPath(item.name).parts for item in items]
-    above = len(os.path.commonprefix([path[:-1] for path in paths]))
+    above = len(PurePosixPath(os.path.commonpath([PurePosixPath(item.name).parent for item in items])).parts)
     ids = [_safe("/".join(path[above:])) for path in paths]
     often = Counter(name.casefold() for name in ids)
     for index, item in enumerate(items):
@@ -1316,8 +1307,9 @@ def assign_splits(
         UserError: if own splits share a group.
     """
     shares = parse_shares(splits or "70,10,20")
-    named = {split for split in own if split}
-    if splits is None and None not in own and {"train", "val"} <= named:
+    named = set(own) if splits is None else set()
+    test_alone = named == {"train", "test"}
+    if test_alone or named in ({"train", "val"}, set(SPLITS)):
         where = defaultdict(set)
         for group, split in zip(groups, own, strict=True):
             where[group].add(split)
@@ -1327,20 +1319,17 @@ def assign_splits(
                 f"group {shared[0]} is in several splits of the export ({len(shared)} such groups); give "
                 "--splits to divide anew"
             )
-        return [split for split in own if split], "splits: the export's own"
-    fixed = [split if split == "test" and splits is None and "train" in named else None for split in own]
-    fixed_groups = {group for group, split in zip(groups, fixed, strict=True) if split}
-    open_ = [index for index, group in enumerate(groups) if group not in fixed_groups]
-    if fixed_groups:
-        shares = {
-            split: shares[split] * 100 / (shares["train"] + shares["val"]) for split in ("train", "val")
-        }
-    found = divide([groups[i] for i in open_], [classes[i] for i in open_], shares, seed)
+        if not test_alone:
+            return [split for split in own if split], "splits: the export's own"
+        both = shares["train"] + shares["val"]
+        shares = {split: shares[split] * 100 / both for split in ("train", "val")}
+    free = [index for index, split in enumerate(own) if not (test_alone and split == "test")]
+    found = divide([groups[i] for i in free], [classes[i] for i in free], shares, seed)
     result = ["test"] * len(own)
-    for index, split in zip(open_, found, strict=True):
+    for index, split in zip(free, found, strict=True):
         result[index] = split
     percent = ", ".join(f"{split} {share:.0f} %" for split, share in shares.items())
-    kept = "; test images are the export's own" if fixed_groups else ""
+    kept = "; test images are the export's own" if test_alone else ""
     return result, f"splits: at random with seed {seed}, {percent} of the images{kept}"
 
 
@@ -1358,7 +1347,6 @@ class Converted:
         linked: hard link, symbolic link, copy or unpacked -> images.
     """
 
-    name: str
     classes: list[str]
     splits: list[str]
     pixels: dict[str, Counter[str]]
@@ -1392,26 +1380,20 @@ def convert(format_name: str, source: Path, out: Path, options: argparse.Namespa
         raise UserError(f"{source} does not exist; give the folder of the export")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"--out {out} exists and is not empty; give a new folder")
-    root = _root(source)
-    if root.resolve() in (out.resolve(), *out.resolve().parents):
-        raise UserError(f"--out {out} is inside SOURCE; give a folder beside it")
     out.parent.mkdir(parents=True, exist_ok=True)
-    if out.exists():
-        out.rmdir()
     with creating_folder(out) as folder:
         scratch = folder / "unpacked"
         scratch.mkdir()
-        files = Source(root, source if source.is_file() else None, scratch, options)
-        converted = _write(chosen.read(files), files, folder, _safe(source.stem), options)
+        root = source
+        if source.is_file():
+            root = source.parent.parent if source.parent.name == "annotations" else source.parent
+        files = Source(root, None if source.is_dir() else source, scratch, options)
+        name = source.resolve().name if source.is_dir() else source.stem
+        converted = _write(chosen.read(files), files, folder, _safe(name), options)
         shutil.rmtree(scratch)
+        if out.exists():
+            out.rmdir()
     return converted
-
-
-def _root(source: Path) -> Path:
-    """The folder of an export, of which one annotation file may have been given."""
-    if source.is_dir():
-        return source
-    return source.parent.parent if source.parent.name == "annotations" else source.parent
 
 
 def _write(export: Export, source: Source, folder: Path, name: str, options: argparse.Namespace) -> Converted:
@@ -1458,7 +1440,7 @@ def _write(export: Export, source: Source, folder: Path, name: str, options: arg
                 void[export.void[value]] += count
     notes = [*export.rules, *_notes(export, classes, pixels, scans, groups, options), how]
     (folder / "dataset.toml").write_text(_description(name, classes, pixels, notes), encoding="utf-8")
-    return Converted(name, classes, splits, pixels, void, linked, notes, export.skipped)
+    return Converted(classes, splits, pixels, void, linked, notes, export.skipped)
 
 
 def _occurring(export: Export, scans: Sequence[_Scan]) -> list[str]:
@@ -1473,7 +1455,7 @@ def _occurring(export: Export, scans: Sequence[_Scan]) -> list[str]:
     if len(classes) > MOST_CLASSES:
         raise UserError(
             f"{len(classes)} classes occur, but 8-bit label maps hold {MOST_CLASSES} and void; keep some "
-            f"with --classes {classes[1]},{classes[2]},…"
+            f"with --classes '{classes[1]},{classes[2]},…'"
         )
     if len(classes) < 2:
         only = f"only {classes[0]} occurs" if classes else "all of it is void"

@@ -1,4 +1,4 @@
-"""Every export layout is written as its tool writes it, converted, and compared with a decoding of its own."""
+"""Every export layout is written as its tool writes it, converted, and compared with its own decoding."""
 
 import base64
 import io
@@ -108,7 +108,7 @@ def rle(mask_HW: np.ndarray, compressed: bool) -> dict:
 
 
 def coco_annotations(first: int) -> list[dict]:
-    """Of four images: polygons (two parts, fractions), RLEs with holes, a crowd and overlaps; one has none."""
+    """Of four images: polygons (two parts, fractions), RLEs with holes, crowds and overlaps; one has none."""
     yy, xx = np.mgrid[:H, :W]
     ring = (np.hypot(yy - 9, xx - 12) < 8) & (np.hypot(yy - 9, xx - 12) > 3)
     parts = [[1.5, 1.5, 9.25, 2, 8, 9.75, 2, 8], [15, 10, 22, 10, 22, 16, 15, 16]]
@@ -495,7 +495,7 @@ def test_more_classes_than_label_maps_hold(tmp_path: Path, capsys):
     assert main(["masks", str(tmp_path / "export"), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert "300 classes occur" in error
-    assert "--classes class 1001,class 1002,…" in error
+    assert "--classes 'class 1001,class 1002,…'" in error
     run("masks", tmp_path / "export", tmp_path / "out", "--classes", "class 1001,class 1002")
     _, labels = read(tmp_path / "out")
     assert Counter(labels["0"].ravel().tolist()) == {"background": 596, "class 1001": 2, "class 1002": 2}
@@ -598,7 +598,8 @@ def test_rare_classes_are_in_training():
     classes[3], classes[17] = {"a", "rare"}, {"rarer"}
     for seed in range(20):
         splits = divide([str(i) for i in range(20)], classes, {"train": 50, "val": 25, "test": 25}, seed)
-        assert splits[17] == "train" and splits[3] == "train"
+        assert splits[17] == "train"
+        assert splits[3] == "train"
         assert Counter(splits) == {"train": 10, "val": 5, "test": 5}
 
 
@@ -696,7 +697,7 @@ def black(path: str) -> Callable[[Path], object]:
 FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no such format": ("coc", coco, "unknown format 'coc': did you mean 'coco'?"),
     "no file": ("coco", lambda root: root.mkdir(), "no COCO annotations below .*: there is no JSON file"),
-    "other files": ("coco-panoptic", coco, "no panoptic COCO annotations below .*: none of 2 JSON files"),
+    "other files": ("coco-panoptic", coco, "no panoptic COCO annotations below .*: none of 4 JSON files"),
     "damaged JSON": (
         "coco",
         after(
@@ -827,7 +828,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "color twice": (
         "cvat",
         after(cvat, lambda root: (root / "labelmap.txt").write_text("a:0,0,0::\nb:0,0,0::\n")),
-        "has the name or color of b twice",
+        "has the name or value of b twice",
     ),
     "mask of another size": (
         "cvat",
@@ -902,9 +903,11 @@ def test_a_fault_is_told_in_one_sentence_and_nothing_is_left(name: str, tmp_path
     out = tmp_path / "made" / "out"
     assert main([format_name, str(tmp_path / "export"), "--out", str(out)]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert re.search(message, error), error
-    assert not out.exists() and not list((tmp_path / "made").glob("*"))
+    assert not out.exists()
+    assert not list((tmp_path / "made").glob("*"))
 
 
 @pytest.mark.parametrize(
@@ -927,7 +930,8 @@ def test_flags_are_checked(flags: list[str], message: str, tmp_path: Path, capsy
     masks(tmp_path / "export")
     assert main(["masks", str(tmp_path / "export"), "--out", str(tmp_path / "out"), *flags]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message in error
+    assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -943,11 +947,19 @@ def test_what_exists_is_not_overwritten(tmp_path: Path, capsys):
     masks(tmp_path / "export")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "a").touch()
-    for out, message in (("full", "exists and is not empty"), ("export/out", "is inside SOURCE")):
-        assert main(["masks", str(tmp_path / "export"), "--out", str(tmp_path / out)]) == 2
-        assert message in capsys.readouterr().err
+    assert main(["masks", str(tmp_path / "export"), "--out", str(tmp_path / "full")]) == 2
+    assert "exists and is not empty" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     run("masks", tmp_path / "export", tmp_path / "empty")
+
+
+def test_a_data_set_below_the_export_is_no_part_of_it(tmp_path: Path):
+    expected = coco(tmp_path)
+    path = tmp_path / "annotations" / "instances_train2017.json"
+    for out in ("first", "second"):
+        run("coco", path, tmp_path / out, "--splits", "50,50")
+    assert read(tmp_path / "second")[1].keys() == {name for name in expected if "train" in name}
+    assert build_protocol("folder", tmp_path / "second").name == path.stem
 
 
 def test_real_photographs_come_back_pixel_by_pixel(shared_data: Path, tmp_path: Path):
