@@ -11,9 +11,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from study.analysis.answering.decision import replay
+from study.analysis.answering.decision import Look, Roles, replay
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Look, Roles
 from study.analysis.answering.nominate import Nomination, better_half, nominate
 
 REFERENCE = "raw 0"

@@ -44,6 +44,7 @@ class Machine(Numerics):
     memory_fraction: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.precision == "auto":
             object.__setattr__(self, "precision", fastest_precision(self.torch_device))
 

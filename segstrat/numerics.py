@@ -2,7 +2,11 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from segstrat.errors import unknown_name
+
+PrecisionOption = Literal["float32", "bfloat16", "auto"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,10 +24,14 @@ class Numerics:
             CUDA where it fits, unless `deterministic`: whether it fits may change between two runs.
     """
 
-    precision: Literal["float32", "bfloat16", "auto"] = "auto"
+    precision: PrecisionOption = "auto"
     deterministic: bool = False
     compile: bool | Literal["auto"] = "auto"
     device_cache: bool | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(PrecisionOption):
+            raise unknown_name("precision", self.precision, get_args(PrecisionOption))
 
     def numerics(self) -> dict[str, Any]:
         """These settings alone, as plain values; `Numerics(**values)` is the inverse."""

@@ -32,6 +32,7 @@ def train(
     model: Segmenter | None = None,
     store: Store | None = None,
     checkpoint_every: int = 1,
+    writer: CheckpointWriter | None = None,
 ) -> Iterator[EpochReport]:
     """Trains one configuration and yields a report after every epoch.
 
@@ -47,6 +48,8 @@ def train(
         store: folder of this trial. Where several processes train one trial (`segstrat.distributed`), all
             read it and the first one writes.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
+        writer: writes the checkpoints, and is closed at the end; whoever passes one can wait for the checkpoint
+            of the epoch that was yielded last.
 
     Raises:
         UserError: for data, weights or a model that do not fit the config, before the first epoch.
@@ -60,7 +63,7 @@ def train(
     reports = trial.resume(store) if store is not None else []
     if store is not None and reports:
         _repair(trial, store, reports)
-    with closing(CheckpointWriter()) as writer:
+    with closing(writer or CheckpointWriter()) as writer:
         for epoch in range(len(reports), config.epochs):
             if reports and reports[-1].status == "diverged":
                 return

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segstrat import distributed
 from segstrat.checkpoint import CheckpointWriter, load_checkpoint, state_digest
@@ -173,8 +174,7 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
     if config.accumulation_steps > 1:
         # Processes might cut their shares into different numbers of micro-batches, and wait for each other.
         raise UserError("several processes do not accumulate; set batch_size to the whole batch instead")
-    norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
-    if not fully_labelled and any(isinstance(module, norms) for module in model.heads.modules()):
+    if not fully_labelled and any(isinstance(module, _BatchNorm) for module in model.heads.modules()):
         # A process whose images lack a task skips its head, while the batch norm of the others waits for it.
         raise UserError(
             f"several processes cannot train {config.model} on images of which some lack a task, because its "

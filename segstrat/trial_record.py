@@ -5,12 +5,10 @@ nothing can change the outcome any more.
 """
 
 import dataclasses
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segstrat.image_counts import HALVES
 from segstrat.json_files import DamagedFileError, read_object, write_object
 from segstrat.records import EpochReport, TrialStatus, read_records
 from segstrat.store import Store
@@ -73,36 +71,6 @@ class TrialRecord:
     def seconds(self) -> float:
         """Training and validation time of the epochs that count."""
         return sum(report.seconds for report in self.reports)
-
-    def reported_score(self, task: str) -> float:
-        """The mIoU that an answer uses, on images that choose nothing where the record has such a score.
-
-        That is the test split, or half b of the validation images. A diverged trial has the score of the
-        best constant prediction (intention to treat), any other trial without a final value NaN.
-        """
-        return self._final_score(task, ("test", "b", "val"))
-
-    def choosing_score(self, task: str) -> float:
-        """The mIoU that may choose a setting: where half b reports, that of half a."""
-        has_test = self._final_value(task, "test") is not None
-        return self._final_score(task, ("val",) if has_test else ("a", "val"))
-
-    def _final_score(self, task: str, parts: Sequence[str]) -> float:
-        constants = (self.facts.get("constant_miou") or {}).get(task, {})
-        if self.status is TrialStatus.DIVERGED:
-            known = [constants[part] for part in (*parts, "val") if part in constants]
-            return float(known[0]) if known else 0.0
-        if self.status is not TrialStatus.COMPLETED:
-            return math.nan
-        values = [self._final_value(task, part) for part in parts]
-        return next((float(value) for value in values if value is not None), math.nan)
-
-    def _final_value(self, task: str, part: str) -> float | None:
-        """mIoU after the last epoch on a split, or on half `a` or `b` of the validation images."""
-        if part in HALVES:
-            return (self.facts.get("half_miou") or {}).get(task, {}).get(part)
-        last = self.last_report
-        return last.value(task, part, "miou") if last else None
 
     def with_reports(self, reports: Iterable[EpochReport]) -> "TrialRecord":
         """This record with further reports; a new one replaces an earlier one of the same epoch."""

@@ -206,6 +206,15 @@ def test_frozen_batch_norms_stay_frozen_on_several_gpus(two_processes):
     assert not any(parameter.requires_grad for norm in norms for parameter in norm.parameters())
 
 
+def test_a_batch_norm_that_torch_would_strip_of_its_activation_is_refused(two_processes):
+    class FusedBatchNorm(nn.BatchNorm2d):
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            return super().forward(x_BCHW).relu()
+
+    with pytest.raises(UserError, match="FusedBatchNorm computes more than batch normalization"):
+        distributed.synchronize_batch_norm(nn.Sequential(FusedBatchNorm(3)), torch.device("cuda"))
+
+
 def test_the_order_tells_how_many_images_of_each_task_all_processes_have(tiny_protocol):
     protocol = tiny_protocol(train=11, mixed=True)
     arguments = {"tasks": protocol.tasks, "crop_size": 32, "batch_size": 4, "augmentation": 0.0, "seed": 1}

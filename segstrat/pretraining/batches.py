@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import torch
 
-from segstrat.data.loading.buffers import host_memory
+from segstrat.data.loading.batch import host_memory
 from segstrat.parallel import parallel_map
 from segstrat.pretraining.crops import center_crop, random_crop
 from segstrat.pretraining.images import ImageFolder

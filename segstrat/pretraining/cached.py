@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from segstrat.data.cache.in_use import hold
+from segstrat.data.cache.entries import hold
 from segstrat.machine import Machine
 from segstrat.parallel import cpu_cores
 from segstrat.pretraining.bars import PretrainProgress

@@ -84,7 +84,7 @@ def contrasts(study: Study, context: Context, values: pd.Series | None = None) -
         values: one value per trial in place of its primary score (another metric, another epoch), indexed
             like `context.trials`; the choice of settings follows it.
     """
-    pairs = trial_scores(study, context).pairs if values is None else (ScorePair(values, values),)
+    pairs = trial_scores(study, context) if values is None else (ScorePair(values, values),)
     return compare_pairs(
         [
             (

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from segstrat.formatting import format_duration, format_value
-from study.analysis.answering.stages import SCREENING, in_stage
+from study.analysis.answering.decision import Label
 from study.analysis.contrasts import Contrasts, contrasts
-from study.analysis.scores import final_values, trial_scores
-from study.analysis.study import LONGER, Context, Study
+from study.analysis.scores import final_values
+from study.analysis.study import LONGER, SCREENING, Context, Study
 from study.analysis.tuned import full_context
-from study.analysis.verdict import MARGIN, Label, Verdict, judge
+from study.analysis.verdict import MARGIN, Verdict, judge_contrasts
 from study.analysis.words.names import axis_name
 from study.analysis.words.phrases import start_sentence
+from study.frame.columns import VALIDATION
 
 # Arms whose training times differ by less cost the same: the clock of a shared machine is not exact.
 SAME_COMPUTE = 1.1
@@ -57,7 +58,7 @@ def sensitivity_views(study: Study, verdict: Verdict, margin: float = MARGIN) ->
     for name, note, compared, values in others:
         if values is not None:
             found = contrasts(study, compared, values)
-            label = Label.UNDETERMINED if verdict.blocked else judge(found, margin).label
+            label = Label.UNDETERMINED if verdict.blocked else judge_contrasts(found, margin).label
             views.append(View(name, note, found, label))
     return [*views, *_common_values(study, verdict, margin)]
 
@@ -66,7 +67,7 @@ def _common_values(study: Study, verdict: Verdict, margin: float) -> list[View]:
     """Each value of a tuned axis, such as the learning rate, in both arms; none with a single value."""
     views = []
     context = full_context(study, verdict.context)
-    screened = in_stage(context, SCREENING)
+    screened = context.in_stage(SCREENING)
     source = "the trials of this study"
     if verdict.stage is not None or len(screened.trials):
         context, source = screened, "screening, which trains few seeds and only nominates"
@@ -76,7 +77,7 @@ def _common_values(study: Study, verdict: Verdict, margin: float) -> list[View]:
             name = f"{axis_name(axis)} {format_value(value)}"
             note = f"{start_sentence(name)} in both arms, in place of each setting's best; from {source}."
             found = contrasts(study, replace(context, trials=context.trials[context.trials[axis] == value]))
-            label = Label.UNDETERMINED if verdict.blocked else judge(found, margin).label
+            label = Label.UNDETERMINED if verdict.blocked else judge_contrasts(found, margin).label
             views.append(View(name, note, found, label))
     return views
 
@@ -104,8 +105,7 @@ def _same_images_note() -> str:
 
 
 def _same_images(study: Study, verdict: Verdict) -> pd.Series | None:
-    same = trial_scores(study, verdict.context).images == "the images that chose"
-    return None if same else final_values(study, verdict.context)
+    return None if verdict.images == VALIDATION else final_values(study, verdict.context)
 
 
 def _best_epoch_note() -> str:

@@ -1,23 +1,28 @@
-"""`Study`: frames and manifest of one study, what its axes mean, and the contexts that it compares."""
+"""`Study`: frames and manifest of one study, what its axes mean, and the contexts that it compares.
+
+A running study and its report see the same `Study`: the one of its trials in memory, the other of the frames.
+"""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
+from segstrat.image_counts import HALVES
 from segstrat.store import Store
 from study.analysis.words.names import axis_name, setting_label
 from study.frame import load, read_manifest
+from study.frame.build import identified, splitting_axes
+from study.frame.columns import HALVED, IMAGES, TEST, VALIDATION
 
 # Treatments that train longer instead of regularizing.
 LONGER = ("epochs_factor", "schedule")
-# Arm axes whose values are compared with each other; any other arm axis (the backbone) splits the study into
-# contexts with a comparison of their own.
-COMPARED = ("pretrained", "tasks")
+SCREENING, ANSWERING = "screening", "answering"
 
 
 @dataclass(frozen=True)
@@ -27,13 +32,17 @@ class Study:
     Args:
         name: the study's name.
         manifest: what was asked; may be empty.
-        trials, epochs: the frames, see `study.frame`.
+        trials, epochs: the frames, see `study.frame`; those of earlier versions get the columns they lack.
     """
 
     name: str
     manifest: Mapping[str, Any]
     trials: pd.DataFrame
     epochs: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        if not {"cell", "setting", "context", "reference"} <= set(self.trials):
+            object.__setattr__(self, "trials", identified(self.trials, self.manifest))
 
     @classmethod
     def open(cls, folder: str | Path | Store) -> "Study":
@@ -136,6 +145,10 @@ class Context:
         reference: the reference's value on each axis that makes a setting, see `Study.reference_levels`.
         trials: the context's trials.
         tuned: axes whose best value is chosen for each setting.
+        key: by which the manifest's `answering` knows it; unlike its label it is never shown alone.
+        images: on which its scores are reported, one of `study.frame.columns.IMAGES`.
+        floor: mIoU of the best constant prediction on these images, with which a diverged trial counts; None
+            if unknown.
     """
 
     task: str
@@ -143,6 +156,9 @@ class Context:
     reference: Mapping[str, Any]
     trials: pd.DataFrame
     tuned: tuple[str, ...] = ()
+    key: str = ""
+    images: str = VALIDATION
+    floor: float | None = None
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -177,6 +193,11 @@ class Context:
         return pd.Series(labels, index=self.trials.index, dtype=object)
 
     @property
+    def cell_labels(self) -> dict[str, str]:
+        """The label of each cell's setting with its tuned values; two arms may have the same."""
+        return dict(zip(self.trials["cell"], self.settings, strict=True))
+
+    @property
     def untuned_settings(self) -> pd.Series:
         """The label of each trial's setting, for which the tuned values are chosen; indexed like `trials`."""
         axes = self.strategies
@@ -186,6 +207,20 @@ class Context:
             # Sampled values may agree in the digits that a label shows.
             labels = {row: ", ".join(map(str, row)) for row in labels}
         return pd.Series([labels[row] for row in rows], index=self.trials.index, dtype=object)
+
+    @property
+    def answerable(self) -> bool:
+        """Whether its arms can be compared: there are a reference, another raw cell and a pre-trained one.
+
+        A task of multi-task arms alone has no raw cell but its reference.
+        """
+        reference, pretrained = self.trials["reference"].astype(bool), self.pretrained
+        return bool(reference.any() and pretrained.any() and (~reference & ~pretrained).any())
+
+    def in_stage(self, stage: str) -> "Context":
+        """The context without the trials of other stages; a frame without stages has answering trials."""
+        stages = self.trials.get("stage", pd.Series(ANSWERING, index=self.trials.index))
+        return replace(self, trials=self.trials[stages == stage])
 
     @property
     def reference_setting(self) -> str:
@@ -208,12 +243,73 @@ def contexts(study: Study, task: str) -> list[Context]:
         return []
     reference = study.reference_levels(task)
     tuned = tuple(study.axes("tuned"))
-    splitting = [axis for axis in study.axes("arm") if axis not in COMPARED] + study.axes("nuisance")
-    if not splitting:
-        return [Context(task, {}, reference, trials, tuned)]
+    splitting = [axis for axis in splitting_axes(study.manifest.get("roles") or {}) if axis in trials]
     varied = [axis for axis in splitting if trials[axis].nunique(dropna=False) > 1]
+    groups = trials.groupby(splitting, sort=True, dropna=False) if splitting else [((), trials)]
     found = []
-    for values, group in trials.groupby(splitting, sort=True, dropna=False):
+    for values, group in groups:
         fixed = {axis: value for axis, value in zip(splitting, values, strict=True) if axis in varied}
-        found.append(Context(task, fixed, reference, group, tuned))
+        key = ", ".join(filter(None, [task, group["context"].iloc[0]]))
+        images = reporting_images(study, key, task, group)
+        floor = _floor(study, task, group, "test" if images == TEST else "val")
+        found.append(Context(task, fixed, reference, group, tuned, key, images, floor))
     return found
+
+
+def reporting_images(study: Study, key: str, task: str, trials: pd.DataFrame) -> str:
+    """The images on which a context reports, one of `study.frame.columns.IMAGES`.
+
+    A setting that was chosen because it did well on some images looks better on them than on others. So a
+    study with a test split chooses on validation images and reports on test images. Without one, and with
+    pixel counts of every image, each half of the validation images chooses for the other half. Otherwise the
+    same images choose and report, and the report says so.
+
+    They are fixed by the trials that choose, all of which must have been scored on them, and recorded in the
+    manifest before the first look; a lost file never changes them.
+
+    Args:
+        key: the context's.
+        trials: the context's.
+    """
+    recorded = (study.manifest.get("answering") or {}).get(key, {}).get("images")
+    if recorded:
+        return str(recorded)
+    screening = trials[trials["stage"] == SCREENING] if "stage" in trials else trials.iloc[:0]
+    choosing = screening if len(screening) and study.manifest.get("design") else trials
+    completed = choosing[choosing["status"] == "completed"]
+    if f"{task}_images" in completed:
+        found = completed[f"{task}_images"].dropna()
+    else:
+        found = _scored_images(completed, task)
+    return min(found, key=IMAGES.index, default=VALIDATION)
+
+
+def _scored_images(trials: pd.DataFrame, task: str) -> pd.Series:
+    """The best images on which each trial has a score, for frames that do not say it."""
+
+    def has(column: str) -> pd.Series:
+        return trials[column].notna() if column in trials else pd.Series(False, index=trials.index)
+
+    halves = np.logical_and.reduce([has(f"last_{task}_val_miou_{half}") for half in HALVES])
+    found = pd.Series(np.where(halves, HALVED, VALIDATION), index=trials.index)
+    return found.where(~has(f"last_{task}_test_miou"), TEST)
+
+
+def _floor(study: Study, task: str, trials: pd.DataFrame, split: str) -> float | None:
+    """mIoU of the best constant prediction, which depends on labels only; None where nothing says it.
+
+    Args:
+        trials: of the context. Another context of the same data has the same floor.
+    """
+    everywhere = study.trials
+    if "data" in everywhere:
+        everywhere = everywhere[everywhere["data"].isin(set(trials["data"]))]
+    for place in dict.fromkeys((split, "val")):
+        column = f"{task}_{place}_constant_miou"
+        for source in (trials, everywhere):
+            if column in source and source[column].notna().any():
+                return float(source[column].dropna().iloc[0])
+        known = (study.manifest.get("data") or {}).get("constant_miou", {}).get(task, {})
+        if place in known:
+            return float(known[place])
+    return None

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from study.analysis.scores import final_values, floor_or_zero
+from study.analysis.scores import final_values
 from study.analysis.study import Context, Study
 
 
@@ -58,7 +58,7 @@ def trial_values(study: Study, context: Context, *, survivors: bool = False) -> 
         return TrialValues(final_values(study, context, survivors=survivors), 1.0, counts)
     fraction = float((stopped["epochs_run"] / stopped["epochs_budget"]).min())
     values = _values_at(study, context, fraction).where(status != "failed")
-    floor = np.nan if survivors else floor_or_zero(study, context)
+    floor = np.nan if survivors else context.floor or 0.0
     return TrialValues(values.where(status != "diverged", floor), fraction, counts)
 
 

@@ -13,16 +13,8 @@ from typing import Any
 import pandas as pd
 
 from study.analysis.answering.nominate import best_values
-from study.analysis.answering.stages import (
-    ANSWERING,
-    ARMS,
-    SCREENING,
-    cell_label,
-    cells_of,
-    in_stage,
-    screening_table,
-)
-from study.analysis.study import Context, Study, contexts
+from study.analysis.answering.stages import ARMS, screening_table
+from study.analysis.study import ANSWERING, SCREENING, Context, Study, contexts
 from study.analysis.verdict import Verdict
 
 
@@ -32,9 +24,9 @@ def at_tuned_values(study: Study, context: Context) -> Context:
         return context
     chosen: dict[str, str] = {}
     for stage in (ANSWERING, SCREENING):
-        ranking = best_values(screening_table(study, in_stage(context, stage)))
+        ranking = best_values(screening_table(study, context.in_stage(stage)))
         chosen = dict(zip(ranking["setting"], ranking["cell"], strict=True)) | chosen
-    return replace(context, trials=context.trials[cells_of(context).isin(chosen.values())])
+    return replace(context, trials=context.trials[context.trials["cell"].isin(chosen.values())])
 
 
 def tuned_contexts(study: Study, task: str) -> list[Context]:
@@ -90,7 +82,7 @@ def _tuning(study: Study, verdict: Verdict, axis: str) -> Tuning:
         same = context.trials[(context.pretrained == pretrained) & (context.settings == setting)]
         if setting is None or same.empty:
             continue
-        label = cell_label(pretrained, setting)
+        label = f"{ARMS[pretrained]}: {setting}"
         chosen[label] = same[axis].iloc[0]
         tried = _tried_with(context, same.index[0], axis)
         if len(tried) > 1 and chosen[label] in (tried[0], tried[-1]):

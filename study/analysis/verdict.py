@@ -9,54 +9,26 @@ without them it is `undetermined`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass, field, replace
 
+from segstrat.errors import UserError
+from study.analysis.answering.decision import Cause, Judgement, Label, Learning, Look, judge
 from study.analysis.answering.forecast import seeds_needed
-from study.analysis.answering.looks import Look
 from study.analysis.answering.stages import (
-    Stage,
-    answering_design,
+    AnsweringStage,
     answering_stage,
-    comparable,
+    candidates,
+    design_of,
     stage_contrasts,
 )
 from study.analysis.contrasts import Contrasts, contrasts
 from study.analysis.image_intervals import intervals_with_images
 from study.analysis.intervals import Interval
-from study.analysis.scores import Images, floor, trial_scores
-from study.analysis.study import Context, Study, contexts
+from study.analysis.study import SCREENING, Context, Study, contexts
+from study.frame.columns import TEST
 
 MARGIN = 0.01
 MARGINS = (0.0, 0.005, 0.01, 0.015, 0.02, 0.03, 0.05)
-
-
-class Label(StrEnum):
-    """The answer to the question."""
-
-    CLOSES = "closes"
-    NARROWS = "narrows"
-    DOES_NOT_CLOSE = "does not close"
-    UNDETERMINED = "undetermined"
-
-
-class Cause(StrEnum):
-    """What a label is based on."""
-
-    RAW_NOT_LEARNED = "the raw arm did not learn"
-    PRETRAINED_NOT_LEARNED = "the pre-trained arm did not learn"
-    STOPPED = "trials were stopped early"
-    UNFINISHED = "trials have not finished"
-    SCREENING = "the answering stage has not reached its first look"
-    MORE_SEEDS = "the answering stage continues"
-    GIVEN_UP = "the answering stage ended without settling it"
-    NO_INTERVAL = "the remaining gap has no interval"
-    NO_GAP = "pre-training is not shown to help by more than the margin"
-    NO_REFERENCE = "the gap or the improvement has no interval"
-    BELOW_MARGIN = "the remaining gap is below the margin"
-    IMPROVED = "the remaining gap is above the margin and regularization helps"
-    NOT_IMPROVED = "the remaining gap is above the margin and no help of regularization is shown"
-    AT_MARGIN = "the interval of the remaining gap contains the margin"
 
 
 # Causes that no interval can overcome: whatever they touch is undetermined.
@@ -66,14 +38,6 @@ BLOCKING = frozenset(
         *(Cause.SCREENING, Cause.MORE_SEEDS),
     )
 )
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A label with its cause."""
-
-    label: Label
-    cause: Cause
 
 
 @dataclass(frozen=True)
@@ -101,32 +65,6 @@ class Decisive:
 
 
 @dataclass(frozen=True)
-class Learning:
-    """Whether the arms learned anything.
-
-    Args:
-        floor: mIoU of the best constant prediction; None if unknown.
-        raw, pretrained: mean mIoU of the arm's best setting; None without a final value.
-    """
-
-    floor: float | None
-    raw: float | None
-    pretrained: float | None
-
-    def cause(self, margin: float) -> Cause | None:
-        """Which arm does not beat the constant prediction by the margin, if any."""
-        if self.floor is None:
-            return None
-        for value, cause in (
-            (self.raw, Cause.RAW_NOT_LEARNED),
-            (self.pretrained, Cause.PRETRAINED_NOT_LEARNED),
-        ):
-            if value is not None and value <= self.floor + margin:
-                return cause
-        return None
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What a context answers.
 
@@ -138,6 +76,7 @@ class Verdict:
         with_images: the contrasts' intervals over seeds and images; empty without the scores they need.
         stage: the answering stage; None for a study of one stage.
         look: the look that `contrasts` belong to; None for a study of one stage.
+        problem: why the answering stage cannot go on, '' if it can.
     """
 
     context: Context
@@ -147,17 +86,23 @@ class Verdict:
     cause: Cause
     by_intervals: Judgement
     learning: Learning
-    images: Images
+    images: str
     by_margin: Mapping[float, Label] = field(default_factory=dict)
     decisive: tuple[Decisive, ...] = ()
     with_images: Mapping[str, Interval] = field(default_factory=dict)
-    stage: Stage | None = None
+    stage: AnsweringStage | None = None
     look: Look | None = None
+    problem: str = ""
+
+    def blocked_by(self, cause: Cause) -> "Verdict":
+        """The same numbers, of which `cause` says that they do not count."""
+        undetermined = dict.fromkeys(self.by_margin, Label.UNDETERMINED)
+        return replace(self, label=Label.UNDETERMINED, cause=cause, by_margin=undetermined)
 
     @property
     def score_name(self) -> str:
         """What is compared, in words."""
-        return "test mIoU" if self.images == "test images" else "validation mIoU"
+        return "test mIoU" if self.images == TEST else "validation mIoU"
 
     @property
     def blocked(self) -> bool:
@@ -165,21 +110,9 @@ class Verdict:
         return self.cause in BLOCKING
 
 
-def judge(found: Contrasts, margin: float = MARGIN) -> Judgement:
-    """The label that the contrasts' intervals allow, and why."""
-    if not found.remaining.known:
-        return Judgement(Label.UNDETERMINED, Cause.NO_INTERVAL)
-    if found.gap.known and not found.gap.above(margin):
-        return Judgement(Label.UNDETERMINED, Cause.NO_GAP)
-    if not (found.gap.known and found.improvement.known):
-        return Judgement(Label.UNDETERMINED, Cause.NO_REFERENCE)
-    if found.remaining.below(margin):
-        return Judgement(Label.CLOSES, Cause.BELOW_MARGIN)
-    if found.remaining.above(margin) and found.improvement.above(0):
-        return Judgement(Label.NARROWS, Cause.IMPROVED)
-    if found.remaining.above(margin):
-        return Judgement(Label.DOES_NOT_CLOSE, Cause.NOT_IMPROVED)
-    return Judgement(Label.UNDETERMINED, Cause.AT_MARGIN)
+def judge_contrasts(found: Contrasts, margin: float, learning: Learning | None = None) -> Judgement:
+    """The label of contrasts, see `judge`."""
+    return judge(found.gap, found.improvement, found.remaining, margin, learning)
 
 
 def decide_all(study: Study, task: str, margin: float = MARGIN) -> list[Verdict]:
@@ -189,15 +122,24 @@ def decide_all(study: Study, task: str, margin: float = MARGIN) -> list[Verdict]
 
 def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
     """The verdict of a context: of its answering stage, or of the whole grid where there is one stage."""
-    design = answering_design(study)
-    if design is None or not comparable(context):
-        return _verdict(study, context, contrasts(study, context), margin)
-    stage = answering_stage(study, context, design)
-    look = stage.last_look if stage else None
-    if stage is None or look is None:
-        return _verdict(study, context, contrasts(study, context), margin, stage)
+    design = design_of(study)
+    if design is None or not context.answerable:
+        return _verdict(context, contrasts(study, context), margin)
+    recorded = (study.manifest.get("answering") or {}).get(context.key) or {}
+    problem = str(recorded.get("problem") or "")
+    try:
+        stage = answering_stage(study, context, design, candidates(study, context, design))
+    except UserError as error:
+        found = _verdict(context, contrasts(study, context), margin)
+        running = (context.in_stage(SCREENING).trials["status"] == "unfinished").any()
+        return replace(found.blocked_by(Cause.SCREENING), problem="" if running else str(error))
+    look = stage.last_look
+    if look is None:
+        found = _verdict(context, contrasts(study, context), margin)
+        return replace(found.blocked_by(Cause.SCREENING), stage=stage, problem=problem)
     answering = stage.context
-    return _verdict(study, answering, stage_contrasts(stage, look), margin, stage, look)
+    found = _verdict(answering, stage_contrasts(stage, look), margin, look)
+    return replace(found, stage=stage, problem=problem if look.label is None else "")
 
 
 def incomplete(context: Context) -> Cause | None:
@@ -208,56 +150,43 @@ def incomplete(context: Context) -> Cause | None:
     return Cause.UNFINISHED if "unfinished" in statuses else None
 
 
-def _verdict(
-    study: Study,
-    context: Context,
-    found: Contrasts,
-    margin: float,
-    stage: Stage | None = None,
-    look: Look | None = None,
-) -> Verdict:
-    images = trial_scores(study, context).images
-    split = "test" if images == "test images" else "val"
-    learning = Learning(
-        floor(study, context, split), _best_mean(found, raw=True), _best_mean(found, raw=False)
-    )
-    by_intervals = judge(found, margin)
-    blocking = _blocking_cause(study, context, learning, margin, look)
-    cause = blocking or by_intervals.cause
-    label = Label.UNDETERMINED if blocking else by_intervals.label
-    if look is not None and cause is Cause.AT_MARGIN:
-        cause = Cause.GIVEN_UP
-    return Verdict(
+def _verdict(context: Context, found: Contrasts, margin: float, look: Look | None = None) -> Verdict:
+    """The verdict of contrasts: those of a look, or of all trials that there are."""
+    learning = look.learning if look else Learning(context.floor, *_best_means(found))
+    judgement = judge_contrasts(found, margin, learning)
+    verdict = Verdict(
         context=context,
         contrasts=found,
         margin=margin,
-        label=label,
-        cause=cause,
-        by_intervals=by_intervals,
+        label=judgement.label,
+        cause=Cause.GIVEN_UP if look and judgement.cause is Cause.AT_MARGIN else judgement.cause,
+        by_intervals=judge_contrasts(found, margin),
         learning=learning,
-        images=images,
-        by_margin={value: Label.UNDETERMINED if blocking else judge(found, value).label for value in MARGINS},
+        images=context.images,
+        by_margin={
+            # With the margin of the verdict: whether an arm learned anything is no matter of taste.
+            value: judge_contrasts(found, value).label
+            if learning.cause(margin) is None
+            else Label.UNDETERMINED
+            for value in MARGINS
+        },
         decisive=decisive_contrasts(found, margin, look),
-        with_images=intervals_with_images(found, context, split),
-        stage=stage,
+        with_images=intervals_with_images(found, context, "test" if context.images == TEST else "val"),
         look=look,
     )
+    blocking = learning.cause(margin)
+    if look is None:
+        blocking = incomplete(context) or blocking
+    elif look.label is None:
+        blocking = blocking or Cause.MORE_SEEDS
+    return verdict.blocked_by(blocking) if blocking else verdict
 
 
-def _blocking_cause(
-    study: Study, context: Context, learning: Learning, margin: float, look: Look | None
-) -> Cause | None:
-    if look is not None:
-        return learning.cause(margin) or (Cause.MORE_SEEDS if look.label is None else None)
-    if answering_design(study) is not None and comparable(context):
-        return Cause.SCREENING
-    return incomplete(context) or learning.cause(margin)
-
-
-def _best_mean(found: Contrasts, *, raw: bool) -> float | None:
-    """The mean of an arm's best setting over its seeds."""
-    means = (found.raw if raw else found.pretrained).values.mean().dropna()
-    return float(means.max()) if len(means) else None
+def _best_means(found: Contrasts) -> tuple[float | None, float | None]:
+    """The mean of each arm's best setting over its seeds, raw first."""
+    means = [arm.values.mean().dropna() for arm in (found.raw, found.pretrained)]
+    raw, pretrained = (float(mean.max()) if len(mean) else None for mean in means)
+    return raw, pretrained
 
 
 def decisive_contrasts(found: Contrasts, margin: float, look: Look | None = None) -> tuple[Decisive, ...]:

@@ -1,7 +1,5 @@
 """What the answering stage has found so far: in the manifest, and as lines on the console."""
 
-from typing import Any
-
 from rich.console import Console
 from rich.text import Text
 
@@ -25,8 +23,8 @@ class AnsweringLog:
     def update(self) -> None:
         """Writes what is new."""
         progress = self._search.progress(self._states.in_order())
-        content = {name: describe(found) for name, found in progress.items()}
-        if content != self._manifest.content.get("answering"):
+        content = {key: found.to_dict() for key, found in progress.items()}
+        if content and content != self._manifest.content.get("answering"):
             self._manifest.update(answering=content)
         for name, found in progress.items():
             for line in lines(found):
@@ -36,24 +34,8 @@ class AnsweringLog:
                     self._console.print(Text(text))
 
 
-def describe(progress: Progress) -> dict[str, Any]:
-    """A question's nomination and looks as plain values."""
-    roles = progress.roles
-    return {
-        "reference": roles.reference if roles else None,
-        "other_references": list(roles.other_references) if roles else [],
-        "raw": list(roles.raw) if roles else [],
-        "pretrained": list(roles.pretrained) if roles else [],
-        "looks": [
-            {"number": look.number, "seeds": look.seeds, "label": look.label, "reason": look.reason}
-            for look in progress.looks
-        ],
-        "problem": progress.problem,
-    }
-
-
 def lines(progress: Progress) -> list[str]:
-    """A question's nomination and looks in words."""
+    """A context's nomination and looks in words."""
     found = []
     if progress.roles is not None:
         candidates = ", ".join([*progress.roles.raw, *progress.roles.pretrained])

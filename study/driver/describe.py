@@ -60,6 +60,8 @@ def describe_study(
         refuse_changes(opened.study, found)
     accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
     kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
+    # What was fixed before the first look stands.
+    kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
     return manifest | kept | {"accepted": accepted}
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segstrat.data.image_facts import ImageFacts
+from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.paths import data_root
 from segstrat.store import Store
@@ -16,8 +16,10 @@ from study.driver.resumed import read_resumed
 from study.driver.stages import (
     answering_design,
     as_screening,
+    contexts_to_answer,
     first_proposals,
     stage_defaults,
+    study_facts,
     two_stage_search,
 )
 from study.driver.study_name import default_name
@@ -26,9 +28,8 @@ from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
-from study.search.answering import questions
-from study.search.base import FixedPlan, Search
-from study.search.better_half import BetterHalf, first_seed_to_the_end
+from study.search.base import FixedPlan, History, Search
+from study.search.two_stage import BetterHalf, first_seed_to_the_end
 from study.state.manifest import contains_study
 
 # Stands for the weights' path in trials that are planned before the weights are made.
@@ -63,7 +64,7 @@ def open_study(flags: Flags) -> OpenedStudy:
             for storage that cannot be used.
     """
     # Imported here: `--list` and `--status` do without it.
-    from segstrat.data.image_facts import image_facts
+    from segstrat.data.readers.folder import image_facts
 
     defaults: dict[str, Any] = {}
     if flags.confirm is not None and not (flags.resume and flags.name):
@@ -126,18 +127,31 @@ def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     return _with_recorded(trials, opened.recorded)
 
 
-def make_search(opened: OpenedStudy, trials: Sequence[PlannedTrial]) -> Search:
+def make_search(
+    opened: OpenedStudy, trials: Sequence[PlannedTrial], manifest: Mapping[str, Any] | None = None
+) -> Search:
     """Where a study's further trials come from.
 
     Args:
         trials: those that are known.
+        manifest: of the study, once there is one.
     """
     settings, space, design = opened.settings, opened.space, opened.design
     weights = planned_weights(settings)
+    facts = study_facts(space, design, manifest)
+    history, recorded = History(opened.study, facts), facts.get("answering")
     if settings.confirm and design is not None:
         screened = screened_states(settings)
-        known = [state.trial for state in screened]
-        return two_stage_search(settings, space, design, known, weights=weights, screened=screened)
+        return two_stage_search(
+            settings,
+            space,
+            design,
+            [state.trial for state in screened],
+            history=history,
+            weights=weights,
+            recorded=recorded,
+            screened=(screened, History(Store(settings.confirm), facts)),
+        )
     screening: Search = FixedPlan()
     if space.search == "tpe":
         # Imported here: only a search needs Optuna.
@@ -149,8 +163,17 @@ def make_search(opened: OpenedStudy, trials: Sequence[PlannedTrial]) -> Search:
     if _halves_over_seeds(opened):
         planned = plan(space, settings.data, seeds=settings.seeds, budget=settings.budget, weights=weights)
         later = [trial for trial in as_screening(planned) if trial.config.seed != min(settings.seeds)]
-        screening = BetterHalf(questions(space, planned), later)
-    return two_stage_search(settings, space, design, trials, weights=weights, screening=screening)
+        screening = BetterHalf(contexts_to_answer(history, planned), history, later)
+    return two_stage_search(
+        settings,
+        space,
+        design,
+        trials,
+        history=history,
+        weights=weights,
+        screening=screening,
+        recorded=recorded,
+    )
 
 
 def _halves_over_seeds(opened: OpenedStudy) -> bool:
@@ -172,7 +195,7 @@ def _plan_confirmation(opened: OpenedStudy) -> list[PlannedTrial]:
     trials = first_proposals(make_search(opened, []))
     if not trials:
         raise UserError(
-            f"{opened.settings.confirm}: nothing to confirm; a question needs a reference, and a raw and a "
+            f"{opened.settings.confirm}: nothing to confirm; a context needs a reference, and a raw and a "
             "pre-trained cell with a score"
         )
     return trials

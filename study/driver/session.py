@@ -125,7 +125,7 @@ def _run(session: Session, console: Console) -> int:
     opened, states = session.opened, session.states
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
-    search = make_search(opened, [state.trial for state in states.in_order()])
+    search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
         reported=[events.add],
         finished=[
@@ -256,7 +256,7 @@ def worker_settings(session: Session) -> dict[str, Any]:
         "cpus": session.share.cpus,
         "gpus": session.share.gpus,
         # Resolved once: a node that joins later must not decide for itself.
-        "numerics": settings.numerics.numerics() | {"precision": session.manifest.content["precision"]},
+        **(settings.numerics.numerics() | {"precision": session.manifest.content["precision"]}),
         "data_root": settings.data_root or None,
         "cache": not session.flags.no_cache,
         "checkpoint_every": 1,

@@ -11,8 +11,7 @@ from study.cli import Flags
 from study.planning.settings import StudySettings
 from study.planning.space import Space
 from study.planning.trials import PlannedTrial, plan, planned_trial
-from study.search.answering import questions
-from study.search.base import FixedPlan, NoTrial, Search
+from study.search.base import FixedPlan, History, NoTrial, Search, answerable_contexts
 from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import TrialState
 
@@ -24,13 +23,14 @@ def stage_defaults(flags: Flags, space: Space) -> dict[str, Any]:
     trains all cells to the end.
 
     Raises:
-        UserError: for --max-seeds with a space whose questions need no answering stage.
+        UserError: for --max-seeds with a space whose contexts need no answering stage.
     """
     one_stage = {"seeds": space.seeds, "scheduler": "none", "max_seeds": 0}
     if flags.scheduler == "none" and flags.max_seeds is None:
         return one_stage
     # Which cells there are does not depend on data, weights or seeds.
-    if not questions(space, plan(space, flags.data or StudySettings.data, weights="any")):
+    trials = plan(space, flags.data or StudySettings.data, weights="any")
+    if not contexts_to_answer(History(None, study_facts(space)), trials):
         if flags.max_seeds is not None:
             raise UserError(
                 f"--max-seeds: space {space.name} has no reference with other raw and pre-trained cells to "
@@ -79,23 +79,47 @@ def _new_design(flags: Flags, settings: StudySettings) -> AnsweringDesign:
     return design
 
 
+def study_facts(
+    space: Space, design: AnsweringDesign | None = None, manifest: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What decisions need of a study's manifest, which is not written yet where a study is only planned."""
+    facts = {
+        "study": space.name,
+        "space": space.name,
+        "roles": space.roles,
+        "metric": space.metric,
+        "design": design.to_dict() if design else None,
+    }
+    return facts | {key: value for key, value in (manifest or {}).items() if key not in ("trials", *facts)}
+
+
+def contexts_to_answer(history: History, trials: Sequence[PlannedTrial]) -> list[str]:
+    """Keys of the contexts that planned trials can answer."""
+    study = history.study([TrialState(trial=trial) for trial in trials])
+    return [context.key for context in answerable_contexts(study)]
+
+
 def two_stage_search(
     settings: StudySettings,
     space: Space,
     design: AnsweringDesign,
     trials: Sequence[PlannedTrial],
     *,
+    history: History,
     weights: str | None,
     screening: Search | None = None,
-    screened: Sequence[TrialState] | None = None,
+    recorded: Mapping[str, Any] | None = None,
+    screened: tuple[Sequence[TrialState], History] | None = None,
 ) -> TwoStageSearch:
     """The search of a study with an answering stage.
 
     Args:
         trials: the screening trials that are known.
+        history: reads the study's trials.
         weights: source of the pre-trained arm's weights in planned configs.
         screening: where further screening trials come from; default: nowhere.
-        screened: the screening trials of the study that is confirmed.
+        recorded: the manifest's `answering`.
+        screened: the screening trials of the study that is confirmed, and their history.
     """
 
     def make_trial(known: PlannedTrial, seed: int) -> PlannedTrial:
@@ -103,11 +127,13 @@ def two_stage_search(
         return planned_trial(space, settings.data, axes, seed=seed, budget=settings.budget, weights=weights)
 
     return TwoStageSearch(
-        questions(space, trials),
+        contexts_to_answer(screened[1] if screened else history, trials),
         design,
+        history,
         first_seed=first_fresh_seed(settings),
         make_trial=make_trial,
         screening=screening or FixedPlan(),
+        recorded=recorded,
         screened=screened,
     )
 

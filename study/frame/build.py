@@ -1,4 +1,7 @@
-"""Trial records -> rows of the two frames."""
+"""Trial records -> rows of the two frames.
+
+A running study decides on the same rows as its report, see `study.search.base.History`.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segstrat.image_counts import read_counts
+from segstrat.config import REGULARIZERS
+from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
 from segstrat.records import EpochReport, SplitScore, TrialStatus
 from segstrat.store import Store
 from segstrat.trial_files import checkpoint_epochs, checkpoint_name
@@ -15,16 +19,24 @@ from segstrat.trial_record import TrialRecord, read_record
 from study.frame.columns import (
     EPOCH_FACTS,
     EPOCH_KEYS,
+    HALVED,
     SCORES,
     STAGES,
+    TEST,
     TRIAL_FACTS,
     TRIAL_KEYS,
+    VALIDATION,
     image_columns,
+    image_names,
     jackknife_columns,
     score_columns,
 )
 
 SCHEMA = 1
+# Arm axes whose values are compared with each other; another value of any other one is another context.
+COMPARED = ("pretrained", "tasks")
+# Axes that the label of an arm shows.
+ARM_FIELDS = (*COMPARED, "backbone", "model")
 
 
 def build_trials_and_epochs(study: Store, manifest: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -33,20 +45,15 @@ def build_trials_and_epochs(study: Store, manifest: Mapping[str, Any]) -> tuple[
     Args:
         study: the study's folder.
     """
-    planned = manifest["trials"]
-    tasks = list(dict.fromkeys(task for trial in planned for task in trial["config"]["tasks"]))
     rows, tables = [], []
-    for trial in planned:
+    for trial in manifest["trials"]:
         folder = study / "trials" / trial["trial_id"]
         record = read_record(folder)
-        row = _trial_row(manifest, trial, record)
-        row |= _score_values(record, trial["config"]["tasks"], _primary_task(manifest, trial))
-        row |= _image_values(folder, record, row)
         epochs = checkpoint_epochs(folder.names())
-        row["checkpoint"] = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
-        rows.append(row)
+        checkpoint = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
+        rows.append(trial_row(manifest, trial, record, folder) | {"checkpoint": checkpoint})
         tables.append(epoch_table(trial["trial_id"], record.reports))
-    return _trials_frame(rows, tasks), _epochs_frame(tables)
+    return trials_frame(rows, manifest), _epochs_frame(tables)
 
 
 def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
@@ -66,7 +73,134 @@ def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:
     return table.astype(dict.fromkeys(numbers, "float64") | {"epoch": "int64"})
 
 
-def _trial_row(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: TrialRecord) -> dict[str, Any]:
+def trial_row(
+    manifest: Mapping[str, Any],
+    trial: Mapping[str, Any],
+    record: TrialRecord,
+    folder: Store | None = None,
+) -> dict[str, Any]:
+    """A trial's row of the `trials` frame, but its `checkpoint`.
+
+    Args:
+        trial: as in the manifest.
+        folder: of the trial's files, which hold the pixel counts of every image; None: without them.
+    """
+    row = _facts_of(manifest, trial, record) | _identity(trial, manifest.get("roles") or {})
+    row |= _score_values(record, trial["config"]["tasks"], _primary_task(manifest, trial))
+    return row | _image_values(record, trial["config"]["tasks"], row, folder)
+
+
+def trials_frame(rows: list[dict[str, Any]], manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """The `trials` frame of rows as from `trial_row`.
+
+    Args:
+        manifest: its `roles` are those of the axes.
+    """
+    tasks = list(dict.fromkeys(task for row in rows for task in row["tasks"].split("+")))
+    scores = score_columns(tasks)
+    scores += ["val_miou_thesis", "last_val_miou_thesis", *(f"{task}_best_epoch" for task in tasks)]
+    images = image_columns(tasks)
+    names = image_names(tasks)
+    tail = ["seconds", "images_per_second", *TRIAL_FACTS, "error", "checkpoint"]
+    found = dict.fromkeys(key for row in rows for key in row)
+    jackknives = [name for name in jackknife_columns(tasks) if name in found]
+    last = [*scores, *images, *names, *jackknives, *tail]
+    others = [name for name in found if name not in {*TRIAL_KEYS, *last}]
+    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*TRIAL_KEYS, *others, *last])))
+    whole = ["stop_rung", "stop_epoch", "best_epoch", "num_parameters", "dropout_modules"]
+    whole += ["train_images", "val_images", *(f"{task}_best_epoch" for task in tasks)]
+    numbers = [*scores, *images, "seconds", "images_per_second", "realised_weight_decay"]
+    frame = frame.astype({name: "float64" for name in numbers if name not in whole})
+    return _with_references(frame.astype(dict.fromkeys(whole, "Int64")), manifest.get("roles") or {})
+
+
+def identified(trials: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:
+    """A `trials` frame of an earlier version with the columns that say which trials are compared.
+
+    - `cell`: what the seed replicates; exact, for nothing but comparing it with another one.
+    - `setting`: the cell without its tuned values, of which the best ones are chosen.
+    - `context`: the values of the nuisance axes and of arm axes that are not compared; '' without such axes.
+    - `reference`: raw (trained from scratch), single-task, without any treatment.
+
+    Args:
+        trials: rows that are not in the manifest, as of published tables, are identified by their own values.
+        manifest: as written by any version.
+    """
+    roles: Mapping[str, str] = manifest.get("roles") or {}
+    planned = {trial["trial_id"]: trial for trial in manifest.get("trials") or ()}
+    rows = [{str(name): value for name, value in row.items()} for row in trials.to_dict("records")]
+    entries = [planned.get(row.get("trial_id")) or _entry(row, roles) for row in rows]
+    found = [_identity(entry, roles) for entry in entries]
+    return _with_references(trials.assign(**pd.DataFrame(found, index=trials.index)), roles)
+
+
+def _identity(trial: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
+    tuned = [axis for axis in trial["axes"] if roles.get(axis) == "tuned"]
+    axes = [axis for axis in splitting_axes(roles) if axis in trial["axes"]]
+    return {
+        "cell": cell_of(trial, tuned),
+        "setting": setting_of(trial, tuned),
+        "context": ", ".join(f"{axis} {trial['axes'][axis]}" for axis in axes),
+        "reference": trial.get("reference"),
+    }
+
+
+def _with_references(trials: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataFrame:
+    """Fills in which trials are the reference, which the manifests of first versions do not say."""
+    known = trials["reference"]
+    if known.isna().any():
+        found = ~trials["pretrained"].astype(bool) & ~trials["multi_task"].astype(bool)
+        for axis in (axis for axis, role in roles.items() if role == "treatment" and axis in trials):
+            found &= trials[axis] == (0 if axis in REGULARIZERS else trials[axis].min())
+        known = known.astype(object).where(known.notna(), found)
+    return trials.assign(reference=known.astype(bool))
+
+
+def cell_of(trial: Mapping[str, Any], tuned: Iterable[str]) -> str:
+    """The cell of a planned trial: arm, treatments, nuisance and tuned values, exact."""
+    values = _exact({name: trial["axes"][name] for name in tuned})
+    setting = setting_of(trial, tuned)
+    return f"{setting} ({' '.join(values)})" if values else setting
+
+
+def setting_of(trial: Mapping[str, Any], tuned: Iterable[str]) -> str:
+    """The cell of a planned trial without its tuned values."""
+    axes, config = trial["axes"], trial["config"]
+    hidden = {*ARM_FIELDS, "seed", *tuned}
+    # What the arm's label leaves open: which tasks, and the head of a named backbone.
+    if len(config["tasks"]) > 1:
+        hidden.discard("tasks")
+    if config.get("backbone"):
+        hidden.discard("model")
+    return " ".join([trial["arm"], *_exact({k: value for k, value in axes.items() if k not in hidden})])
+
+
+def _exact(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_exact_value(value)}" for name, value in values.items()]
+
+
+def _exact_value(value: Any) -> str:
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(float(value))
+    return "+".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def splitting_axes(roles: Mapping[str, str]) -> list[str]:
+    """The axes of which each value is a context of its own."""
+    return [
+        axis for axis, role in roles.items() if role == "nuisance" or (role == "arm" and axis not in COMPARED)
+    ]
+
+
+def _entry(row: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
+    """What a planned trial would say, from the values of its row."""
+    axes = {axis: row[axis] for axis in roles if axis in row}
+    tasks = str(row["tasks"]).split("+")
+    return {"arm": row["arm"], "axes": axes, "config": {"tasks": tasks, "backbone": row.get("backbone")}}
+
+
+def _facts_of(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: TrialRecord) -> dict[str, Any]:
     config, last = trial["config"], record.last_report
     row = {
         "trial_id": trial["trial_id"],
@@ -118,15 +252,17 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str) -> di
     return columns
 
 
-def _image_values(folder: Store, record: TrialRecord, row: Mapping[str, Any]) -> dict[str, Any]:
+def _image_values(
+    record: TrialRecord, tasks: Iterable[str], row: Mapping[str, Any], folder: Store | None
+) -> dict[str, Any]:
     """What derives from the pixel counts of every image, and the score of the best constant prediction."""
     values: dict[str, Any] = {}
     for task, by_split in (record.facts.get("constant_miou") or {}).items():
         values |= {f"{task}_{split}_constant_miou": score for split, score in by_split.items()}
-    try:
-        counts = read_counts(folder) if record.training_ended else {}
-    except ValueError as error:
-        return values | {"error": row["error"] or str(error)}
+    counts, problem = _counts(record, folder)
+    completed = row["status"] == TrialStatus.COMPLETED
+    if completed and folder is not None and (lost := problem or lost_counts(record, counts)):
+        values["error"] = row["error"] or f"{lost}; --resume recovers it"
     for (task, split), images in counts.items():
         values.setdefault(f"{task}_{split}_constant_miou", images.constant_miou())
         values[f"last_{task}_{split}_miou_jackknife"] = images.jackknife_mious()
@@ -134,24 +270,56 @@ def _image_values(folder: Store, record: TrialRecord, row: Mapping[str, Any]) ->
             values |= {f"last_{task}_val_miou_{half}": miou for half, miou in images.half_mious().items()}
         else:
             values[f"last_{task}_{split}_miou"] = images.miou()
+    if completed:
+        values |= {f"{task}_images": _images(record, counts, task) for task in tasks}
+        if not _promises_counts(record) and (last := record.last_report):
+            # Without counts, the test split's score is all that there is.
+            tests = [score for score in last.scores if score.split == "test"]
+            values = {f"last_{score.task}_test_miou": score.miou for score in tests} | values
     return values
 
 
-def _trials_frame(rows: list[dict[str, Any]], tasks: list[str]) -> pd.DataFrame:
-    scores = score_columns(tasks)
-    scores += ["val_miou_thesis", "last_val_miou_thesis", *(f"{task}_best_epoch" for task in tasks)]
-    images = image_columns(tasks)
-    tail = ["seconds", "images_per_second", *TRIAL_FACTS, "error", "checkpoint"]
-    found = dict.fromkeys(key for row in rows for key in row)
-    jackknives = [name for name in jackknife_columns(tasks) if name in found]
-    others = [name for name in found if name not in {*TRIAL_KEYS, *scores, *images, *jackknives, *tail}]
-    order = list(dict.fromkeys([*TRIAL_KEYS, *others, *scores, *images, *jackknives, *tail]))
-    frame = pd.DataFrame(rows, columns=order)
-    whole = ["stop_rung", "stop_epoch", "best_epoch", "num_parameters", "dropout_modules"]
-    whole += ["train_images", "val_images", *(f"{task}_best_epoch" for task in tasks)]
-    numbers = [*scores, *images, "seconds", "images_per_second", "realised_weight_decay"]
-    frame = frame.astype({name: "float64" for name in numbers if name not in whole})
-    return frame.astype(dict.fromkeys(whole, "Int64"))
+def _counts(record: TrialRecord, folder: Store | None) -> tuple[dict[tuple[str, str], ImageCounts], str]:
+    """The pixel counts of a trial that has ended, and why they cannot be read."""
+    if folder is None or not record.training_ended:
+        return {}, ""
+    try:
+        return read_counts(folder), ""
+    except ValueError as error:
+        return {}, str(error)
+
+
+def lost_counts(record: TrialRecord, counts: Mapping[tuple[str, str], ImageCounts]) -> str:
+    """Why the pixel counts of a completed trial are incomplete; '' if they are there, or never were.
+
+    The records of a trial say on which images it was scored; trials of first versions have no counts.
+    """
+    if not _promises_counts(record):
+        return ""
+    scored = [(task, "val") for task in record.facts.get("half_miou") or record.facts["constant_miou"]]
+    last = record.last_report
+    scored += [(score.task, "test") for score in (last.scores if last else ()) if score.split == "test"]
+    missing = [f"{task}/{split}" for task, split in scored if (task, split) not in counts]
+    if not missing:
+        return ""
+    return f"{COUNTS} lacks {', '.join(missing)}" if counts else f"{COUNTS} is missing"
+
+
+def _promises_counts(record: TrialRecord) -> bool:
+    return bool(record.facts.get("half_miou") or record.facts.get("constant_miou"))
+
+
+def _images(record: TrialRecord, counts: Mapping[tuple[str, str], ImageCounts], task: str) -> str:
+    """The images on which a trial was scored without choosing on all of them, lost or not."""
+    last = record.last_report
+    test = last.value(task, "test", "miou") if last else None
+    if (test is not None and math.isfinite(test)) or (task, "test") in counts:
+        return TEST
+    halves = (record.facts.get("half_miou") or {}).get(task)
+    if halves is None and (task, "val") in counts:
+        halves = counts[task, "val"].half_mious()
+    known = [(halves or {}).get(half) for half in HALVES]
+    return HALVED if all(half is not None and math.isfinite(half) for half in known) else VALIDATION
 
 
 def _epochs_frame(tables: list[pd.DataFrame]) -> pd.DataFrame:
@@ -163,11 +331,12 @@ def _status(record: TrialRecord, manifest: Mapping[str, Any]) -> TrialStatus:
     """The status of a trial, whose outcome may not be written yet.
 
     With a scheduler even a trial that ran to its end may turn out to have been stopped at a rung, so it
-    stays `unfinished` until the outcome is written.
+    stays `unfinished` until the outcome is written. So it does where the study decides while it runs.
     """
     scheduler = (manifest.get("scheduler") or {}).get("name", "none")
     last = record.last_report
-    if record.final or scheduler != "none" or last is None or last.status == "running":
+    waits = scheduler != "none" or bool(manifest.get("design"))
+    if record.final or waits or last is None or last.status == "running":
         return record.status
     return TrialStatus(last.status)
 

@@ -118,7 +118,8 @@ class TuneExecutor:
         """The worker's config of the next queued trial."""
         if not self._queued:
             return None
-        return {"trial": self._queued.popleft().to_dict(), **self._settings}
+        trial = self._queued.popleft().to_dict()
+        return {**trial.pop("config"), "trial": trial, **self._settings}
 
     def send(self, event: Event) -> threading.Event:
         """Hands an event to the driver; returns what is set once the driver has handled it."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from search_spaces import recipes
 from segstrat.config import TrialConfig
-from segstrat.data.image_facts import ImageFacts
+from segstrat.data.readers.folder import ImageFacts
 from study.planning.space import Space
 
 # A crop that is so much larger than the images is mostly padding.

@@ -11,6 +11,7 @@ from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
+from study.frame.build import ARM_FIELDS, cell_of, setting_of
 from study.planning.sampling import space_points
 from study.planning.space import EPOCHS_FACTOR, Space, check_fields
 
@@ -44,16 +45,18 @@ class PlannedTrial:
 
     @property
     def cell(self) -> str:
-        """The setting and its tuned values, exact: what the seed replicates."""
-        tuned = _exact({name: self.axes[name] for name in self.tuned})
-        return f"{self.setting} ({' '.join(tuned)})" if tuned else self.setting
+        """Arm, treatments, nuisance and tuned values, exact: what the seed replicates."""
+        return cell_of(self._identity, self.tuned)
 
     @property
     def setting(self) -> str:
-        """Arm, treatments and nuisance values, exact: the tuned values are chosen for each of these."""
-        hidden = (*ARM_FIELDS, "seed", *self.tuned)
-        values = {name: value for name, value in self.axes.items() if name not in hidden}
-        return " ".join([self.arm, *_exact(values)])
+        """The cell without its tuned values, which are chosen for each setting."""
+        return setting_of(self._identity, self.tuned)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        config = {"tasks": self.config.tasks, "backbone": self.config.backbone}
+        return {"arm": self.arm, "axes": self.axes, "config": config}
 
     @property
     def label(self) -> str:
@@ -94,9 +97,6 @@ class PlannedTrial:
             "tuned": tuple(values.get("tuned", ())),
         }
         return cls(**{**values, **given})
-
-
-ARM_FIELDS = ("pretrained", "tasks", "backbone", "model")
 
 
 def plan(
@@ -212,13 +212,6 @@ def arm_label(axes: Mapping[str, Any], roles: Mapping[str, str], config: TrialCo
         words.append("multi-task" if config.multi_task else config.tasks[0])
     words += [f"{axis}={axes[axis]}" for axis in sorted(varied - set(ARM_FIELDS)) if axis in axes]
     return ", ".join(words)
-
-
-def _exact(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in values.items()
-    ]
 
 
 def _refuse_twins(space: Space, trials: Sequence[PlannedTrial]) -> None:

@@ -1,9 +1,13 @@
 """Where further trials come from: nowhere, for a fixed plan, or a search that learns from outcomes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
+from segstrat.store import Store
+from segstrat.trial_record import TrialRecord
+from study.analysis.study import Context, Study, contexts
+from study.frame.build import epoch_table, trial_row, trials_frame
 from study.planning.trials import PlannedTrial
 from study.state.trial_states import TrialState
 
@@ -40,3 +44,50 @@ class FixedPlan:
     def remaining(self, history: Sequence[TrialState]) -> int:  # noqa: ARG002
         """None."""
         return 0
+
+
+class History:
+    """What the trials of a running study say: the `Study` that its report would read from disk.
+
+    A trial's row is built once, when the trial has ended; until then it says what was planned.
+
+    Args:
+        folder: the study's; None where no trial has ended, as in a plan.
+        manifest: `study`, `space`, `roles`, `metric` and `design` are needed.
+    """
+
+    def __init__(self, folder: Store | None, manifest: Mapping[str, Any]) -> None:
+        self._folder = folder
+        self._manifest = manifest
+        self._rows: dict[str, tuple[TrialRecord | None, dict[str, Any]]] = {}
+
+    def study(self, states: Sequence[TrialState], answering: Mapping[str, Any] | None = None) -> Study:
+        """The study of these trials.
+
+        Args:
+            answering: what is fixed of each context, as in the manifest.
+        """
+        manifest = {**self._manifest, "answering": answering or {}}
+        rows = [self._row(state) for state in states]
+        trials = trials_frame(rows, manifest)
+        return Study(str(manifest["study"]), manifest, trials, epoch_table("", []))
+
+    def _row(self, state: TrialState) -> dict[str, Any]:
+        trial_id = state.trial.trial_id
+        record = state.record if state.final else None
+        known, row = self._rows.get(trial_id, (None, {}))
+        if not row or known is not record:
+            folder = self._folder / "trials" / trial_id if self._folder and record else None
+            row = trial_row(self._manifest, state.trial.to_dict(), record or TrialRecord(), folder)
+            self._rows[trial_id] = record, row
+        return row
+
+
+def answerable_contexts(study: Study) -> list[Context]:
+    """The contexts of all tasks that an answering stage can answer."""
+    return [context for task in study.tasks for context in contexts(study, task) if context.answerable]
+
+
+def outcomes(states: Iterable[TrialState]) -> tuple[tuple[str, str], ...]:
+    """Which trials there are and how they ended, to tell whether anything has changed."""
+    return tuple((state.trial.trial_id, state.shown if state.final else "") for state in states)

@@ -1,26 +1,34 @@
 """Screening, then answering: every cell on few seeds, then the reference and the candidates on fresh ones.
 
 Screening nominates candidates and may stop trials early. The answering stage trains the reference and the
-candidates to the end, look by look, until each question is settled or the last look is reached; only its
-trials enter the verdict. Everything is a pure function of the trials' outcomes, so a resumed study, and one
-that is extended by more seeds, repeats all decisions.
+candidates to the end, look by look, until each context is settled or the last look is reached; only its
+trials enter the verdict. All decisions are those of the report on the same trials
+(`study.analysis.answering.stages`), so a resumed study, and one that is extended by more seeds, repeats them.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.records import Stage, TrialStatus
-from study.analysis.answering.decision import replay
+from segstrat.records import Stage
+from study.analysis.answering.decision import Look, Roles
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Look, Roles
-from study.analysis.answering.nominate import nominate
+from study.analysis.answering.nominate import better_half
+from study.analysis.answering.stages import (
+    AnsweringStage,
+    answering_stage,
+    candidates,
+    recorded_candidates,
+    reference_setting,
+    screening_table,
+)
 from study.planning.trials import PlannedTrial
-from study.search.answering import Question, answering_frame, screening_frame
-from study.search.base import NoTrial, Search
+from study.search.base import History, NoTrial, Search, answerable_contexts, outcomes
 from study.state.trial_states import TrialState
 
-# Seeds beyond the planned ones, in place of those on which a trial failed.
+# Seeds beyond the planned ones, in place of those on which a trial failed or lost its score.
 SPARE_SEEDS = 3
 
 Pair = tuple[str, int]
@@ -30,16 +38,18 @@ Answered = Mapping[Pair, TrialState]
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a question is.
+    """How far a context is.
 
     Args:
-        roles: reference and candidates; None if nothing was nominated (yet).
+        roles: reference and candidates; None if nothing was nominated.
+        images: on which the context reports.
         looks: all looks so far.
-        needed: cells and seeds of the next look; empty once the question is settled.
+        needed: cells and seeds of the next look; empty once the context is settled.
         problem: why nothing more can be answered, '' otherwise.
     """
 
     roles: Roles | None = None
+    images: str = ""
     looks: tuple[Look, ...] = ()
     needed: tuple[Pair, ...] = ()
     problem: str = ""
@@ -49,37 +59,59 @@ class Progress:
         """Whether no more trials are needed."""
         return self.roles is not None and not self.needed
 
+    def to_dict(self) -> dict[str, Any]:
+        """What the manifest's `answering` says of the context: what is fixed, then a log of the looks."""
+        roles = self.roles
+        return {
+            "images": self.images,
+            "reference": roles.reference if roles else None,
+            "other_references": list(roles.other_references) if roles else [],
+            "raw": list(roles.raw) if roles else [],
+            "pretrained": list(roles.pretrained) if roles else [],
+            "looks": [
+                {"number": look.number, "seeds": look.seeds, "label": look.label, "reason": look.reason}
+                for look in self.looks
+            ],
+            "problem": self.problem,
+        }
+
 
 class TwoStageSearch:
     """Proposes the trials of the answering stage once screening has ended.
 
     Args:
-        questions: see `study.search.answering`.
+        contexts: keys of those that are answered, see `study.analysis.study.Context`.
         design: looks, error rates and numbers of candidates.
+        history: reads the study's trials.
         first_seed: the first of the fresh seeds.
         make_trial: `(a trial of the cell, seed) -> the cell's trial on that seed`.
         screening: where further screening trials come from.
-        screened: the screening trials, where they belong to another study (`--confirm`).
+        recorded: the manifest's `answering`; what it fixes stands.
+        screened: the screening trials and their history, where they belong to another study (`--confirm`).
     """
 
     def __init__(
         self,
-        questions: Sequence[Question],
+        contexts: Sequence[str],
         design: AnsweringDesign,
+        history: History,
         *,
         first_seed: int,
         make_trial: MakeTrial,
         screening: Search,
-        screened: Sequence[TrialState] | None = None,
+        recorded: Mapping[str, Any] | None = None,
+        screened: tuple[Sequence[TrialState], History] | None = None,
     ) -> None:
-        self._questions = questions
+        self._contexts = contexts
         self._design = design
+        self._history = history
         self._seeds = range(first_seed, first_seed + design.max_seeds + SPARE_SEEDS)
         self._make_trial = make_trial
         self._screening = screening
         self._screened = screened
-        # What was found last, and of which outcomes: the same question is asked again and again.
-        self._known: tuple[tuple, list[Progress]] | None = None
+        self._fixed: dict[str, Any] = dict(recorded or {})
+        # What was found last, and of which outcomes: the same thing is asked again and again.
+        self._known: tuple[tuple, dict[str, Progress]] | None = None
 
     def propose(self, history: Sequence[TrialState]) -> PlannedTrial | NoTrial:
         """The next screening trial, then the next answering trial."""
@@ -92,7 +124,7 @@ class TwoStageSearch:
                 return NoTrial.WAIT
         answered = _answered(history)
         waits = False
-        for progress in self._progress(screened, answered):
+        for progress in self._progress(history).values():
             for cell, seed in progress.needed:
                 if (cell, seed) not in answered:
                     return self._trial(screened, cell, seed)
@@ -107,81 +139,92 @@ class TwoStageSearch:
             tuned = any(state.trial.tuned for state in screened)
             references = self._design.reference_values if tuned else 1
             cells = references + self._design.raw_candidates + self._design.pretrained_candidates
-            return more + len(self._questions) * cells * self._design.looks[0]
+            return more + len(self._contexts) * cells * self._design.looks[0]
         answered = _answered(history)
-        needed = {pair for progress in self._progress(screened, answered) for pair in progress.needed}
+        needed = {pair for progress in self._progress(history).values() for pair in progress.needed}
         return len(needed - set(answered))
 
     def progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
-        """How far each question is, by its name; empty while screening runs."""
+        """How far each context is, by its key; empty while screening runs."""
         screened = self._screening_of(history)
         # Between two screening seeds all trials are final although more will follow.
         more = self._screened is None and self._screening.remaining(screened)
         if more or not all(state.final for state in screened):
             return {}
-        found = self._progress(screened, _answered(history))
-        return dict(zip((question.name for question in self._questions), found, strict=True))
+        return self._progress(history)
 
     def _screening_of(self, history: Sequence[TrialState]) -> list[TrialState]:
         if self._screened is not None:
-            return list(self._screened)
+            return list(self._screened[0])
         return [state for state in history if state.trial.stage is Stage.SCREENING]
 
-    def _progress(self, screened: Sequence[TrialState], answered: Answered) -> list[Progress]:
-        """How far each question is, once screening has ended."""
-        ended = tuple((state.trial.trial_id, state.record.status) for state in screened if state.final)
-        outcomes = (
-            ended,
-            tuple((pair, state.record.status) for pair, state in answered.items() if state.final),
-        )
-        if self._known is None or self._known[0] != outcomes:
-            found = [self._question_progress(question, screened, answered) for question in self._questions]
-            self._known = outcomes, found
+    def _progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
+        """How far each context is, once screening has ended."""
+        now = outcomes(state for state in history if state.final)
+        if self._known is None or self._known[0] != now:
+            problems = self._nominate(history)
+            study = self._history.study(history, self._fixed)
+            stages = {
+                context.key: answering_stage(study, context, self._design, roles)
+                for context in answerable_contexts(study)
+                if (roles := recorded_candidates(study, context.key))
+            }
+            answered = _answered(history)
+            found = {}
+            for key in self._contexts:
+                if key in problems:
+                    found[key] = Progress(problem=problems[key])
+                else:
+                    roles = recorded_candidates(study, key)
+                    assert roles is not None
+                    found[key] = self._context_progress(key, roles, stages.get(key), answered)
+            self._known = now, found
         return self._known[1]
 
-    def _question_progress(
-        self, question: Question, screened: Sequence[TrialState], answered: Answered
+    def _nominate(self, history: Sequence[TrialState]) -> dict[str, str]:
+        """Fixes images and candidates of each context; returns why that fails, by key."""
+        states, reader = self._screened or (history, self._history)
+        cells = {state.trial.cell for state in states}
+        recorded = {key: self._fixed.get(key, {}) for key in self._contexts}
+        open_keys = [
+            key
+            for key, fixed in recorded.items()
+            if fixed.get("reference") not in cells or not fixed.get("images")
+        ]
+        if not open_keys:
+            return {}
+        problems = {}
+        study = reader.study(states, self._fixed)
+        for context in answerable_contexts(study):
+            if context.key in open_keys:
+                try:
+                    roles = candidates(study, context, self._design)
+                except UserError as error:
+                    problems[context.key] = str(error)
+                else:
+                    self._fixed[context.key] = Progress(roles, context.images).to_dict()
+        return problems
+
+    def _context_progress(
+        self, key: str, roles: Roles, stage: AnsweringStage | None, answered: Answered
     ) -> Progress:
-        try:
-            nomination = nominate(screening_frame(question, screened), question.reference, self._design)
-        except UserError as error:
-            return Progress(problem=str(error))
-        roles = nomination.roles
-        cells = (*roles.references, *roles.raw, *roles.pretrained)
-        values = answering_frame(question.task, cells, self._seeds, answered)
-        looks = replay(values, roles, self._design)
+        looks = stage.looks if stage else ()
+        found = Progress(roles, self._fixed[key].get("images", ""), looks)
         if looks and looks[-1].label is not None:
-            return Progress(roles, tuple(looks))
+            return found
         active = (looks[-1].roles if looks else roles).active
         seeds = (looks[-1].next_seeds if looks else None) or self._design.looks[0]
-        needed = self._needed(active, seeds, answered)
-        if needed is None:
-            problem = "trials failed on too many seeds; --resume runs them again"
-            return Progress(roles, tuple(looks), problem=problem)
-        if all(pair in answered and answered[pair].final for pair in needed):
-            return Progress(roles, tuple(looks), problem=f"trials have no final {question.task} score")
-        return Progress(roles, tuple(looks), needed)
-
-    def _needed(self, active: Sequence[str], count: int, answered: Answered) -> tuple[Pair, ...] | None:
-        """Cells and seeds of the next look; a seed on which a trial failed is replaced by a spare one.
-
-        Returns:
-            seed by seed; None if there are not enough seeds.
-        """
-
-        def failed(seed: int) -> bool:
-            states = [answered[cell, seed] for cell in active if (cell, seed) in answered]
-            return any(state.record.status is TrialStatus.FAILED for state in states)
-
-        usable = [seed for seed in self._seeds if not failed(seed)][:count]
-        if len(usable) < count:
-            return None
-        return tuple((cell, seed) for seed in usable for cell in active)
+        incomplete = {seed for seed in self._seeds if _is_incomplete(seed, active, stage, answered)}
+        usable = [seed for seed in self._seeds if seed not in incomplete][:seeds]
+        if len(usable) < seeds:
+            problem = "trials failed on too many seeds, or lost their pixel counts; --resume runs them again"
+            return replace(found, problem=problem)
+        return replace(found, needed=tuple((cell, seed) for seed in usable for cell in active))
 
     def _trial(self, screened: Sequence[TrialState], cell: str, seed: int) -> PlannedTrial:
         cells = list(dict.fromkeys(state.trial.cell for state in screened))
         known = next(state.trial for state in screened if state.trial.cell == cell)
-        # The position depends on cell and seed alone, and not on which question was quicker.
+        # The position depends on cell and seed alone, and not on which context was quicker.
         first = 0 if self._screened is not None else max(state.trial.order for state in screened) + 1
         order = first + (seed - self._seeds[0]) * len(cells) + cells.index(cell)
         return replace(self._make_trial(known, seed), order=order, stage=Stage.ANSWERING)
@@ -194,3 +237,93 @@ def _answered(history: Sequence[TrialState]) -> dict[Pair, TrialState]:
         for state in history
         if state.trial.stage is Stage.ANSWERING
     }
+
+
+def _is_incomplete(
+    seed: int, active: Sequence[str], stage: AnsweringStage | None, answered: Answered
+) -> bool:
+    """Whether a trial of the seed has ended without a score: another seed takes its place."""
+    ended = [cell for cell in active if (cell, seed) in answered and answered[cell, seed].final]
+    return bool(stage is not None and ended and stage.values.loc[seed, ended].isna().any())
+
+
+class BetterHalf:
+    """Proposes the trials of further screening seeds once those of the seeds before have ended.
+
+    All cells are screened on the first seed, the better half of each arm on each further one. A cell that is
+    slow to start is judged by where it ends, which stopping within a training cannot do, and a study of two
+    seeds costs three quarters of the whole grid. With a tuned axis these are the better half of an arm's
+    settings, and the better half of the values that each of them has tried.
+
+    Args:
+        contexts: keys of those that are answered; a cell is trained if it is in the better half of any.
+        history: reads the study's trials.
+        later: all cells on the further seeds.
+    """
+
+    def __init__(self, contexts: Sequence[str], history: History, later: Sequence[PlannedTrial]) -> None:
+        self._contexts = contexts
+        self._history = history
+        self._later = later
+        self._known: dict[int, tuple[tuple, set[str]]] = {}
+
+    def propose(self, history: Sequence[TrialState]) -> PlannedTrial | NoTrial:
+        """The next trial of the first seed that lacks one."""
+        known = {state.trial.trial_id for state in history}
+        for seed in self._seeds():
+            wanted = self._wanted(history, seed)
+            if wanted is None:
+                return NoTrial.WAIT
+            for trial in wanted:
+                if trial.trial_id not in known:
+                    return trial
+        return NoTrial.DONE
+
+    def remaining(self, history: Sequence[TrialState]) -> int:
+        """How many more trials will be proposed, at most; half of the cells of each seed still open."""
+        known = {state.trial.trial_id for state in history}
+        count = 0
+        for seed in self._seeds():
+            wanted = self._wanted(history, seed)
+            if wanted is None:
+                count += self._expected([trial for trial in self._later if trial.config.seed == seed])
+            else:
+                count += sum(trial.trial_id not in known for trial in wanted)
+        return count
+
+    def _expected(self, trials: Sequence[PlannedTrial]) -> int:
+        """About how many trials of a seed are in the better half."""
+        settings = {trial.setting for trial in trials}
+        if not settings or len(settings) == len(trials):
+            return math.ceil(len(trials) / 2)
+        values = math.ceil(len(trials) / len(settings) / 2)
+        return (math.ceil(len(settings) / 2) + len(self._contexts)) * values
+
+    def _seeds(self) -> list[int]:
+        return list(dict.fromkeys(sorted(trial.config.seed for trial in self._later)))
+
+    def _wanted(self, history: Sequence[TrialState], seed: int) -> list[PlannedTrial] | None:
+        """The trials of a seed; None while those of the seeds before are not known to be complete."""
+        own = {trial.trial_id for trial in self._later if trial.config.seed >= seed}
+        before = [state for state in history if state.trial.trial_id not in own]
+        if not before or not all(state.final for state in before):
+            return None
+        now = outcomes(before)
+        if seed not in self._known or self._known[seed][0] != now:
+            self._known[seed] = now, self._better_cells(before)
+        cells = self._known[seed][1]
+        return [trial for trial in self._later if trial.config.seed == seed and trial.cell in cells]
+
+    def _better_cells(self, before: Sequence[TrialState]) -> set[str]:
+        study = self._history.study(before)
+        cells: set[str] = set()
+        for context in answerable_contexts(study):
+            if context.key in self._contexts:
+                cells.update(better_half(screening_table(study, context), reference_setting(context)))
+        return cells
+
+
+def first_seed_to_the_end(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
+    """The trials of the first seed, none of which may be stopped."""
+    first = min(trial.config.seed for trial in trials)
+    return [replace(trial, exempt=True) for trial in trials if trial.config.seed == first]

@@ -36,7 +36,7 @@ def local_config(config: TrialConfig, study: Store) -> TrialConfig:
     if not (study / FOLDER).exists(name):
         raise UserError(
             f"weights {config.weights} are neither on node {socket.gethostname()} nor in {study.uri}; put "
-            "the file at the same path on every node"
+            "the file at the same place on every node, and give its absolute path"
         )
     here = Store(cache_dir() / FOLDER)
     here.write(name, (study / FOLDER).read(name))

@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from segstrat import atomic
-from segstrat.data.cache.in_use import hold
+from segstrat.data.cache.entries import hold
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
 from segstrat.errors import UserError

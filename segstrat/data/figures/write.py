@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from segstrat import atomic
-from segstrat.data.cache.in_use import hold
-from segstrat.data.figures.kinds import CLASSES, KINDS
-from segstrat.data.figures.person import PARTS
+from segstrat.data.cache.entries import hold
+from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
@@ -20,7 +19,7 @@ from segstrat.progress import tracked
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}
-GENERATOR = ("canvas.py", "brush.py", "person.py", "things.py", "kinds.py", "scenes.py")
+GENERATOR = ("canvas.py", "brush.py", "kinds.py", "scenes.py")
 
 
 def generator_digest() -> str:

@@ -15,49 +15,217 @@ All functions depend on the recorded values only: a resumed study repeats the sa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 import pandas as pd
 
 from study.analysis.answering.design import FEWEST_SEEDS, AnsweringDesign
 from study.analysis.answering.forecast import Side, chance_to_settle
-from study.analysis.answering.looks import Label, Look, Roles
 from study.analysis.answering.paired import PairedDifferences, paired_differences
 from study.analysis.intervals import Interval, ratio_interval
 
 
-def decide_look(values: pd.DataFrame, roles: Roles, design: AnsweringDesign) -> Look | None:
-    """Judges the latest look for which there are enough complete seeds.
+class Label(StrEnum):
+    """The answer to the question."""
 
-    A seed is complete once every active cell has a final score on it; the look uses the first complete
-    seeds, in the order of the rows.
+    CLOSES = "closes"
+    NARROWS = "narrows"
+    DOES_NOT_CLOSE = "does not close"
+    UNDETERMINED = "undetermined"
+
+
+class Cause(StrEnum):
+    """What a label is based on."""
+
+    RAW_NOT_LEARNED = "the raw arm did not learn"
+    PRETRAINED_NOT_LEARNED = "the pre-trained arm did not learn"
+    STOPPED = "trials were stopped early"
+    UNFINISHED = "trials have not finished"
+    SCREENING = "the answering stage has not reached its first look"
+    MORE_SEEDS = "the answering stage continues"
+    GIVEN_UP = "the answering stage ended without settling it"
+    NO_INTERVAL = "the remaining gap has no interval"
+    NO_GAP = "pre-training is not shown to help by more than the margin"
+    NO_REFERENCE = "the gap or the improvement has no interval"
+    BELOW_MARGIN = "the remaining gap is below the margin"
+    IMPROVED = "the remaining gap is above the margin and regularization helps"
+    NOT_IMPROVED = "the remaining gap is above the margin and no help of regularization is shown"
+    AT_MARGIN = "the interval of the remaining gap contains the margin"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A label with its cause."""
+
+    label: Label
+    cause: Cause
+
+
+@dataclass(frozen=True)
+class Learning:
+    """Whether the arms learned anything.
+
+    Args:
+        floor: mIoU of the best constant prediction; None if unknown.
+        raw, pretrained: mean mIoU of the arm's best setting; None without a final value.
+    """
+
+    floor: float | None
+    raw: float | None
+    pretrained: float | None
+
+    def cause(self, margin: float) -> Cause | None:
+        """Which arm does not beat the constant prediction by the margin, if any."""
+        if self.floor is None:
+            return None
+        for value, cause in (
+            (self.raw, Cause.RAW_NOT_LEARNED),
+            (self.pretrained, Cause.PRETRAINED_NOT_LEARNED),
+        ):
+            if value is not None and value <= self.floor + margin:
+                return cause
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """Which cell plays which part.
+
+    Args:
+        reference: the raw (trained from scratch) cell without regularization; with a tuned axis, at the value
+            that is best in screening.
+        other_references: the same at other tuned values that may be best.
+        raw, pretrained: all candidates as nominated, the best of screening first.
+        dropped: candidates of either arm, and references, that an earlier look gave up.
+    """
+
+    reference: str
+    raw: tuple[str, ...]
+    pretrained: tuple[str, ...]
+    other_references: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The reference at every tuned value that may be best, the best of screening first."""
+        return (self.reference, *self.other_references)
+
+    @property
+    def active_references(self) -> tuple[str, ...]:
+        """References still trained."""
+        return tuple(cell for cell in self.references if cell not in self.dropped)
+
+    @property
+    def active_raw(self) -> tuple[str, ...]:
+        """Raw candidates still trained."""
+        return tuple(cell for cell in self.raw if cell not in self.dropped)
+
+    @property
+    def active_pretrained(self) -> tuple[str, ...]:
+        """Pre-trained candidates still trained."""
+        return tuple(cell for cell in self.pretrained if cell not in self.dropped)
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """All cells that the next seeds train, the reference first."""
+        return (*self.active_references, *self.active_raw, *self.active_pretrained)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What one look finds.
+
+    Args:
+        number: this look, from 1; `looks` are planned.
+        used: the complete seeds that it uses.
+        label: the verdict; None while more seeds are to be trained.
+        reason: why the stage stops or continues, one sentence.
+        gap, improvement, remaining, closure: repeated confidence intervals.
+        settled: for `gap`, `improvement`, `remaining`: whether the interval excludes its threshold.
+        roles: the roles from here on, with the candidates dropped so far.
+        leaders: labels of the reference, the raw and the pre-trained candidate of the highest mean.
+        spent: two-sided error of an interval spent so far.
+        next_seeds: total seeds at the next look; None after the last.
+        next_trials: trials that the next look costs.
+        chances: for each unsettled contrast, the chance that it is settled at the next look, and at the
+            last one: `{"remaining": (0.3, 0.9)}`.
+        learning: whether the arms learned anything.
+    """
+
+    number: int
+    looks: int
+    used: tuple[int, ...]
+    label: Label | None
+    reason: str
+    learning: Learning
+    gap: Interval
+    improvement: Interval
+    remaining: Interval
+    closure: Interval
+    settled: Mapping[str, bool]
+    roles: Roles
+    leaders: Mapping[str, str]
+    spent: float
+    next_seeds: int | None
+    next_trials: int
+    chances: Mapping[str, tuple[float, float]]
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds it uses."""
+        return len(self.used)
+
+
+def judge(
+    gap: Interval,
+    improvement: Interval,
+    remaining: Interval,
+    margin: float,
+    learning: Learning | None = None,
+) -> Judgement:
+    """The label of a context, and why: of a study of one stage, and of every look of a study of two.
+
+    Args:
+        learning: an arm that learned nothing makes the context undetermined, whatever its intervals say.
+    """
+    if learning is not None and (cause := learning.cause(margin)) is not None:
+        return Judgement(Label.UNDETERMINED, cause)
+    if not remaining.known:
+        return Judgement(Label.UNDETERMINED, Cause.NO_INTERVAL)
+    if gap.known and not gap.above(margin):
+        return Judgement(Label.UNDETERMINED, Cause.NO_GAP)
+    if not (gap.known and improvement.known):
+        return Judgement(Label.UNDETERMINED, Cause.NO_REFERENCE)
+    if remaining.below(margin):
+        return Judgement(Label.CLOSES, Cause.BELOW_MARGIN)
+    if remaining.above(margin) and improvement.above(0):
+        return Judgement(Label.NARROWS, Cause.IMPROVED)
+    if remaining.above(margin):
+        return Judgement(Label.DOES_NOT_CLOSE, Cause.NOT_IMPROVED)
+    return Judgement(Label.UNDETERMINED, Cause.AT_MARGIN)
+
+
+def replay(
+    values: pd.DataFrame, roles: Roles, design: AnsweringDesign, floor: float | None = None
+) -> list[Look]:
+    """All looks that the complete seeds allow, from the first to the one that stops.
+
+    A seed is complete once every active cell has a final score on it; a look uses the first complete seeds,
+    in the order of the rows.
 
     Args:
         values: seeds × cells, final scores; the floor for a diverged trial, NaN where there is none yet.
-        roles: as the look before left them.
-
-    Returns:
-        None while there are too few complete seeds for the first look.
+        roles: as nominated.
+        floor: mIoU of the best constant prediction, see `Learning`.
     """
-    complete = values.loc[:, list(roles.active)].dropna()
-    reached = [number for number, seeds in enumerate(design.looks, start=1) if seeds <= len(complete)]
-    if not reached:
-        return None
-    number = reached[-1]
-    pairs = paired_differences(complete.iloc[: design.looks[number - 1]])
-    return _judge(pairs, roles, design, number)
-
-
-def replay(values: pd.DataFrame, roles: Roles, design: AnsweringDesign) -> list[Look]:
-    """All looks that the complete seeds allow, from the first to the one that stops; see `decide_look`."""
     looks: list[Look] = []
-    for number in range(1, len(design.looks) + 1):
+    for number, seeds in enumerate(design.looks, start=1):
         complete = values.loc[:, list(roles.active)].dropna()
-        if len(complete) < design.looks[number - 1]:
+        if len(complete) < seeds:
             break
-        pairs = paired_differences(complete.iloc[: design.looks[number - 1]])
-        look = _judge(pairs, roles, design, number)
+        look = _look_at(values.loc[complete.index[:seeds]], roles, design, number, floor)
         looks.append(look)
         roles = look.roles
         if look.label is not None:
@@ -65,7 +233,11 @@ def replay(values: pd.DataFrame, roles: Roles, design: AnsweringDesign) -> list[
     return looks
 
 
-def _judge(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, number: int) -> Look:
+def _look_at(
+    values: pd.DataFrame, roles: Roles, design: AnsweringDesign, number: int, floor: float | None
+) -> Look:
+    """The look at these seeds, on which all active cells have a score."""
+    pairs = paired_differences(values.loc[:, list(roles.active)])
     # First of all, so that a candidate that clearly trails takes no share of the error.
     roles = _drop_trailing(pairs, roles, design)
     intervals = _intervals(pairs, roles, design, number)
@@ -76,14 +248,22 @@ def _judge(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, numb
     }
     last = number == len(design.looks)
     chances = {} if last else _chances(pairs, roles, design, number, settled)
-    label, reason = _verdict(intervals, chances, design, last=last)
-    following = None if last or label is not None else design.looks[number]
+    deciding = (intervals["gap"], intervals["improvement"], intervals["remaining"])
+    by_intervals = judge(*deciding, design.margin)
+    stops, reason = _stops(by_intervals, intervals, chances, design, last=last)
+    learning = Learning(
+        floor,
+        _best_mean(values[[*roles.references, *roles.raw]]),
+        _best_mean(values[list(roles.pretrained)]),
+    )
+    found = judge(*deciding, design.margin, learning)
+    following = None if last or stops else design.looks[number]
     return Look(
         number=number,
         looks=len(design.looks),
-        seeds=pairs.seeds,
-        label=label,
-        reason=reason,
+        used=tuple(int(seed) for seed in values.index),
+        label=found.label if stops else None,
+        reason=reason if found == by_intervals else found.cause,
         **intervals,
         settled=settled,
         roles=roles,
@@ -92,7 +272,14 @@ def _judge(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, numb
         next_seeds=following,
         next_trials=0 if following is None else (following - pairs.seeds) * len(roles.active),
         chances={name: (soon, end) for name, (soon, end, _) in chances.items()},
+        learning=learning,
     )
+
+
+def _best_mean(values: pd.DataFrame) -> float | None:
+    """The best mean of a cell over the seeds that it has."""
+    means = values.mean().dropna()
+    return float(means.max()) if len(means) else None
 
 
 def _intervals(
@@ -162,42 +349,49 @@ def cross_fitted(pairs: PairedDifferences, cells: Sequence[str]) -> np.ndarray:
     return scores[np.arange(len(scores)), others.argmax(axis=1)]
 
 
-def _verdict(
+def _stops(
+    found: Judgement,
     intervals: Mapping[str, Interval],
     chances: Mapping[str, tuple[float, float, float]],
     design: AnsweringDesign,
     *,
     last: bool,
-) -> tuple[Label | None, str]:
-    """The label, or None to continue, and why.
+) -> tuple[bool, str]:
+    """Whether the stage ends with this look, and why it does or does not.
 
     Args:
+        found: what the intervals say now.
         chances: of each unsettled contrast: to be settled at the next look, at the last look, and at the
             last look on the side that changes the label.
     """
-    gap, improvement, remaining = (intervals[name] for name in ("gap", "improvement", "remaining"))
-    margin = design.margin
-    if not remaining.known:
-        return ("undetermined", f"fewer than {FEWEST_SEEDS} seeds") if last else (None, "too few seeds")
-    if gap.below(margin):
-        return "undetermined", "pre-training does not help by more than the margin: there is no gap to close"
-    if remaining.below(margin) and gap.above(margin):
-        return "closes", "what remains of the gap is below the margin"
-    if remaining.above(margin) and improvement.above(0):
-        return "narrows", "regularization helps, but more than the margin remains"
-    if remaining.above(margin):
-        if improvement.below(margin):
-            return "does not close", "more than the margin remains and regularization helps by less than it"
+    if not intervals["remaining"].known:
+        return last, f"fewer than {FEWEST_SEEDS} seeds" if last else "too few seeds"
+    if intervals["gap"].below(design.margin):
+        return True, "pre-training does not help by more than the margin: there is no gap to close"
+    if found.cause is Cause.BELOW_MARGIN:
+        return True, "what remains of the gap is below the margin"
+    if found.cause is Cause.IMPROVED:
+        return True, "regularization helps, but more than the margin remains"
+    if found.cause is Cause.NOT_IMPROVED:
+        if intervals["improvement"].below(design.margin):
+            return True, "more than the margin remains and regularization helps by less than it"
         if last:
-            return "does not close", "more than the margin remains and no help was shown by the last look"
+            return True, "more than the margin remains and no help was shown by the last look"
         if chances["improvement"][2] < design.futility:
-            return "does not close", "more than the margin remains and more seeds would hardly show any help"
-        return None, "more than the margin remains; whether regularization helps is open"
+            return True, "more than the margin remains and more seeds would hardly show any help"
+        return False, "more than the margin remains; whether regularization helps is open"
     if last:
-        return "undetermined", "the last look does not settle it"
-    if "remaining" in chances and chances["remaining"][2] < design.hopeless:
-        return "undetermined", "the seeds that are left would hardly settle what remains of the gap"
-    return None, "a deciding contrast is open"
+        no_gap = found.cause is Cause.NO_GAP
+        return True, f"the last look does not {'show that pre-training helps' if no_gap else 'settle it'}"
+    for name, what in (
+        ("remaining", "what remains of the gap"),
+        ("gap", "whether pre-training helps by more than the margin"),
+    ):
+        if name in chances:
+            if chances[name][2] < design.hopeless:
+                return True, f"the seeds that are left would hardly settle {what}"
+            break
+    return False, "a deciding contrast is open"
 
 
 def _chances(
@@ -207,7 +401,7 @@ def _chances(
     number: int,
     settled: Mapping[str, bool],
 ) -> dict[str, tuple[float, float, float]]:
-    """Chances to settle the open contrasts between the leaders; see `_verdict`."""
+    """Chances to settle the open contrasts between the leaders; see `_stops`."""
     if pairs.seeds < 2:
         return dict.fromkeys(settled, (0.0, 1.0, 1.0))
     leaders = _leaders(pairs, roles)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from segstrat.errors import UserError
+from study.analysis.answering.decision import Roles
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Roles
 
 # An arm nominates at least this many cells, if it has them.
 FEWEST_CANDIDATES = 2

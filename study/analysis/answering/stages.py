@@ -1,38 +1,37 @@
 """The two stages of a study: screening nominates candidates, and only the answering stage is judged.
 
-The driver and the report call the same functions on the same scores, so both make the same decisions.
+The driver and the report call the same functions on the same frames, so both make the same decisions.
 `manifest["design"]` holds the `AnsweringDesign` and marks a study of two stages; `manifest["answering"]`
-holds the candidates of each context.
+holds what is fixed before the first look of each context: the images that report, and the candidates.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from study.analysis.answering.decision import replay
+from segstrat.errors import UserError
+from study.analysis.answering.decision import Look, Roles, replay
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Look, Roles
-from study.analysis.answering.nominate import Nomination, nominate
+from study.analysis.answering.nominate import nominate
 from study.analysis.choice import Arm, Chosen
 from study.analysis.contrasts import Contrasts
-from study.analysis.scores import Images, trial_scores
-from study.analysis.study import Context, Study
+from study.analysis.scores import seeds_by_cells, trial_scores
+from study.analysis.study import ANSWERING, SCREENING, Context, Study
+from study.frame.columns import HALVED
 
-SCREENING, ANSWERING = "screening", "answering"
 ARMS = {False: "raw", True: "pre-trained"}
 
 
 @dataclass(frozen=True)
-class Stage:
+class AnsweringStage:
     """The answering stage of one context so far.
 
     Args:
         context: with the answering trials only.
         roles: reference and candidates as nominated.
         values: seeds × cells, the scores that are reported.
-        images: on which images they are computed.
         looks: all looks that the complete seeds allow.
     """
 
@@ -40,7 +39,6 @@ class Stage:
     design: AnsweringDesign
     roles: Roles
     values: pd.DataFrame
-    images: Images
     looks: tuple[Look, ...]
 
     @property
@@ -49,7 +47,7 @@ class Stage:
         return self.looks[-1] if self.looks else None
 
 
-def answering_design(study: Study) -> AnsweringDesign | None:
+def design_of(study: Study) -> AnsweringDesign | None:
     """How the answering stage was planned; None for a study of one stage."""
     design: Mapping[str, Any] | None = study.manifest.get("design")
     return AnsweringDesign.from_dict(design) if design else None
@@ -57,104 +55,109 @@ def answering_design(study: Study) -> AnsweringDesign | None:
 
 def planned_looks(study: Study) -> int:
     """How often the plan of a study looks at its seeds."""
-    design = answering_design(study)
+    design = design_of(study)
     return len(design.looks) if design else 1
 
 
-def in_stage(context: Context, stage: str) -> Context:
-    """The context without the trials of other stages; trials of a frame without stages are answering ones."""
-    stages = context.trials.get("stage", pd.Series(ANSWERING, index=context.trials.index))
-    return replace(context, trials=context.trials[stages == stage])
-
-
-def comparable(context: Context) -> bool:
-    """Whether arms can be compared: a task of multi-task arms alone has no raw cell but its reference."""
-    raw = context.untuned_settings[~context.pretrained]
-    return bool(context.pretrained.any() and (raw != context.reference_setting).any())
-
-
-def cell_label(pretrained: bool, setting: str) -> str:
-    """A cell of a context in words: `raw: weight decay 0`."""
-    return f"{ARMS[pretrained]}: {setting}"
-
-
-def cells_of(context: Context) -> pd.Series:
-    """The cell of each trial, indexed like the context's trials."""
-    pairs = zip(context.pretrained, context.settings, strict=True)
-    return pd.Series([cell_label(bool(pre), setting) for pre, setting in pairs], index=context.trials.index)
-
-
-def nominate_candidates(study: Study, context: Context, design: AnsweringDesign) -> Nomination:
-    """The candidates of a context.
-
-    Args:
-        context: with the screening trials only.
-
-    Raises:
-        UserError: if the context has no reference, or an arm has no cell with a score.
-    """
-    return nominate(screening_table(study, context), cell_label(False, context.reference_setting), design)
-
-
 def screening_table(study: Study, context: Context) -> pd.DataFrame:
-    """The trials of a context as `nominate` ranks them.
+    """The trials of a context as `nominate` ranks them, in the study's order.
 
     With scores on two halves of the validation images, the first half nominates; the second one is left to
     be reported.
     """
-    task = context.task
-    pairs = trial_scores(study, context)
-    shown = context.trials[study.column(task, "val", "miou")].astype(float)
-    if pairs.images == "halves of the validation images":
-        shown = pairs.pairs[0].choosing.where(context.completed, shown)
-    untuned = zip(context.pretrained, context.untuned_settings, strict=True)
+    trials = context.trials
+    shown = trials[study.column(context.task, "val", "miou")].astype(float)
+    if context.images == HALVED:
+        first_half = trial_scores(study, context)[0].choosing
+        shown = first_half.where(context.completed, shown)
     table = pd.DataFrame(
         {
-            "cell": cells_of(context),
-            "setting": [cell_label(bool(pre), setting) for pre, setting in untuned],
+            "cell": trials["cell"],
+            "setting": trials["setting"],
             "pretrained": context.pretrained,
-            "seed": context.trials["seed"].astype(int),
-            "status": context.trials["status"].astype(str),
+            "seed": trials["seed"].astype(int),
+            "status": trials["status"].astype(str),
             "value": shown,
-            "reached": context.trials["epochs_run"] / context.trials["epochs_budget"],
+            "reached": trials["epochs_run"] / trials["epochs_budget"],
         }
     )
-    order = context.trials.sort_values(["pretrained", *context.strategies, *context.tuned, "seed"]).index
-    return table.loc[order]
+    return table.loc[trials.sort_values("order", kind="stable").index]
 
 
-def answering_stage(study: Study, context: Context, design: AnsweringDesign) -> Stage | None:
-    """The answering stage of a context; None before it has a trial, and where nothing can be compared.
+def candidates(study: Study, context: Context, design: AnsweringDesign) -> Roles:
+    """Reference and candidates of a context: those on record, else those that its screening nominates.
 
     Args:
-        context: with the trials of both stages; the cells of the answering stage are the candidates.
+        context: with the trials of both stages.
+
+    Raises:
+        UserError: if screening allows no candidates.
     """
-    roles = _roles(study, context, design) if comparable(context) else None
-    if roles is None:
+    roles = recorded_candidates(study, context.key)
+    if roles is not None and roles.reference in set(context.trials["cell"]):
+        return roles
+    screening = context.in_stage(SCREENING)
+    if screening.trials.empty:
+        return _trained_roles(context.in_stage(ANSWERING))
+    return nominate(screening_table(study, screening), reference_setting(context), design).roles
+
+
+def reference_setting(context: Context) -> str:
+    """The reference's `setting` in the frame of an answerable context."""
+    return str(context.trials.loc[context.trials["reference"].astype(bool), "setting"].iloc[0])
+
+
+def recorded_candidates(study: Study, key: str) -> Roles | None:
+    """The reference and candidates that the manifest has of a context, by its key; None if it has none."""
+    recorded: Mapping[str, Any] = (study.manifest.get("answering") or {}).get(key) or {}
+    if not recorded.get("reference"):
         return None
-    context = in_stage(context, ANSWERING)
-    scores = trial_scores(study, context)
+    return Roles(
+        reference=recorded["reference"],
+        other_references=tuple(recorded.get("other_references", ())),
+        raw=tuple(recorded["raw"]),
+        pretrained=tuple(recorded["pretrained"]),
+    )
+
+
+def _trained_roles(context: Context) -> Roles:
+    """The cells that a study without screening trains, which confirms another one."""
+    trials = context.trials.drop_duplicates("cell")
+    reference, pretrained = trials["reference"].astype(bool), trials["pretrained"].astype(bool)
+    references, raw, pre = (
+        tuple(trials.loc[rows, "cell"]) for rows in (reference, ~reference & ~pretrained, pretrained)
+    )
+    if not (references and raw and pre):
+        raise UserError("the answering stage trains no reference, no other raw cell or no pre-trained one")
+    return Roles(reference=references[0], other_references=references[1:], raw=raw, pretrained=pre)
+
+
+def answering_stage(study: Study, context: Context, design: AnsweringDesign, roles: Roles) -> AnsweringStage:
+    """The answering stage of a context so far.
+
+    Args:
+        context: with the trials of both stages.
+        roles: as from `candidates`.
+    """
+    answering = context.in_stage(ANSWERING)
     # Nominated on the first half of the images: the second half is reported.
-    reported = scores.pairs[0].reported
-    values = pd.DataFrame(
-        {"seed": context.trials["seed"].astype(int), "cell": cells_of(context), "value": reported}
-    ).pivot(index="seed", columns="cell", values="value")
+    values = seeds_by_cells(answering, trial_scores(study, answering)[0].reported)
     values = values.reindex(columns=[*roles.references, *roles.raw, *roles.pretrained])
-    return Stage(context, design, roles, values, scores.images, tuple(replay(values, roles, design)))
+    looks = tuple(replay(values, roles, design, context.floor))
+    return AnsweringStage(answering, design, roles, values, looks)
 
 
-def stage_contrasts(stage: Stage, look: Look) -> Contrasts:
+def stage_contrasts(stage: AnsweringStage, look: Look) -> Contrasts:
     """The contrasts of a look, with its repeated confidence intervals, between the leading candidates."""
-    seeds = stage.values.dropna(subset=list(look.leaders.values())).index[: look.seeds]
-    values = stage.values.loc[seeds]
-    roles = stage.roles
-    best_raw = _leader(values, look.leaders["raw"], len(roles.raw))
-    best_pretrained = _leader(values, look.leaders["pretrained"], len(roles.pretrained))
-    best_reference = _leader(values, look.leaders["reference"], len(roles.references))
+    values, roles = stage.values.loc[list(look.used)], stage.roles
+    labels = stage.context.cell_labels
+    best_raw = _leader(values, look.leaders["raw"], labels, len(roles.raw))
+    best_pretrained = _leader(values, look.leaders["pretrained"], labels, len(roles.pretrained))
+    best_reference = _leader(values, look.leaders["reference"], labels, len(roles.references))
     reference, raw, pretrained = best_reference.value, best_raw.value, best_pretrained.value
     return Contrasts(
-        raw=_arm(values, roles.references, roles.raw),
-        pretrained=_arm(values, (), roles.pretrained),
+        raw=_arm(values, roles.references, roles.raw, labels),
+        pretrained=_arm(values, (), roles.pretrained, labels),
         chosen_reference=best_reference,
         best_raw=best_raw,
         best_pretrained=best_pretrained,
@@ -171,81 +174,20 @@ def stage_contrasts(stage: Stage, look: Look) -> Contrasts:
     )
 
 
-def _setting(cell: str) -> str:
-    """The setting of a cell's label."""
-    return cell.partition(": ")[2]
-
-
-def _arm(values: pd.DataFrame, references: tuple[str, ...], candidates: tuple[str, ...]) -> Arm:
+def _arm(
+    values: pd.DataFrame,
+    references: tuple[str, ...],
+    candidates: tuple[str, ...],
+    labels: Mapping[str, str],
+) -> Arm:
     cells = [*references, *candidates]
-    table = values[cells].set_axis([_setting(cell) for cell in cells], axis=1)
-    labels = [_setting(cell) for cell in references]
-    reference = labels[0] if labels else None
-    return Arm(table, table, reference, {label: str(reference) for label in labels})
+    table = values[cells].set_axis([labels[cell] for cell in cells], axis=1)
+    names = [labels[cell] for cell in references]
+    reference = names[0] if names else None
+    return Arm(table, table, reference, {name: str(reference) for name in names})
 
 
-def _leader(values: pd.DataFrame, cell: str, candidates: int) -> Chosen:
+def _leader(values: pd.DataFrame, cell: str, labels: Mapping[str, str], candidates: int) -> Chosen:
     """The leading candidate of an arm, the same for every seed."""
-    settings = {int(seed): (_setting(cell),) for seed in values.index}
+    settings = {int(seed): (labels[cell],) for seed in values.index}
     return Chosen(settings, values[cell], same_seed=False, candidates=candidates)
-
-
-def _roles(study: Study, context: Context, design: AnsweringDesign) -> Roles | None:
-    """Reference and candidates: as the driver recorded them, else the cells that the stage has trained."""
-    return _recorded_roles(study, context) or _trained_roles(study, context, design)
-
-
-def _recorded_roles(study: Study, context: Context) -> Roles | None:
-    """The roles in `manifest["answering"]`: by question, whose cells are named by arm and axes."""
-    recorded: Mapping[str, Any] = study.manifest.get("answering") or {}
-    cells = dict(zip(context.trials["trial_id"], cells_of(context), strict=True))
-    names = {
-        _recorded_cell(trial): cells[trial["trial_id"]]
-        for trial in study.manifest.get("trials", [])
-        if trial["trial_id"] in cells
-    }
-    for question, found in recorded.items():
-        if question.split(", ")[0] == context.task and found.get("reference") in names:
-            return Roles(
-                reference=names[found["reference"]],
-                other_references=tuple(names[cell] for cell in found.get("other_references", ())),
-                raw=tuple(names[cell] for cell in found["raw"]),
-                pretrained=tuple(names[cell] for cell in found["pretrained"]),
-            )
-    return None
-
-
-def _recorded_cell(trial: Mapping[str, Any]) -> str:
-    """A planned trial's cell as `study.planning.trials.PlannedTrial.cell` names it."""
-    hidden = ("pretrained", "tasks", "backbone", "model", "seed")
-    exact = {
-        name: f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in trial["axes"].items()
-        if name not in hidden
-    }
-    tuned = [exact.pop(name) for name in trial.get("tuned", ())]
-    return " ".join([trial["arm"], *exact.values()]) + (f" ({' '.join(tuned)})" if tuned else "")
-
-
-def _trained_roles(study: Study, context: Context, design: AnsweringDesign) -> Roles | None:
-    """The cells that the answering stage trains, in the order of their nomination."""
-    answering = in_stage(context, ANSWERING)
-    labels = cells_of(answering)
-    cells = list(dict.fromkeys(labels))
-    references = labels[~answering.pretrained & (answering.untuned_settings == context.reference_setting)]
-    if references.empty:
-        return None
-    order = cells
-    screening = in_stage(context, SCREENING)
-    if len(screening.trials):
-        nominated = nominate_candidates(study, screening, design).roles
-        order = [*nominated.references, *nominated.raw, *nominated.pretrained, *cells]
-    trained = [cell for cell in dict.fromkeys(order) if cell in cells]
-    first, *others = [cell for cell in trained if cell in set(references)]
-    ranked = [cell for cell in trained if cell not in set(references)]
-    return Roles(
-        reference=first,
-        other_references=tuple(others),
-        raw=tuple(cell for cell in ranked if cell.startswith("raw: ")),
-        pretrained=tuple(cell for cell in ranked if cell.startswith("pre-trained: ")),
-    )

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from study.analysis.answering.looks import Look
+from study.analysis.answering.decision import Look
 from study.analysis.intervals import Interval
 from study.analysis.thesis.claims import Claim
 from study.analysis.thesis.hypothesis_h2 import Mechanism

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from study.analysis.answering.stages import answering_design
+from study.analysis.answering.stages import design_of
 from study.analysis.factors.factorial import Factor, Kind, fit_factorial, holm
 from study.analysis.factors.linear_model import PooledError
 from study.analysis.study import Context, Study
@@ -101,7 +101,7 @@ def _context_effects(study: Study, context: Context) -> FactorialEffects | None:
         survivors, _ = _responses(
             context, trial_values(study, context, survivors=True).values, factors, seeds
         )
-    if len(factors) == 1 and answering_design(study) is not None:
+    if len(factors) == 1 and design_of(study) is not None:
         # What the axis does in the raw arm is the verdict's own contrast, there on more seeds, on other
         # images and with all looks accounted for. A second estimate could contradict it.
         table = table[table["response"] != RAW].reset_index(drop=True)

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from segstrat.config import REGULARIZERS
 from study.analysis.factors.effects import MOST_LEVELS, PRETRAINED, RAW
 from study.analysis.factors.quadratic import QuadraticSurface, difference_interval, fit_quadratic
-from study.analysis.scores import floor_or_zero
 from study.analysis.study import Context, Study
 from study.analysis.trial_values import TrialValues, trial_values
 from study.analysis.tuned import tuned_contexts
@@ -142,7 +141,7 @@ def _context_surfaces(study: Study, context: Context) -> ResponseSurfaces | None
         # has nothing but answering trials.
         trials = trials[trials["stage"] != ANSWERING]
     arms = [
-        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, floor_or_zero(study, context))
+        arm_surface(PRETRAINED if pretrained else RAW, of_arm, axes, grid, context.floor or 0.0)
         for pretrained, of_arm in trials.groupby(trials["pretrained"].astype(bool))
     ]
     maxima = {arm.arm: arm.maximum for arm in arms if arm.maximum is not None}

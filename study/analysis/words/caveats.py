@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 from study.analysis.intervals import MIN_SEEDS
-from study.analysis.scores import floor
 from study.analysis.study import Study, contexts
 from study.analysis.words.phrases import count_seeds, start_sentence
 from study.analysis.words.verdict import count_words
@@ -44,7 +43,7 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
     if stopped:
         found.append(f"{stopped} of {total} trials were stopped by the scheduler and have no final value.")
     if counts["diverged"]:
-        known = problem or floor(study, contexts(study, study.tasks[0])[0])
+        known = problem or contexts(study, study.tasks[0])[0].floor
         score = f" of {known:.3f}" if isinstance(known, float) else " (unknown here, so 0)"
         found.append(
             f"{counts['diverged']} of {total} trials diverged. They count with the score{score} of a "

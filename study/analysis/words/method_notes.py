@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 from segstrat.formatting import format_value
 from study.analysis.contrasts import Contrasts
-from study.analysis.scores import Images
 from study.analysis.study import LONGER, Study
 from study.analysis.tuned import tunings
 from study.analysis.verdict import Verdict
@@ -43,7 +42,7 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict]) -> list[str]:
     return notes
 
 
-def _images_note(images: Images, *, two_stages: bool) -> str:
+def _images_note(images: str, *, two_stages: bool) -> str:
     """On which images settings are chosen and reported, and what the intervals say."""
     fixed = "Intervals over seeds say what another seed would show on these images."
     if images == "test images":

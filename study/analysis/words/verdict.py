@@ -118,6 +118,8 @@ def _blocking_reason(verdict: Verdict) -> str:
             f"and the difference is no more than the margin of {points(verdict.margin)}. Train longer, or "
             "with another learning rate, before asking what closes the gap"
         )
+    if cause is Cause.SCREENING and verdict.problem:
+        return f"the answering stage cannot start: {verdict.problem}"
     if cause is Cause.SCREENING:
         return (
             "screening only nominates candidates; the answering stage has not reached its first look "
@@ -125,9 +127,10 @@ def _blocking_reason(verdict: Verdict) -> str:
         )
     if cause is Cause.MORE_SEEDS and verdict.look is not None:
         look = verdict.look
+        state = f"ended: {verdict.problem}" if verdict.problem else f"continues: {look.reason}"
         return (
             f"after {count_seeds(look.seeds)} (look {look.number} of {look.looks}) the answering stage "
-            f"continues: {look.reason}. So far {_reason(verdict, verdict.by_intervals.cause)}"
+            f"{state}. So far {_reason(verdict, verdict.by_intervals.cause)}"
         )
     counts = count_words(_open_counts(verdict.context))
     why = (

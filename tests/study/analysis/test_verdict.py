@@ -3,11 +3,12 @@ import dataclasses
 import pandas as pd
 import pytest
 
+from study.analysis.answering.decision import Cause, Learning
 from study.analysis.choice import Arm, Chosen
 from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import Interval
 from study.analysis.study import Context
-from study.analysis.verdict import MARGIN, Cause, Learning, Verdict, decisive_contrasts, judge
+from study.analysis.verdict import MARGIN, Verdict, decisive_contrasts, judge_contrasts
 from study.analysis.words.phrases import ahead, points, with_interval
 from study.analysis.words.verdict import reason
 
@@ -37,7 +38,7 @@ CONTEXT = Context("semseg", {}, {"weight_decay": 0.0}, pd.DataFrame({"pretrained
 
 
 def reason_of(contrasts, margin=MARGIN):
-    judgement = judge(contrasts, margin)
+    judgement = judge_contrasts(contrasts, margin)
     verdict = Verdict(
         CONTEXT, contrasts, margin, judgement.label, judgement.cause, judgement,
         Learning(None, None, None), "the images that chose",
@@ -67,14 +68,14 @@ def reason_of(contrasts, margin=MARGIN):
     ],
 )
 def test_the_label_follows_the_intervals(gap, improvement, remaining, label):
-    assert judge(found(gap, improvement, remaining)).label == label
+    assert judge_contrasts(found(gap, improvement, remaining), MARGIN).label == label
 
 
 def test_the_margin_decides():
     narrow = found(GAP, interval(0.04, 0.05), interval(0.012, 0.018))
-    assert judge(narrow, 0.01).label == "narrows"
-    assert judge(narrow, 0.015).label == "undetermined"
-    assert judge(narrow, 0.02).label == "closes"
+    assert judge_contrasts(narrow, 0.01).label == "narrows"
+    assert judge_contrasts(narrow, 0.015).label == "undetermined"
+    assert judge_contrasts(narrow, 0.02).label == "closes"
 
 
 def test_reasons_hold_the_numbers():

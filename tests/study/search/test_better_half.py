@@ -4,12 +4,11 @@ import random
 
 from segstrat.records import Stage
 from study.cli import parse
-from study.driver.stages import as_screening, two_stage_search
+from study.driver.stages import as_screening, contexts_to_answer, two_stage_search
 from study.planning.settings import make_settings
 from study.planning.trials import plan
-from study.search.answering import questions
 from study.search.base import NoTrial
-from study.search.better_half import BetterHalf, first_seed_to_the_end
+from study.search.two_stage import BetterHalf, first_seed_to_the_end
 from tests.study.fakes import report
 from tests.study.search.test_two_stage import BUDGET, Study, effect
 
@@ -29,9 +28,15 @@ def study_of_two_seeds(folder, known=None) -> Study:
     flags = parse(["--space", study.space.name, "--budget", str(BUDGET)])
     settings = make_settings(flags, {}, {"name": "x", "seeds": (0, 1), "max_seeds": 10})
     later = [trial for trial in as_screening(planned(study.space)) if trial.config.seed == 1]
-    screening = BetterHalf(questions(study.space, later), later)
+    screening = BetterHalf(contexts_to_answer(study.history, later), study.history, later)
     study.search = two_stage_search(
-        settings, study.space, study.design, later, weights="w", screening=screening
+        settings,
+        study.space,
+        study.design,
+        later,
+        history=study.history,
+        weights="w",
+        screening=screening,
     )
     return study
 
@@ -84,7 +89,7 @@ def test_a_resumed_study_screens_the_same_cells(tmp_path):
 def test_how_many_trials_remain_is_known_beforehand(tmp_path):
     study = study_of_two_seeds(tmp_path)
     later = [trial for trial in as_screening(planned(study.space)) if trial.config.seed == 1]
-    screening = BetterHalf(questions(study.space, later), later)
+    screening = BetterHalf(contexts_to_answer(study.history, later), study.history, later)
     assert screening.remaining(study.states.in_order()) == 6
     study.run(train=slow_train, stop_after=18)
     assert screening.remaining(screened(study)) == 0

@@ -7,13 +7,13 @@ import pytest
 
 from segstrat.records import Stage
 from study.cli import parse
-from study.driver.stages import as_screening, two_stage_search
+from study.driver.stages import as_screening, contexts_to_answer, study_facts, two_stage_search
 from study.planning.settings import make_settings
 from study.planning.space import load_space
 from study.planning.trials import plan
-from study.search.answering import questions
-from study.search.base import NoTrial
-from study.search.better_half import BetterHalf, first_seed_to_the_end
+from study.search.base import History, NoTrial, answerable_contexts
+from study.search.two_stage import BetterHalf, first_seed_to_the_end
+from study.state.trial_states import TrialState
 from tests.study.fakes import report
 from tests.study.search.test_two_stage import BUDGET, PRETRAINED, RAW, Study
 
@@ -53,9 +53,15 @@ def tuned_study(folder, known=None) -> Study:
     flags = parse(["--space", space.name, "--budget", str(BUDGET)])
     settings = make_settings(flags, {}, {"name": "x", "seeds": (0, 1), "max_seeds": 10})
     later = [trial for trial in planned if trial.config.seed == 1]
-    study.screening = BetterHalf(questions(space, planned), later)
+    study.screening = BetterHalf(contexts_to_answer(study.history, planned), study.history, later)
     study.search = two_stage_search(
-        settings, space, study.design, planned, weights="w", screening=study.screening
+        settings,
+        space,
+        study.design,
+        planned,
+        history=study.history,
+        weights="w",
+        screening=study.screening,
     )
     return study
 
@@ -65,10 +71,13 @@ def finished(tmp_path_factory):
     return tuned_study(tmp_path_factory.mktemp("tuned")).run(train=train)
 
 
-def test_all_values_together_are_one_question():
-    (question,) = questions(tuned_space(), plan(tuned_space(), "figures", weights="w"))
-    assert question.reference == "raw weight_decay=0"
-    assert len(question.cells) == 36
+def test_all_values_together_are_one_context():
+    history = History(None, study_facts(tuned_space()))
+    states = [TrialState(trial=trial) for trial in plan(tuned_space(), "figures", weights="w")]
+    (context,) = answerable_contexts(history.study(states))
+    trials = context.trials
+    assert set(trials.loc[trials["reference"], "setting"]) == {"raw weight_decay=0"}
+    assert trials["cell"].nunique() == 36
 
 
 def test_settings_answer_at_their_best_values(finished):

@@ -13,12 +13,11 @@ from segstrat.store import Store
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import parse
 from study.driver.loop import Loop, Observers
-from study.driver.stages import as_screening, two_stage_search
+from study.driver.stages import as_screening, contexts_to_answer, study_facts, two_stage_search
 from study.planning.settings import make_settings
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
-from study.search.answering import questions
-from study.search.base import NoTrial
+from study.search.base import History, NoTrial
 from study.search.optuna import OptunaSearch
 from study.state.halving import HalvingRule
 from study.state.trial_states import TrialStates, count_final
@@ -66,8 +65,15 @@ class Study:
         self.design = design or AnsweringDesign(max_seeds=max_seeds)
         self.watched: list = []
         screening = OptunaSearch(self.space, BUDGET) if self.space.search == "tpe" else None
+        self.history = History(Store(folder), study_facts(self.space, self.design))
         self.search = two_stage_search(
-            settings, self.space, self.design, self.trials, weights="w", screening=screening
+            settings,
+            self.space,
+            self.design,
+            self.trials,
+            history=self.history,
+            weights="w",
+            screening=screening,
         )
 
     def run(self, *, at_once=3, seed=0, stop_after=10**6, train=train) -> "Study":
@@ -126,7 +132,7 @@ def test_the_best_cells_of_screening_answer_on_fresh_seeds(tmp_path):
     assert study.search.propose(study.states.in_order()) is NoTrial.DONE
 
 
-def test_a_settled_question_trains_no_further_seed(tmp_path):
+def test_a_settled_context_trains_no_further_seed(tmp_path):
     study = Study(tmp_path, max_seeds=20).run()
     seeds = {trial.config.seed for trial in study.answering()}
     assert len(seeds) == study.progress().looks[-1].seeds < 20
@@ -180,7 +186,7 @@ def test_a_seed_on_which_a_trial_failed_is_replaced(tmp_path):
     assert 2 + look in seeds, "one seed more than the look needs"
 
 
-def test_trials_that_always_fail_end_the_question(tmp_path):
+def test_trials_that_always_fail_end_the_study(tmp_path):
     def failing(trial: PlannedTrial) -> Iterator[EpochReport]:
         if trial.stage is Stage.ANSWERING and trial.reference:
             raise OSError("disk is full")
@@ -203,7 +209,7 @@ def test_a_diverged_trial_counts_with_the_constant_prediction(tmp_path):
     assert found.looks[-1].leaders["pretrained"] != "pre-trained weight_decay=0.001"
 
 
-def test_every_context_is_a_question_of_its_own(tmp_path):
+def test_every_context_is_answered_for_itself(tmp_path):
     space = load_space("label_fraction")
 
     def by_fraction(trial: PlannedTrial) -> Iterator[EpochReport]:
@@ -234,6 +240,6 @@ def test_optunas_points_are_screened_too(tmp_path):
     ("space", "expected"),
     [("wd_grid", 1), ("label_fraction", 4), ("backbones", 0), ("regularizers", 1), ("multitask", 2)],
 )
-def test_questions_of_the_spaces(space, expected):
+def test_contexts_of_the_spaces(space, expected):
     trials = plan(load_space(space), "figures", weights="w")
-    assert len(questions(load_space(space), trials)) == expected
+    assert len(contexts_to_answer(History(None, study_facts(load_space(space))), trials)) == expected

@@ -64,14 +64,13 @@ def test_outcomes_of_completed_stopped_and_diverged(make_states):
     assert final == ["raw0", "raw1", "raw2", "raw3"]
 
 
-def test_the_scores_that_an_answer_uses_are_known_at_once(make_states, tmp_path):
+def test_the_facts_that_an_answer_uses_are_known_at_once(make_states, tmp_path):
     """They are the same while a study runs, after a resume and in the report, which read them from disk."""
     states = make_states(count=2)
     halves = dataclasses.replace(FACTS, half_miou={"semseg": {"a": 0.3, "b": 0.4}})
     write_records(states.study / "trials" / "raw0", halves, [report(8, 0.35)])
     run(states, "raw0", [0.35] * 8)
-    assert states.by_id["raw0"].record.reported_score("semseg") == 0.4
-    assert states.by_id["raw0"].record.choosing_score("semseg") == 0.3
+    assert states.by_id["raw0"].record.facts["half_miou"] == {"semseg": {"a": 0.3, "b": 0.4}}
 
     constant = dataclasses.replace(FACTS, constant_miou={"semseg": {"b": 0.1, "val": 0.2}})
     diverged = report(1, 0.0, status="diverged")
@@ -79,7 +78,7 @@ def test_the_scores_that_an_answer_uses_are_known_at_once(make_states, tmp_path)
     states.started("raw1")
     states.reported("raw1", [diverged])
     states.ended("raw1")
-    assert states.by_id["raw1"].record.reported_score("semseg") == 0.1
+    assert states.by_id["raw1"].record.facts["constant_miou"] == {"semseg": {"b": 0.1, "val": 0.2}}
 
     again = make_states(count=2)
     again.resume()

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 
 from benchmarks.simulated_grid import answering_values, grid, run_study
-from study.analysis.answering.decision import cross_fitted, decide_look, replay
+from study.analysis.answering.decision import Roles, cross_fitted, replay
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.answering.looks import Roles
 from study.analysis.answering.paired import paired_differences
 
 ROLES = Roles(reference="a", raw=("b", "c"), pretrained=("d", "e"))
@@ -60,10 +59,10 @@ def test_a_look_uses_complete_seeds_only_and_repeats_itself():
     partial = values.copy()
     partial.iloc[2, 3] = np.nan
     partial.iloc[8:, :] = np.nan
-    look = decide_look(partial, ROLES, DESIGN)
-    assert look.seeds == 4
-    assert look == decide_look(values.drop(index=102).iloc[:5], ROLES, DESIGN)
-    assert decide_look(values.iloc[:3], ROLES, DESIGN) is None
+    (look,) = replay(partial, ROLES, DESIGN)
+    assert look.used == (100, 101, 103, 104)
+    assert [look] == replay(values.drop(index=102).iloc[:5], ROLES, DESIGN)
+    assert replay(values.iloc[:3], ROLES, DESIGN) == []
     first = replay(values.iloc[:4], ROLES, DESIGN)
     assert replay(values, ROLES, DESIGN)[: len(first)] == first, "more seeds never change an earlier look"
 

@@ -8,7 +8,7 @@ import pytest
 from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.detectable import observed_seed_sd
-from study.analysis.answering.stages import answering_design, answering_stage, in_stage, nominate_candidates
+from study.analysis.answering.stages import answering_stage, candidates
 from study.analysis.study import Study, contexts
 from study.analysis.verdict import decide_all
 from study.frame import write_frames
@@ -145,10 +145,11 @@ def test_candidates_are_those_that_the_driver_recorded(two_stages):
     }  # fmt: skip
     study = two_stages(4, answering=recorded)
     (context,) = contexts(study, "semseg")
-    stage = answering_stage(study, context, answering_design(study))
-    assert stage.roles.reference == "raw: weight decay 0"
-    assert stage.roles.raw == ("raw: weight decay 5e-4",)
-    assert stage.roles.pretrained == ("pre-trained: weight decay 0",)
+    roles = candidates(study, context, DESIGN)
+    assert roles.reference == "raw weight_decay=0"
+    assert roles.raw == ("raw weight_decay=0.0005",)
+    assert roles.pretrained == ("pre-trained weight_decay=0",)
+    assert context.cell_labels["raw weight_decay=0.0005"] == "weight decay 5e-4"
 
 
 def test_one_half_of_the_images_nominates_and_the_other_is_reported(two_stages):
@@ -158,10 +159,11 @@ def test_one_half_of_the_images_nominates_and_the_other_is_reported(two_stages):
     strongest = trials["weight_decay"] == 5e-3
     trials["last_semseg_val_miou_a"] = trials["last_semseg_val_miou"] + 0.2 * strongest
     trials["last_semseg_val_miou_b"] = trials["last_semseg_val_miou"] - 0.01
+    trials["semseg_images"] = "halves of the validation images"
     (context,) = contexts(study, "semseg")
-    nominated = nominate_candidates(study, in_stage(context, "screening"), DESIGN)
-    assert nominated.roles.raw == ("raw: weight decay 5e-3",)
-    stage = answering_stage(study, context, DESIGN)
+    roles = candidates(study, context, DESIGN)
+    assert roles.raw == ("raw weight_decay=0.005",)
+    stage = answering_stage(study, context, DESIGN, roles)
     expected = trials.loc[trials["stage"] == "answering", "last_semseg_val_miou_b"]
     assert sorted(stage.values.to_numpy().ravel()) == pytest.approx(sorted(expected))
     assert answer_study(study).primary[0].images == "halves of the validation images"
@@ -177,7 +179,7 @@ def test_a_diverged_answering_trial_counts_with_the_floor(two_stages):
 
     study = two_stages(4, diverge, data={"name": "figures", "constant_miou": {"semseg": {"val": 0.08}}})
     verdict = answer_study(study).primary[0]
-    assert verdict.stage.values["pre-trained: weight decay 0"].min() == pytest.approx(0.08)
+    assert verdict.stage.values["pre-trained weight_decay=0"].min() == pytest.approx(0.08)
     assert verdict.contrasts.gap.n == 4
 
 
