@@ -22,7 +22,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -150,8 +150,8 @@ class Source:
         for folder, folders, names in os.walk(self.root, followlinks=True):
             real = os.path.realpath(folder)
             # A link to a folder above would be followed for ever.
-            folders[:] = [] if real in seen else [name for name in folders if _counts(Path(folder, name))]
-            names = [] if real in seen else [name for name in names if _counts(Path(folder, name))]
+            folders[:] = [] if real in seen else [name for name in folders if _is_part(Path(folder, name))]
+            names = [] if real in seen else [name for name in names if not name.startswith(".")]
             seen.add(real)
             found += [PurePosixPath(Path(folder, name).relative_to(self.root).as_posix()) for name in names]
         return tuple(sorted(found))
@@ -221,9 +221,9 @@ def _split_of_list(path: PurePosixPath) -> str | None:
     return splits.pop() if len(splits) == 1 else split_of(path)
 
 
-def _counts(path: Path) -> bool:
-    hidden = path.name.startswith(".") or path.name == "__MACOSX"
-    return not hidden and not is_temporary(path.name) and not (path / "dataset.toml").exists()
+def _is_part(folder: Path) -> bool:
+    other = folder.name.startswith(".") or folder.name == "__MACOSX" or is_temporary(folder.name)
+    return not other and not (folder / "dataset.toml").exists()
 
 
 def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
@@ -931,10 +931,15 @@ def _pairs(
     labels = labels or ("" if label_suffix else _most_used(files, _LABEL_FOLDERS))
     usual = ["", *_LABEL_SUFFIXES] if labels else list(_LABEL_SUFFIXES)
     tries = usual if label_suffix is None else [label_suffix]
-    found = [_match(files, images, labels, image_suffix, each) for each in tries]
+    ways: list[tuple[str | None, str]] = [(labels, each) for each in tries]
     if not labels and label_suffix is None:
-        found.append(_match(files, images, None, image_suffix, ""))
-    best = max(found, key=lambda match: len(match.pairs))
+        ways.append((None, ""))
+    best = _Match({}, [], [], "")
+    for folder, suffix in ways:
+        match = _match(files, images, folder, image_suffix, suffix)
+        best = max(best, match, key=lambda each: len(each.pairs))
+        if best.pairs and not best.alone and not best.unlabelled:
+            break
     if not best.pairs:
         raise UserError(
             f"{source.root}: no image has a label of the same name; expected two folders such as images and "
@@ -995,6 +1000,7 @@ def _key(file: PurePosixPath, folder: str | None, suffix: str) -> tuple[str, str
     return str(path.parent), path.stem.removesuffix(suffix)
 
 
+@lru_cache(1 << 20)
 def _without(file: PurePosixPath, folder: str) -> PurePosixPath | None:
     """The path without the folder's part, in any case, or None if it is not in there."""
     wanted = [part.lower() for part in PurePosixPath(folder).parts]
@@ -1005,7 +1011,7 @@ def _without(file: PurePosixPath, folder: str) -> PurePosixPath | None:
 
 
 def _most_used(files: Sequence[PurePosixPath], names: Sequence[str]) -> str:
-    counts = {name: sum(_without(file, name) is not None for file in files) for name in names}
+    counts = Counter(part.lower() for file in files for part in file.parts[:-1])
     best = max(names, key=lambda name: counts[name])
     return best if counts[best] else ""
 
@@ -1283,11 +1289,12 @@ def divide(
     missing = {split: share / 100 * len(groups) for split, share in shares.items()}
     missing["train"] -= sum(len(members[group]) for group in chosen)
     rest = sorted((group for group in order if group not in chosen), key=lambda group: -len(members[group]))
+    empty = [split for split in shares if split not in chosen.values()]
     for number, group in enumerate(rest):
-        empty = [split for split in shares if split not in chosen.values()]
         candidates = empty if len(rest) - number <= len(empty) else list(shares)
         chosen[group] = max(candidates, key=missing.__getitem__)
         missing[chosen[group]] -= len(members[group])
+        empty = [split for split in empty if split != chosen[group]]
     return [chosen[group] for group in groups]
 
 
