@@ -61,7 +61,8 @@ def load_trial(
             "file is damaged or was replaced; name another one with --checkpoint"
         )
     config = TrialConfig.from_dict(state["config"])
-    tasks = {task: Task(task, classes) for task, classes in state["tasks"].items()}
+    labels = state.get("labels", {})  # absent from checkpoints of earlier versions
+    tasks = {task: Task(task, classes, **labels.get(task, {})) for task, classes in state["tasks"].items()}
     model = build_model(config, tasks)
     model.load_state_dict(state["model"])
     target = torch.device(device)
@@ -109,7 +110,7 @@ def _probabilities(
     if not mirrored:
         return shares
     shares = shares.flip(3)
-    swap = mirrored_labels(task.classes)
+    swap = mirrored_labels(task.classes, task.swap)
     if swap is None:
         return shares
     return shares[:, torch.from_numpy(swap[: task.num_classes].astype(np.int64)).to(shares.device)]

@@ -1,23 +1,24 @@
 """Images in, label maps out: what `study/predict.py` reads and writes."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from segstrat.data import build_protocol
 from segstrat.data.dataset import Dataset
+from segstrat.data.images import SUFFIXES, read_rgb
+from segstrat.data.labels import to_values
 from segstrat.data.palette import has_background, label_palette
 from segstrat.errors import UserError
 from segstrat.metrics import ConfusionMatrix
 from segstrat.predict import TrainedTrial
 from segstrat.store import Store, cache_dir
 from segstrat.tasks import Task
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 def trial_store(path: str) -> Store:
@@ -59,14 +60,14 @@ def folder_images(folder: Path) -> list[Path]:
     return paths
 
 
-def read_images(paths: Sequence[Path]) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and RGB pixels (H, W, 3) uint8 of each file."""
+def read_images(paths: Sequence[Path], maximum: float | None = None) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and RGB pixels (H, W, 3) uint8 of each file, turned as its orientation tag says.
+
+    Args:
+        maximum: the value that becomes 255 in images of more than 8 bits, see `ImageFormat`.
+    """
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                yield path.stem, np.asarray(image.convert("RGB"))
-        except (UnidentifiedImageError, OSError) as error:
-            raise UserError(f"{path} cannot be read as an image ({error}); repair or remove it") from error
+        yield path.stem, read_rgb(path, maximum)
 
 
 def split_images(
@@ -93,13 +94,17 @@ class MapFiles:
     Args:
         out: the folder above all others.
         competition: `comp5` or `comp6`, the name in VOC's folder of results.
+        data: name of the user's own data; None for published data.
     """
 
     out: Path
     competition: str
+    data: str | None = None
 
     def maps(self, task: str) -> Path:
-        """Folder of a task's index PNGs; that of `semseg` is the one that VOC's server expects."""
+        """Folder of a task's label maps; for `semseg` of published data the one that VOC's server expects."""
+        if self.data is not None:
+            return self.out / re.sub(r"[^\w.-]+", "-", self.data) / task
         if task == "semseg":
             return self.out / "results" / "VOC2012" / "Segmentation" / f"{self.competition}_test_cls"
         return self.out / task
@@ -111,12 +116,10 @@ class MapFiles:
     def write(
         self, name: str, image: np.ndarray, maps: dict[str, np.ndarray], tasks: dict[str, Task]
     ) -> None:
-        """Writes the index PNG and the overlay of every task."""
+        """Writes the label map, with the values of the user's own labels, and the overlay of every task."""
         for task, index_HW in maps.items():
             palette = label_palette(tasks[task].classes)
-            picture = Image.fromarray(index_HW)
-            picture.putpalette(palette.tobytes())
-            _save(picture, self.maps(task) / f"{name}.png")
+            _save(_label_picture(index_HW, tasks[task], palette), self.maps(task) / f"{name}.png")
             # On a background the image is left as it is; any other class 0 is tinted like the rest.
             plain = (index_HW == 0) & has_background(tasks[task].classes)
             share = np.where(plain, 0.0, 0.55)[..., None]
@@ -151,6 +154,18 @@ class SplitScores:
             f"{name}: mIoU {score['miou']:.4f}, pixel accuracy {score['pixel_accuracy']:.4f}"
             for name, score in scores.items()
         ]
+
+
+def _label_picture(index_HW: np.ndarray, task: Task, palette: np.ndarray) -> Image.Image:
+    """A label map as the labels were: an index PNG, or colors; values above 255 have 16 bits."""
+    values = to_values(index_HW, task.values)
+    picture = Image.fromarray(values)
+    if values.ndim == 2 and values.dtype == np.uint8:
+        colors = np.zeros((256, 3), np.uint8)
+        classes = np.arange(task.num_classes)
+        colors[to_values(classes.astype(np.uint8), task.values)] = palette[classes]
+        picture.putpalette((palette if task.values is None else colors).tobytes())
+    return picture
 
 
 def _save(picture: Image.Image, path: Path) -> None:

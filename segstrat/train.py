@@ -1,6 +1,7 @@
 """The training loop: plain functions, and `train()`, a generator of one report per epoch."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -127,6 +128,11 @@ def _run_epoch(trial: TrainingState, epoch: int) -> EpochReport:
         status, message = "diverged", f"the loss was not finite at step {step} of epoch {epoch + 1}"
     elif last or (epoch + 1) % config.validate_every == 0:
         scores += score_splits(trial, final=last)
+        bad = [score for score in scores if not math.isfinite(score.loss)]
+        if bad:
+            status, message = "diverged", f"the loss on {bad[0].split} was not finite after epoch {epoch + 1}"
+    if status != "diverged" and not _all_finite(trial.model):
+        status, message = "diverged", f"weights were not finite after epoch {epoch + 1}"
     head = trial.update.groups[-1]
     return EpochReport(
         epoch=epoch + 1,
@@ -139,6 +145,13 @@ def _run_epoch(trial: TrainingState, epoch: int) -> EpochReport:
         data_wait=loader.wait_seconds / training_seconds,
         message=message,
     )
+
+
+def _all_finite(model: torch.nn.Module) -> bool:
+    """Whether every weight and every statistic of batch norm is a finite number; the device is asked once."""
+    statistics = [value for name, value in model.named_buffers() if "running_" in name]
+    values = [*model.parameters(), *statistics]
+    return bool(torch.stack([value.detach().isfinite().all() for value in values]).all())
 
 
 def score_splits(trial: TrainingState, *, final: bool) -> tuple[SplitScore, ...]:

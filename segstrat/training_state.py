@@ -78,6 +78,10 @@ class TrainingState:
         state = {
             "config": self.config.to_dict(),
             "tasks": {name: list(task.classes) for name, task in self.objective.tasks.items()},
+            "labels": {
+                name: {"swap": task.swap, "values": task.values}
+                for name, task in self.objective.tasks.items()
+            },
             "model": self.model.state_dict(),
             "update": self.update.state_dict(),
             "facts": dataclasses.asdict(self.facts),
@@ -132,7 +136,7 @@ def build_training(
     weights_digest = load_pretrained(model, config) if config.pretrained else ""
     model.to(device).to(memory_format=torch.channels_last)
     model = distributed.synchronize_batch_norm(model, device)
-    train_loader = _train_loader(config, machine, tasks, train_set)
+    train_loader = _train_loader(config, machine, tasks, train_set, flip=protocol.flip)
     groups = make_parameter_groups(model, config, images, fused=True)
     if distributed.world_size() > 1:
         # Heads are not always used by every process, the backbone is.
@@ -180,9 +184,10 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
 
 
 def _train_loader(
-    config: TrialConfig, machine: Machine, tasks: Mapping[str, Task], dataset: Dataset
+    config: TrialConfig, machine: Machine, tasks: Mapping[str, Task], dataset: Dataset, *, flip: bool
 ) -> TrainLoader:
     arguments: dict[str, Any] = {
+        "flip": flip,
         "tasks": tasks,
         "crop_size": config.crop_size,
         "batch_size": config.batch_size * config.accumulation_steps,

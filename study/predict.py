@@ -4,9 +4,10 @@
     uv run python study/predict.py --trial results/<study>/<trial_id> --split test --out DIR
     uv run python study/predict.py --gallery results/<study>
 
-A split of the trial's own data is also scored. The maps of `semseg` are index PNGs in
+A split of the trial's own data is also scored. The maps of your own data have the values of its labels and
+are in a folder of its name, with one for each task. Those of published data are index PNGs: of `semseg` in
 results/VOC2012/Segmentation/comp6_test_cls/, in the format of the VOC 2012 evaluation server (comp5 for
-models trained on VOC's own images only). Other tasks have a folder of their name, and overlays/ has images to
+models trained on VOC's own images only), of other tasks in a folder of their name. overlays/ has images to
 look at.
 """
 
@@ -40,6 +41,8 @@ from study.frame import MANIFEST, read_manifest
 from study.reporting.gallery import make_gallery
 from study.reporting.render import write_report
 
+OWN_DATA = "folder"
+
 
 def run(options: argparse.Namespace, console: Console) -> None:
     """Does what the command line asks for."""
@@ -52,15 +55,18 @@ def run(options: argparse.Namespace, console: Console) -> None:
         return
     store = trial_store(options.trial)
     trial = load_trial(store, device, options.checkpoint)
-    files = MapFiles(Path(options.out), options.competition)
+    study = study_of(store)
+    recorded = (read_manifest(study).get("data") or {}) if study is not None else {}
+    own = (recorded.get("title") or OWN_DATA) if trial.config.data == OWN_DATA else None
+    files = MapFiles(Path(options.out), options.competition, own)
     scores = SplitScores(trial.tasks)
     samples: Iterator[tuple[str, np.ndarray, dict[str, np.ndarray]]]
     if options.images:
         paths = folder_images(Path(options.images))
         count, what = len(paths), f"images of {options.images}"
-        samples = ((name, image, {}) for name, image in read_images(paths))
+        samples = ((name, image, {}) for name, image in read_images(paths, recorded.get("image_max")))
     else:
-        dataset, ids = split_images(trial, options.split, study_data_root(study_of(store), options))
+        dataset, ids = split_images(trial, options.split, study_data_root(study, options))
         count, what = len(ids), f"{options.split} images"
         samples = ((s.id, s.image, s.labels) for s in map(dataset.read, range(count)))
     for name, image, labels in track(samples, "predicting", total=count, console=console):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from segstrat import train as train_module
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from segstrat.image_counts import COUNTS, read_counts
@@ -96,6 +97,34 @@ def test_a_checkpoint_of_other_classes_is_refused_with_their_numbers(tiny_protoc
     other = dataclasses.replace(protocol, tasks={**protocol.tasks, "semseg": more})
     with pytest.raises(UserError, match=r"for 3 classes of task 'semseg'.*the data has 4"):
         next(train(settings, protocol=other, store=store))
+
+
+def test_weights_that_are_not_finite_end_the_trial_as_diverged(tiny_protocol, tmp_path: Path, monkeypatch):
+    plain = train_module.train_one_epoch
+
+    def spoiled(objective, *arguments):
+        metrics = plain(objective, *arguments)
+        with torch.no_grad():
+            next(objective.model.parameters()).fill_(math.nan)
+        return metrics
+
+    monkeypatch.setattr(train_module, "train_one_epoch", spoiled)
+    settings = config(epochs=3, validate_every=3)
+    (report,) = train(settings, protocol=tiny_protocol(), store=Store(tmp_path))
+    assert report.status == "diverged"
+    assert report.message == "weights were not finite after epoch 1"
+
+
+def test_a_validation_loss_that_is_not_finite_ends_the_trial_as_diverged(tiny_protocol, monkeypatch):
+    plain = train_module.score_splits
+
+    def infinite(trial, *, final):
+        return tuple(dataclasses.replace(score, loss=math.nan) for score in plain(trial, final=final))
+
+    monkeypatch.setattr(train_module, "score_splits", infinite)
+    (report,) = train(config(epochs=1), protocol=tiny_protocol())
+    assert report.status == "diverged"
+    assert report.message == "the loss on val was not finite after epoch 1"
 
 
 def test_a_loss_that_is_not_finite_ends_the_trial_as_diverged(tiny_protocol, tmp_path: Path):

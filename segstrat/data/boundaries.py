@@ -52,14 +52,15 @@ def boundary_map(labels_HW: np.ndarray, radius: int = RADIUS) -> np.ndarray:
     void_HW = labels_HW == VOID
     if void_HW.all():
         return labels_HW.copy()
-    filled_HW = _nearest_class(labels_HW, void_HW)
+    filled_HW = nearest_class(labels_HW, void_HW)
     window = np.ones((2 * radius + 1, 2 * radius + 1), dtype=np.uint8)
     boundary_HW = (cv2.dilate(filled_HW, window) != cv2.erode(filled_HW, window)).astype(np.uint8)
     boundary_HW[void_HW] = VOID
     return boundary_HW
 
 
-def _nearest_class(labels_HW: np.ndarray, void_HW: np.ndarray) -> np.ndarray:
+def nearest_class(labels_HW: np.ndarray, void_HW: np.ndarray) -> np.ndarray:
+    """The labels (H, W) uint8 with the nearest class where they are void; some pixel must not be."""
     if not void_HW.any():
         return labels_HW
     _, nearest_HW = cv2.distanceTransformWithLabels(

@@ -38,13 +38,12 @@ from rich.markup import escape
 from rich.table import Table
 
 from segstrat.atomic import creating_folder, is_temporary
-from segstrat.commands import StrictParser
+from segstrat.commands import StrictParser, tracked
 from segstrat.data.dataset import VOID
 from segstrat.data.labels import load_pixels, open_image
 from segstrat.data.palette import label_palette
 from segstrat.errors import UserError, unknown_name
 from segstrat.parallel import parallel_map
-from segstrat.progress import tracked
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")

@@ -38,6 +38,9 @@ class Dataset(ABC):
     ids: Sequence[str]
     """Names of the images, in the order of their indices."""
 
+    decoded = False
+    """Whether reading is free, because everything was decoded before."""
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -58,6 +61,10 @@ class Dataset(ABC):
             UserError: if a file is missing or damaged, or its label does not fit; the file is named.
         """
 
+    def labels(self, index: int) -> dict[str, np.ndarray]:
+        """The labels alone, as `read` has them."""
+        return self.read(index).labels
+
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image."""
         height, width = self.read(index).image.shape[:2]
@@ -71,6 +78,7 @@ class Subset(Dataset):
         self.dataset = dataset
         self.indices = tuple(indices)
         self.ids = tuple(dataset.ids[i] for i in self.indices)
+        self.decoded = dataset.decoded
 
     @property
     def digest(self) -> str:
@@ -84,6 +92,10 @@ class Subset(Dataset):
     def read(self, index: int) -> Sample:
         """The image and its labels."""
         return self.dataset.read(self.indices[index])
+
+    def labels(self, index: int) -> dict[str, np.ndarray]:
+        """The labels alone."""
+        return self.dataset.labels(self.indices[index])
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image."""
@@ -100,6 +112,7 @@ class Concat(Dataset):
     def __init__(self, datasets: Sequence[Dataset]) -> None:
         self.datasets = tuple(datasets)
         self.ids = tuple(name for dataset in self.datasets for name in dataset.ids)
+        self.decoded = all(dataset.decoded for dataset in self.datasets)
         self._ends = tuple(accumulate(len(dataset) for dataset in self.datasets))
         if len(set(self.ids)) < len(self.ids):
             twice = next(name for name, count in Counter(self.ids).items() if count > 1)
@@ -119,6 +132,11 @@ class Concat(Dataset):
         """The image and its labels."""
         dataset, local = self._locate(index)
         return dataset.read(local)
+
+    def labels(self, index: int) -> dict[str, np.ndarray]:
+        """The labels alone."""
+        dataset, local = self._locate(index)
+        return dataset.labels(local)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image."""

@@ -1,6 +1,6 @@
 """A dataset of image and label files, decoded when they are read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -8,13 +8,25 @@ from pathlib import Path
 import numpy as np
 
 from segstrat.data.dataset import Dataset, Sample, hash_strings
-from segstrat.data.labels import Decoder, check_range, load_pixels, open_image
+from segstrat.data.images import (
+    STORED,
+    SUFFIXES,
+    TRANSPOSED,
+    ImageFormat,
+    header,
+    open_image,
+    orientation,
+    other_formats,
+    rgb_pixels,
+    stored_size,
+    turned,
+)
+from segstrat.data.labels import SUFFIXES as LABEL_SUFFIXES
+from segstrat.data.labels import Decoder, check_range
 from segstrat.errors import UserError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Increased whenever a reader returns other pixels for the same files, so that older caches are not used."""
-
-IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg", ".JPG", ".JPEG", ".PNG")
 
 
 @dataclass(frozen=True)
@@ -27,11 +39,12 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class Item:
-    """An image file and its label files, by task."""
+    """An image file, its label files by task, and how the image is read."""
 
     id: str
     image: Path
     labels: Mapping[str, LabelFile] = field(default_factory=dict)
+    format: ImageFormat = STORED
 
 
 class FileDataset(Dataset):
@@ -58,23 +71,29 @@ class FileDataset(Dataset):
 
     def read(self, index: int) -> Sample:
         """The image and its labels."""
-        labels = {task: self.label(index, task) for task in self.tasks_of(index)}
-        return Sample(self.ids[index], self.image(index), labels)
+        return Sample(self.ids[index], self.image(index), self.labels(index))
+
+    def labels(self, index: int) -> dict[str, np.ndarray]:
+        """The labels alone."""
+        return {task: self.label(index, task) for task in self.tasks_of(index)}
 
     def image(self, index: int) -> np.ndarray:
-        """The image, (H, W, 3) uint8 RGB, as stored: an orientation tag is ignored.
+        """The image, (H, W, 3) uint8 RGB, turned as its `ImageFormat` says.
 
         Raises:
             UserError: if the file is missing, truncated or not an image.
         """
-        path = self.items[index].image
-        with open_image(path) as image:
-            return np.array(load_pixels(image, path).convert("RGB"))
+        item = self.items[index]
+        with open_image(item.image) as image:
+            turn = _turn(item, orientation(image), stored_size(image))
+            return turned(rgb_pixels(image, item.image, item.format.maximum), turn)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image, from the header of its file alone."""
-        with open_image(self.items[index].image) as image:
-            return image.height, image.width
+        item = self.items[index]
+        with open_image(item.image) as image:
+            size, tag = stored_size(image), orientation(image)
+        return size[::-1] if _turn(item, tag, size) in TRANSPOSED else size
 
     def label(self, index: int, task: str) -> np.ndarray:
         """A label map, (H, W) uint8.
@@ -112,27 +131,34 @@ class FileDataset(Dataset):
 
     def _part_digest(self, part: str) -> str:
         fingerprints = [f"reader {READER_VERSION}, {part}"]
-        missing = []
+        missing: list[tuple[Path, OSError]] = []
         for item in self.items:
             label = item.labels.get(part)
             path = item.image if part == "image" else label.path if label else None
             try:
                 size = path.stat().st_size if path else None
             except OSError as error:
-                missing.append(f"{path} ({error.strerror})")
+                missing.append((path or item.image, error))
                 continue
-            fingerprints.append(f"{item.id} {size} {label.decode if label else ''}")
+            fingerprints.append(f"{item.id} {size} {_how_read(item, part)}")
         if missing:
+            path, problem = missing[0]
             others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            known = ", ".join(SUFFIXES if part == "image" else LABEL_SUFFIXES)
+            found = other_formats(path)
+            hint = f"{found}; the formats that can be read are {known}; or " if found else ""
             raise UserError(
-                f"{missing[0]}{others}: listed among {len(self)} ids, but cannot be read; fetch the files "
-                "again, or remove their ids from the split list"
+                f"{path} ({problem.strerror}){others}: listed among {len(self)} ids, but cannot be read; "
+                f"{hint}fetch the files again, or remove their ids from the split list"
             )
         return hash_strings(fingerprints)
 
 
-def read_ids(path: Path) -> tuple[str, ...]:
+def read_ids(path: Path, is_file: Callable[[str], bool] | None = None) -> tuple[str, ...]:
     """Ids of a split list, one per line.
+
+    Args:
+        is_file: whether there is an image of a name; where there is one, an id may contain blanks and dots.
 
     Raises:
         UserError: if the list is missing, empty, contains an id twice or more than one id in a line.
@@ -148,8 +174,8 @@ def read_ids(path: Path) -> tuple[str, ...]:
         name = line.strip()
         if not name:
             continue
-        if len(name.split()) > 1:
-            raise UserError(f"{path} line {number}: expected one image id, found {name!r}; keep only the id")
+        if is_file is None or not is_file(name):
+            _check_id(name, f"{path} line {number}", is_file)
         if name in seen:
             raise UserError(
                 f"{path} line {number}: id {name} is listed twice (first in line {seen[name]}); keep one"
@@ -160,7 +186,41 @@ def read_ids(path: Path) -> tuple[str, ...]:
     return tuple(seen)
 
 
-def find_image(folder: Path, name: str) -> Path:
-    """The image file of an id, whatever its suffix; `<id>.jpg` if there is none, to report it."""
-    candidates = (folder / f"{name}{suffix}" for suffix in IMAGE_SUFFIXES)
-    return next((path for path in candidates if path.exists()), folder / f"{name}{IMAGE_SUFFIXES[0]}")
+def _check_id(name: str, where: str, is_file: Callable[[str], bool] | None) -> None:
+    stem, _, suffix = name.rpartition(".")
+    known = len(name.split()) == 1 if is_file is None else is_file(stem)
+    if stem and known and f".{suffix.lower()}" in SUFFIXES:
+        raise UserError(
+            f"{where}: an id is the name of an image without its suffix; write {stem}, not {name}"
+        )
+    if len(name.split()) > 1:
+        raise UserError(
+            f"{where}: expected one image id, found {name!r}; an id is the name of an image without its "
+            "suffix, and it may contain blanks only if there is an image of that name"
+        )
+
+
+def _how_read(item: Item, part: str) -> str:
+    """How a part of an item becomes pixels, and what else they depend on."""
+    if part != "image":
+        return str(item.labels[part].decode) if part in item.labels else ""
+    if item.format.orientation != "auto":
+        return str(item.format)
+    # The size of the label decides whether the picture is turned.
+    labels = [label.path.stat().st_size for label in item.labels.values() if label.path.exists()]
+    return f"{item.format} {labels}"
+
+
+def _turn(item: Item, tag: int, size: tuple[int, int]) -> int:
+    """The orientation to turn an image of a stored (height, width) by; 1 leaves it as it is.
+
+    An annotation tool that ignores the tag gives labels of the stored size. Where the size does not tell,
+    because the picture is square or only mirrored or upside down, the tag is obeyed, as viewers do.
+    """
+    if tag == 1 or item.format.orientation == "stored":
+        return 1
+    if item.format.orientation == "auto" and tag in TRANSPOSED and size[0] != size[1]:
+        label = next((label.path for label in item.labels.values()), None)
+        if label is not None and label.exists() and header(label).size == size:
+            return 1
+    return tag

@@ -4,25 +4,38 @@ A decoder is a frozen value that says which labels may occur, so that a dataset 
 covers how labels are read.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from scipy.io import loadmat
 
 from segstrat.data.dataset import VOID
+from segstrat.data.images import depth, has_alpha, load_pixels, min_alpha, nodata, open_image, raw_mode
 from segstrat.errors import UserError
 
 Decoder = Callable[[Path], np.ndarray]
+Color = tuple[int, int, int]
 
-_INDEX_MODES = {"P", "L", "1"}
+SUFFIXES = (".png", ".tif", ".tiff", ".bmp")
+"""Formats of label maps, in any case."""
+
+LOSSY = ("JPEG", "MPO", "WEBP")
+LARGEST_VALUE = 65535
+_INDEX_MODES = {"P", "L", "1", "I", "F"}
+_UNKNOWN = 256
+_NOT_A_NUMBER = -1
 
 
 @dataclass(frozen=True)
 class IndexPng:
-    """Palette or greyscale PNG whose pixel values are labels.
+    """Image whose pixel values are labels: palette or grey, 1 to 16 bits, PNG, TIFF or BMP.
+
+    Colors are accepted where all three channels are equal. The value that a GeoTIFF declares to be no data is
+    void.
 
     Args:
         values: label value of each class, in class order.
@@ -39,35 +52,175 @@ class IndexPng:
             UserError: if it is damaged, not an index image, or contains a value of no class.
         """
         with open_image(path) as image:
-            if image.mode not in _INDEX_MODES:
+            empty = nodata(image)
+            labels_HW = _stored_values(image, path)
+        void = () if empty is None else (_NOT_A_NUMBER if empty != empty else int(empty),)
+        ignore = tuple(dict.fromkeys((*self.ignore, *(value for value in void if value not in self.values))))
+        return to_classes(labels_HW, self.values, ignore, path)
+
+
+@dataclass(frozen=True)
+class ColorLabels:
+    """Image whose colors are labels; of a palette image, the colors of its palette.
+
+    Args:
+        colors: RGB of each class, in class order.
+        ignore: colors that are void.
+    """
+
+    colors: tuple[Color, ...]
+    ignore: tuple[Color, ...] = ()
+
+    def __call__(self, path: Path) -> np.ndarray:
+        """Class indices of a file.
+
+        Raises:
+            UserError: if it is damaged, or contains a color of no class.
+        """
+        codes_HW = _codes(_stored_colors(path))
+        classes_HW = _color_table(self.colors, self.ignore)[codes_HW]
+        unknown_HW = classes_HW == _UNKNOWN
+        if unknown_HW.any():
+            codes, counts = np.unique(codes_HW[unknown_HW], return_counts=True)
+            color = _color(int(codes[counts.argmax()]))
+            nearest = min(self.colors, key=lambda known: float(np.square(np.subtract(known, color)).sum()))
+            raise UserError(
+                f"{path} has {counts.max():,} pixels of the color {list(color)} and {len(codes) - 1} more "
+                f"colors that are no class (the nearest is {list(nearest)}); export the labels without "
+                "smoothed edges, or add the color to colors or ignore in dataset.toml"
+            )
+        return classes_HW.astype(np.uint8)
+
+
+def _stored_colors(path: Path) -> np.ndarray:
+    """The colors of a label file, (H, W, 3) uint8."""
+    with open_image(path) as image:
+        _refuse_lossy(image, path)
+        image = load_pixels(image, path)
+        if has_alpha(image):
+            image = image.convert("RGBA")
+            if min_alpha(image) < 255:
                 raise UserError(
-                    f"{path} is a {image.mode} image, but labels are index PNGs (palette or greyscale, one "
-                    "class number per pixel); convert its colors to class numbers first"
+                    f"{path} has transparent pixels, whose color means nothing; save the label opaque"
                 )
-            labels_HW = np.array(load_pixels(image, path), dtype=np.uint8)
-        return to_classes(labels_HW, self.values, self.ignore, path)
+        return np.array(image.convert("RGB"))
+
+
+def _stored_values(image: Image.Image, path: Path) -> np.ndarray:
+    """The integers that a label file stores, (H, W), whatever its bit depth."""
+    _refuse_lossy(image, path)
+    bits, raw, alpha = depth(image), raw_mode(image), has_alpha(image) and image.mode != "P"
+    image = load_pixels(image, path)
+    if image.mode in ("RGB", "RGBA", "LA") and bits == "8":
+        return _equal_channels(image, path, alpha=alpha)
+    if image.mode not in _INDEX_MODES and not image.mode.startswith("I;16"):
+        raise _colored(image, path)
+    if image.mode == "F":
+        return _whole_numbers(np.array(image), path)
+    if image.mode in ("P", "L", "1"):
+        labels_HW = np.array(image, dtype=np.uint8)
+        largest = 1 if image.mode == "1" else 255
+        # Pillow shows these with 0 as white, and spreads 2 and 4 bits over the range of 8.
+        if "I" in raw.partition(";")[2]:
+            labels_HW = largest - labels_HW
+        return labels_HW // (255 // (2 ** int(bits) - 1)) if image.mode == "L" and bits in "24" else labels_HW
+    return np.array(image)
+
+
+def _equal_channels(image: Image.Image, path: Path, *, alpha: bool) -> np.ndarray:
+    channels = np.array(image)
+    if alpha and channels[..., -1].min(initial=255) < 255:
+        raise UserError(f"{path} has transparent pixels, whose label means nothing; save the label opaque")
+    grey = channels[..., 0]
+    if image.mode != "LA" and not all((channels[..., i] == grey).all() for i in (1, 2)):
+        raise _colored(image, path)
+    return np.ascontiguousarray(grey)
+
+
+def _colored(image: Image.Image, path: Path) -> UserError:
+    return UserError(
+        f"{path} is a {image.mode} image, but labels are index PNGs (palette or greyscale, one class number "
+        "per pixel); give the color of each class as colors in dataset.toml, or convert its colors to class "
+        "numbers first"
+    )
+
+
+def _whole_numbers(values_HW: np.ndarray, path: Path) -> np.ndarray:
+    """Floats that are whole as integers; what is no number becomes `_NOT_A_NUMBER`."""
+    finite = np.isfinite(values_HW)
+    whole = np.where(finite, values_HW, _NOT_A_NUMBER).astype(np.int64)
+    if not np.array_equal(whole[finite], values_HW[finite]):
+        raise UserError(f"{path} has labels that are no whole numbers; save class numbers")
+    return whole
+
+
+def _refuse_lossy(image: Image.Image, path: Path) -> None:
+    if image.format in LOSSY:
+        raise UserError(
+            f"{path} is a {image.format} file, which changes class numbers at every edge; export the labels "
+            "as PNG"
+        )
 
 
 def to_classes(
     labels_HW: np.ndarray, values: tuple[int, ...], ignore: tuple[int, ...], path: Path
 ) -> np.ndarray:
-    """Class indices of label values: (H, W) uint8 -> (H, W) uint8.
+    """Class indices of label values: (H, W) integers -> (H, W) uint8.
 
     Raises:
         UserError: if a value is neither a class nor ignored; the file and the value are named.
     """
-    present = np.flatnonzero(np.bincount(labels_HW.ravel(), minlength=256))
+    if labels_HW.dtype == np.uint8:
+        present = np.flatnonzero(np.bincount(labels_HW.ravel(), minlength=256))
+    else:
+        present = np.unique(labels_HW)
     unknown = sorted(set(present.tolist()) - set(values) - set(ignore))
     if unknown:
         raise UserError(
             f"{path} contains label {unknown[0]}, but the {len(values)} classes have the values "
             f"{_ranges(values)} and void is {_ranges(ignore)}; fix the file or the list of classes"
         )
-    if values == tuple(range(len(values))) and set(ignore) <= {VOID}:
-        return labels_HW
-    table = np.full(256, VOID, dtype=np.uint8)
-    table[list(values)] = np.arange(len(values))
-    return table[labels_HW]
+    if labels_HW.dtype == np.uint8:
+        if values == tuple(range(len(values))) and set(ignore) <= {VOID}:
+            return labels_HW
+        table = np.full(256, VOID, dtype=np.uint8)
+        for label, value in enumerate(values):
+            if value < 256:
+                table[value] = label
+        return table[labels_HW]
+    known = {value: label for label, value in enumerate(values)}
+    classes = np.array([known.get(value, VOID) for value in present.tolist()], dtype=np.uint8)
+    return classes[np.searchsorted(present, labels_HW)]
+
+
+def _codes(colors_HW3: np.ndarray) -> np.ndarray:
+    """One number for each color: (H, W, 3) uint8 -> (H, W) int32."""
+    red, green, blue = (colors_HW3[..., channel].astype(np.int32) for channel in range(3))
+    return red << 16 | green << 8 | blue
+
+
+def _color(code: int) -> Color:
+    return code >> 16, code >> 8 & 255, code & 255
+
+
+@lru_cache(maxsize=4)
+def _color_table(colors: tuple[Color, ...], ignore: tuple[Color, ...]) -> np.ndarray:
+    """(2^24,) uint16: the class of each color, `VOID` or `_UNKNOWN`."""
+    table = np.full(1 << 24, _UNKNOWN, dtype=np.uint16)
+    for label, known in enumerate(colors):
+        table[_codes(np.array(known))] = label
+    for void in ignore:
+        table[_codes(np.array(void))] = VOID
+    return table
+
+
+def label_values(decode: Decoder) -> Sequence[int] | Sequence[Color] | None:
+    """The values, or colors, that stand for the classes in the files; None where these are class indices."""
+    if isinstance(decode, ColorLabels):
+        return decode.colors
+    if isinstance(decode, IndexPng) and decode.values != tuple(range(len(decode.values))):
+        return decode.values
+    return None
 
 
 def check_range(labels_HW: np.ndarray, num_classes: int, task: str, path: Path) -> None:
@@ -88,35 +241,6 @@ def check_range(labels_HW: np.ndarray, num_classes: int, task: str, path: Path) 
             f"{path} gives label {largest} for task {task}, whose {num_classes} classes are "
             f"0–{num_classes - 1} (void is {VOID}); fix the file or its decoder"
         )
-
-
-def open_image(path: Path) -> Image.Image:
-    """An image of which the header has been read.
-
-    Raises:
-        UserError: if the file is missing, unreadable or not an image.
-    """
-    try:
-        return Image.open(path)
-    except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image that can be read; download it again") from error
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be opened ({error.strerror or error}); check the data root"
-        ) from error
-
-
-def load_pixels(image: Image.Image, path: Path) -> Image.Image:
-    """Decodes all pixels of an opened image.
-
-    Raises:
-        UserError: if the file is truncated or damaged.
-    """
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is damaged ({error}); download it again") from error
-    return image
 
 
 def load_matlab(path: Path, variable: str) -> np.ndarray:
@@ -140,3 +264,22 @@ def _ranges(values: tuple[int, ...]) -> str:
     if len(values) > 2 and values == tuple(range(values[0], values[0] + len(values))):
         return f"{values[0]}–{values[-1]}"
     return ", ".join(map(str, values)) or "nothing"
+
+
+def to_values(
+    classes_HW: np.ndarray, values: Sequence[int] | Sequence[Color] | None, void: int | Color | None = None
+) -> np.ndarray:
+    """What stands for the classes in label files: (H, W) uint8 or uint16, or (H, W, 3) uint8 for colors.
+
+    Args:
+        classes_HW: uint8 class indices and `VOID`.
+        values: of each class, as `label_values` returns them.
+        void: what stands for void; by default `VOID`, or black.
+    """
+    if values is None:
+        return classes_HW
+    if void is None:
+        void = VOID if isinstance(values[0], int) else (0, 0, 0)
+    listed = np.array([*values, void])
+    kind = np.uint8 if listed.max() <= np.iinfo(np.uint8).max else np.uint16
+    return listed.astype(kind)[np.where(classes_HW == VOID, len(values), classes_HW)]

@@ -1,7 +1,7 @@
 """Data protocols: which images, labels and splits a study trains and validates on."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,9 @@ class DataProtocol:
         sources: name of a published data set -> folder it was found in.
         official: split -> number of images in the publication, for the splits that are used whole.
         parts: digests of all that is decoded, `<part>-<digest>` with part `image` or a task.
+        flip: whether training may mirror images.
+        files: the files behind each split, before a share of them is chosen.
+        own: whether a user described the data in a `dataset.toml`.
     """
 
     name: str
@@ -43,6 +46,15 @@ class DataProtocol:
     sources: dict[str, Path]
     official: dict[str, int]
     parts: frozenset[str] = frozenset()
+    flip: bool = True
+    files: Mapping[str, Sequence[FileDataset]] = field(default_factory=dict)
+    own: bool = False
+
+    @property
+    def image_max(self) -> float | None:
+        """The value that becomes 255 in images of more than 8 bits, where `dataset.toml` states one."""
+        items = [item for datasets in self.files.values() for part in datasets for item in part.items[:1]]
+        return items[0].format.maximum if items else None
 
 
 def build_protocol(
@@ -94,7 +106,7 @@ def build_protocol(
         tasks=chosen,
         palette=voc_palette(),
         synthetic=source.synthetic,
-        digest=hash_strings([train.digest, joined["val"].digest]),
+        digest=hash_strings([train.digest, joined["val"].digest, *_mirroring(source.flip, chosen)]),
         sources=dict(source.folders),
         official={
             split: count
@@ -102,7 +114,16 @@ def build_protocol(
             if split != "train" or train is everything
         },
         parts=frozenset(f"{part}-{key}" for dataset in files for part, key in dataset.parts.items()),
+        flip=source.flip,
+        files=splits,
+        own=source.own,
     )
+
+
+def _mirroring(flip: bool, tasks: Mapping[str, Task]) -> list[str]:
+    """What `dataset.toml` says about mirrored images, nothing where it says nothing."""
+    swaps = [f"{name} {task.swap}" for name, task in tasks.items() if task.swap is not None]
+    return [*swaps, *([] if flip else ["never mirrored"])]
 
 
 def _choose_tasks(name: str, available: Mapping[str, Task], tasks: Sequence[str] | None) -> dict[str, Task]:

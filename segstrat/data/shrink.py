@@ -2,8 +2,9 @@
 
     uv run python -m segstrat.data.shrink DIR OUT --short-side 128
 
-DIR contains a `dataset.toml` (docs/data.md). Images are resampled with a Lanczos filter, labels to the
-nearest pixel; ids, splits and classes stay the same.
+DIR contains a `dataset.toml` (docs/data.md). Images are read as a study reads them (8-bit RGB,
+upright) and resampled with a Lanczos filter; labels to the nearest pixel, with the values they have. Ids,
+splits and classes stay the same.
 """
 
 import argparse
@@ -14,9 +15,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from segstrat.data.labels import load_pixels, open_image
+from segstrat.data.files import FileDataset
+from segstrat.data.labels import to_values
 from segstrat.data.readers import folder
 from segstrat.errors import UserError
 
@@ -34,35 +37,48 @@ def shrink(source: Path, out: Path, short_side: int) -> int:
     described = folder.read(source)
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; give a new folder")
-    items = {item.id: item for split in described.splits for item in described.items(split)}
-    for item in items.values():
-        _copy(item.image, out / "images" / f"{item.id}.png", short_side, Image.Resampling.LANCZOS)
-        for task, label in item.labels.items():
-            _copy(label.path, out / task / f"{item.id}.png", short_side, Image.Resampling.NEAREST)
-    for split in described.splits:
-        ids = "".join(f"{item.id}\n" for item in described.items(split))
-        (out / f"{split}.txt").write_text(ids, encoding="utf-8")
-    tables = tomllib.loads((source / "dataset.toml").read_text(encoding="utf-8"))["tasks"]
-    text = _description(f"{described.name}-{short_side}", described.splits, tables)
+    splits = {split: described.items(split) for split in described.splits}
+    items = {item.id: item for listed in splits.values() for item in listed}
+    dataset = FileDataset(list(items.values()), list(described.tasks))
+    for index, item in enumerate(dataset.items):
+        image = Image.fromarray(dataset.image(index))
+        size = _smaller(image.size, short_side)
+        _save(image.resize(size, Image.Resampling.LANCZOS), out / "images" / f"{item.id}.png")
+        for task in item.labels:
+            labels = Image.fromarray(dataset.label(index, task))
+            labels_HW = np.array(labels.resize(size, Image.Resampling.NEAREST))
+            decode = described.labels[task].decode
+            values = to_values(labels_HW, described.tasks[task].values, *decode.ignore[:1])
+            _save(Image.fromarray(values), out / task / f"{item.id}.png")
+    for split, listed in splits.items():
+        (out / f"{split}.txt").write_text("".join(f"{item.id}\n" for item in listed), encoding="utf-8")
+    content = tomllib.loads((source / "dataset.toml").read_text(encoding="utf-8-sig"))
+    name = f"{described.name}-{short_side}"
+    text = _description(name, described.splits, content["tasks"], flip=described.flip)
     (out / "dataset.toml").write_text(text, encoding="utf-8")
     return len(items)
 
 
-def _copy(path: Path, target: Path, short_side: int, resampling: Image.Resampling) -> None:
+def _smaller(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    factor = min(1.0, short_side / min(size))
+    return round(size[0] * factor), round(size[1] * factor)
+
+
+def _save(picture: Image.Image, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open_image(path) as image:
-        image = load_pixels(image, path)
-        factor = min(1.0, short_side / min(image.size))
-        width, height = (round(side * factor) for side in image.size)
-        image.resize((width, height), resampling).save(target)
+    picture.save(target)
 
 
-def _description(name: str, splits: Iterable[str], tables: dict[str, Any]) -> str:
-    lines = [f"name = {json.dumps(name)}", 'images = "images"', "", "[splits]"]
-    lines += [f'{split} = "{split}.txt"' for split in splits]
+def _description(name: str, splits: Iterable[str], tables: dict[str, Any], *, flip: bool) -> str:
+    lines = [f"name = {json.dumps(name)}", 'images = "images"', *([] if flip else ["flip = false"])]
+    lines += ["", "[splits]", *(f'{split} = "{split}.txt"' for split in splits)]
     for task, table in tables.items():
         lines += ["", f"[tasks.{task}]", f'labels = "{task}"']
-        lines += [f"{key} = {json.dumps(value)}" for key, value in table.items() if key != "labels"]
+        others = [key for key in table if key not in ("labels", "label_suffix", "colors")]
+        lines += [f"{key} = {json.dumps(table[key])}" for key in others]
+        if "colors" in table:
+            lines += ["", f"[tasks.{task}.colors]"]
+            lines += [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table["colors"].items()]
     return "\n".join(lines) + "\n"
 
 

@@ -23,6 +23,8 @@ class Source:
         portion: share of the training images that the protocol uses.
         name: name of the data, where it has one besides the protocol's.
         synthetic: whether the images were drawn by a program.
+        flip: whether training may mirror images.
+        own: whether a user described the data in a `dataset.toml`.
     """
 
     train: Sequence[Group]
@@ -34,6 +36,8 @@ class Source:
     portion: float = 1.0
     name: str | None = None
     synthetic: bool = False
+    flip: bool = True
+    own: bool = False
 
 
 def figures(_: Path | None, cache_dir: Path | None) -> Source:
@@ -143,6 +147,8 @@ def described_folder(root: Path | None, _: Path | None) -> Source:
         tasks=described.tasks,
         folders={described.name: described.root},
         name=described.name,
+        flip=described.flip,
+        own=True,
     )
 
 

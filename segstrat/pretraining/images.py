@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from segstrat.data.labels import load_pixels, open_image
+from segstrat.data.images import read_rgb
 from segstrat.errors import UserError
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm"})
@@ -143,8 +143,7 @@ def decode(path: Path) -> np.ndarray:
             pixels_HWC = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if pixels_HWC is not None:
                 return cv2.cvtColor(pixels_HWC, cv2.COLOR_BGR2RGB, dst=pixels_HWC)
-    with open_image(path) as image:
-        return np.array(load_pixels(image, path).convert("RGB"))
+    return read_rgb(path, upright=False)
 
 
 def _images(folder: Path) -> list[Path]:

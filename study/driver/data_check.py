@@ -1,7 +1,7 @@
 """Builds a study's data once before anything starts, so that missing data is found here."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
@@ -9,6 +9,33 @@ from rich.text import Text
 from segstrat.store import cache_dir, data_root
 from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
+
+if TYPE_CHECKING:
+    from segstrat.data.audit.headers import Needs
+
+
+def needs_of(trials: Sequence[PlannedTrial]) -> "Needs":
+    """What the trials ask of the images."""
+    import torch
+
+    from segstrat.data.audit.headers import Needs
+    from segstrat.models import assemble_model
+    from segstrat.tasks import Task
+
+    networks = {
+        (trial.config.model, trial.config.backbone, trial.config.output_stride): trial.config
+        for trial in trials
+    }
+    with torch.device("meta"):
+        strides = [
+            assemble_model(config, {task: Task(task, 2) for task in config.tasks}).backbone.strides[-1]
+            for config in networks.values()
+        ]
+    return Needs(
+        stride=max(strides, default=1),
+        smallest_crop=min((trial.config.crop_size for trial in trials), default=1),
+        largest_crop=max((trial.config.crop_size for trial in trials), default=1),
+    )
 
 
 def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache: bool) -> dict[str, Any]:
@@ -28,7 +55,14 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
     protocol = build_protocol(
         settings.data, root, tasks=tasks, cache_dir=cache_dir() if cache else None, progress=cache
     )
-    report = audit(protocol, cache_dir=cache_dir())
+    report = audit(protocol, needs=needs_of(trials), cache_dir=cache_dir(), progress=cache)
+    sheet = ""
+    if not cache:
+        from segstrat.data.audit.sheet import SHEETS, write_sheet
+
+        sheet = str(write_sheet(protocol, cache_dir() / SHEETS, [*report.errors, *report.warnings]))
+    if report.errors and sheet:
+        Console(stderr=True, highlight=False).print(Text(f"labels as they are read: {sheet}"), soft_wrap=True)
     report.check()
     for warning in report.warnings:
         Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
@@ -42,6 +76,8 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         "val_images": len(protocol.val),
         "classes": {name: list(task.classes) for name, task in protocol.tasks.items()},
         "root": str(root) if root else "",
+        "image_max": protocol.image_max,
         "audit": "full" if report.full else "quick",
         "warnings": report.warnings,
+        "sheet": sheet,
     }

@@ -78,6 +78,7 @@ def show_plan(flags: Flags) -> int:
         f"stopping {stopping}",
         f"data     {data['title']} ({kind}): {data['train_images']} training and {data['val_images']} "
         "validation images were found",
+        f"look     {data['sheet']} shows the labels on their images",
     ]
     if opened.design is not None:
         looks = ", ".join(map(str, opened.design.looks))
@@ -102,7 +103,7 @@ def show_plan(flags: Flags) -> int:
         "Nothing was started.",
     ]
     for line in lines:
-        console.print(Text(line, style="yellow" if line.startswith("warning") else ""))
+        console.print(Text(line, style="yellow" if line.startswith("warning") else ""), soft_wrap=True)
     return 0
 
 

@@ -52,6 +52,11 @@ def read_distribution(axis: str, domain: Any) -> Distribution:
         UserError: for a domain other than uniform, loguniform, randint and lograndint.
     """
     kind = type(domain).__name__, type(getattr(domain, "sampler", None)).__name__
+    if kind[0] == "Categorical":
+        raise UserError(
+            f"axis {axis!r} is a tune.choice, which draws values at random; list the values that are "
+            f"compared, tune.grid_search({list(domain.categories)!r})"
+        )
     if kind not in KINDS:
         raise UserError(
             f"axis {axis!r}: expected tune.uniform, tune.loguniform, tune.randint or tune.lograndint, "
@@ -60,4 +65,8 @@ def read_distribution(axis: str, domain: Any) -> Distribution:
     log, integer = KINDS[kind]
     # Ray excludes the upper bound of whole numbers.
     high = domain.upper - 1 if integer else domain.upper
+    if high < domain.lower:
+        raise UserError(
+            f"axis {axis!r} is drawn from {domain.lower!r} to {domain.upper!r}; give the smaller bound first"
+        )
     return Distribution(low=domain.lower, high=high, log=log, integer=integer)

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 import difflib
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -143,9 +143,29 @@ def _check_parts(name: str, module: ModuleType) -> None:
                 f"space {name}: {part} is {fields!r}; expected a dict, as in search_spaces/wd_grid.py"
             )
         check_fields(name, part, fields)
+    _check_values(name, module)
     metrics = [f"{task}_val_miou" for task in TASKS]
     if module.METRIC not in metrics:
         raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected one of {', '.join(metrics)}")
+
+
+def _check_values(name: str, module: ModuleType) -> None:
+    """Refuses seeds, a number of samples and a recipe that are of another type."""
+    seeds, samples = getattr(module, "SEEDS", (0,)), getattr(module, "SAMPLES", 1)
+    listed = seeds if isinstance(seeds, Sequence) and not isinstance(seeds, str) else ()
+    if not listed or not all(type(seed) is int and seed >= 0 for seed in listed):
+        example = f"({seeds},)" if type(seeds) is int else "(0, 1, 2)"
+        raise UserError(
+            f"space {name}: SEEDS is {seeds!r}; expected whole numbers ≥ 0 in parentheses, such as {example}"
+        )
+    if type(samples) is not int or samples < 1:
+        raise UserError(f"space {name}: SAMPLES is {samples!r}; expected a whole number ≥ 1, such as 16")
+    recipe = getattr(module, "recipe", None)
+    if recipe is not None and not callable(recipe):
+        raise UserError(
+            f"space {name}: recipe is {recipe!r}; expected a function of (data, model, *, pretrained) that "
+            "returns a dict of fields, as docs/spaces.md shows"
+        )
 
 
 def _read_axes(name: str, domains: Mapping[str, Any]) -> tuple[dict[str, list[Any]], dict[str, Distribution]]:

@@ -178,8 +178,13 @@ def make_config(
     fields |= {name: value for name, value in axes.items() if name != EPOCHS_FACTOR}
     pretrained = bool(fields.get("pretrained", False))
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
+    if not isinstance(recipe, Mapping):
+        raise UserError(
+            f"space {space.name}: recipe returned {recipe!r}; it must return a dict of fields, such as "
+            '{"epochs": 50, "crop_size": 256}'
+        )
     check_fields(space.name, "recipe", recipe)
-    fields = recipe | fields | {"data": data, "seed": seed}
+    fields = dict(recipe) | fields | {"data": data, "seed": seed}
     if type(fields.get("epochs")) is not int or fields["epochs"] < 1:
         raise UserError(
             f"space {space.name}: epochs is {fields.get('epochs')!r}; expected a whole number of at least 1"

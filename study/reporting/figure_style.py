@@ -29,6 +29,8 @@ RC: dict[Any, Any] = {
     "axes.facecolor": PAPER,
     "font.family": ["DejaVu Sans"],
     "font.size": 10,
+    # A `$` in the name of a class or a study is one.
+    "text.parse_math": False,
     "axes.titlesize": 10.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -227,7 +227,7 @@ def test_a_task_needs_training_and_validation_images_but_no_test_images(toy_fold
         ('images = "images"', 'image = "images"', r"unknown key image; did you mean 'images'\?"),
         ('images = "images"', "", "images must be a string, it is missing"),
         ('"cat"]', '"cat", "dog"]', "values has 2 entries for 3 classes"),
-        ("[0, 8]", "[0, 300]", "must be whole numbers from 0 to 255"),
+        ("[0, 8]", "[0, 70000]", "must be whole numbers from 0 to 65535"),
         ("[255, 9]", "[255, 8]", "share a value"),
         ("[0, 8]", '"0 8"', "values must be a list, found '0 8'"),
         ("[tasks.semseg]", "[task.semseg]", "unknown key task; did you mean 'tasks'"),

@@ -13,7 +13,14 @@ from segstrat.data.palette import label_palette
 from segstrat.errors import UserError
 from segstrat.models import build_model
 from segstrat.predict import load_trial, predict
-from segstrat.prediction_files import MapFiles, SplitScores, folder_images, study_of, trial_store
+from segstrat.prediction_files import (
+    MapFiles,
+    SplitScores,
+    folder_images,
+    read_images,
+    study_of,
+    trial_store,
+)
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.predict import main
@@ -145,7 +152,7 @@ def test_unreadable_and_ambiguous_images_are_named(images, trial_folder, tmp_pat
     (images / "a.jpg").write_bytes(b"no image")
     (images / "a.png").unlink()
     assert main(["--trial", str(trial_folder), "--images", str(images), "--out", str(tmp_path / "o")]) == 2
-    assert "a.jpg cannot be read" in capsys.readouterr().err
+    assert "a.jpg is not an image that can be read" in capsys.readouterr().err
 
 
 def test_both_ways_to_name_a_trial(trial_folder):
@@ -202,7 +209,7 @@ def test_the_test_split_needs_no_data_root_and_is_scored(own_data, tmp_path, cap
     arguments = ["--trial", str(study / "abc"), "--split", "test", "--out", str(out)]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
-    folder = out / "results/VOC2012/Segmentation/comp6_test_cls"
+    folder = out / "folder" / "semseg"
     assert f"label maps of semseg: {folder}" in printed
     assert f"overlays of semseg: {out}/overlays/semseg" in printed
 
@@ -227,6 +234,52 @@ def test_class_0_is_tinted_where_it_is_no_background(tmp_path):
         overlays[name] = np.asarray(Image.open(files.overlays("semseg") / f"{name}.jpg")).astype(int)
     assert abs(overlays["plain"] - 200).max() <= 2
     assert abs(overlays["tinted"] - 200).max() > 50
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        (None, [[0, 1]]),
+        ((0, 255), [[0, 255]]),
+        ((7, 1000), [[7, 1000]]),
+        (((128, 64, 128), (0, 0, 9)), [[[128, 64, 128], [0, 0, 9]]]),
+    ],
+)
+def test_own_data_gets_its_own_values_in_a_folder_of_its_name(tmp_path, values, stored):
+    files = MapFiles(tmp_path, "comp6", data="my data/2024")
+    task = Task("semseg", ["no", "yes"], values=values)
+    files.write(
+        "a", np.zeros((1, 2, 3), np.uint8), {"semseg": np.array([[0, 1]], np.uint8)}, {"semseg": task}
+    )
+    assert files.maps("semseg") == tmp_path / "my-data-2024" / "semseg"
+    with Image.open(files.maps("semseg") / "a.png") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), stored)
+
+
+def test_swaps_and_values_are_in_the_checkpoint(tmp_path):
+    tasks = {"semseg": Task("semseg", ["a", "l", "r"], swap=[("l", "r")], values=[0, 10, 20])}
+    config = TrialConfig(data="folder", model="fcn32s", width=0.125, crop_size=32)
+    state = {
+        "config": config.to_dict(),
+        "tasks": {"semseg": ["a", "l", "r"]},
+        "labels": {"semseg": {"swap": tasks["semseg"].swap, "values": tasks["semseg"].values}},
+        "model": build_model(config, tasks).state_dict(),
+    }
+    save_checkpoint(Store(tmp_path), 1, state, best_epoch=1)
+    assert load_trial(tmp_path).tasks == tasks
+
+
+def test_images_to_predict_are_read_as_those_to_train(tmp_path):
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    picture = Image.fromarray(np.zeros((4, 8, 3), np.uint8))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "b.jpg", exif=exif)
+    pixels = dict(read_images(folder_images(tmp_path), 4032))
+    assert pixels["a"].max() == 255
+    assert len(np.unique(pixels["a"])) == 64
+    assert pixels["b"].shape == (8, 4, 3)
 
 
 def test_a_task_without_labels_has_no_score():

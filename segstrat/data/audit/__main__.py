@@ -13,6 +13,7 @@ from rich.table import Table
 from segstrat.commands import StrictParser
 from segstrat.data.audit.checks import AuditReport, audit
 from segstrat.data.audit.overlap import Overlap, overlaps, published_lists
+from segstrat.data.audit.sheet import SHEETS, write_sheet
 from segstrat.data.protocols import DataProtocol, build_protocol
 from segstrat.errors import UserError
 from segstrat.store import cache_dir
@@ -51,8 +52,13 @@ def _run(options: argparse.Namespace) -> int:
     cache = options.cache_dir or cache_dir()
     protocol = build_protocol(options.protocol, options.root)
     report = audit(protocol, full=True, cache_dir=cache, progress=True)
-    rows = overlaps(published_lists(Path(options.root))) if options.root else []
-    show(report, protocol, rows, Console())
+    # The published data sets are no part of a folder of one's own.
+    published = options.root and not protocol.own
+    rows = overlaps(published_lists(Path(options.root))) if published else []
+    console = Console()
+    show(report, protocol, rows, console)
+    page = write_sheet(protocol, cache / SHEETS, [*report.errors, *report.warnings])
+    console.print(f"Look at the labels before you train: {page}", markup=False, soft_wrap=True)
     return 1 if report.errors else 0
 
 

@@ -16,6 +16,8 @@ import numpy as np
 
 from segstrat import atomic
 from segstrat.commands import tracked
+from segstrat.data.audit.contents import check_labels, check_pictures
+from segstrat.data.audit.headers import Files, Needs, check_headers, check_needs, read_headers
 from segstrat.data.dataset import Dataset
 from segstrat.data.protocols import DataProtocol
 from segstrat.errors import UserError
@@ -101,41 +103,64 @@ def audit(
     protocol: DataProtocol,
     *,
     full: bool = False,
+    needs: Needs | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> AuditReport:
     """Checks that files decode, sizes agree, labels are classes, counts are official, and no split leaks.
 
-    A quick audit decodes `QUICK_IMAGES` images of each split, unless a full one of the same files, sizes and
-    reader version left its stamp: then the findings of that one are returned.
+    The headers of all files are read. Of a user's own data, also as many labels as show that every class
+    occurs. A quick audit decodes `QUICK_IMAGES` images of each split, unless a full one of the same files,
+    sizes and reader version left its stamp: then the findings of that one are returned.
 
     Args:
         full: decode every image, count the classes' pixels, compare images across splits by content.
+        needs: what the trials of a study ask of the images.
         cache_dir: folder of the stamps, which a full audit writes; None: no stamps.
         progress: draw a progress bar.
     """
     folder = None if cache_dir is None else Path(cache_dir) / "audits"
     stamp = None if full or folder is None else find_stamp(protocol, folder)
-    if stamp is not None:
-        return stamp
+    files = read_headers(protocol)
+    report = stamp or _fresh_report(protocol, files, full=full, progress=progress)
+    if stamp is None and full and folder is not None:
+        leave_stamp(report, protocol, folder)
+    if needs is None:
+        return report
+    found = check_needs(files, protocol, needs)
+    return dataclasses.replace(
+        report, errors=[*report.errors, *found.errors], warnings=[*report.warnings, *found.warnings]
+    )
+
+
+def _fresh_report(
+    protocol: DataProtocol, files: Sequence[Files], *, full: bool, progress: bool
+) -> AuditReport:
     splits: dict[str, Dataset] = {"train": protocol.train, "val": protocol.val}
     if protocol.test is not None:
         splits["test"] = protocol.test
     readings = _read_all(splits, full, progress)
+    headers = check_headers(files, protocol)
+    broken = [reading.error for reading in readings if reading.error]
     report = AuditReport(
         protocol=protocol.name,
         full=full,
         images={split: len(dataset) for split, dataset in splits.items()},
         labelled=_count_labelled(protocol, splits),
-        errors=[*_shared_ids(splits), *(reading.error for reading in readings if reading.error)],
-        warnings=_count_differences(protocol, splits),
+        errors=list(dict.fromkeys([*_shared_ids(splits), *headers.errors, *broken])),
+        warnings=[*_count_differences(protocol, splits), *headers.warnings],
         pixels=_count_pixels(readings, protocol, splits) if full else {},
     )
     if full:
         report.warnings.extend(_same_images(readings))
+    if protocol.own and not report.errors:
+        images = check_pictures(protocol, progress=progress)
+        labels = check_labels(protocol, progress=progress)
+        for found in (images, labels):
+            report.errors.extend(found.errors)
+            report.warnings.extend(found.warnings)
+    elif full:
         report.warnings.extend(_empty_classes(report, protocol))
-        if folder is not None:
-            leave_stamp(report, protocol, folder)
     return report
 
 

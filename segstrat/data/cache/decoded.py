@@ -97,6 +97,8 @@ class RaggedArrays:
 class CachedDataset(Dataset):
     """A dataset whose samples are read-only views of mapped files; reading decodes nothing."""
 
+    decoded = True
+
     def __init__(self, dataset: FileDataset, parts: dict[str, RaggedArrays]) -> None:
         self.ids = dataset.ids
         self.tasks = dataset.tasks

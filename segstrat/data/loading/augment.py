@@ -7,6 +7,7 @@ uncovers, or outside a small image, are black and `VOID`.
 """
 
 import math
+import re
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,7 +68,14 @@ class Placement:
 
 
 def draw_placement(
-    size: tuple[int, int], *, crop_size: int, strength: float, seed: int, epoch: int, index: int
+    size: tuple[int, int],
+    *,
+    crop_size: int,
+    strength: float,
+    seed: int,
+    epoch: int,
+    index: int,
+    flip: bool = True,
 ) -> Placement:
     """The placement of image `index` in `epoch`: a pure function of its arguments.
 
@@ -77,6 +85,7 @@ def draw_placement(
 
     Args:
         size: (height, width) of the image.
+        flip: false leaves the sides as they are; all other draws stay the same.
     """
     generator = np.random.default_rng([seed, _STREAM, epoch, index])
     scale = generator.uniform(0.5**strength, 2.0**strength)
@@ -87,7 +96,7 @@ def draw_placement(
         scaled_size=(height, width),
         top=_offset(height - crop_size, top_share),
         left=_offset(width - crop_size, left_share),
-        flip=bool(coin < min(strength, 1.0) / 2),
+        flip=flip and bool(coin < min(strength, 1.0) / 2),
         degrees=float(degrees),
     )
 
@@ -153,20 +162,37 @@ def place_label(
         cv2.LUT(out_SS, mirrored, dst=out_SS)
 
 
-def mirrored_labels(classes: Sequence[str]) -> np.ndarray | None:
-    """Table (256,) uint8 that swaps the labels of left and right parts, for mirrored images.
+def mirrored_labels(
+    classes: Sequence[str], swap: Sequence[tuple[str, str]] | None = None
+) -> np.ndarray | None:
+    """Table (256,) uint8 that swaps the labels of left and right things, for mirrored images.
 
-    A mirrored left arm is a right arm. The thesis's LIP classes come in such pairs, `left arm` and
-    `right arm`; None where no class does.
+    A mirrored left arm is a right arm. None where no class has a counterpart.
+
+    Args:
+        swap: the pairs of classes; None: those whose names become each other when `left` and `right` are
+            exchanged, wherever the words are: `left arm` and `right arm`, `arm_left` and `arm_right`.
     """
     table = np.arange(256, dtype=np.uint8)
-    for label, name in enumerate(classes):
-        for side, other in (("left", "right"), ("right", "left")):
-            if name.lower().startswith(side):
-                twin = other + name[len(side) :].lower()
-                matches = [i for i, other_name in enumerate(classes) if other_name.lower() == twin]
-                table[label] = matches[0] if matches else label
+    for first, second in sides(classes) if swap is None else swap:
+        one, other = classes.index(first), classes.index(second)
+        table[one], table[other] = other, one
     return table if (table != np.arange(256)).any() else None
+
+
+def sides(classes: Sequence[str], words: tuple[str, str] = ("left", "right")) -> list[tuple[str, str]]:
+    """Pairs of classes whose names become each other when the two words are exchanged, in any case."""
+    left, right = words
+    other = {left: right, right: left}
+    # A word may be written to the next one, as in `leftArm`, but not a letter.
+    pattern = "|".join(rf"(?<![a-z]){word}(?![a-z])" if len(word) < 3 else word for word in words)
+    known = {name.lower(): name for name in classes}
+    pairs = []
+    for name in classes:
+        twin = known.get(re.sub(pattern, lambda found: other[found[0]], name.lower()))
+        if twin is not None and classes.index(name) < classes.index(twin):
+            pairs.append((name, twin))
+    return pairs
 
 
 def low_pass(scale: float) -> np.ndarray:

@@ -48,6 +48,7 @@ class TrainLoader:
         device: of the batches.
         rank: number of this process; it trains on every `world_size`-th image of a batch.
         world_size: number of processes that train together.
+        flip: whether images may be mirrored.
 
     Attributes:
         wait_seconds: how long the consumer waited for input in the current or last epoch.
@@ -67,6 +68,7 @@ class TrainLoader:
         device: torch.device | str = "cpu",
         rank: int = 0,
         world_size: int = 1,
+        flip: bool = True,
     ) -> None:
         if batch_size % world_size:
             raise UserError(
@@ -89,7 +91,8 @@ class TrainLoader:
         self.rank = rank
         self.world_size = world_size
         self.wait_seconds = 0.0
-        self.mirrored = {name: mirrored_labels(task.classes) for name, task in tasks.items()}
+        self.flip = flip
+        self.mirrored = {name: mirrored_labels(task.classes, task.swap) for name, task in tasks.items()}
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -116,6 +119,7 @@ class TrainLoader:
             seed=self.seed,
             epoch=epoch,
             index=index,
+            flip=self.flip,
         )
 
     def epoch(self, epoch: int) -> Iterator[Batch]:

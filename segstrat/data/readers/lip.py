@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from segstrat.data.files import Item, LabelFile, find_image, read_ids
+from segstrat.data.files import Item, LabelFile, read_ids
+from segstrat.data.images import ImageFiles
 from segstrat.data.labels import IndexPng
 from segstrat.data.readers import contains, find_folder
 from segstrat.tasks import Task
@@ -39,10 +40,11 @@ def ids(folder: Path, split: str) -> tuple[str, ...]:
 def items(folder: Path, split: str) -> list[Item]:
     """Items of a split with their `parts` labels."""
     split_folder = folder / _FOLDERS[split]
+    images = ImageFiles(split_folder / "Images")
     return [
         Item(
             name,
-            find_image(split_folder / "Images", name),
+            images.find(name),
             {"parts": LabelFile(split_folder / "Category_ids" / f"{name}.png", LABELS)},
         )
         for name in ids(folder, split)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from segstrat.data.dataset import VOID
-from segstrat.data.files import Item, LabelFile, find_image, read_ids
+from segstrat.data.files import Item, LabelFile, read_ids
+from segstrat.data.images import ImageFiles
 from segstrat.data.labels import load_matlab, to_classes
 from segstrat.data.readers import contains, find_folder
 from segstrat.data.readers.voc import SEMSEG
@@ -53,7 +54,8 @@ def ids(folder: Path, split: str) -> tuple[str, ...]:
 
 def items(folder: Path, names: Iterable[str]) -> list[Item]:
     """Items with their `semseg` labels."""
-    return [Item(name, find_image(folder / "img", name), {"semseg": label(folder, name)}) for name in names]
+    images = ImageFiles(folder / "img")
+    return [Item(name, images.find(name), {"semseg": label(folder, name)}) for name in names]
 
 
 def label(folder: Path, name: str) -> LabelFile:

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from segstrat.data.files import Item, LabelFile, find_image, read_ids
+from segstrat.data.files import Item, LabelFile, read_ids
+from segstrat.data.images import ImageFiles
 from segstrat.data.labels import IndexPng
 from segstrat.data.readers import contains, find_folder
 from segstrat.tasks import Task
@@ -38,10 +39,11 @@ def ids(folder: Path, split: str) -> tuple[str, ...]:
 def items(folder: Path, names: Iterable[str], task: Task = SEMSEG) -> list[Item]:
     """Items of a folder in VOC's layout with their `semseg` labels."""
     decode = IndexPng(values=tuple(range(task.num_classes)))
+    images = ImageFiles(folder / "JPEGImages")
     return [
         Item(
             name,
-            find_image(folder / "JPEGImages", name),
+            images.find(name),
             {"semseg": LabelFile(folder / "SegmentationClass" / f"{name}.png", decode)},
         )
         for name in names

@@ -1,5 +1,6 @@
 """The one-warp augmentation against a naive version that scales, crops, flips and rotates in turn."""
 
+import dataclasses
 from pathlib import Path
 
 import cv2
@@ -184,6 +185,39 @@ def test_mirrored_images_swap_left_and_right_parts():
     np.testing.assert_array_equal(crop[0], [3, VOID, 1, 2, 3, 0])
     _, unflipped = place(image, label, Placement((6, 6), 0, 0, False, 0.0), 6, mirrored)
     np.testing.assert_array_equal(unflipped, label)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ("arm_left", "arm_right"),
+        ("lung-left", "lung-right"),
+        ("upper left arm", "upper right arm"),
+        ("arm (left)", "arm (right)"),
+        ("armLeft", "ArmRight"),
+        ("left lane of the right road", "right lane of the left road"),
+    ],
+)
+def test_sides_are_found_wherever_the_words_are(left, right):
+    table = mirrored_labels(["background", left, "torso", right])
+    assert table is not None
+    assert table[:4].tolist() == [0, 3, 2, 1]
+    assert table[VOID] == VOID
+
+
+def test_pairs_may_be_stated_or_denied():
+    classes = ("background", "arm_l", "arm_r", "left", "right")
+    assert mirrored_labels(classes, [("arm_l", "arm_r")])[:5].tolist() == [0, 2, 1, 3, 4]
+    assert mirrored_labels(classes, []) is None
+
+
+def test_without_flip_the_other_draws_stay_the_same():
+    for index in range(20):
+        free = draw(index=index)
+        fixed = draw_placement(
+            (300, 400), crop_size=128, strength=1.0, seed=0, epoch=0, index=index, flip=False
+        )
+        assert fixed == dataclasses.replace(free, flip=False)
 
 
 def test_classes_without_sides_need_no_table():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from segstrat.errors import UserError
 from segstrat.models import assemble_model
 from segstrat.tasks import Task
 from study.planning.sampling import STARTUP_POINTS
@@ -81,3 +82,49 @@ def test_sampled_points_are_the_same_in_both_arms():
     }
     assert points["raw"] == points["pre-trained"]
     assert len(points["raw"]) == 16
+
+
+SPACE_FILE = """'Does it run?'
+from ray import tune
+
+QUESTION = "Does it run?"
+BASE = {"model": "fcn8s", "backbone": "resnet18"}
+SPACE = {"weight_decay": tune.grid_search([0.0])}
+ROLES = {"weight_decay": "treatment"}
+METRIC = "semseg_val_miou"
+"""
+DRAWN = 'SPACE = {"weight_decay": tune.loguniform(1e-5, 1e-2)}\n'
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("SEEDS = (0)", r"SEEDS is 0; expected whole numbers ≥ 0 in parentheses, such as \(0,\)"),
+        ("SEEDS = 3", r"SEEDS is 3; .*such as \(3,\)"),
+        ("SEEDS = ()", r"SEEDS is \(\)"),
+        ('SEEDS = ("0",)', "SEEDS is"),
+        ("SEEDS = (-1, 0)", "SEEDS is"),
+        (f"{DRAWN}SAMPLES = '16'", "SAMPLES is '16'; expected a whole number ≥ 1"),
+        (f"{DRAWN}SAMPLES = 0", "SAMPLES is 0; expected a whole number ≥ 1"),
+        ("recipe = {'epochs': 3}", "expected a function of"),
+        ("def recipe(data, model, *, pretrained):\n    pass", "recipe returned None; it must return a dict"),
+        (
+            'SPACE = {"weight_decay": tune.choice([0.0, 0.1])}\nSAMPLES = 2',
+            r"tune\.grid_search\(\[0\.0, 0\.1\]\)",
+        ),
+        (
+            'SPACE = {"weight_decay": tune.loguniform(1e-2, 1e-5)}\nSAMPLES = 2',
+            "give the smaller bound first",
+        ),
+        (
+            'SPACE = {"batch_size": tune.randint(8, 2)}\nROLES = {"batch_size": "nuisance"}\nSAMPLES = 2',
+            "smaller bound",
+        ),
+    ],
+)
+def test_parts_of_another_type_are_one_sentence(tmp_path, lines, message):
+    path = tmp_path / "mine.py"
+    path.write_text(f"{SPACE_FILE}{lines}\n")
+    with pytest.raises(UserError, match=message) as raised:
+        plan(load_space(str(path)), "figures", seeds=(0,))
+    assert "\n" not in str(raised.value)
