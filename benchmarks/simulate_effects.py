@@ -1,7 +1,7 @@
 """What factorial effects find, and how often wrongly: `python -m benchmarks.simulate_effects`.
 
 Simulated studies have known effects on validation mIoU, in points. Values are analysed by the design that the
-report uses (`study.analysis.factors.factorial`). Tables are printed as markdown and shown in
+report uses (`study.analysis.sections.factorial_fit`). Tables are printed as markdown and shown in
 docs/reading-results.md. Everything is seeded.
 """
 
@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.analysis.factors.effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT
-from study.analysis.factors.factorial import Factor, factorial_design, holm
+from study.analysis.sections.factorial_effects import BOTH, DIFFERENCE, PRETRAINED, RAW, SIGNIFICANT
+from study.analysis.sections.factorial_fit import Factor, factorial_design, holm
 
 Axes = Mapping[str, Sequence[float]]
 Noise = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]

@@ -14,8 +14,13 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from study.analysis.factors.quadratic import difference_interval
-from study.analysis.factors.surface import ArmSurface, SurfaceAxis, arm_surface, point_means
+from study.analysis.sections.response_surfaces import (
+    ArmSurface,
+    SurfaceAxis,
+    arm_surface,
+    difference_interval,
+    point_means,
+)
 from study.planning.distribution import Distribution
 from study.planning.sampling import STARTUP_POINTS, sampled_points
 

@@ -1,11 +1,17 @@
-"""What all commands share: a parser that answers a mistake with one sentence."""
+"""What all commands share: a parser that answers a mistake with one sentence, and a progress bar."""
 
 import argparse
 import difflib
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from typing import NoReturn, TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from segstrat.errors import UserError
+
+Result = TypeVar("Result")
 
 
 class StrictParser(argparse.ArgumentParser):
@@ -25,3 +31,15 @@ class StrictParser(argparse.ArgumentParser):
             hint = f"did you mean {near[0]}?" if near else "see --help"
             raise UserError(f"unknown argument {unknown[0]!r}: {hint}")
         return namespace
+
+
+def tracked(results: Iterable[Result], total: int | None, title: str, show: bool) -> Iterator[Result]:
+    """The same results, with a progress bar on standard error if `show`; without a total, no estimate."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True)) if show else None
+    with bar or nullcontext():
+        task = bar.add_task(title, total=total) if bar else None
+        for result in results:
+            yield result
+            if bar and task is not None:
+                bar.advance(task)

@@ -1,4 +1,7 @@
-"""`TrialConfig`: everything that decides what a training run learns, and nothing about the machine."""
+"""`TrialConfig`: all that decides what a training run learns. `Numerics`: how it computes. Loads no torch.
+
+The names of all backbones, models and tasks are here too.
+"""
 
 import dataclasses
 import difflib
@@ -8,10 +11,36 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from segstrat.architectures import FCN_BACKBONES, MODELS, SUNETS
 from segstrat.errors import UserError, unknown_name
+
+BACKBONES = {
+    "resnet18": "resnet",
+    "resnet34": "resnet",
+    "resnet50": "resnet",
+    "resnet101": "resnet",
+    "vgg16": "vgg",
+    "vgg16_bn": "vgg",
+    "alexnet": "alexnet",
+    "squeezenet1_1": "squeezenet",
+    "sunet64": "sunet",
+    "sunet128": "sunet",
+    "sunet7128": "sunet",
+}
+"""Family of each backbone; `segstrat.models.FAMILIES` has its class."""
+
+FCN_STRIDES = {"fcn32s": 32, "fcn16s": 16, "fcn8s": 8}
+"""Stride of the finest map that an FCN head uses."""
+
+SUNETS = tuple(name for name, family in BACKBONES.items() if family == "sunet")
+"""A SUNet is a model and its own backbone."""
+
+FCN_BACKBONES = tuple(name for name in BACKBONES if name not in SUNETS)
+MODELS = (*FCN_STRIDES, *SUNETS)
+
+WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
+"""They need smaller learning rates, and are the only ones that several processes train on CPUs."""
 
 TASKS = ("semseg", "parts", "boundaries")
 
@@ -151,6 +180,15 @@ class TrialConfig:
         values["tasks"] = list(self.tasks)
         return values
 
+    def needs_one_process(self) -> str:
+        """Why several processes cannot train this configuration, '' if they can."""
+        if self.asynchronous:
+            return "its parameter groups update asynchronously, in one process"
+        if self.accumulation_steps > 1:
+            # Processes might cut their shares into different numbers of micro-batches.
+            return "it accumulates gradients; set batch_size to the whole batch instead"
+        return ""
+
     def digest(self) -> str:
         """Ten hex digits that name this config; the trial's id and folder.
 
@@ -158,6 +196,38 @@ class TrialConfig:
         """
         values = self.to_dict() | {"weights": self.weights is not None}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+
+
+PrecisionOption = Literal["float32", "bfloat16", "auto"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numerics:
+    """What changes a run's speed, and its results by rounding only.
+
+    Args:
+        precision: type of the matrix products; weights, losses and scores stay float32. `auto` takes the
+            type that the device's hardware multiplies fastest. Torch's default on CUDA stands: float32
+            convolutions are computed in TensorFloat-32, with 10 bits of mantissa.
+        deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
+        compile: run training steps through `torch.compile`, on CUDA as CUDA graphs. `auto` does so on CUDA
+            where the trial is long enough to repay the start, has one process, and finds a C compiler.
+        device_cache: keep the whole decoded training set on the device and augment there. `auto` does so on
+            CUDA where it fits, unless `deterministic`: whether it fits may change between two runs.
+    """
+
+    precision: PrecisionOption = "auto"
+    deterministic: bool = False
+    compile: bool | Literal["auto"] = "auto"
+    device_cache: bool | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(PrecisionOption):
+            raise unknown_name("precision", self.precision, get_args(PrecisionOption))
+
+    def numerics(self) -> dict[str, Any]:
+        """These settings alone, as plain values; `Numerics(**values)` is the inverse."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(Numerics)}
 
 
 def _check_field(config: TrialConfig, field: dataclasses.Field) -> None:

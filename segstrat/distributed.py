@@ -11,7 +11,9 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from segstrat.config import WITHOUT_BATCH_NORM
 from segstrat.errors import UserError
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -121,15 +123,25 @@ def synchronize_batch_norm(model: Model, device: torch.device) -> Model:
     """Lets every batch norm see the whole batch; changes the model in place and returns it.
 
     Raises:
-        UserError: on a CPU, where torch has no synchronized batch norm.
+        UserError: on a CPU, where torch has no synchronized batch norm; for a batch norm with a `forward` of
+            its own, which torch would replace by a plain one.
     """
     if world_size() == 1:
         return model
-    if device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, _BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+    ]
+    if norms and device.type != "cuda":
         raise UserError(
             "batch normalization over several processes runs on CUDA only; give the trial one process, or "
-            "choose a model without it (vgg16, alexnet, squeezenet1_1)"
+            f"choose a backbone without it ({', '.join(WITHOUT_BATCH_NORM)})"
         )
-    return model
+    for norm in norms:
+        if type(norm).forward is not _BatchNorm.forward:
+            raise UserError(
+                f"{type(norm).__name__} computes more than batch normalization, which torch drops when it "
+                "synchronizes the layer over several processes; give the trial a single GPU"
+            )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if norms else model

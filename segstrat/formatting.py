@@ -1,4 +1,7 @@
-"""How numbers and durations are written, in the console, the report and every message."""
+"""How numbers, settings and lists are written, in the console, the report and every message."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 def format_value(value: object) -> str:
@@ -27,3 +30,24 @@ def format_duration(seconds: float) -> str:
 def format_bytes(count: float) -> str:
     """A size with its unit: `0.3 MB`, `2.1 GB`."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def setting_label(values: Mapping[str, Any]) -> str:
+    """A setting in words: `multi-task semseg+parts, dropout 0.3`; `default` where nothing is varied."""
+    words = []
+    for axis, value in values.items():
+        if axis == "tasks":
+            words.append(f"multi-task {value}" if "+" in str(value) else "single-task")
+        else:
+            words.append(f"{axis_name(axis)} {format_value(value)}")
+    return ", ".join(words) or "default"
+
+
+def axis_name(axis: str) -> str:
+    """An axis in words."""
+    return axis.replace("_", " ")
+
+
+def join_words(words: Sequence[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

@@ -11,7 +11,7 @@ from typing import Literal
 
 import torch
 
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics
 
 # A minute or two of compilation, at a gain of a few milliseconds per step; see docs/benchmarks.md.
 COMPILE_STEPS = 20_000
@@ -44,6 +44,7 @@ class Machine(Numerics):
     memory_fraction: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.precision == "auto":
             object.__setattr__(self, "precision", fastest_precision(self.torch_device))
 

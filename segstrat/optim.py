@@ -1,5 +1,6 @@
 """Parameter groups and the two update rules: one summed step, or one step per group (asynchronous)."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,6 @@ from torch import nn
 from segstrat.config import TrialConfig
 from segstrat.distributed import OverlappedSum, sum_gradients
 from segstrat.models.segmenter import Segmenter
-from segstrat.schedules import cosine
 
 COMMON = "common"
 
@@ -98,6 +98,15 @@ def make_parameter_groups(
             )
         )
     return groups
+
+
+def cosine(progress: float) -> float:
+    """Share of the initial learning rate at `progress` in [0, 1] of the budget: 1 down to 0.
+
+    Half a cosine, ½(1 + cos(π·progress)). Thesis Eq. 6.3 writes a recursion; its code is this closed form,
+    evaluated once per iteration.
+    """
+    return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
 def _step(group: ParameterGroup, progress: float) -> None:

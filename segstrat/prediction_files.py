@@ -13,9 +13,8 @@ from segstrat.data.dataset import Dataset
 from segstrat.data.palette import has_background, label_palette
 from segstrat.errors import UserError
 from segstrat.metrics import ConfusionMatrix
-from segstrat.paths import cache_dir
 from segstrat.predict import TrainedTrial
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir
 from segstrat.tasks import Task
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}

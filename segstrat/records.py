@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-from segstrat.json_files import DamagedFileError, read_object, write_object
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, read_object, write_object
 
 RECORDS = "records.json"
 """The trial's facts and one report per epoch."""

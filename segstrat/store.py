@@ -1,16 +1,45 @@
-"""`Store`: a folder of small files, on a disk or in S3-compatible storage, each written atomically."""
+"""`Store`: a folder of small files, on a disk or in S3-compatible storage, each written atomically.
 
-from collections.abc import Callable
+JSON objects in it are read so that a damaged file is one sentence and never a traceback. This node's folders
+of data and caches are named here too.
+"""
+
+import functools
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import platformdirs
 import pyarrow.fs as pafs
 
 from segstrat import atomic
 from segstrat.errors import UserError
-from segstrat.retry import Patience
 
+_LOG = logging.getLogger(__name__)
 T = TypeVar("T")
+
+# Storage that has answered before is given so long to answer again, other storage the shorter time.
+PATIENCE_SECONDS = 120.0
+FIRST_SECONDS = 15.0
+LONGEST_PAUSE = 8.0
+# In pyarrow's messages of errors that pass; a missing bucket, a wrong key or a full disk do not.
+TRANSIENT = (
+    "network_connection",
+    "curlcode",
+    "timeout",
+    "timed out",
+    "slow_down",
+    "throttling",
+    "service_unavailable",
+    "internal_failure",
+    "http response code 500",
+    "http response code 503",
+)
 
 
 class Store:
@@ -99,7 +128,7 @@ class Store:
         )
 
     def delete(self, name: str) -> None:
-        """Deletes a file; a missing one is no error."""
+        """Deletes a file; a missing one is not an error."""
         if self.exists(name):
             self._try(lambda: self._fs.delete_file(f"{self._root}/{name}"))
 
@@ -117,3 +146,142 @@ class Store:
         if not self.is_local:
             raise UserError(f"storage {self.uri!r} is not a folder on this machine")
         return Path(self._root)
+
+
+class Patience:
+    """Repeats operations on one storage while it does not answer.
+
+    Args:
+        name: of the storage, for the messages.
+        say: prints a message.
+        sleep, clock: replaced in tests.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        say: Callable[[str], None] = lambda message: print(message, file=sys.stderr, flush=True),
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._say = say
+        self._sleep = sleep
+        self._clock = clock
+        self._answered = False
+
+    def call(self, operation: Callable[[], T]) -> T:
+        """The result of an operation, which is repeated while it fails for a reason that passes.
+
+        Raises:
+            OSError: what the operation raised last, once the patience is used up; at once for errors that
+                do not pass.
+        """
+        start, pause = self._clock(), 1.0
+        waiting = False
+        while True:
+            try:
+                result = operation()
+            except OSError as error:
+                bound = PATIENCE_SECONDS if self._answered else FIRST_SECONDS
+                if not is_transient(error) or self._clock() - start >= bound:
+                    # An answer, even if it is an error.
+                    self._answered |= not is_transient(error)
+                    raise
+                if not waiting:
+                    waiting = True
+                    self._say(f"{self._name} does not answer; trying again for up to {bound:.0f} s ({error})")
+                self._sleep(min(pause, LONGEST_PAUSE))
+                pause *= 2
+            else:
+                self._answered = True
+                if waiting:
+                    self._say(f"{self._name} answers again after {self._clock() - start:.0f} s")
+                return result
+
+
+def is_transient(error: OSError) -> bool:
+    """Whether an error of a remote file system may pass by itself."""
+    return any(word in str(error).lower() for word in TRANSIENT)
+
+
+class DamagedFileError(UserError):
+    """A file that is not what its name says: truncated, empty, or of another type."""
+
+
+def read_object(store: Store, name: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if the file does not contain a JSON object.
+    """
+    try:
+        content = json.loads(store.read(name))
+    except ValueError as error:  # of JSON, and of bytes that are no text
+        raise DamagedFileError(f"{name} cannot be read: {error}") from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if store.is_folder(name):
+            raise DamagedFileError(f"{name} cannot be read: it is a folder") from error
+        raise
+    if not isinstance(content, dict):
+        found = type(content).__name__
+        raise DamagedFileError(f"{name} cannot be read: expected a JSON object, not {found}")
+    return content
+
+
+def write_object(store: Store, name: str, content: Mapping[str, Any], *, indent: int | None = None) -> None:
+    """Writes a JSON object atomically."""
+    store.write(name, json.dumps(content, indent=indent).encode())
+
+
+def write_with_copy(store: Store, name: str, content: Mapping[str, Any]) -> None:
+    """Writes a JSON object and a copy of it, for `read_with_copy`; each atomically."""
+    write_object(store, name, content, indent=1)
+    write_object(store, copy_name(name), content, indent=1)
+
+
+def read_with_copy(store: Store, name: str) -> dict[str, Any]:
+    """The JSON object in a file, or in its copy where the file is damaged or missing, which is logged.
+
+    Raises:
+        FileNotFoundError: if there is neither.
+        DamagedFileError: if neither can be read.
+    """
+    try:
+        return read_object(store, name)
+    except (DamagedFileError, FileNotFoundError) as error:
+        try:
+            content = read_object(store, copy_name(name))
+        except (DamagedFileError, FileNotFoundError):
+            raise error from None
+        problem = error if isinstance(error, DamagedFileError) else f"{name} is missing"
+        say_once(f"{store.uri}: {problem}; {copy_name(name)} is used")
+        return content
+
+
+def copy_name(name: str) -> str:
+    """Name of a file's copy: manifest.json -> manifest.copy.json."""
+    stem, _, suffix = name.rpartition(".")
+    return f"{stem}.copy.{suffix}"
+
+
+@functools.cache
+def say_once(message: str) -> None:
+    """Logs a warning, once per process however often a file is read."""
+    _LOG.warning(message)
+
+
+def data_root(given: str | None = None) -> Path | None:
+    """The data root: the one given on the command line, else this node's `$SEGSTRAT_DATA`."""
+    root = given or os.environ.get("SEGSTRAT_DATA")
+    return Path(root).expanduser().absolute() if root else None
+
+
+def cache_dir() -> Path:
+    """Folder of everything that can be built again: `$SEGSTRAT_CACHE`, else the user's cache directory."""
+    given = os.environ.get("SEGSTRAT_CACHE")
+    return Path(given).expanduser().absolute() if given else Path(platformdirs.user_cache_dir("segstrat"))

@@ -12,8 +12,7 @@ from segstrat.checkpoint import CheckpointWriter
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol, build_protocol
 from segstrat.data.loading.batch import Batch
-from segstrat.epoch_metrics import EpochMetrics
-from segstrat.image_counter import ImageCounter
+from segstrat.epoch_metrics import EpochMetrics, ImageCounter
 from segstrat.image_counts import read_counts, write_counts
 from segstrat.machine import Machine
 from segstrat.models.segmenter import Segmenter
@@ -21,7 +20,7 @@ from segstrat.objective import Objective
 from segstrat.optim import COMMON, AsynchronousUpdate, Update
 from segstrat.records import EpochReport, SplitScore, write_records
 from segstrat.store import Store
-from segstrat.trial import Trial, build_trial, images_per_batch
+from segstrat.training_state import TrainingState, build_training, images_per_batch
 
 
 def train(
@@ -32,6 +31,7 @@ def train(
     model: Segmenter | None = None,
     store: Store | None = None,
     checkpoint_every: int = 1,
+    writer: CheckpointWriter | None = None,
 ) -> Iterator[EpochReport]:
     """Trains one configuration and yields a report after every epoch.
 
@@ -47,6 +47,8 @@ def train(
         store: folder of this trial. Where several processes train one trial (`segstrat.distributed`), all
             read it and the first one writes.
         checkpoint_every: epochs between checkpoints; the last epoch is always saved.
+        writer: writes the checkpoints, and is closed at the end; whoever passes one can wait for the
+            checkpoint of the epoch that was yielded last.
 
     Raises:
         UserError: for data, weights or a model that do not fit the config, before the first epoch.
@@ -56,11 +58,11 @@ def train(
     protocol = protocol or build_protocol(
         config.data, machine.data_root, tasks=config.tasks, cache_dir=machine.cache_dir
     )
-    trial = build_trial(config, machine, protocol, model)
+    trial = build_training(config, machine, protocol, model)
     reports = trial.resume(store) if store is not None else []
     if store is not None and reports:
         _repair(trial, store, reports)
-    with closing(CheckpointWriter()) as writer:
+    with closing(writer or CheckpointWriter()) as writer:
         for epoch in range(len(reports), config.epochs):
             if reports and reports[-1].status == "diverged":
                 return
@@ -71,7 +73,11 @@ def train(
 
 
 def _write_epoch(
-    trial: Trial, store: Store, writer: CheckpointWriter, reports: list[EpochReport], checkpoint_every: int
+    trial: TrainingState,
+    store: Store,
+    writer: CheckpointWriter,
+    reports: list[EpochReport],
+    checkpoint_every: int,
 ) -> None:
     """Writes what an epoch leaves behind; records last, as they say that the trial has ended."""
     last = reports[-1]
@@ -84,7 +90,7 @@ def _write_epoch(
     write_records(store, trial.facts, reports)
 
 
-def _repair(trial: Trial, store: Store, reports: list[EpochReport]) -> None:
+def _repair(trial: TrainingState, store: Store, reports: list[EpochReport]) -> None:
     """Writes what a process that died after its checkpoint left unwritten."""
     first = distributed.rank() == 0
     missing = first and reports[-1].status == "completed" and not _has_counts(store)
@@ -104,7 +110,7 @@ def _has_counts(store: Store) -> bool:
         return False
 
 
-def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
+def _run_epoch(trial: TrainingState, epoch: int) -> EpochReport:
     config, loader = trial.config, trial.train_loader
     start = time.perf_counter()
     # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in a checkpoint.
@@ -135,7 +141,7 @@ def _run_epoch(trial: Trial, epoch: int) -> EpochReport:
     )
 
 
-def score_splits(trial: Trial, *, final: bool) -> tuple[SplitScore, ...]:
+def score_splits(trial: TrainingState, *, final: bool) -> tuple[SplitScore, ...]:
     """Scores on the validation split; at the final epoch also on the test split, and image by image."""
     objective = trial.objective
     loaders = {"val": trial.val_loader}

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.commands import StrictParser
+from segstrat.config import Numerics
 from segstrat.errors import UserError
-from segstrat.numerics import Numerics
 
 AUTO = "auto"
 
@@ -21,7 +21,7 @@ class Flags:
 
     Args:
         gpus_per_trial: a number, or `auto`.
-        numerics: those fields of `segstrat.numerics.Numerics` that were given.
+        numerics: those fields of `segstrat.config.Numerics` that were given.
     """
 
     space: str | None = None

@@ -25,7 +25,6 @@ from rich.progress import track
 
 from segstrat.commands import StrictParser
 from segstrat.errors import UserError
-from segstrat.paths import data_root
 from segstrat.predict import load_trial, predict
 from segstrat.prediction_files import (
     MapFiles,
@@ -36,9 +35,9 @@ from segstrat.prediction_files import (
     study_of,
     trial_store,
 )
-from segstrat.store import Store
+from segstrat.store import Store, data_root
 from study.frame import MANIFEST, read_manifest
-from study.reporting.make_gallery import make_gallery
+from study.reporting.gallery import make_gallery
 from study.reporting.render import write_report
 
 

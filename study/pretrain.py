@@ -12,7 +12,7 @@ with --resume.
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 if __package__ in (None, ""):
@@ -21,23 +21,14 @@ if __package__ in (None, ""):
 
 from rich.console import Console
 
-from segstrat.architectures import BACKBONES
 from segstrat.commands import StrictParser
+from segstrat.config import BACKBONES
 from segstrat.errors import UserError, unknown_name
-from segstrat.machine import Machine
-from segstrat.parallel import cpu_cores
-from segstrat.paths import cache_dir
-from segstrat.pretraining.bars import PretrainProgress
-from segstrat.pretraining.cached import local_gpus, machine_fields
-from segstrat.pretraining.classifier import build_classifier
-from segstrat.pretraining.loop import check_writable, pretrain, state_store
-from segstrat.pretraining.source import FIGURES, PretrainSource
-
-
-def this_machine() -> Machine:
-    """All of this machine: a GPU if there is one, else every core."""
-    device = next(iter(local_gpus()), "cpu")
-    return Machine(**machine_fields(device, cpu_cores()))
+from segstrat.formatting import format_duration
+from segstrat.pretraining.cached import whole_machine
+from segstrat.pretraining.job import FIGURES, PretrainReport, PretrainSource
+from segstrat.pretraining.loop import build_classifier, check_writable, pretrain, state_store
+from segstrat.store import cache_dir
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -75,16 +66,28 @@ def _run(options: argparse.Namespace) -> None:
     if options.resume and not begun:
         raise UserError(f"--resume: there is no unfinished run of {out}; remove the flag to start one")
     check_writable(out)
-    machine = this_machine()
+    machine = whole_machine()
     Console(stderr=True, highlight=False).print(
         f"{options.backbone} at width {options.width:g} on {data.name}: {len(data.train):,} images, "
         f"{len(data.classes)} classes, {recipe.epochs} epochs, {machine.threads} threads, {machine.device}"
     )
     reports = pretrain(model, data, recipe, out, machine=machine, resume=options.resume)
-    with PretrainProgress() as progress:
-        last = progress.follow(reports, "pre-train", recipe.epochs)
+    last = follow(reports)
     scores = f" (top-1 {last.top1:.1%}, top-5 {last.top5:.1%})" if last else ""
     print(f"{out}{scores}")
+
+
+def follow(reports: Iterable[PretrainReport]) -> PretrainReport | None:
+    """Prints a line after every epoch; returns the last report, None if every epoch had been trained."""
+    report = None
+    for report in reports:
+        left = (report.epochs - report.epoch) * report.seconds
+        print(
+            f"epoch {report.epoch}/{report.epochs}, loss {report.train_loss:.3f}, top-1 {report.top1:.1%}, "
+            f"top-5 {report.top5:.1%}, {report.seconds:.1f} s, about {format_duration(left)} left",
+            file=sys.stderr,
+        )
+    return report
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -17,8 +17,8 @@ if __package__ in (None, ""):
 from segstrat.commands import StrictParser
 from segstrat.errors import UserError
 from segstrat.store import Store
+from study.analysis.phrases import points
 from study.analysis.verdict import MARGIN
-from study.analysis.words.phrases import points
 from study.reporting.page import Page
 from study.reporting.render import render, write_study_report
 
@@ -62,7 +62,7 @@ def check_options(options: argparse.Namespace) -> None:
 def where(folder: str, page: Page | None) -> str:
     """The files that were written."""
     store = Store(folder)
-    figures = [f"{len(page.pictures.all())} figures in {(store / 'figures').uri}"] if page else []
+    figures = [f"{len(page.every_picture)} figures in {(store / 'figures').uri}"] if page else []
     return ", ".join([f"{store.uri}/report.html", "verdict.json", *figures])
 
 

@@ -62,7 +62,7 @@ def dispatch(flags: Flags) -> int:
         from study.driver.plan_view import show_plan
 
         return show_plan(flags)
-    from segstrat.paths import cache_dir
+    from segstrat.store import cache_dir
     from study.driver.bytecode import keep_bytecode
 
     keep_bytecode(cache_dir() / "bytecode")

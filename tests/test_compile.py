@@ -13,7 +13,7 @@ from segstrat.models import build_model
 from segstrat.objective import Objective
 from segstrat.tasks import Task
 from segstrat.train import train
-from segstrat.trial import compile_objective
+from segstrat.training_state import compile_objective
 
 CONFIG = TrialConfig(data="figures", model="fcn32s", width=0.125, crop_size=64, batch_size=3, epochs=2)
 

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from segstrat.config import TrialConfig
 from segstrat.data.loading.batch import Batch, normalize
-from segstrat.image_counter import ImageCounter
+from segstrat.epoch_metrics import ImageCounter
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.objective import Objective

@@ -23,7 +23,7 @@ from segstrat.records import read_records
 from segstrat.store import Store
 from segstrat.tasks import Task
 from segstrat.train import images_in, train
-from segstrat.trial import images_per_batch
+from segstrat.training_state import images_per_batch
 
 WORKER = """
 import json, sys
@@ -182,8 +182,8 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "message"),
     [
         ({"model": "sunet64", "tasks": ("semseg", "parts")}, "cannot train sunet64 on images of which some"),
-        ({"model": "fcn8s", "accumulation_steps": 2}, "several processes do not accumulate"),
-        ({"model": "fcn8s", "asynchronous": True}, "asynchronous updates run in one process"),
+        ({"model": "fcn8s", "accumulation_steps": 2}, "cannot train this trial: it accumulates gradients"),
+        ({"model": "fcn8s", "asynchronous": True}, "cannot train this trial: its parameter groups"),
         ({"model": "fcn8s"}, "batch normalization over several processes runs on CUDA only"),
     ],
 )
@@ -204,6 +204,15 @@ def test_frozen_batch_norms_stay_frozen_on_several_gpus(two_processes):
     assert len(norms) == 20
     assert not any(norm.training for norm in norms)
     assert not any(parameter.requires_grad for norm in norms for parameter in norm.parameters())
+
+
+def test_a_batch_norm_that_torch_would_strip_of_its_activation_is_refused(two_processes):
+    class FusedBatchNorm(nn.BatchNorm2d):
+        def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+            return super().forward(x_BCHW).relu()
+
+    with pytest.raises(UserError, match="FusedBatchNorm computes more than batch normalization"):
+        distributed.synchronize_batch_norm(nn.Sequential(FusedBatchNorm(3)), torch.device("cuda"))
 
 
 def test_the_order_tells_how_many_images_of_each_task_all_processes_have(tiny_protocol):

@@ -1,15 +1,15 @@
-"""What the documentation names exists: files, modules, flags, links, packages, the direction of imports."""
+"""What the documentation names exists: files, modules, flags, links, columns, the numbers of the recipes."""
 
-import ast
 import re
 import tomllib
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
 import yaml
 
 import segstrat
+from search_spaces import recipes
 from study.cli import make_parser
 from study.frame import build
 
@@ -122,43 +122,29 @@ def test_every_link_resolves(path: Path):
             assert anchor in map(slug, re.findall(r"^#+ (.*)$", text(linked), flags=re.MULTILINE)), target
 
 
-def map_rows(title: str) -> list[set[str]]:
-    """The names of each row of one table of CONTRIBUTING.md's map, such as `data/readers`."""
-    section = text(ROOT / "CONTRIBUTING.md").partition(f"### `{title}/`")[2].partition("\n#")[0]
-    cells = re.findall(r"^\| (`[^|]*`) \|", section, flags=re.MULTILINE)
-    return [{each.rstrip("/") for each in re.findall(r"`([^`]+)`", cell)} for cell in cells]
-
-
-def test_the_map_names_every_package():
-    for top in ("segstrat", "study"):
-        folders = [path.parent for path in (ROOT / top).rglob("*/__init__.py")]
-        packages = {folder.relative_to(ROOT / top).as_posix() for folder in folders}
-        assert packages == {each for row in map_rows(top) for each in row if (ROOT / top / each).is_dir()}
-    modules = {path.stem for path in (ROOT / "study").glob("*.py")} - {"__init__"}
-    assert modules == {
-        each for row in map_rows("study") for each in row if not (ROOT / "study" / each).is_dir()
-    }
-
-
-def test_the_map_is_in_the_order_of_imports():
-    row_of = {each: number for number, row in enumerate(map_rows("study")) for each in row}
-    upward = set()
-    for path in (ROOT / "study").rglob("*.py"):
-        own = path.relative_to(ROOT / "study").parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] == "study":
-                names = [f"{node.module}.{each.name}" for each in node.names]
-                others = {each.split(".")[1] for each in names} - {own}
-                upward |= {(own, other) for other in others if row_of[other] >= row_of[own]}
-    assert upward == set()
-
-
 def test_every_column_of_the_frames_is_described():
     described = set(re.findall(r"`([^`]+)`", text(ROOT / "docs" / "reading-results.md")))
     names = {*build.TRIAL_KEYS, *build.TRIAL_FACTS, *build.EPOCH_KEYS, *build.EPOCH_FACTS}
     names |= {*build.SCORES, *build.image_columns(["<task>"]), *build.jackknife_columns(["<task>"])}
     names |= {*build.image_names(["<task>"])}
     assert names - described == set()
+
+
+def test_the_table_of_recipes_states_their_numbers():
+    page = text(ROOT / "docs" / "spaces.md")
+    named = {
+        "thesis": partial(recipes.thesis, "fcn32s"),
+        "figures": partial(recipes.figures, "fcn8s"),
+        "photographs": recipes.photographs,
+    }
+    for key, recipe in named.items():
+        raw, pretrained = recipe(pretrained=False), recipe(pretrained=True)
+        (row,) = re.findall(rf"^\| `{key}` \| .*$", page, re.MULTILINE)
+        _, _, _, epochs, crop, batch, rate, _ = (cell.strip() for cell in row.split("|"))
+        assert epochs.startswith(f"{raw['epochs']}, {pretrained['epochs']}"), key
+        assert (crop, batch) == (str(raw["crop_size"]), str(raw["batch_size"])), key
+        rates = [float(word) for word in re.findall(r"\d[\d.e-]*", rate.partition("(")[0])]
+        assert set(rates) == {raw["learning_rate"], pretrained["learning_rate"]}, key
 
 
 def test_the_version_is_the_same_everywhere():

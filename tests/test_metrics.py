@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from segstrat.epoch_metrics import ImageCounter
 from segstrat.errors import UserError
-from segstrat.image_counter import ImageCounter
 from segstrat.metrics import ConfusionMatrix, _argmax, _histogram, _scattered_histogram, confusion_counts
 from segstrat.tasks import Task
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from segstrat.config import TrialConfig
-from segstrat.optim import AsynchronousUpdate, SummedUpdate, make_parameter_groups, split_parameters
+from segstrat.optim import AsynchronousUpdate, SummedUpdate, cosine, make_parameter_groups, split_parameters
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
@@ -153,3 +153,10 @@ def test_a_parameter_in_two_groups_raises():
     model.heads["parts"].weight = model.heads["semseg"].weight
     with pytest.raises(ValueError, match=r"in several groups: \['heads.semseg.weight'\]"):
         split_parameters(model)
+
+
+@pytest.mark.parametrize(
+    ("progress", "share"), [(0.0, 1.0), (1 / 3, 0.75), (0.5, 0.5), (2 / 3, 0.25), (1.0, 0.0), (2.0, 0.0)]
+)
+def test_cosine_has_the_closed_forms_values(progress: float, share: float):
+    assert math.isclose(cosine(progress), share, abs_tol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 from benchmarks import simulate_effects, simulate_surfaces
 from benchmarks.simulate_effects import TWO_LEVELS, Truth, compare_errors, judge_study
 from benchmarks.simulate_surfaces import simulate
-from study.analysis.factors.effects import BOTH, RAW
+from study.analysis.sections.factorial_effects import BOTH, RAW
 
 
 def below(share, repetitions):

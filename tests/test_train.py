@@ -16,7 +16,7 @@ from segstrat.records import EpochReport, read_records
 from segstrat.store import Store
 from segstrat.tasks import Task
 from segstrat.train import evaluate, train, train_one_epoch
-from segstrat.trial import build_trial, images_per_group, training_set
+from segstrat.training_state import build_training, images_per_group, training_set
 
 
 def config(**fields) -> TrialConfig:
@@ -227,7 +227,7 @@ def test_mixed_labels_train_each_head_on_its_own_images(tiny_protocol, tasks):
 
 
 def test_every_valid_pixel_is_counted_once(tiny_protocol):
-    trial = build_trial(config(augmentation=0.0, batch_size=2), Machine(), tiny_protocol(val=2))
+    trial = build_training(config(augmentation=0.0, batch_size=2), Machine(), tiny_protocol(val=2))
     expected = sum(int((batch.labels["semseg"] != 255).sum()) for batch in trial.train_loader.epoch(0))
     metrics = train_one_epoch(trial.objective, trial.train_loader.epoch(0), trial.update, 2)
     assert int(metrics.matrices["semseg"].counts[:-1].sum()) == expected

@@ -13,7 +13,7 @@ from segstrat.image_counts import read_counts
 from segstrat.machine import Machine
 from segstrat.store import Store
 from segstrat.train import train, train_one_epoch
-from segstrat.trial import build_trial
+from segstrat.training_state import build_training
 
 pytestmark = pytest.mark.gpu
 
@@ -50,7 +50,7 @@ def wait_in(work: Callable[[], object]) -> str:
 )
 def test_a_training_step_never_waits_for_the_gpu(tiny_protocol, fields: dict, mixed: bool):
     """Also with the copies of real loaders, which `meta` cannot show."""
-    trial = build_trial(config(**fields), machine(device_cache=True), tiny_protocol(train=6, mixed=mixed))
+    trial = build_training(config(**fields), machine(device_cache=True), tiny_protocol(train=6, mixed=mixed))
     # The first pass loads kernels and allocates, which waits.
     train_one_epoch(trial.objective, list(trial.train_loader.epoch(0)), trial.update, 3)
     batches = list(trial.train_loader.epoch(1))
@@ -96,7 +96,7 @@ def test_counts_of_single_images_are_those_of_the_scores(tiny_protocol, tmp_path
 def test_images_that_fit_stay_on_the_gpu_unless_the_trial_is_deterministic(tiny_protocol):
     loaders = []
     for deterministic in (False, True):
-        trial = build_trial(config(), machine(deterministic=deterministic), tiny_protocol())
+        trial = build_training(config(), machine(deterministic=deterministic), tiny_protocol())
         loaders.append(type(trial.train_loader) is DeviceTrainLoader)
     assert loaders == [True, False]
 

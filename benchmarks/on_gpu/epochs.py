@@ -9,7 +9,7 @@ from segstrat.data import DataProtocol
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.machine import Machine
 from segstrat.train import evaluate, train_one_epoch
-from segstrat.trial import build_trial
+from segstrat.training_state import build_training
 
 RATE_GOAL, RECIPE_GOAL, WAIT_GOAL = 3500, 4, 0.05
 
@@ -48,7 +48,7 @@ def trial_epoch(
     """An epoch of a trial, and the loader that feeds it."""
     machine.apply()
     config = setting.config()
-    trial = build_trial(config, machine, data)
+    trial = build_training(config, machine, data)
 
     def epoch() -> None:
         train_one_epoch(trial.objective, trial.train_loader.epoch(0), trial.update, config.batch_size)
@@ -61,7 +61,7 @@ def validation_rows(setting: Setting) -> Rows:
     data, device = setting.data(), setting.torch_device
     machine = setting.machine()
     machine.apply()
-    trial = build_trial(setting.config(), machine, data)
+    trial = build_training(setting.config(), machine, data)
     seconds = seconds_of(lambda: evaluate(trial.objective, trial.val_loader), device, setting.repeats)
     yield Row(
         name="validation",

@@ -5,8 +5,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 from benchmarks.on_gpu.setting import Row, Rows, Setting, peak_mib, reserved_mib, used_mib
-from segstrat.footprint import Footprint
-from segstrat.gpu_footprint import measure_footprint
+from segstrat.step_cost import Footprint, measure_footprint
 from segstrat.train import train
 
 EPOCHS = 20

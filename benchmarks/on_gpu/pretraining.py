@@ -11,9 +11,8 @@ from benchmarks.on_gpu.setting import Row, Rows, Setting, seconds_of
 from benchmarks.roofline import synchronize
 from segstrat.pretraining import images as image_folders
 from segstrat.pretraining.batches import train_batches
-from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.images import open_classification
-from segstrat.pretraining.loop import _loss, train_one_epoch
+from segstrat.pretraining.loop import _loss, build_classifier, to_the_end, train_one_epoch
 from segstrat.pretraining.recipe import Recipe, recipe_for
 
 IMAGENET_IMAGES = 1_281_167
@@ -48,7 +47,7 @@ def pretraining_rows(setting: Setting) -> Rows:
         optimizer = torch.optim.SGD(model.parameters(), 0.01, 0.9)
 
         def epoch() -> None:
-            train_one_epoch(model, optimizer, data.train, recipe, machine, 0)
+            to_the_end(train_one_epoch(model, optimizer, data.train, recipe, machine, 0))
 
         rate = len(data.train) / seconds_of(epoch, device, 1)
         hours = recipe.epochs * IMAGENET_IMAGES / rate / 3600

@@ -1,17 +1,15 @@
-"""Networks: builds the models and backbones that `segstrat.architectures` names."""
+"""Networks: builds the models and backbones that `segstrat.config` names."""
 
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from segstrat.architectures import BACKBONES, FCN_STRIDES, MODELS
-from segstrat.config import TrialConfig
+from segstrat.config import BACKBONES, FCN_STRIDES, MODELS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from segstrat.models.backbone import Backbone
 from segstrat.models.fcn import FCNHead
-from segstrat.models.initialize import initialize
+from segstrat.models.initialize import constructing, initialize
 from segstrat.models.resnet import ResNet
 from segstrat.models.segmenter import Segmenter
 from segstrat.models.squeezenet import SqueezeNet
@@ -26,14 +24,14 @@ FAMILIES: dict[str, type[Backbone]] = {
     "squeezenet": SqueezeNet,
     "sunet": SUNet,
 }
-"""Class of each family of backbones in `segstrat.architectures.BACKBONES`."""
+"""Class of each family of backbones in `segstrat.config.BACKBONES`."""
 
 
 def make_head(model: str, backbone: Backbone, num_classes: int, dropout: float = 0.0) -> nn.Module:
     """The head that makes a backbone a model of that name.
 
     Args:
-        model: one of `segstrat.architectures.MODELS`.
+        model: one of `segstrat.config.MODELS`.
         dropout: of an FCN head; a SUNet has all its dropout in the backbone.
     """
     if model in FCN_STRIDES:
@@ -44,39 +42,39 @@ def make_head(model: str, backbone: Backbone, num_classes: int, dropout: float =
 def build_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
     """Builds and initializes the model of a trial; weights are loaded afterwards, by `load_pretrained`.
 
-    The initial value of every parameter depends on `config.seed` and its name alone.
+    The initial value of every parameter depends on `config.seed` and its name alone, see `initialize`.
 
     Args:
         config: its model, backbone and regularizer fields are used.
         tasks: a head is built for each.
 
     Raises:
-        UserError: for a combination that would leave a field without effect.
+        UserError: for a combination that would leave a field without effect, or a layer that does not set
+            all of its values.
     """
-    with torch.device("meta"):
-        model = assemble_model(config, tasks)
-    model.to_empty(device="cpu")
+    model = assemble_model(config, tasks)
     initialize(model, config.seed)
     return model
 
 
 def assemble_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
-    """The modules of `build_model`, to be built on the meta device; their values are not set."""
+    """The modules of `build_model` before `initialize`; on the meta device, their shapes alone."""
     if config.model not in MODELS:
         raise unknown_name("model", config.model, MODELS)
-    backbone = assemble_backbone(
-        config.backbone or "",
-        config.width,
-        dropout=config.dropout,
-        stochastic_depth=config.stochastic_depth,
-        output_stride=config.output_stride,
-    )
+    with constructing(config.seed, "backbone"):
+        backbone = assemble_backbone(
+            config.backbone or "",
+            config.width,
+            dropout=config.dropout,
+            stochastic_depth=config.stochastic_depth,
+            output_stride=config.output_stride,
+        )
     if config.freeze_batch_norm:
         backbone.freeze_batch_norm()
-    heads = {
-        name: make_head(config.model, backbone, task.num_classes, config.dropout)
-        for name, task in tasks.items()
-    }
+    heads = {}
+    for name, task in tasks.items():
+        with constructing(config.seed, f"heads.{name}"):
+            heads[name] = make_head(config.model, backbone, task.num_classes, config.dropout)
     return Segmenter(backbone, heads)
 
 
@@ -99,13 +97,13 @@ def build_backbone(
         seed: of the initial values.
 
     Raises:
-        UserError: for an unknown name, or an option that the backbone does not have.
+        UserError: for an unknown name, an option that the backbone does not have, or a layer that does not
+            set all of its values.
     """
-    with torch.device("meta"):
+    with constructing(seed, "backbone"):
         backbone = assemble_backbone(
             name, width, dropout=dropout, stochastic_depth=stochastic_depth, output_stride=output_stride
         )
-    backbone.to_empty(device="cpu")
     initialize(backbone, seed, prefix="backbone")
     return backbone
 
@@ -118,7 +116,7 @@ def assemble_backbone(
     stochastic_depth: float = 0.0,
     output_stride: int | None = None,
 ) -> Backbone:
-    """The modules of `build_backbone`, to be built on the meta device; their values are not set."""
+    """The modules of `build_backbone` before `initialize`; on the meta device, their shapes alone."""
     if name not in BACKBONES:
         raise unknown_name("backbone", name, BACKBONES)
     kind = FAMILIES[BACKBONES[name]]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segstrat.errors import UserError
 
@@ -56,9 +57,8 @@ class Backbone(nn.Module, ABC):
         return {name: value for name, value in state.items() if not name.startswith(self.classifier)}
 
     def batch_norms(self) -> Iterator[nn.Module]:
-        """Its batch-norm layers, in order; on several GPUs they are `SyncBatchNorm`."""
-        kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
-        return (module for module in self.modules() if isinstance(module, kinds))
+        """Its batch-norm layers of any kind, in order; on several GPUs they are `SyncBatchNorm`."""
+        return (module for module in self.modules() if isinstance(module, _BatchNorm))
 
     def freeze_batch_norm(self) -> None:
         """Keeps statistics and affine parameters of every batch norm as they are, also in train mode.

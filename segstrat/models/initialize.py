@@ -5,10 +5,14 @@ So arms that share a part (raw and pre-trained, single-task and multi-task) star
 
 import hashlib
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
+from segstrat.errors import UserError
 from segstrat.models.upsample import LearnableUpsample, bilinear_kernel
 
 
@@ -19,13 +23,32 @@ class ScoreLayer(nn.Conv2d):
         super().__init__(channels, num_classes, kernel_size=1)
 
 
+@contextmanager
+def constructing(seed: int, part: str) -> Iterator[None]:
+    """Within it, a part of a model is constructed: what its layers draw depends on (seed, part) alone.
+
+    Buffers, and parameters that `initialize` has no rule for, keep the values of their constructors. Memory
+    that a constructor allocates and does not set is NaN, so that `initialize` finds it.
+    """
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_seed_of(seed, part))
+        # This mode fills new memory with NaN.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
 @torch.no_grad()
 def initialize(module: nn.Module, seed: int, prefix: str = "") -> None:
-    """Sets every parameter and batch-norm statistic of `module`.
+    """Sets the parameters of `module`, which was built within `constructing`.
 
     Convolutions and linear layers draw He normal values (He et al. 2015, arXiv:1502.01852, Eq. 10: variance
     2 / fan-in) and zero biases; score layers are zero, learnable upsampling is bilinear, batch norms are the
-    identity.
+    identity. Every other parameter and every buffer keeps the value that its constructor gave it.
 
     Args:
         module: changed in place.
@@ -33,33 +56,40 @@ def initialize(module: nn.Module, seed: int, prefix: str = "") -> None:
         prefix: name of the module in the whole model, such as `backbone`; it begins each parameter's name.
 
     Raises:
-        TypeError: for a parameter of a module that has no rule here.
+        UserError: for a parameter or buffer that no constructor has set.
     """
     for name, part in module.named_modules(prefix=prefix):
         if isinstance(part, ScoreLayer):
-            nn.init.zeros_(part.weight)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+            part.weight.zero_()
         elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             _he_normal(part, torch.Generator().manual_seed(_seed_of(seed, f"{name}.weight")))
-            if part.bias is not None:
-                part.bias.zero_()
         elif isinstance(part, LearnableUpsample):
             part.weight.copy_(bilinear_kernel(part.weight.shape[0], part.kernel_size))
         elif isinstance(part, nn.BatchNorm2d):
             part.reset_parameters()
-        elif any(True for _ in part.parameters(recurse=False)):
-            raise TypeError(f"no initialization rule for {type(part).__name__} at {name}")
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and part.bias is not None:
+            part.bias.zero_()
+        _check_set(part, name)
+
+
+def _check_set(part: nn.Module, name: str) -> None:
+    values = (*part.named_parameters(name, recurse=False), *part.named_buffers(name, recurse=False))
+    for own_name, value in values:
+        # The minimum of values of which one is NaN is NaN; ten times as fast as asking each.
+        if is_lazy(value) or (value.is_floating_point() and value.numel() and value.min().isnan()):
+            raise UserError(
+                f"{own_name} has no value once {type(part).__name__} is built; set every parameter and "
+                "buffer in the constructor"
+            )
 
 
 def _he_normal(layer: nn.Conv2d | nn.ConvTranspose2d | nn.Linear, generator: torch.Generator) -> None:
     weight = layer.weight
     fan_in = weight[0].numel()
     if isinstance(layer, nn.ConvTranspose2d):
-        # Its weight is (C_in, C_out, k, k), and an output pixel meets one in stride² of the kernel's cells.
-        fan_in = weight[:, 0].numel() // math.prod(layer.stride)
-    values = torch.empty(weight.shape).normal_(0, math.sqrt(2 / fan_in), generator=generator)
-    weight.copy_(values)
+        # Its weight is (C_in, C_out / groups, k, k), and an output pixel meets one in stride² of its cells.
+        fan_in = max(1, weight[:, 0].numel() // (layer.groups * math.prod(layer.stride)))
+    weight.normal_(0, math.sqrt(2 / fan_in), generator=generator)
 
 
 def _seed_of(seed: int, name: str) -> int:

@@ -1,120 +1,127 @@
-"""Pre-trained weights, kept in the cache: `ensure_all_pretrained` trains what is missing."""
+"""Pre-trained weights as files in the cache: found there, or trained by one process while the others wait."""
 
-import subprocess
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+import dataclasses
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any
 
 import torch
 
-from segstrat.data.cache.in_use import hold
+from segstrat.atomic import only_builder
+from segstrat.data.cache.entries import hold
+from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.parallel import cpu_cores
-from segstrat.pretraining.bars import PretrainProgress
 from segstrat.pretraining.images import ClassificationData
-from segstrat.pretraining.isolated import run_isolated
-from segstrat.pretraining.job import PretrainJob, weights_name
-from segstrat.pretraining.loop import check_writable
-from segstrat.pretraining.source import PretrainSource
+from segstrat.pretraining.job import Pretraining, PretrainReport, PretrainSource
+from segstrat.pretraining.loop import (
+    build_classifier,
+    evaluate,
+    pretrain_steps,
+    run_key,
+    to_the_end,
+    train_one_epoch,
+)
+from segstrat.store import Store
 
+FOLDER = "weights"
 FIGURES_SOURCE = PretrainSource()
-TICK_SECONDS = 0.25
+# Images of a step that is only timed; on a CPU, a whole batch of photographs takes a minute.
+TIMED_ON_CPU = 16
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainRequest:
-    """Weights that are wanted: a backbone, its width, and the seed of the pre-training."""
+class _BusyError(Exception):
+    """Another process trains the same weights."""
 
-    backbone: str
-    width: float = 1.0
-    seed: int = 0
 
-    def __str__(self) -> str:
-        width = f", width {self.width:g}" if self.width != 1 else ""
-        return f"{self.backbone}{width}, seed {self.seed}"
+def weights_name(pretraining: Pretraining, data: ClassificationData) -> str:
+    """File name that tells apart all weights that can differ: by backbone, width, data, recipe and code.
+
+    Args:
+        data: the images of its source.
+    """
+    recipe = pretraining.recipe(data)
+    model = build_classifier(pretraining.backbone, pretraining.width, len(data.classes), recipe)
+    key = run_key(model, data, recipe)
+    return f"{pretraining.backbone}-{pretraining.width:g}-{data.name}-seed{recipe.seed}-{key[:10]}.pth"
 
 
 def ensure_pretrained(
-    backbone: str, width: float, cache: Path, *, seed: int = 0, source: PretrainSource = FIGURES_SOURCE
-) -> Path:
-    """The file with the weights of one pre-training; see `ensure_all_pretrained`."""
-    request = PretrainRequest(backbone=backbone, width=width, seed=seed)
-    return ensure_all_pretrained([request], cache, source)[request]
-
-
-def ensure_all_pretrained(
-    requests: Iterable[PretrainRequest],
+    backbone: str,
+    width: float,
     cache: Path,
-    source: PretrainSource = FIGURES_SOURCE,
     *,
-    at_once: int | None = None,
-    threads: int | None = None,
-    on_tick: Callable[[], None] | None = None,
-) -> dict[PretrainRequest, Path]:
-    """The files with the weights; trains what is not in the cache.
-
-    Files are named by a digest of backbone, width, data, recipe (its seed included) and code. An interrupted
-    run continues after its last complete epoch; of several processes, one trains while the others wait.
-
-    On GPUs every run has a process of its own, so that this process holds no CUDA context. On CPUs, runs that
-    are trained at once have too, and all where `on_tick` is given; otherwise they stay in this process, which
-    saves its start.
+    seed: int = 0,
+    source: PretrainSource = FIGURES_SOURCE,
+    machine: Machine | None = None,
+    on_report: Callable[[PretrainReport], object] = lambda report: report,
+) -> Path:
+    """The file with the weights of one pre-training, which is trained in this process if it is not cached.
 
     Args:
         source: the images.
-        at_once: runs at the same time, each on a GPU of its own or on a share of the cores; by default as
-            many as there are GPUs, and one after another on CPUs.
-        threads: CPU threads of each run, by default an equal share of the cores. On CPUs the last digits of
-            the weights depend on it.
-        on_tick: called several times a second; what it raises ends the runs.
+        machine: by default all of this machine.
+        on_report: called after every epoch.
 
     Raises:
-        UserError: if the cache cannot be written, or a training diverges.
+        UserError: if the cache cannot be written, or the training diverges.
     """
-    data = source.open(cache)
-    jobs = {request: make_job(request, source, data, cache) for request in dict.fromkeys(requests)}
-    missing = {request: job for request, job in jobs.items() if not _is_sound(job.out)}
-    for job in missing.values():
-        check_writable(job.out)
-    gpus = local_gpus()
-    slots = min(at_once or len(gpus), len(gpus)) if gpus else at_once or 1
-    if not gpus and slots == 1 and on_tick is None:
-        machine = machine_fields("cpu", threads or cpu_cores())
-        with PretrainProgress() as progress:
-            for request, job in missing.items():
-                progress.follow(job.run(Machine(**machine)), _title(request, data), job.recipe.epochs)
-    elif missing:
-        devices = [gpus[slot % len(gpus)] if gpus else "cpu" for slot in range(slots)]
-        titles = {request: _title(request, data) for request in missing}
-        share = threads or max(1, cpu_cores() // len(devices))
-        _run_isolated(missing, titles, devices, share, on_tick or (lambda: None))
-    for job in jobs.values():
-        hold(job.out)
-    return {request: job.out for request, job in jobs.items()}
+    pretraining = Pretraining(backbone=backbone, width=width, seed=seed, source=source)
+    path = cache / FOLDER / weights_name(pretraining, source.open(cache))
+    if not is_sound(path):
+        for report in train_weights(pretraining, path, machine or whole_machine()):
+            if report is not None:
+                on_report(report)
+    hold(path)
+    return path
 
 
-def local_gpus() -> list[str]:
-    """Names of the GPUs that torch sees; counted without a CUDA context."""
-    return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+def train_weights(
+    pretraining: Pretraining, out: Path, machine: Machine, *, shared: Store | None = None
+) -> Iterator[PretrainReport | None]:
+    """Trains weights into the cache, from the last complete epoch of an interrupted run.
 
-
-def make_job(
-    request: PretrainRequest, source: PretrainSource, data: ClassificationData, cache: Path
-) -> PretrainJob:
-    """The run that makes the requested weights; `out` is their file in the cache.
+    Of several processes one trains while the others wait. Yields a report per epoch, and None between the
+    steps and while it waits, so that the caller can end it at any time.
 
     Args:
-        data: the images of `source`.
+        out: the file in the cache, named by `weights_name`.
+        shared: folder that all machines of a study see: it gets the state after every epoch, so that any of
+            them can continue, and the weights.
+
+    Raises:
+        UserError: if the images are not those that `out` is named after; and see `pretrain`.
     """
-    recipe = source.recipe(request.backbone, data, request.seed)
-    name = weights_name(request.backbone, request.width, data, recipe)
-    return PretrainJob.make(request.backbone, request.width, recipe, data, cache / "weights" / name)
+    data = pretraining.source.open(out.parents[1])
+    if (name := weights_name(pretraining, data)) != out.name:
+        raise UserError(
+            f"the images of {pretraining.source.name} on {socket.gethostname()} give the weights {name}, and "
+            f"not {out.name}, as those of the machine that started the study do; give both the same images "
+            "and the same code"
+        )
+    recipe = pretraining.recipe(data)
+    states = shared / f"{out.name}.state" if shared else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    waiting = True
+    while waiting:
+        try:
+            with only_builder(out.with_suffix(".lock"), on_wait=_raise_busy):
+                waiting = False
+                if not is_sound(out):
+                    model = build_classifier(
+                        pretraining.backbone, pretraining.width, len(data.classes), recipe
+                    )
+                    yield from pretrain_steps(
+                        model, data, recipe, out, machine=machine, resume=True, states=states
+                    )
+        except _BusyError:
+            yield None
+    if shared:
+        shared.write(out.name, out.read_bytes())
 
 
-def _is_sound(path: Path) -> bool:
+def is_sound(path: Path) -> bool:
     """Whether the file is there and can be read; one that cannot is deleted, to be made again."""
     if not path.is_file():
         return False
@@ -127,50 +134,68 @@ def _is_sound(path: Path) -> bool:
     return True
 
 
-def _run_isolated(
-    jobs: Mapping[PretrainRequest, PretrainJob],
-    titles: Mapping[PretrainRequest, str],
-    devices: list[str],
-    threads: int,
-    on_tick: Callable[[], None],
-) -> None:
-    """Runs every job in a process of its own, one per entry of `devices` at a time."""
-    free: SimpleQueue[str] = SimpleQueue()
-    for device in devices:
-        free.put(device)
-    processes: list[subprocess.Popen] = []
-
-    def run(request: PretrainRequest) -> None:
-        device, job = free.get(), jobs[request]
-        try:
-            reports = run_isolated(job, machine_fields(device, threads), started=processes.append)
-            progress.follow(reports, titles[request], job.recipe.epochs)
-        finally:
-            free.put(device)
-
-    with PretrainProgress() as progress, ThreadPoolExecutor(len(devices)) as pool:
-        pending = {pool.submit(run, request) for request in jobs}
-        try:
-            while pending:
-                finished, pending = wait(pending, TICK_SECONDS, return_when=FIRST_COMPLETED)
-                on_tick()
-                for done in finished:
-                    done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in processes:
-                process.terminate()
-            raise
+def whole_machine() -> Machine:
+    """All of this machine: a GPU if there is one, else every core."""
+    return pretrain_machine("cuda" if torch.cuda.device_count() else "cpu", cpu_cores())
 
 
-def machine_fields(device: str, threads: int) -> dict[str, Any]:
-    """Fields of the `Machine` of a run: bfloat16 on GPUs that have it, float32 on every CPU.
+def pretrain_machine(device: str, threads: int, *, memory_fraction: float = 1.0) -> Machine:
+    """A machine that pre-trains in bfloat16 on GPUs that have it, and in float32 on every CPU.
 
-    Weights trained on CPUs then do not depend on whether the processor has units for bfloat16.
+    Weights trained on CPUs then do not depend on whether the processor has units for bfloat16; their last
+    digits depend on the number of threads.
     """
-    precision = "float32" if device == "cpu" else "auto"
-    return {"device": device, "threads": threads, "precision": precision}
+    return Machine(
+        device=device,
+        threads=threads,
+        precision="float32" if device == "cpu" else "auto",
+        memory_fraction=memory_fraction,
+    )
 
 
-def _title(request: PretrainRequest, data: ClassificationData) -> str:
-    return f"pre-train {request} on {data.name} (once)"
+def run_seconds(pretrainings: Sequence[Pretraining], cache: Path, machine: Machine) -> list[float]:
+    """Seconds that each takes alone on a machine; one step of each different network is timed.
+
+    Reading images is not included: those of the timed step are in memory.
+
+    Args:
+        pretrainings: on the same images.
+    """
+    if not pretrainings:
+        return []
+    data = pretrainings[0].source.open(cache)
+    measured: dict[tuple[str, float], float] = {}
+    for each in pretrainings:
+        network = (each.backbone, each.width)
+        if network not in measured:
+            measured[network] = _epoch_seconds(each, data, machine)
+    return [each.recipe(data).epochs * measured[each.backbone, each.width] for each in pretrainings]
+
+
+def _epoch_seconds(pretraining: Pretraining, data: ClassificationData, machine: Machine) -> float:
+    """Seconds of an epoch, with its evaluation."""
+    machine.apply()
+    recipe = pretraining.recipe(data)
+    device = machine.torch_device
+    count = min(recipe.batch_size, TIMED_ON_CPU) if device.type == "cpu" else recipe.batch_size
+    recipe = dataclasses.replace(recipe, batch_size=count)
+    model = build_classifier(pretraining.backbone, pretraining.width, len(data.classes), recipe)
+    model.to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum)
+    train, val = data.train.first(count), data.val.first(count)
+
+    def seconds_per_image(steps: Generator[None, None, object], images: int) -> float:
+        start = time.perf_counter()
+        to_the_end(steps)  # both kinds end with a value on the host, and so wait for the device
+        return (time.perf_counter() - start) / images
+
+    # The first step reads the images, loads kernels and allocates memory.
+    for _ in range(2):
+        training = seconds_per_image(train_one_epoch(model, optimizer, train, recipe, machine, 0), len(train))
+    for _ in range(2):
+        validation = seconds_per_image(evaluate(model, val, recipe, machine), len(val))
+    return len(data.train) * training + len(data.val) * validation
+
+
+def _raise_busy() -> None:
+    raise _BusyError

@@ -1,79 +1,97 @@
-"""`PretrainJob`: one run of pre-training as a plain value, so that another process can do it."""
+"""What is pre-trained, on which images, and what it reports: plain values that load no torch."""
 
 import dataclasses
-from collections.abc import Iterator
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segstrat.atomic import only_builder
-from segstrat.machine import Machine
-from segstrat.pretraining.classifier import build_classifier
+from segstrat.data.figures import ensure_figures
+from segstrat.errors import UserError
 from segstrat.pretraining.images import ClassificationData, open_classification
-from segstrat.pretraining.loop import PretrainReport, pretrain, run_key
-from segstrat.pretraining.recipe import Recipe
+from segstrat.pretraining.recipe import Recipe, fitted, recipe_for
+
+FIGURES = "figures"
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainJob:
-    """What is trained, on what, how, and where the weights go.
+class PretrainSource:
+    """Where the images are, and for how long a backbone is trained on them.
 
     Args:
-        data_root: folder with `train/` and `val/`.
-        data_name: name of the data set.
-        data_digest: digest of its content.
-        out: file of the weights.
+        name: `figures`, or a folder with `train/<class>/<image>` and `val/<class>/<image>`.
+        epochs: None for those of the recipe.
     """
 
-    backbone: str
-    width: float
-    recipe: Recipe
-    data_root: Path
-    data_name: str
-    data_digest: str
-    out: Path
+    name: str = FIGURES
+    epochs: int | None = None
 
-    @classmethod
-    def make(
-        cls, backbone: str, width: float, recipe: Recipe, data: ClassificationData, out: Path
-    ) -> "PretrainJob":
-        """A job on data that is open already."""
-        return cls(
-            backbone=backbone,
-            width=width,
-            recipe=recipe,
-            data_root=data.train.folder.parent,
-            data_name=data.name,
-            data_digest=data.digest,
-            out=out,
-        )
+    def open(self, cache: Path | None = None) -> ClassificationData:
+        """The images; `figures` is drawn into the cache on first use.
+
+        Raises:
+            UserError: for a folder that is missing or not laid out as a classification data set.
+        """
+        if self.name == FIGURES:
+            return open_figures(cache)
+        folder = Path(self.name).expanduser()
+        if not folder.is_dir():
+            raise UserError(
+                f"{self.name} is not a folder; give one with train/<class>/<image> and val/<class>/<image>"
+            )
+        return open_classification(folder)
+
+    def recipe(self, backbone: str, data: ClassificationData, seed: int) -> Recipe:
+        """The recipe of a backbone, with crops that fit the images."""
+        recipe = recipe_for(backbone, self.name, epochs=self.epochs, seed=seed)
+        return recipe if self.name == FIGURES else fitted(recipe, data.short_side())
+
+
+def open_figures(cache: Path | None = None) -> ClassificationData:
+    """The classification split of `figures`, drawn on first use."""
+    root = ensure_figures(cache)
+    facts = json.loads((root / "figures.json").read_text(encoding="utf-8"))
+    return open_classification(root / "Classification", name=FIGURES, digest=facts["digest"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """One run of pre-training: the backbone, its width, the seed and the images."""
+
+    backbone: str
+    width: float = 1.0
+    seed: int = 0
+    source: PretrainSource = dataclasses.field(default_factory=PretrainSource)
+
+    def __str__(self) -> str:
+        width = f", width {self.width:g}" if self.width != 1 else ""
+        return f"{self.backbone}{width}, seed {self.seed} on {Path(self.source.name).name}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        values = dataclasses.asdict(self)
-        return values | {"data_root": str(self.data_root), "out": str(self.out)}
+        return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "PretrainJob":
+    def from_dict(cls, values: Mapping[str, Any]) -> "Pretraining":
         """The inverse of `to_dict`."""
-        paths = {"data_root": Path(values["data_root"]), "out": Path(values["out"])}
-        return cls(**values | paths | {"recipe": Recipe(**values["recipe"])})
+        return cls(**{**values, "source": PretrainSource(**values["source"])})
 
-    def run(self, machine: Machine, *, resume: bool = True) -> Iterator[PretrainReport]:
-        """Trains, or does nothing where `out` exists; of several processes one trains while the others wait.
-
-        Raises:
-            UserError: see `segstrat.pretraining.loop.pretrain`.
-        """
-        data = open_classification(self.data_root, name=self.data_name, digest=self.data_digest)
-        with only_builder(self.out.with_suffix(".lock")):
-            if self.out.is_file():
-                return
-            model = build_classifier(self.backbone, self.width, len(data.classes), self.recipe)
-            yield from pretrain(model, data, self.recipe, self.out, machine=machine, resume=resume)
+    def recipe(self, data: ClassificationData) -> Recipe:
+        """Its recipe on the images of its source."""
+        return self.source.recipe(self.backbone, data, self.seed)
 
 
-def weights_name(backbone: str, width: float, data: ClassificationData, recipe: Recipe) -> str:
-    """File name that tells apart all weights that can differ: by backbone, width, data, recipe and code."""
-    model = build_classifier(backbone, width, len(data.classes), recipe)
-    return f"{backbone}-{width:g}-{data.name}-seed{recipe.seed}-{run_key(model, data, recipe)[:10]}.pth"
+@dataclass(frozen=True, kw_only=True)
+class PretrainReport:
+    """One epoch: mean training loss (with label smoothing), and accuracies on the validation split.
+
+    `top5` is the share of images whose class is among the five likeliest.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    top1: float
+    top5: float
+    seconds: float

@@ -1,49 +1,70 @@
-"""Pre-training of a backbone by image classification: `pretrain()`, a generator of one report per epoch."""
+"""Pre-training of a backbone under a linear classifier: `pretrain()`, a generator of one report per epoch."""
 
 import dataclasses
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from segstrat import atomic
 from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
 from segstrat.data.loading.batch import normalize
 from segstrat.errors import UserError
 from segstrat.machine import Machine
+from segstrat.models import build_backbone
 from segstrat.models.backbone import Backbone
+from segstrat.models.initialize import initialize
 from segstrat.models.weights import save_backbone
+from segstrat.optim import cosine
 from segstrat.pretraining.batches import eval_batches, train_batches
-from segstrat.pretraining.classifier import Classifier
 from segstrat.pretraining.images import ClassificationData, ImageFolder
-from segstrat.pretraining.recipe import Recipe, learning_rate
+from segstrat.pretraining.job import PretrainReport
+from segstrat.pretraining.recipe import Recipe
 from segstrat.store import Store
+
+T = TypeVar("T")
 
 VERSION = 1
 """Raised whenever this package gives different weights for the same recipe."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class PretrainReport:
-    """One epoch: mean training loss (with label smoothing), and accuracies on the validation split.
+class Classifier(nn.Module):
+    """A backbone, the mean over its coarsest map, and a linear layer."""
 
-    `top5` is the share of images whose class is among the five likeliest.
+    def __init__(self, backbone: Backbone, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.linear = nn.Linear(backbone.channels[-1], num_classes)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Logits (B, num_classes)."""
+        return self.linear(self.backbone(images_BCHW)[-1].mean((2, 3)))
+
+
+def build_classifier(backbone: str, width: float, num_classes: int, recipe: Recipe) -> Classifier:
+    """A classifier; each parameter is initialized from (recipe.seed, its name).
+
+    A SUNet is trained at output stride 32, without dilation, as published; its weights are valid for every
+    stride.
+
+    Raises:
+        UserError: for an unknown backbone, or a width out of range.
     """
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    top1: float
-    top5: float
-    seconds: float
+    if not 0 < width <= 4:
+        raise UserError(f"width {width:g}: expected a number in (0, 4]; 1 is the published network")
+    stride = 32 if backbone.startswith("sunet") else None
+    network = build_backbone(backbone, width, dropout=recipe.dropout, output_stride=stride, seed=recipe.seed)
+    model = Classifier(network, num_classes)
+    initialize(model.linear, recipe.seed, prefix="linear")
+    return model
 
 
 def run_key(model: Classifier, data: ClassificationData, recipe: Recipe) -> str:
@@ -72,6 +93,25 @@ def pretrain(
         UserError: for images that are too small for the backbone, the state of another run, an image that
             cannot be decoded, or a loss that is not finite.
     """
+    steps = pretrain_steps(model, data, recipe, out, machine=machine, resume=resume)
+    return (report for report in steps if report is not None)
+
+
+def pretrain_steps(
+    model: Classifier,
+    data: ClassificationData,
+    recipe: Recipe,
+    out: Path,
+    *,
+    machine: Machine | None = None,
+    resume: bool = False,
+    states: Store | None = None,
+) -> Iterator[PretrainReport | None]:
+    """As `pretrain`, and yields None after every step of an epoch, so that a caller can end it at any time.
+
+    Args:
+        states: folder of the state after every epoch, where other machines must be able to continue.
+    """
     check_crop(model.backbone, recipe)
     machine = machine or Machine()
     machine.apply()
@@ -81,12 +121,12 @@ def pretrain(
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
     )
-    states = state_store(out)
+    states = states or state_store(out)
     reports = _restore(states, key, model, optimizer) if resume else []
     for epoch in range(len(reports), recipe.epochs):
         start = time.perf_counter()
-        loss = train_one_epoch(model, optimizer, data.train, recipe, machine, epoch)
-        top1, top5 = evaluate(model, data.val, recipe, machine)
+        loss = yield from train_one_epoch(model, optimizer, data.train, recipe, machine, epoch)
+        top1, top5 = yield from evaluate(model, data.val, recipe, machine)
         seconds = time.perf_counter() - start
         report = PretrainReport(
             epoch=epoch + 1, epochs=recipe.epochs, train_loss=loss, top1=top1, top5=top5, seconds=seconds
@@ -98,7 +138,7 @@ def pretrain(
             "optimizer": optimizer.state_dict(),
             "reports": [dataclasses.asdict(item) for item in reports],
         }
-        with _writing(out):
+        with _writing(states.uri):
             save_checkpoint(states, epoch + 1, state, best_epoch=None)
         yield report
     about = {
@@ -111,7 +151,16 @@ def pretrain(
     }
     with _writing(out), atomic.replacing(out) as temporary:
         save_backbone(temporary, model.backbone, about)
-    remove_state(out)
+    remove_state(states)
+
+
+def to_the_end(steps: Generator[None, None, T]) -> T:
+    """What the steps of an epoch return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
 
 
 def check_crop(backbone: Backbone, recipe: Recipe) -> None:
@@ -128,12 +177,11 @@ def state_store(out: Path) -> Store:
     return Store(out.with_name(f"{out.name}.state"))
 
 
-def remove_state(out: Path) -> None:
+def remove_state(states: Store) -> None:
     """Deletes the state of a run, if there is any."""
-    states = state_store(out)
     for name in states.names():
         states.delete(name)
-    if states.exists():
+    if states.is_local and states.exists():
         states.local_path.rmdir()
 
 
@@ -144,8 +192,8 @@ def train_one_epoch(
     recipe: Recipe,
     machine: Machine,
     epoch: int,
-) -> float:
-    """One pass over the training images; returns the mean loss."""
+) -> Generator[None, None, float]:
+    """One pass over the training images; yields after each step, and returns the mean loss."""
     model.train()
     # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in the state.
     torch.manual_seed(recipe.seed * 100_003 + epoch)
@@ -171,13 +219,20 @@ def train_one_epoch(
         optimizer.step()
         loss_sum += loss.detach() * len(labels_B)
         seen += len(labels_B)
+        yield
     mean = float(loss_sum) / max(seen, 1)
     if not torch.isfinite(loss_sum):
         raise UserError(
-            f"pre-training of {model.backbone.name} diverged in epoch {epoch + 1}: the loss is {mean}; lower "
+            f"{model.backbone.name} diverged in epoch {epoch + 1}: the loss is {mean}; lower "
             "its learning rate in segstrat/pretraining/recipe.py"
         )
     return mean
+
+
+def learning_rate(recipe: Recipe, position: float) -> float:
+    """Rate at `position` epochs: a linear rise over the warm-up times a half cosine over the whole run."""
+    rise = min(1.0, (position + 1e-3) / recipe.warmup_epochs) if recipe.warmup_epochs > 0 else 1.0
+    return recipe.learning_rate * rise * cosine(position / recipe.epochs)
 
 
 def _loss(
@@ -192,8 +247,10 @@ def _loss(
 
 
 @torch.inference_mode()
-def evaluate(model: Classifier, images: ImageFolder, recipe: Recipe, machine: Machine) -> tuple[float, float]:
-    """Top-1 and top-5 accuracy on the center crop of every image."""
+def evaluate(
+    model: Classifier, images: ImageFolder, recipe: Recipe, machine: Machine
+) -> Generator[None, None, tuple[float, float]]:
+    """Yields after each batch, and returns top-1 and top-5 accuracy on the center crop of every image."""
     model.eval()
     hits = torch.zeros(2, dtype=torch.int64, device=machine.torch_device)
     batches = eval_batches(
@@ -211,6 +268,7 @@ def evaluate(model: Classifier, images: ImageFolder, recipe: Recipe, machine: Ma
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         found = best == labels_B.to(device, non_blocking=True)[:, None]
         hits += torch.stack([found[:, 0].sum(), found.sum()])
+        yield
     top1, top5 = (hits.double() / len(images)).tolist()
     return top1, top5
 
@@ -242,7 +300,7 @@ def check_writable(out: Path) -> None:
 
 
 @contextmanager
-def _writing(out: Path) -> Iterator[None]:
+def _writing(out: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from segstrat.schedules import cosine
+from segstrat.config import WITHOUT_BATCH_NORM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,6 @@ class Recipe:
             raise ValueError(f"crop_size {self.crop_size} is larger than the resized image, {self.resize}")
 
 
-def learning_rate(recipe: Recipe, position: float) -> float:
-    """Rate at `position` epochs: a linear rise over the warm-up times a half cosine over the whole run."""
-    rise = min(1.0, (position + 1e-3) / recipe.warmup_epochs) if recipe.warmup_epochs > 0 else 1.0
-    return recipe.learning_rate * rise * cosine(position / recipe.epochs)
-
-
 # `folder` is the usual ImageNet recipe (He et al. 2016; label smoothing: Szegedy et al. 2016), with crops
 # scaled down by `fitted` where images are small; `figures` takes one or two minutes on two cores.
 RECIPES = {
@@ -54,16 +48,17 @@ RECIPES = {
         smallest_crop=0.08,
     ),
 }  # fmt: skip
-# Without batch norm they need a tenth of the rate; fc6 and fc7 were published with dropout.
-WITHOUT_BATCH_NORM = {"vgg16": 0.5, "alexnet": 0.5, "squeezenet1_1": 0.0}
+# As published, after fc6 and fc7.
+DROPOUT = {"vgg16": 0.5, "alexnet": 0.5}
 
 
 def recipe_for(backbone: str, data: str, *, epochs: int | None = None, seed: int = 0) -> Recipe:
     """The recipe of a backbone on `figures` or on a folder; `epochs` replaces the recipe's number."""
     recipe = RECIPES["figures" if data == "figures" else "folder"]
     if backbone in WITHOUT_BATCH_NORM:
+        # Without batch norm they need a tenth of the rate.
         rate = recipe.learning_rate / 10
-        recipe = dataclasses.replace(recipe, learning_rate=rate, dropout=WITHOUT_BATCH_NORM[backbone])
+        recipe = dataclasses.replace(recipe, learning_rate=rate, dropout=DROPOUT.get(backbone, 0.0))
     return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, seed=seed)
 
 

@@ -1,51 +1,58 @@
-"""Frames -> contrasts, intervals, claims and one verdict: everything that a study says."""
+"""Frames -> everything that a study says: its answer, and the sections that a report shows beside it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from study.analysis.answering.stages import planned_looks
-from study.analysis.as_json.effects import effects_values, surfaces_values
-from study.analysis.as_json.tuning import tuning_values
-from study.analysis.as_json.verdict import claim_values, mechanism_values, plain, verdict_values
-from study.analysis.cells import Tuning, at_tuned_values, cell_table, tunings
-from study.analysis.factors.effects import FactorialEffects, factorial_effects
-from study.analysis.factors.surface import ResponseSurfaces, response_surfaces
+from study.analysis.answering.decision import Label
+from study.analysis.caveats_and_notes import blocking_problem, caveats, checkpoint_note, edge_warning
+from study.analysis.cells import Tuning, tunings
 from study.analysis.intervals import CONFIDENCE
+from study.analysis.sections.factorial_effects import factorial_effects
+from study.analysis.sections.response_surfaces import response_surfaces
+from study.analysis.sections.thesis_claims import mechanisms, thesis_claims
 from study.analysis.sensitivity import View, sensitivity_views
 from study.analysis.study import Study
-from study.analysis.thesis.claim_differences import thesis_claims
-from study.analysis.thesis.claims import Claim, judge_claims
-from study.analysis.thesis.hypothesis_h2 import Mechanism, mechanisms
-from study.analysis.verdict import MARGIN, Label, Verdict, decide_all
-from study.analysis.words.caveats import blocking_problem, caveats
-from study.analysis.words.checkpoint import checkpoint_note
-from study.analysis.words.tuning import edge_warning
-from study.analysis.words.verdict import summarize
+from study.analysis.verdict import MARGIN, Verdict, decide_all
+from study.analysis.verdict_sentences import reason, summarize
 from study.frame import STATUSES, epoch_table
 
 SCHEMA = 1
-# The protocol of a user's own images: the thesis's claims are not about them.
-OWN_DATA = "folder"
+
+# Of a study, its verdicts by task and the margin: parts with a `to_dict`.
+Section = Callable[[Study, Mapping[str, Sequence[Verdict]], float], Sequence[Any]]
+
+
+def _of_every_task(parts: Callable[[Study, str], Sequence[Any]]) -> Section:
+    """A section whose parts depend on the trials alone."""
+    return lambda study, verdicts, _: [part for task in verdicts for part in parts(study, task)]
+
+
+# What a report shows beside the answer, by its key in verdict.json; a section that a study does not have is
+# empty. The answer depends on none of them.
+SECTIONS: Mapping[str, Section] = {
+    "h2": mechanisms,
+    "claims": thesis_claims,
+    "factorial_effects": _of_every_task(factorial_effects),
+    "response_surfaces": _of_every_task(response_surfaces),
+}
 
 
 @dataclass(frozen=True)
 class Answer:
-    """All that a study says.
+    """What a study says.
 
     Args:
         label, sentence: the verdict on the primary task, over all contexts.
         verdicts: by task, one per context; the primary task first.
-        mechanisms, sensitivity: one entry per verdict of the primary task.
-        claims: C1–C5 of the thesis; empty where nothing can be compared, and for a user's own images.
-        cells: by task, see `study.analysis.cells.cell_table`.
-        factorial: main effects and interactions, one per context and task of a grid.
-        surfaces: response surfaces, one per context and task of a sampled space.
+        sensitivity: one entry per verdict of the primary task.
         tunings: how tuned axes were chosen for the primary task, one per context and axis.
         counts: trials by status.
         caveats: what cannot be concluded, and why; empty for a sound study.
+        sections: the parts of each of `SECTIONS`.
     """
 
     study: Study
@@ -53,15 +60,11 @@ class Answer:
     label: Label
     sentence: str
     verdicts: Mapping[str, Sequence[Verdict]]
-    mechanisms: Sequence[Mechanism]
     sensitivity: Sequence[Sequence[View]]
-    claims: Sequence[Claim]
-    cells: Mapping[str, pd.DataFrame]
-    factorial: Sequence[FactorialEffects]
-    surfaces: Sequence[ResponseSurfaces]
     tunings: Sequence[Tuning]
     counts: Mapping[str, int]
     caveats: Sequence[str]
+    sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
     def primary(self) -> Sequence[Verdict]:
@@ -85,18 +88,12 @@ class Answer:
             "data": self.study.data_name,
             "value": "last epoch" if self.study.value else "best epoch",
             "trials": dict(self.counts),
-            "effects": [verdict_values(verdict) for verdict in self.contexts],
-            "h2": [
-                mechanism_values(verdict, found)
-                for verdict, found in zip(self.primary, self.mechanisms, strict=True)
-            ],
-            "claims": [claim_values(claim) for claim in self.claims],
-            "factorial_effects": [effects_values(effects) for effects in self.factorial],
-            "response_surfaces": [surfaces_values(surfaces) for surfaces in self.surfaces],
-            "tuning": [tuning_values(tuning) for tuning in self.tunings],
+            "effects": [_verdict_values(verdict) for verdict in self.contexts],
+            **{key: [part.to_dict() for part in parts] for key, parts in self.sections.items()},
+            "tuning": [_tuning_values(tuning) for tuning in self.tunings],
             "caveats": list(self.caveats),
         }
-        return plain(content)
+        return _plain(content)
 
 
 def answer(
@@ -125,10 +122,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     problem = blocking_problem(study)
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
-    # Claims and H2 compare settings, each at its tuned value.
-    settled = {task: [_at_tuned_values(study, verdict) for verdict in verdicts[task]] for task in verdicts}
-    tuned = tunings(study, primary)
-    own_data = OWN_DATA in study.protocols
+    tuned = tunings(study, [(verdict.context, verdict.contrasts) for verdict in primary])
     label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
     if not problem:
         label, sentence = summarize(study, primary)
@@ -139,19 +133,66 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         label=label,
         sentence=sentence,
         verdicts=verdicts,
-        mechanisms=mechanisms(study, next(iter(settled.values()), []), margin),
         sensitivity=[sensitivity_views(study, verdict, margin) for verdict in primary],
-        claims=judge_claims(thesis_claims(study, settled, margin), planned_looks(study))
-        if primary and not own_data
-        else [],
-        cells={task: cell_table(study, task) for task in verdicts},
-        factorial=[effects for task in verdicts for effects in factorial_effects(study, task)],
-        surfaces=[surfaces for task in verdicts for surfaces in response_surfaces(study, task)],
         tunings=tuned,
         counts=counts,
         caveats=[*caveats(study, counts, problem), *filter(None, map(edge_warning, tuned))],
+        sections={key: section(study, verdicts, margin) for key, section in SECTIONS.items()},
     )
 
 
-def _at_tuned_values(study: Study, verdict: Verdict) -> Verdict:
-    return replace(verdict, context=at_tuned_values(study, verdict.context))
+def _verdict_values(verdict: Verdict) -> dict[str, Any]:
+    """One context's verdict."""
+    found, look = verdict.contrasts, verdict.look
+    of_look = ("number", "looks", "seeds", "spent", "next_seeds", "next_trials")
+    return {
+        "task": verdict.context.task,
+        "context": verdict.context.label,
+        "verdict": verdict.label,
+        "reason": reason(verdict),
+        "gap": asdict(found.gap),
+        "improvement": asdict(found.improvement),
+        "remaining": asdict(found.remaining),
+        "closure": asdict(found.closure),
+        "reference": found.reference,
+        "best_raw": {str(seed): found.best_raw.label(seed) for seed in found.best_raw.settings},
+        "best_pretrained": {
+            str(seed): found.best_pretrained.label(seed) for seed in found.best_pretrained.settings
+        },
+        "chosen_on_the_reported_seed": found.same_seed,
+        "cause": verdict.cause,
+        "by_intervals": verdict.by_intervals.label,
+        "images": verdict.images,
+        "floor": verdict.learning.floor,
+        "with_images": {name: asdict(interval) for name, interval in verdict.with_images.items()},
+        # A study of one stage has no look.
+        "look": None if look is None else {name: getattr(look, name) for name in of_look},
+        "by_margin": {f"{margin:g}": label for margin, label in verdict.by_margin.items()},
+        "seeds_needed": {row.contrast: row.seeds for row in verdict.decisive if not row.settled},
+    }
+
+
+def _tuning_values(tuning: Tuning) -> dict[str, Any]:
+    """One tuned axis in one context."""
+    return {
+        "context": tuning.context,
+        "axis": tuning.axis,
+        "tried": list(tuning.tried),
+        "chosen": tuning.chosen,
+        "at_the_edge": list(tuning.edges),
+        "trials_not_chosen": tuning.trials,
+        "hours_not_chosen": tuning.hours,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON has: plain strings and numbers, None for those that are not finite."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

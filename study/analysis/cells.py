@@ -7,18 +7,18 @@ this choice: intervals of an answering stage allow for all values that are left
 (`study.analysis.contrasts`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
+from segstrat.formatting import setting_label
 from study.analysis.answering.nominate import best_values
 from study.analysis.answering.stages import ARMS, screening_table
+from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import mean_interval
 from study.analysis.study import ANSWERING, SCREENING, Context, Study, contexts
-from study.analysis.verdict import Verdict
-from study.analysis.words.names import setting_label
 from study.frame import STATUSES
 
 
@@ -66,9 +66,9 @@ class Tuning:
     hours: Mapping[str, float]
 
 
-def tunings(study: Study, verdicts: Sequence[Verdict]) -> list[Tuning]:
+def tunings(study: Study, compared: Iterable[tuple[Context, Contrasts]]) -> list[Tuning]:
     """Every tuned axis of every context."""
-    return [_tuning(study, verdict, axis) for verdict in verdicts for axis in verdict.context.tuned]
+    return [_tuning(study, context, found, axis) for context, found in compared for axis in context.tuned]
 
 
 def full_context(study: Study, context: Context) -> Context:
@@ -76,9 +76,8 @@ def full_context(study: Study, context: Context) -> Context:
     return next(each for each in contexts(study, context.task) if each.fixed == context.fixed)
 
 
-def _tuning(study: Study, verdict: Verdict, axis: str) -> Tuning:
-    context = full_context(study, verdict.context)
-    found = verdict.contrasts
+def _tuning(study: Study, context: Context, found: Contrasts, axis: str) -> Tuning:
+    context = full_context(study, context)
     cells = ((False, found.reference), (False, found.best_raw.usual), (True, found.best_pretrained.usual))
     chosen: dict[str, Any] = {}
     edges = []

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from segstrat.formatting import format_duration, format_value
+from segstrat.formatting import axis_name, format_duration, format_value
 from study.analysis.answering.decision import Label
 from study.analysis.cells import full_context
 from study.analysis.contrasts import Contrasts, contrasts
+from study.analysis.phrases import start_sentence
 from study.analysis.scores import final_values
 from study.analysis.study import LONGER, SCREENING, Context, Study
 from study.analysis.verdict import MARGIN, Verdict, judge_contrasts
-from study.analysis.words.names import axis_name
-from study.analysis.words.phrases import start_sentence
 from study.frame.build import VALIDATION
 
 # Arms whose training times differ by less cost the same: the clock of a shared machine is not exact.

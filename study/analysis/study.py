@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 
 from segstrat.config import REGULARIZERS
-from segstrat.formatting import format_value
+from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.image_counts import HALVES
 from segstrat.store import Store
-from study.analysis.words.names import axis_name, setting_label
 from study.frame import load, read_manifest
 from study.frame.build import HALVED, IMAGES, TEST, VALIDATION, identified, splitting_axes
 

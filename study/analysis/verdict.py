@@ -1,6 +1,6 @@
 """From contrasts to a verdict: does regularization close the gap to the pre-trained model?
 
-Numbers and labels only; `study.analysis.words.verdict` puts them into sentences.
+Numbers and labels only; `study.analysis.verdict_sentences` puts them into sentences.
 
 The margin is the largest difference in mIoU that a user would call none. One point (0.01) is the default:
 repeats of one training with other seeds differ by 0.6 to 2 points, so a smaller difference would not change

@@ -3,22 +3,33 @@
 import statistics
 from collections.abc import Sequence
 
+from study.state.pretrainings import PretrainState
 from study.state.trial_states import Phase, TrialState
 
 
-def seconds_left(states: Sequence[TrialState], *, concurrent: int, unproposed: int = 0) -> float | None:
+def seconds_left(
+    states: Sequence[TrialState],
+    pretrainings: Sequence[PretrainState] = (),
+    *,
+    concurrent: int,
+    unproposed: int = 0,
+) -> float | None:
     """Wall time until the last trial ends if nobody is stopped early; None while no epoch was timed.
 
     Args:
-        concurrent: trials that run at the same time.
+        pretrainings: those that must be made; without a timed epoch of one, nothing is known.
+        concurrent: jobs that run at the same time.
         unproposed: trials that a search will still propose, each as long as the mean of the known ones.
     """
     pace = seconds_per_epoch(states)
-    if not pace:
+    epochs = sum(state.epochs_left for state in pretrainings)
+    timed = [seconds for state in pretrainings for seconds in state.seconds]
+    if not pace or (epochs and not timed):
         return None
     seconds = sum(remaining_epochs(state) * pace[state.trial.arm] for state in states)
     mean = statistics.fmean(state.trial.config.epochs * pace[state.trial.arm] for state in states)
-    return (seconds + unproposed * mean) / max(1, concurrent)
+    before = epochs * statistics.fmean(timed) if epochs else 0.0
+    return (seconds + unproposed * mean + before) / max(1, concurrent)
 
 
 def remaining_epochs(state: TrialState) -> int:

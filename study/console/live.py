@@ -2,8 +2,7 @@
 
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,8 +12,10 @@ from segstrat.formatting import format_duration
 from study.console.eta import seconds_left
 from study.console.progress import outlook_words, progress_words
 from study.console.tables import status_text, trials_table
+from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.search.two_stage import TwoStageSearch
+from study.state.pretrainings import PretrainState
 from study.state.trial_states import TrialState, TrialStates
 
 LIVE_SECONDS = 0.5
@@ -25,14 +26,23 @@ class StudyConsole:
     """Shows a study's states as they change; call `tick` as often as needed.
 
     Args:
-        concurrent: trials that run at the same time.
+        concurrent: jobs that run at the same time.
+        pretrainings: of all trials that are known -> the states of the pre-trainings.
     """
 
-    def __init__(self, console: Console, states: TrialStates, search: Search, concurrent: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        states: TrialStates,
+        search: Search,
+        concurrent: int,
+        pretrainings: Callable[[Sequence[PlannedTrial]], Sequence[PretrainState]] = lambda _: (),
+    ) -> None:
         self._console = console
         self._states = states
         self._search = search
         self._concurrent = concurrent
+        self._pretrainings_of = pretrainings
         self._started = time.monotonic()
         self._last_shown = 0.0
         self._printed: set[str] = set()
@@ -57,10 +67,18 @@ class StudyConsole:
                 self._last_shown = now
                 limit = max(3, self._console.size.height - 6)
                 table = trials_table(
-                    self._states.in_order(), self._states.metric, width=self._console.width, limit=limit
+                    self._states.in_order(),
+                    self._states.metric,
+                    self._pretrainings(),
+                    width=self._console.width,
+                    limit=limit,
                 )
                 self._live.update(Group(table, Text(self.summary())), refresh=True)
             return
+        for made in self._pretrainings():
+            if made.made and made.job.file not in self._printed:
+                self._printed.add(made.job.file)
+                self._console.print(Text(f"pre-train {made.job.pretraining}: {status_text(made)}"))
         for key, state in self._states.by_id.items():
             if state.final and key not in self._printed:
                 self._printed.add(key)
@@ -69,32 +87,30 @@ class StudyConsole:
             self._last_shown = now
             self._console.print(Text(self.summary()))
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Takes the live table away while something else reports its own progress."""
-        if self._live is None:
-            yield
-            return
-        self._live.stop()
-        try:
-            yield
-        finally:
-            self._live.start()
+    def _pretrainings(self) -> Sequence[PretrainState]:
+        return self._pretrainings_of([state.trial for state in self._states.in_order()])
 
     def summary(self) -> str:
         """Progress and estimate of the time left."""
         states = self._states.in_order()
         elapsed = format_duration(time.monotonic() - self._started)
         more = self._search.remaining(states)
-        left = seconds_left(states, concurrent=self._concurrent, unproposed=more)
+        pretrainings = self._pretrainings()
+        left = seconds_left(states, pretrainings, concurrent=self._concurrent, unproposed=more)
         running = sum(state.active for state in states)
+        making = [state for state in pretrainings if state.active]
         if left is not None:
             outlook = outlook_words(left, two_stages=isinstance(self._search, TwoStageSearch))
-        elif running:
-            outlook = "the time left is known after the first epoch"
+        elif running or making:
+            outlook = "the time left is known after the first epoch of a trial"
         else:
             outlook = "workers are starting"
-        return f"{progress_words(states, more)}, {running} running · {elapsed} so far, {outlook}"
+        words = f"{progress_words(states, more)}, {running} running"
+        if making:
+            done, total = sum(each.epoch for each in making), sum(each.job.epochs for each in making)
+            kind = f"{len(making)} pre-training{'s' * (len(making) > 1)}"
+            words += f", {kind} at epoch {done}/{total}"
+        return f"{words} · {elapsed} so far, {outlook}"
 
     def stopping(self, signum: int) -> None:
         """Says at once that a signal was received; ending the workers takes seconds."""

@@ -1,7 +1,6 @@
 """The table of a study's trials and the one of its cells, for the console and for `--status`."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +9,7 @@ from segstrat.formatting import format_value
 from segstrat.records import TrialStatus
 from study.console.fitted_table import Column, fitted_table, two_lines
 from study.planning.trials import ARM_FIELDS, PlannedTrial
+from study.state.pretrainings import PretrainState
 from study.state.trial_states import TrialState
 
 STYLES = {
@@ -30,37 +30,40 @@ def varied_axes(trials: Sequence[PlannedTrial]) -> list[str]:
     return [name for name in axes if len({str(trial.axes.get(name)) for trial in trials}) > 1]
 
 
-def trials_table(states: Sequence[TrialState], metric: str, *, width: int, limit: int | None = None) -> Table:
-    """One row per trial, running ones first; at most `limit` rows and a last one that counts the others.
+def trials_table(
+    states: Sequence[TrialState],
+    metric: str,
+    pretrainings: Sequence[PretrainState] = (),
+    *,
+    width: int,
+    limit: int | None = None,
+) -> Table:
+    """One row per pre-training that is not complete and per trial, running ones first.
+
+    At most `limit` rows, and a last one that counts the others.
 
     `wait` is the share of the last epoch's training time that was spent waiting for input.
 
     Args:
         width: of the console, in characters.
     """
-    shown = sorted(states, key=lambda state: (ORDER.index(state.shown), state.trial.order))
-    hidden = len(shown) - limit if limit is not None and len(shown) > limit else 0
-    shown = shown[: len(shown) - hidden]
+    rows: list[TrialState | PretrainState] = [*states, *(each for each in pretrainings if not each.made)]
+    rows.sort(key=_place)
+    hidden = len(rows) - limit if limit is not None and len(rows) > limit else 0
+    rows = rows[: len(rows) - hidden]
     axes = varied_axes([state.trial for state in states])
-    last = [state.record.last_report for state in shown]
+
+    def scores(split: str) -> list[str]:
+        return [_last_score(row, metric.partition("_")[0], split) for row in rows]
+
     columns = [
-        Column(title="arm", cells=[state.trial.arm for state in shown]),
-        *(_axis_column(axis, [state.trial for state in shown]) for axis in axes),
-        Column(
-            title="epoch",
-            cells=[
-                f"{report.epoch if report else 0}/{state.trial.config.epochs}"
-                for state, report in zip(shown, last, strict=True)
-            ],
-        ),
-        _score_column("val", shown, metric),
-        replace(_score_column("train", shown, metric), optional=True),
-        Column(
-            title="wait",
-            cells=[f"{report.data_wait:.0%}" if report else "–" for report in last],
-            optional=True,
-        ),
-        Column(title="status", cells=[status_text(state) for state in shown]),
+        Column(title="arm", cells=[_name(row) for row in rows]),
+        *(Column(title=axis_title(axis), cells=[_axis_value(row, axis) for row in rows]) for axis in axes),
+        Column(title="epoch", cells=[_epochs(row) for row in rows]),
+        Column(title="val\nmIoU", cells=scores("val")),
+        Column(title="train\nmIoU", cells=scores("train"), optional=True),
+        Column(title="wait", cells=[_data_wait(row) for row in rows], optional=True),
+        Column(title="status", cells=[status_text(row) for row in rows]),
     ]
     table = fitted_table(columns, width)
     if hidden:
@@ -68,8 +71,12 @@ def trials_table(states: Sequence[TrialState], metric: str, *, width: int, limit
     return table
 
 
-def status_text(state: TrialState) -> Text:
-    """A trial's status in words, with its cause where there is one."""
+def status_text(state: TrialState | PretrainState) -> Text:
+    """A job's status in words, with its cause where there is one; of a pre-training, also its accuracy."""
+    if isinstance(state, PretrainState):
+        words = "completed" if state.made else str(state.phase)
+        top1 = f", top-1 {state.last.top1:.1%}" if state.last else ""
+        return Text(f"{words}{top1}{f': {state.error}' if state.error else ''}", style=STYLES.get(words, ""))
     words = {"ended": "waits for a decision at its rung"}.get(state.shown, state.shown)
     reason = state.record.error or state.record.problem
     if reason and state.shown not in ("running", "completed", "stopped"):
@@ -112,7 +119,10 @@ def cells_table(states: Sequence[TrialState], metric: str, *, width: int) -> Tab
     firsts = [members[0].trial for members in rows]
     columns = [
         Column(title="arm", cells=[trial.arm for trial in firsts]),
-        *(_axis_column(axis, firsts) for axis in axes),
+        *(
+            Column(title=axis_title(axis), cells=[format_value(trial.axes.get(axis)) for trial in firsts])
+            for axis in axes
+        ),
         Column(
             title=two_lines(metric.replace("_", " ").replace("miou", "mIoU")),
             cells=[_mean_of_completed(members, metric) for members in rows],
@@ -122,18 +132,38 @@ def cells_table(states: Sequence[TrialState], metric: str, *, width: int) -> Tab
     return fitted_table(columns, width)
 
 
-def _axis_column(axis: str, trials: Sequence[PlannedTrial]) -> Column:
-    return Column(
-        title=two_lines(axis.replace("_", " ")),
-        cells=[format_value(trial.axes.get(axis)) for trial in trials],
-    )
+def axis_title(axis: str) -> str:
+    """The title of an axis's column."""
+    return two_lines(axis.replace("_", " "))
 
 
-def _score_column(split: str, states: Sequence[TrialState], metric: str) -> Column:
-    scores = [_last_score(state, metric.partition("_")[0], split) for state in states]
-    return Column(
-        title=f"{split}\nmIoU", cells=[f"{score:.3f}" if score is not None else "–" for score in scores]
-    )
+def _place(row: TrialState | PretrainState) -> tuple[int, int]:
+    """Position in the table: by status, then pre-trainings, which trials wait for, then in order."""
+    if isinstance(row, PretrainState):
+        return ORDER.index(row.phase), -1
+    return ORDER.index(row.shown), row.trial.order
+
+
+def _name(row: TrialState | PretrainState) -> str:
+    return row.trial.arm if isinstance(row, TrialState) else f"pre-train {row.job.pretraining.backbone}"
+
+
+def _axis_value(row: TrialState | PretrainState, axis: str) -> str:
+    if isinstance(row, TrialState):
+        return format_value(row.trial.axes.get(axis))
+    return str(row.job.pretraining.seed) if axis == "seed" else ""
+
+
+def _epochs(row: TrialState | PretrainState) -> str:
+    if isinstance(row, PretrainState):
+        return f"{row.epoch}/{row.job.epochs}"
+    report = row.record.last_report
+    return f"{report.epoch if report else 0}/{row.trial.config.epochs}"
+
+
+def _data_wait(row: TrialState | PretrainState) -> str:
+    report = row.record.last_report if isinstance(row, TrialState) else None
+    return f"{report.data_wait:.0%}" if report else "–"
 
 
 def _mean_of_completed(states: Sequence[TrialState], metric: str) -> str:
@@ -152,14 +182,15 @@ def _status_counts(states: Sequence[TrialState]) -> str:
     return ", ".join(f"{shown.count(status)} {status}" for status in dict.fromkeys(shown))
 
 
-def _last_score(state: TrialState, task: str, split: str) -> float | None:
+def _last_score(row: TrialState | PretrainState, task: str, split: str) -> str:
     """The newest mIoU; the validation may be older than the last epoch."""
-    tasks = state.trial.config.tasks
-    for report in reversed(state.record.reports):
-        score = report.value(task if task in tasks else tasks[0], split, "miou")
-        if score is not None:
-            return score
-    return None
+    if isinstance(row, TrialState):
+        tasks = row.trial.config.tasks
+        for report in reversed(row.record.reports):
+            score = report.value(task if task in tasks else tasks[0], split, "miou")
+            if score is not None:
+                return f"{score:.3f}"
+    return "–"
 
 
 def _sortable(key: tuple) -> tuple:

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.paths import cache_dir, data_root
+from segstrat.store import cache_dir, data_root
 from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
 

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from segstrat.config import TrialConfig
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics, TrialConfig
 from segstrat.parallel import cpu_cores
+from segstrat.pretraining.job import Pretraining
+from segstrat.store import cache_dir
 from segstrat.tasks import Task
 from study.driver.thinning import ALL, KEPT
 from study.planning.resources import Node, share
 from study.planning.trials import PlannedTrial
-
-if TYPE_CHECKING:
-    from segstrat.pretraining.job import PretrainJob
 
 # Imports, data and model of a trial.
 START_SECONDS = 5.0
@@ -24,8 +22,8 @@ class Estimate:
     """Of all trials to their end, without early stopping; reading images is not included.
 
     Args:
-        seconds: wall time with `concurrent` trials at a time.
-        pretrain_seconds: wall time of the pre-trainings before them.
+        seconds: wall time with `concurrent` jobs at a time.
+        pretrain_seconds: of them, the share of the pre-trainings.
         disk_bytes: of the checkpoints that are kept.
         device: what it was measured on.
     """
@@ -45,7 +43,7 @@ def estimate(
     max_concurrent: int | None = None,
     gpus_per_trial: float | str | None = None,
     keep_checkpoints: str = ALL,
-    pretrainings: "Sequence[PretrainJob]" = (),
+    pretrainings: Sequence[Pretraining] = (),
 ) -> Estimate:
     """Tries one step of each different model of a study on this machine.
 
@@ -56,7 +54,7 @@ def estimate(
     import torch
 
     from segstrat.machine import Machine
-    from segstrat.step_time import measure_step
+    from segstrat.step_cost import measure_step
 
     gpus = torch.cuda.device_count() if gpus_per_trial != 0 else 0
     node = Node(address="", cpus=cpu_cores(), gpus=gpus)
@@ -82,30 +80,21 @@ def estimate(
     concurrent = min(division.concurrent, len(trials))
     # Trials that have not ended keep all of theirs.
     disk += (KEPT[ALL] - KEPT[keep_checkpoints]) * largest * concurrent
+    pretrain_work = 0.0
+    if pretrainings:
+        from segstrat.pretraining.cached import pretrain_machine, run_seconds
+
+        seconds = run_seconds(
+            pretrainings, cache_dir(), pretrain_machine("cuda" if gpus else "cpu", division.cpus)
+        )
+        pretrain_work = sum(seconds)
     return Estimate(
-        seconds=work / concurrent,
-        pretrain_seconds=_pretrain_seconds(
-            pretrainings, gpus=gpus, at_once=concurrent, threads=division.cpus
-        ),
+        seconds=(work + pretrain_work) / concurrent,
+        pretrain_seconds=pretrain_work / concurrent,
         disk_bytes=disk,
         concurrent=concurrent,
         device=torch.cuda.get_device_name(0) if gpus else f"{node.cpus} CPU cores",
     )
-
-
-def _pretrain_seconds(jobs: "Sequence[PretrainJob]", *, gpus: int, at_once: int, threads: int) -> float:
-    """Wall time of pre-trainings, divided as `study.driver.with_weights` divides them."""
-    from segstrat.machine import Machine
-    from segstrat.pretraining.cached import machine_fields
-    from segstrat.pretraining.run_time import run_seconds
-
-    machine = Machine(**machine_fields("cuda" if gpus else "cpu", threads))
-    ends = [0.0] * min(at_once, gpus or cpu_cores())
-    for seconds in run_seconds(jobs, machine):
-        # Each starts where one ends first.
-        ends.sort()
-        ends[0] += seconds
-    return max(ends)
 
 
 def _model_key(config: TrialConfig) -> tuple[Any, ...]:

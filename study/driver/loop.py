@@ -4,9 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from segstrat.records import EpochReport
+from study.driver.jobs import Jobs
 from study.planning.trials import PlannedTrial
 from study.search.base import NoTrial, Search
-from study.state.executor import Ended, Event, Executor, Reported, Retried, Started
+from study.state.executor import Ended, Event, Executor, Report, Reported, Retried, Started
 from study.state.trial_states import TrialState, TrialStates
 
 
@@ -27,8 +28,9 @@ class Loop:
     """Runs the waiting trials, and those that the search proposes.
 
     Args:
-        prepare: called with trials before they start: adds what the search does not know, such as the paths
-            of their weights, and records them.
+        jobs: hand the trials to the executor; by default at once.
+        record: called with trials that the search has proposed, before anything is started for them: after a
+            kill they are known, and are not proposed again.
     """
 
     def __init__(
@@ -38,13 +40,15 @@ class Loop:
         executor: Executor,
         observers: Observers | None = None,
         *,
-        prepare: Callable[[Sequence[PlannedTrial]], Sequence[PlannedTrial]] = lambda trials: trials,
+        jobs: Jobs | None = None,
+        record: Callable[[Sequence[PlannedTrial]], object] = lambda _: None,
     ) -> None:
         self.states = states
         self._search = search
         self._executor = executor
         self._observers = observers or Observers()
-        self._prepare = prepare
+        self._jobs = jobs or Jobs(executor)
+        self._record = record
         self._proposing = True
 
     def run(self, on_tick: Callable[[], None] = lambda: None) -> None:
@@ -53,9 +57,10 @@ class Loop:
         Args:
             on_tick: called several times a second.
         """
-        self._start(self.states.waiting())
+        self._jobs.add(self.states.waiting())
         self._propose()
         while self._proposing or not all(state.final for state in self.states.by_id.values()):
+            self._jobs.start([state.trial for state in self.states.in_order()])
             events = self._executor.poll()
             for event in events:
                 self._handle(event)
@@ -64,7 +69,7 @@ class Loop:
             on_tick()
 
     def _propose(self) -> None:
-        """Starts all trials that the search proposes now, together: their weights may have to be trained."""
+        """Takes all trials that the search proposes now."""
         proposed: list[PlannedTrial] = []
         while self._proposing:
             proposal = self._search.propose(self.states.in_order())
@@ -75,13 +80,13 @@ class Loop:
             proposed.append(proposal)
         if self._proposing and all(state.final for state in self.states.by_id.values()):
             raise RuntimeError("the search waits, but no trial is left to wait for")
-        self._start(proposed)
-
-    def _start(self, trials: Sequence[PlannedTrial]) -> None:
-        for trial in self._prepare(trials) if trials else ():
-            self._executor.start(trial)
+        if proposed:
+            self._record(proposed)
+            self._jobs.add(proposed)
 
     def _handle(self, event: Event) -> None:
+        if self._jobs.handle(event):
+            return
         match event:
             case Started(trial_id):
                 self.states.started(trial_id)
@@ -94,8 +99,9 @@ class Loop:
                     for tell in self._observers.finished:
                         tell(state)
 
-    def _report(self, trial_id: str, reports: Sequence[EpochReport]) -> None:
-        for report in self.states.reported(trial_id, reports):
+    def _report(self, trial_id: str, reports: Sequence[Report]) -> None:
+        of_trial = [report for report in reports if isinstance(report, EpochReport)]
+        for report in self.states.reported(trial_id, of_trial):
             for tell in self._observers.reported:
                 tell(self.states.by_id[trial_id], report)
         if self.states.should_end(trial_id):

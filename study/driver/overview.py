@@ -13,6 +13,7 @@ from study.console.tables import problem_lines, trials_table
 from study.planning.space import load_space, space_names
 from study.state.lock import is_locked
 from study.state.manifest import read_study_manifest
+from study.state.pretrainings import read_pretrainings
 from study.state.trial_states import Phase, TrialState, TrialStates, count_final
 
 
@@ -36,11 +37,15 @@ def show_status(folder: str) -> int:
     states = TrialStates.recorded(study, manifest)
     in_order = states.in_order()
     running = is_locked(study)
+    pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
     if running:
         in_order = [_presumably_running(state) for state in in_order]
+        pretrainings = [
+            dataclasses.replace(each, phase=Phase.RUNNING) if each.epoch else each for each in pretrainings
+        ]
     console = Console(highlight=False)
     console.print(Text(f"{manifest['study']}: {manifest['question']}"))
-    console.print(trials_table(in_order, states.metric, width=console.width))
+    console.print(trials_table(in_order, states.metric, pretrainings, width=console.width))
     for line in problem_lines(in_order):
         console.print(Text(line))
     concurrent = sum(state.active for state in in_order)

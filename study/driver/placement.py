@@ -50,13 +50,9 @@ def divide(
 def refuse_uneven(trials: Sequence[PlannedTrial], gpus: int) -> None:
     """Raises a UserError for a trial that several GPUs cannot share."""
     for trial in trials:
-        config = trial.config
-        if config.batch_size % gpus:
-            reason = f"its batch of {config.batch_size} is not divisible by it"
-        elif config.asynchronous:
-            reason = "its parameter groups update asynchronously, in one process"
-        elif config.accumulation_steps > 1:
-            reason = "it accumulates gradients; give it the larger batch instead"
-        else:
+        reason = trial.config.needs_one_process()
+        if trial.config.batch_size % gpus:
+            reason = f"its batch of {trial.config.batch_size} is not divisible by it"
+        if not reason:
             continue
         raise UserError(f"--gpus-per-trial {gpus}: not for trial {trial.label}: {reason}")

@@ -10,7 +10,7 @@ from rich.text import Text
 from segstrat.config import TrialConfig
 from segstrat.formatting import format_duration, format_value
 from study.analysis.answering.design import AnsweringDesign
-from study.analysis.words.plan import planned_sentence
+from study.analysis.caveats_and_notes import planned_sentence
 from study.cli import Flags
 from study.console.fitted_table import new_table
 from study.console.tables import varied_axes
@@ -71,7 +71,7 @@ def show_plan(flags: Flags) -> int:
         max_concurrent=flags.max_concurrent,
         gpus_per_trial=flags.gpus_per_trial,
         keep_checkpoints=settings.keep_checkpoints,
-        pretrainings=to_make,
+        pretrainings=[job.pretraining for job in to_make],
     )
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
@@ -88,7 +88,7 @@ def show_plan(flags: Flags) -> int:
         lines.append(f"weights  {outlook}")
     more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
     if more:
-        seconds = cost.seconds * more / len(trials)
+        seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
         lines.append(
             f"then     about {more} more trials up to the next look, about {format_duration(seconds)} more"
         )
@@ -108,7 +108,7 @@ def show_plan(flags: Flags) -> int:
 
 def time_line(cost: Estimate, pretrainings: int) -> str:
     """The wall time of the planned trials and of the pre-trainings that must be made for them."""
-    total = format_duration(cost.seconds + cost.pretrain_seconds)
+    total = format_duration(cost.seconds)
     part = ""
     if pretrainings:
         share = format_duration(cost.pretrain_seconds)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from segstrat.data.image_facts import ImageFacts
+from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
-from segstrat.paths import data_root
-from segstrat.store import Store
+from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
 from study.driver.confirm import defaults_from_parent, refuse_another_recipe, screened_states
@@ -64,7 +63,7 @@ def open_study(flags: Flags) -> OpenedStudy:
             for storage that cannot be used.
     """
     # Imported here: `--list` and `--status` do without it.
-    from segstrat.data.image_facts import image_facts
+    from segstrat.data.readers.folder import image_facts
 
     defaults: dict[str, Any] = {}
     if flags.confirm is not None and not (flags.resume and flags.name):

@@ -1,15 +1,15 @@
 """One run of a study, from its first check to its last file."""
 
+import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.paths import data_root
 from segstrat.records import Stage, TrialStatus
+from segstrat.store import data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
@@ -17,6 +17,7 @@ from study.driver.answering_log import AnsweringLog
 from study.driver.data_check import check_data
 from study.driver.describe import describe_study
 from study.driver.interrupts import Interrupts, StudyInterruptedError
+from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import divide
@@ -25,16 +26,20 @@ from study.driver.prepare import OpenedStudy, make_search, open_study, plan_stud
 from study.driver.refresh import Refresher
 from study.driver.thinning import NONE, thin, thinning
 from study.driver.weights import Weights
-from study.driver.with_weights import with_weights
 from study.on_ray.runtime import Runtime, ray_session
 from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
+from study.state.changes import accepted_changes
 from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
+from study.state.pretrainings import FOLDER, PlannedPretraining
 from study.state.trial_states import TrialState, TrialStates
+
+if TYPE_CHECKING:
+    from study.on_ray.tuning import TuneExecutor
 
 
 class CommonFailureError(Exception):
@@ -67,7 +72,11 @@ def run_study(flags: Flags) -> int:
     trials = plan_study(opened)
     with study_lock(study):
         weights = Weights(
-            settings, opened.design, opened.recorded.get("weights"), accept_changes=flags.accept_changes
+            settings,
+            opened.design,
+            opened.recorded.get("weights"),
+            shared=study / FOLDER if flags.address is not None else None,
+            accept_changes=flags.accept_changes,
         )
         # Before the data, which may take minutes to decode.
         weights.check(trials)
@@ -134,14 +143,23 @@ def _run(session: Session, console: Console) -> int:
             lambda _: refresher.request(),
         ],
     )
-    screen = StudyConsole(console, states, search, session.share.concurrent)
+    executor = make_executor(session)
+    jobs = Jobs(
+        executor,
+        session.weights,
+        slots=session.share.concurrent,
+        record=functools.partial(record, session),
+    )
+    screen = StudyConsole(console, states, search, session.share.concurrent, jobs.pretrainings)
     proposals = search.remaining(states.in_order())
     lines = header_lines(opened, session.manifest.content, states, session.share, proposals)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
         console.print(Text(line))
     try:
-        with Interrupts() as interrupts, screen:
-            _run_trials(session, search, observers, screen, interrupts)
+        with Interrupts() as interrupts, screen, executor:
+            loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.put_trials)
+            loop.run(lambda: _tick(session, screen, interrupts))
+            screen.tick()
     except StudyInterruptedError:
         _finish(refresher, session, console)
         print_interrupted(opened.settings, states, console)
@@ -194,66 +212,59 @@ def outcome_observers(session: Session) -> list[Callable[[TrialState], None]]:
     return [database.add]
 
 
-def _run_trials(
-    session: Session, search: Search, observers: Observers, screen: StudyConsole, interrupts: Interrupts
-) -> None:
+def make_executor(session: Session) -> "TuneExecutor":
+    """The executor of the study's jobs; it starts none before its `with` block."""
     # Imported here, after the environment that Ray reads was set.
     from study.on_ray.tuning import TuneExecutor
 
     flags, share = session.flags, session.share
-
-    def check_interrupts() -> None:
-        try:
-            interrupts.check()
-        except StudyInterruptedError as interrupt:
-            screen.stopping(interrupt.signum)
-            raise
-
-    def prepare(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-        pause = screen.paused() if session.weights.missing(trials) else nullcontext()
-        with pause:
-            return with_weights(
-                trials,
-                session.weights,
-                session.manifest,
-                share_in=session.opened.study if flags.address is not None else None,
-                at_once=share.concurrent,
-                threads=share.cpus,
-                on_tick=check_interrupts,
-            )
-
-    def on_tick() -> None:
-        check_interrupts()
-        if failure := session.states.common_failure():
-            raise CommonFailureError(failure)
-        screen.tick()
-
-    executor = TuneExecutor(
+    return TuneExecutor(
         worker_settings(session),
         expected_concurrent=share.concurrent,
         # A cluster may grow while the study runs: there only the user sets a limit. A trial on several GPUs
         # asks Ray for them later itself, so Tune would start any number.
         max_concurrent=flags.max_concurrent if flags.address and share.gpus <= 1 else share.concurrent,
-        # An actor's name in the dashboard is fixed when it starts; there each trial gets its own. So does a
+        # An actor's name in the dashboard is fixed when it starts; there each job gets its own. So does a
         # trial on several GPUs: its processes end with its actor.
         scratch=session.runtime.scratch,
         reuse_actors=not (flags.dashboard or flags.address or share.gpus > 1),
     )
-    with executor:
-        Loop(session.states, search, executor, observers, prepare=prepare).run(on_tick)
+
+
+def record(
+    session: Session, trials: Sequence[PlannedTrial], unfinished: Sequence[PlannedPretraining]
+) -> None:
+    """Writes trials that are about to start, their weights, and what is still pre-trained to the manifest."""
+    manifest, weights = session.manifest, session.weights
+    if words := weights.take_accepted():
+        manifest.update(accepted=accepted_changes(manifest.content, manifest.content, words))
+    manifest.put_trials(
+        trials, weights=weights.describe(), pretrainings=[job.to_dict() for job in unfinished]
+    )
+
+
+def _tick(session: Session, screen: StudyConsole, interrupts: Interrupts) -> None:
+    try:
+        interrupts.check()
+    except StudyInterruptedError as interrupt:
+        screen.stopping(interrupt.signum)
+        raise
+    if failure := session.states.common_failure():
+        raise CommonFailureError(failure)
     screen.tick()
 
 
 def worker_settings(session: Session) -> dict[str, Any]:
-    """What every worker needs besides its trial, see `study.on_ray.trainable.SegmentationTrial`."""
+    """What every worker needs besides its job, see `study.on_ray.jobs.StudyJob`."""
     settings, study = session.opened.settings, session.opened.study
     return {
         "study": settings.name,
         "store": str(study.local_path) if study.is_local else study.uri,
+        "shared_weights": session.flags.address is not None,
         "cpus": session.share.cpus,
         "gpus": session.share.gpus,
         # Resolved once: a node that joins later must not decide for itself.
-        "numerics": settings.numerics.numerics() | {"precision": session.manifest.content["precision"]},
+        **(settings.numerics.numerics() | {"precision": session.manifest.content["precision"]}),
         "data_root": settings.data_root or None,
         "cache": not session.flags.no_cache,
         "checkpoint_every": 1,
@@ -284,7 +295,7 @@ def _add_gallery(session: Session, console: Console) -> None:
     """Adds pictures of predictions to the report, which is complete without them."""
     import torch
 
-    from study.reporting.make_gallery import make_gallery
+    from study.reporting.gallery import make_gallery
 
     study = session.opened.study
     device = "cuda" if torch.cuda.is_available() else "cpu"

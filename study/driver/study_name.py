@@ -3,8 +3,7 @@
 import re
 import unicodedata
 
-from segstrat.paths import data_root
-from segstrat.store import Store
+from segstrat.store import Store, data_root
 from study.cli import Flags
 from study.driver.resumed import studies_of
 from study.planning.settings import StudySettings

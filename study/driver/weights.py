@@ -1,4 +1,4 @@
-"""The weights of the pre-trained arm: checked before trials start, and trained where the project pre-trains.
+"""The weights of the pre-trained arm: checked before trials start, and planned where the project pre-trains.
 
 Where weights are given, all trials start from that checkpoint. Otherwise each answering seed has its own
 pre-training, so that the intervals over seeds include its variation. Screening only nominates: all its seeds
@@ -7,32 +7,31 @@ share the pre-training of seed 0, on which no answering seed starts.
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
+from segstrat.pretraining.images import ClassificationData
+from segstrat.pretraining.job import FIGURES, Pretraining, PretrainSource
 from segstrat.records import Stage
+from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
 from study.driver.stages import first_fresh_seed
 from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
-
-if TYPE_CHECKING:
-    from segstrat.pretraining.cached import PretrainRequest
-    from segstrat.pretraining.job import PretrainJob
-    from segstrat.pretraining.source import PretrainSource
+from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, share_file
 
 SCREENING_SEED = 0
 
 
 class Weights:
-    """Gives every pre-trained trial the file of its weights, trained here where none is given.
+    """Knows which weights every pre-trained trial starts from, and where they are.
 
     Args:
-        design: of the answering stage; its first look's weights are made together with those of screening.
+        design: of the answering stage, whose next look decides what is trained ahead of time.
         recorded: `weights` in the manifest of a study that is resumed.
+        shared: folder of the weights that all nodes see; None for a study on one machine.
         accept_changes: use weights that differ from those that the study has used so far.
     """
 
@@ -42,16 +41,20 @@ class Weights:
         design: AnsweringDesign | None = None,
         recorded: Mapping[str, Any] | None = None,
         *,
+        shared: Store | None = None,
         accept_changes: bool = False,
     ) -> None:
         self._settings = settings
         self._design = design
         self._recorded: Mapping[str, str] = (recorded or {}).get("files", {})
+        self._shared = shared
         self._accept_changes = accept_changes
         self._accepted: list[str] = []
-        self._data_digest = ""
-        self._made: dict[PretrainRequest, Path] = {}
+        self._planned: dict[Pretraining, PlannedPretraining] = {}
         self._files: dict[str, str] = dict(self._recorded)
+        self._made: set[str] = set()
+        self._taken: set[str] = set()
+        self._opened: ClassificationData | None = None
 
     @property
     def per_seed(self) -> bool:
@@ -61,7 +64,7 @@ class Weights:
     @property
     def source(self) -> str:
         """`imagenet`, the path of a file, or the images on which the project pre-trains."""
-        return self._settings.weights or self._settings.pretrain_on or "figures"
+        return self._settings.weights or self._settings.pretrain_on or FIGURES
 
     def check(self, trials: Sequence[PlannedTrial], *, download: bool = True) -> None:
         """Checks the given weights, or the images of the pre-training, for every backbone and width.
@@ -82,50 +85,91 @@ class Weights:
         from segstrat.models.weights import check_backbone_weights
         from segstrat.pretraining.loop import check_crop
 
-        data = None
-        if self.per_seed:
-            data = self._images.open(cache_dir())
-            self._data_digest = data.digest
+        data = self._data if self.per_seed else None
         for backbone, width in dict.fromkeys((config.backbone or "", config.width) for config in configs):
             with torch.device("meta"):
                 network = assemble_backbone(backbone, width)
             if data is None:
                 check_backbone_weights(network, self._settings.weights, download=download)
             else:
-                check_crop(network, self._images.recipe(backbone, data, SCREENING_SEED))
+                check_crop(network, self._source.recipe(backbone, data, SCREENING_SEED))
 
-    def place(
-        self,
-        trials: Sequence[PlannedTrial],
-        *,
-        at_once: int | None = None,
-        threads: int | None = None,
-        on_tick: Callable[[], None] | None = None,
-    ) -> list[PlannedTrial]:
-        """The trials with the paths of their weights, which are trained first if necessary.
+    def of(self, trial: PlannedTrial) -> PlannedPretraining | None:
+        """The pre-training whose weights a trial starts from; None if it starts from given ones or none."""
+        if not (self.per_seed and trial.config.pretrained):
+            return None
+        seed = SCREENING_SEED if trial.stage is Stage.SCREENING else trial.config.seed
+        return self._plan(trial.config.backbone or "", trial.config.width, seed)
 
-        Args:
-            at_once: pre-trainings at the same time; default: one per GPU, or one.
-            threads: CPU threads of each; default: an equal share of the cores.
-            on_tick: called several times a second while weights are trained; what it raises ends that. It
-                continues after the last complete epoch the next time.
+    def of_next_look(self, trials: Sequence[PlannedTrial]) -> list[PlannedPretraining]:
+        """The pre-trainings of the seeds of the next look, as far as the trials that are known tell."""
+        if self._design is None:
+            return []
+        first = first_fresh_seed(self._settings)
+        known = [trial for trial in trials if trial.stage is Stage.ANSWERING]
+        count = 0
+        if known:
+            newest = max(trial.config.seed for trial in known)
+            count = newest - first + 1
+            known = [trial for trial in known if trial.config.seed == newest]
+        start = [trial.config for trial in known or trials if self.of(trial)]
+        look = next((seeds for seeds in self._design.looks if seeds > count), count)
+        networks = dict.fromkeys((config.backbone or "", config.width) for config in start)
+        return [
+            self._plan(backbone, width, seed)
+            for seed in range(first + count, first + look)
+            for backbone, width in networks
+        ]
+
+    def find(self, job: PlannedPretraining) -> bool:
+        """Whether the weights of a pre-training exist; then trials can be given them."""
+        if job.file in self._made:
+            return True
+        from segstrat.data.cache.entries import hold
+        from segstrat.pretraining.cached import is_sound
+
+        path = _cached(job)
+        if is_sound(path):
+            if self._shared is not None:
+                share_file(self._shared, path)
+        elif self._shared is not None and self._shared.exists(job.file):
+            Store(path.parent).write(path.name, self._shared.read(job.file))
+        if not is_sound(path):
+            return False
+        hold(path)
+        self._made.add(job.file)
+        return True
+
+    def epochs_done(self, job: PlannedPretraining) -> int:
+        """How many epochs of a pre-training are complete that has not ended."""
+        return epochs_done(job, self._shared or Store(cache_dir() / FOLDER))
+
+    def placed(self, trial: PlannedTrial) -> PlannedTrial:
+        """The trial with the path of its weights, which exist.
 
         Raises:
-            UserError: if weights differ from those that the study has used, or a pre-training diverges.
+            UserError: if they differ from those that the study has used.
         """
-        self._ensure(self._wanted(trials), at_once=at_once, threads=threads, on_tick=on_tick)
-        return [self._placed(trial) for trial in trials]
-
-    def missing(self, trials: Sequence[PlannedTrial]) -> "list[PretrainRequest]":
-        """The pre-trainings that must be made, or looked up in the cache, before these trials start."""
-        return [request for request in self._wanted(trials) if request not in self._made]
+        if not trial.config.pretrained:
+            return trial
+        weights = self.source
+        if job := self.of(trial):
+            weights = str(_cached(job))
+            self._take(_cached(job))
+        elif weights != "imagenet":
+            weights = str(self._given)
+            if self._shared is not None and weights not in self._made:
+                share_file(self._shared, self._given)
+                self._made.add(weights)
+        return dataclasses.replace(trial, config=dataclasses.replace(trial.config, weights=weights))
 
     def describe(self) -> dict[str, Any]:
         """For the manifest: the source, and the digest of every file of weights that trials were given."""
         found: dict[str, Any] = {"source": self.source, "per_seed": self.per_seed}
         if self.per_seed:
             epochs = self._settings.pretrain_epochs or None
-            found |= {"data_digest": self._data_digest, "epochs": epochs, "files": dict(self._files)}
+            digest = self._opened.digest if self._opened else ""
+            found |= {"data_digest": digest, "epochs": epochs, "files": dict(self._files)}
         elif self.source != "imagenet":
             found["files"] = {self._given.name: file_digest(self._given)}
         return found
@@ -151,83 +195,62 @@ class Weights:
             when = f" up to the first look ({looks[0]} seeds), one more for each later seed"
         return f"{count}{when}; {there} of them in the cache"
 
-    def to_make(self, trials: Sequence[PlannedTrial]) -> "list[PretrainJob]":
+    def to_make(self, trials: Sequence[PlannedTrial]) -> list[PlannedPretraining]:
         """The pre-trainings before these trials and the first look that are not in the cache."""
-        wanted = self._wanted(trials)
-        if not wanted:
-            return []
-        from segstrat.pretraining.cached import make_job
-
-        cache = cache_dir()
-        data = self._images.open(cache)
-        jobs = [make_job(request, self._images, data, cache) for request in wanted]
-        return [job for job in jobs if not job.out.is_file()]
+        return [job for job in self._wanted(trials) if not _cached(job).is_file()]
 
     @property
-    def _images(self) -> "PretrainSource":
-        from segstrat.pretraining.source import PretrainSource
-
+    def _source(self) -> PretrainSource:
         epochs = self._settings.pretrain_epochs or None
-        return PretrainSource(name=self._settings.pretrain_on or "figures", epochs=epochs)
+        return PretrainSource(name=self._settings.pretrain_on or FIGURES, epochs=epochs)
+
+    @property
+    def _data(self) -> ClassificationData:
+        self._opened = self._opened or self._source.open(cache_dir())
+        return self._opened
 
     @property
     def _given(self) -> Path:
         return Path(self._settings.weights).expanduser().absolute()
 
-    def _wanted(self, trials: Sequence[PlannedTrial]) -> "list[PretrainRequest]":
-        """The pre-trainings of these trials; with screening trials, also those of the first look.
+    def _wanted(self, trials: Sequence[PlannedTrial]) -> list[PlannedPretraining]:
+        """The pre-trainings of these trials and of the next look."""
+        jobs = [job for trial in trials if (job := self.of(trial))]
+        return list(dict.fromkeys([*jobs, *(self.of_next_look(trials) if jobs else [])]))
 
-        Those are needed in any case, and so no slot is idle while the one of screening is trained.
-        """
-        pretrained = [trial for trial in trials if trial.config.pretrained]
-        if not (self.per_seed and pretrained):
-            return []
-        wanted = {self._request(trial): None for trial in pretrained}
-        if self._design is not None and any(trial.stage is Stage.SCREENING for trial in trials):
-            first = first_fresh_seed(self._settings)
-            for request in list(wanted):
-                for seed in range(first, first + self._design.looks[0]):
-                    wanted[dataclasses.replace(request, seed=seed)] = None
-        return list(wanted)
+    def _plan(self, backbone: str, width: float, seed: int) -> PlannedPretraining:
+        pretraining = Pretraining(backbone=backbone, width=width, seed=seed, source=self._source)
+        if pretraining not in self._planned:
+            from segstrat.pretraining.cached import weights_name
 
-    def _request(self, trial: PlannedTrial) -> "PretrainRequest":
-        from segstrat.pretraining.cached import PretrainRequest
+            self._planned[pretraining] = PlannedPretraining(
+                pretraining=pretraining,
+                file=weights_name(pretraining, self._data),
+                epochs=pretraining.recipe(self._data).epochs,
+            )
+        return self._planned[pretraining]
 
-        seed = SCREENING_SEED if trial.stage is Stage.SCREENING else trial.config.seed
-        return PretrainRequest(backbone=trial.config.backbone or "", width=trial.config.width, seed=seed)
-
-    def _ensure(
-        self,
-        wanted: "Sequence[PretrainRequest]",
-        **how: Any,
-    ) -> None:
-        missing = [request for request in wanted if request not in self._made]
-        if not missing:
+    def _take(self, path: Path) -> None:
+        """Notes the digest of a file that trials start from."""
+        if path.name in self._taken:
             return
-        from segstrat.pretraining.cached import ensure_all_pretrained
+        digest = file_digest(path)
+        differs = self._recorded.get(path.name, digest) != digest
+        if differs and self._accept_changes:
+            self._accepted.append(f"the weights {path.name}")
+        elif differs:
+            raise UserError(
+                f"weights {path.name} were trained again and differ from those that this study used "
+                "before, as on another processor or version of torch; restore that file in the cache, "
+                "or pass --accept-changes to mix both"
+            )
+        self._files[path.name] = digest
+        self._taken.add(path.name)
 
-        made = ensure_all_pretrained(missing, cache_dir(), self._images, **how)
-        for path in made.values():
-            digest = file_digest(path)
-            differs = self._recorded.get(path.name, digest) != digest
-            if differs and self._accept_changes:
-                self._accepted.append(f"the weights {path.name}")
-            elif differs:
-                raise UserError(
-                    f"weights {path.name} were trained again and differ from those that this study used "
-                    "before, as on another processor or version of torch; restore that file in the cache, "
-                    "or pass --accept-changes to mix both"
-                )
-            self._files[path.name] = digest
-        self._made |= made
 
-    def _placed(self, trial: PlannedTrial) -> PlannedTrial:
-        if not trial.config.pretrained:
-            return trial
-        weights = self.source
-        if weights != "imagenet":
-            weights = str(self._made[self._request(trial)] if self.per_seed else self._given)
-        return dataclasses.replace(trial, config=dataclasses.replace(trial.config, weights=weights))
+def _cached(job: PlannedPretraining) -> Path:
+    """The file of a pre-training's weights in this machine's cache."""
+    return cache_dir() / FOLDER / job.file
 
 
 def file_digest(path: Path) -> str:

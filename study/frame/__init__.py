@@ -18,8 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from segstrat.errors import UserError
-from segstrat.json_files import DamagedFileError, read_with_copy, say_once
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, read_with_copy, say_once
 from study.frame.build import (
     ADDED_KEYS,
     EPOCH_KEYS,

@@ -13,10 +13,9 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from segstrat.config import TrialConfig
-from segstrat.paths import cache_dir, data_root
 from segstrat.records import EpochReport, read_records
-from segstrat.store import Store
-from study.state.shared_weights import local_config
+from segstrat.store import Store, cache_dir, data_root
+from study.state.pretrainings import local_config
 
 # Share of a core that the trial itself keeps; its processes divide the rest.
 SUPERVISOR_CPUS = 0.1
@@ -41,7 +40,7 @@ def epoch_reports(
 
     Args:
         study: folder of the study.
-        numerics: see `segstrat.numerics.Numerics`.
+        numerics: see `segstrat.config.Numerics`.
         data: data root as the user gave it.
         cache: whether decoded data is kept on the node.
         cpus: cores of all processes together.

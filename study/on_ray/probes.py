@@ -3,20 +3,22 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
-from segstrat.footprint import Footprint
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.on_ray.runtime import living_nodes
 from study.planning.resources import Node
 from study.planning.trials import PlannedTrial
 from study.state.lock import LOCK
+
+if TYPE_CHECKING:
+    from segstrat.step_cost import Footprint
 
 ANSWER_SECONDS = 120.0
 LOST = (
@@ -92,7 +94,7 @@ def with_gpu_memory(nodes: Sequence[Node]) -> list[Node]:
 
 def gpu_footprint(
     nodes: Sequence[Node], trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], precision: str
-) -> tuple[Footprint | None, list[str]]:
+) -> "tuple[Footprint | None, list[str]]":
     """What the study's models need of a GPU: a few steps of each on one GPU node, for `auto`.
 
     Returns:
@@ -124,16 +126,17 @@ def gpu_footprint(
             f"{name}, batch {config.batch_size} at {config.crop_size} px: {footprint.memory_gib:.1f} GiB "
             f"of the GPU, which is busy {footprint.busy:.0%} of a step"
         )
-    largest = Footprint(
+    largest = replace(
+        found[0],
         memory_gib=max(footprint.memory_gib for footprint in found),
         busy=max(footprint.busy for footprint in found),
     )
     return largest, lines
 
 
-def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> Footprint:
+def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> "Footprint":
     """What a model needs of the GPU that Ray assigned to this process."""
-    from segstrat.gpu_footprint import measure_footprint
+    from segstrat.step_cost import Footprint, measure_footprint
 
     try:
         return measure_footprint(config, tasks, device="cuda", precision=precision)

@@ -1,4 +1,4 @@
-"""Runs trials under Ray Tune, which starts, places, retries and ends their processes.
+"""Runs jobs under Ray Tune, which starts, places, retries and ends their processes.
 
 Tune wants to own the main loop; here the driver does. So Tune runs in its own thread and hands over what
 happens as events. After an epoch it waits until the driver has handled the report and called `poll` again:
@@ -17,11 +17,11 @@ from typing import Any
 
 from ray import tune
 
-from segstrat.records import EpochReport
-from study.on_ray.adapters import ClosedError, EventCallback, QueuedTrials, ReportingScheduler, trial_id_of
+from study.on_ray.adapters import ClosedError, EventCallback, QueuedJobs, ReportingScheduler, job_id_of
+from study.on_ray.jobs import StudyJob
 from study.on_ray.trainable import SegmentationTrial
 from study.planning.trials import PlannedTrial
-from study.state.executor import Event, Reported
+from study.state.executor import Ended, Event, Job, Report, Reported, job_id
 
 POLL_SECONDS = 0.25
 # How long Tune may take to end its actors before the driver gives up waiting.
@@ -32,12 +32,12 @@ class TuneExecutor:
     """An executor (see `study.state.executor`) for the length of a `with` block. Ray must be initialized.
 
     Args:
-        settings: what every worker needs besides its trial, see `SegmentationTrial`.
-        expected_concurrent: trials that fit now; as many workers are started at the same time.
-        max_concurrent: trials that may run at the same time; None: as many as fit, also on later nodes.
-        max_retries: how often in a row, without an epoch gained, a trial whose process fails is continued
+        settings: what every worker needs besides its job, see `study.driver.session.worker_settings`.
+        expected_concurrent: jobs that fit now; as many workers are started at the same time.
+        max_concurrent: jobs that may run at the same time; None: as many as fit, also on later nodes.
+        max_retries: how often in a row, without an epoch gained, a job whose process fails is continued
             from its last checkpoint.
-        reuse_actors: let a process run one trial after the other.
+        reuse_actors: let a process run one job after the other.
         scratch: folder for what Tune writes and nobody reads; default: the system's temporary folder.
     """
 
@@ -50,7 +50,7 @@ class TuneExecutor:
         max_retries: int = 2,
         reuse_actors: bool = True,
         scratch: Path | None = None,
-        trial_class: type[SegmentationTrial] = SegmentationTrial,
+        trial_class: type[SegmentationTrial] = StudyJob,
     ) -> None:
         self._settings = dict(settings)
         self._expected_concurrent = expected_concurrent
@@ -59,7 +59,7 @@ class TuneExecutor:
         self._reuse_actors = reuse_actors
         self._scratch = scratch
         self._trial_class = trial_class
-        self._queued: deque[PlannedTrial] = deque()
+        self._queued: deque[Job] = deque()
         # Each event with what is set once the driver has handled it.
         self._events: queue.Queue[tuple[Event, threading.Event]] = queue.Queue()
         self._returned: list[threading.Event] = []
@@ -79,13 +79,15 @@ class TuneExecutor:
         if self._thread.ident is not None:
             self._thread.join(CLOSE_SECONDS)
 
-    def start(self, trial: PlannedTrial) -> None:
-        """Queues a trial."""
-        self._queued.append(trial)
+    def start(self, job: Job) -> None:
+        """Queues a job."""
+        # One that was stopped may come again.
+        self._stopping.discard(job_id(job))
+        self._queued.append(job)
 
-    def stop(self, trial_id: str) -> None:
-        """Ends a trial after the epoch that it reported last."""
-        self._stopping.add(trial_id)
+    def stop(self, job_id: str) -> None:
+        """Ends a job after its next report."""
+        self._stopping.add(job_id)
 
     def poll(self) -> list[Event]:
         """What has happened; raises what ended Tune itself."""
@@ -114,11 +116,20 @@ class TuneExecutor:
         """Whether no more trials come."""
         return self._closing.is_set()
 
-    def next_trial(self) -> dict[str, Any] | None:
-        """The worker's config of the next queued trial."""
-        if not self._queued:
-            return None
-        return {"trial": self._queued.popleft().to_dict(), **self._settings}
+    def next_job(self) -> dict[str, Any] | None:
+        """The worker's config of the next queued job."""
+        while self._queued:
+            job = self._queued.popleft()
+            name = job_id(job)
+            if name in self._stopping:
+                self.send(Ended(name))
+                continue
+            common = {"job_id": name, **self._settings}
+            if not isinstance(job, PlannedTrial):
+                return common | {"pretraining": job.to_dict()}
+            trial = job.to_dict()
+            return trial.pop("config") | {"trial": trial} | common
+        return None
 
     def send(self, event: Event) -> threading.Event:
         """Hands an event to the driver; returns what is set once the driver has handled it."""
@@ -126,12 +137,12 @@ class TuneExecutor:
         self._events.put((event, handled))
         return handled
 
-    def report(self, trial_id: str, reports: tuple[EpochReport, ...]) -> bool:
-        """Hands over reports, waits until they were handled, and says whether the trial is to stop."""
-        handled = self.send(Reported(trial_id, reports))
+    def report(self, job_id: str, reports: tuple[Report, ...]) -> bool:
+        """Hands over reports, waits until they were handled, and says whether the job is to stop."""
+        handled = self.send(Reported(job_id, reports))
         while not (handled.wait(POLL_SECONDS) or self.closing):
             continue
-        return trial_id in self._stopping
+        return job_id in self._stopping
 
     def _run(self) -> None:
         try:
@@ -149,13 +160,13 @@ class TuneExecutor:
             tuner = tune.Tuner(
                 self._trial_class,
                 tune_config=tune.TuneConfig(
-                    search_alg=QueuedTrials(self),
+                    search_alg=QueuedJobs(self),
                     scheduler=ReportingScheduler(self),
                     num_samples=-1,
                     max_concurrent_trials=self._max_concurrent,
                     reuse_actors=self._reuse_actors,
-                    trial_name_creator=trial_id_of,
-                    trial_dirname_creator=trial_id_of,
+                    trial_name_creator=job_id_of,
+                    trial_dirname_creator=job_id_of,
                 ),
                 run_config=tune.RunConfig(
                     name="tune",

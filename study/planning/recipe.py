@@ -6,8 +6,8 @@ import inspect
 from collections.abc import Sequence
 
 from search_spaces import recipes
-from segstrat.config import TrialConfig
-from segstrat.data.image_facts import ImageFacts
+from segstrat.config import WITHOUT_BATCH_NORM, TrialConfig
+from segstrat.data.readers.folder import ImageFacts
 from study.planning.space import Space
 
 # A crop that is so much larger than the images is mostly padding.
@@ -15,7 +15,6 @@ PADDED = 1.5
 # At stride 32 a smaller crop has a map of a few cells.
 SMALLEST_AT_32 = 224
 LONG_EPOCHS = 100
-WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
 HIGH_RATE = 1e-2
 
 

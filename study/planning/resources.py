@@ -3,10 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from segstrat.errors import UserError
-from segstrat.footprint import Footprint
 from study.cli import AUTO
+
+if TYPE_CHECKING:
+    from segstrat.step_cost import Footprint
 
 # By default a trial takes no more cores than this: on machines with few GPUs the rest stay free.
 MAX_DEFAULT_CPUS = 8
@@ -41,7 +44,7 @@ def share(
     gpus_per_trial: float | str | None = None,
     cpus_per_trial: int | None = None,
     max_concurrent: int | None = None,
-    footprint: Footprint | None = None,
+    footprint: "Footprint | None" = None,
 ) -> Share:
     """Divides the nodes among trials.
 
@@ -74,7 +77,7 @@ def share(
     return Share(cpus=cpus, gpus=gpus, concurrent=min(fitting, max_concurrent or fitting))
 
 
-def _gpus(nodes: Sequence[Node], asked: float | str | None, footprint: Footprint | None) -> float:
+def _gpus(nodes: Sequence[Node], asked: float | str | None, footprint: "Footprint | None") -> float:
     with_gpus = [node for node in nodes if node.gpus]
     if asked is None:
         return 1.0 if with_gpus else 0.0

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics
 from study.cli import Flags
 
 # Not among the manifest's options: where a study is stored may change.

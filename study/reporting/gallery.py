@@ -1,6 +1,6 @@
 """The report's gallery: the same validation images with their label and each arm's prediction.
 
-`gallery-<task>.npz` is in a study's folder and is written where torch is available (`study/predict.py
+`gallery-<task>.npz` is in a study's folder and is made where torch and the checkpoints are (`study/predict.py
 --gallery`); reading it needs numpy and pillow only. It holds N images of at most 240 pixels a side, padded to
 one size, and the index maps of K predictions:
 
@@ -18,43 +18,42 @@ one size, and the index maps of K predictions:
 import base64
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from segstrat.json_files import say_once
-from segstrat.store import Store
+from segstrat.errors import UserError
+from segstrat.store import Store, say_once
+from study.analysis.study import Study
+from study.analysis.verdict import Verdict, decide_all
+from study.reporting.plot_training import shown_settings
+
+if TYPE_CHECKING:
+    from segstrat.predict import TrainedTrial
 
 VOID = 255
+TILE = 240
+GALLERY_IMAGES = 6
 ARRAYS = ("images", "valid", "labels", "predictions", "names", "classes", "palette", "ids", "caption")
 
 
 @dataclass(frozen=True)
-class Tile:
-    """An image as a page holds it."""
-
-    source: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Key:
-    """A class with its colour."""
-
-    name: str
-    color: str
-
-
-@dataclass(frozen=True)
 class Gallery:
-    """Rows of tiles below their heads: image, label, then each prediction."""
+    """Rows of tiles below their heads: image, label, then each prediction.
+
+    Args:
+        rows: tiles as a page contains them, each with its alternative text.
+        keys: the classes that appear, each with its color.
+    """
 
     caption: str
     heads: list[str]
-    rows: list[list[Tile]]
-    keys: list[Key]
+    rows: list[list[tuple[str, str]]]
+    keys: list[tuple[str, str]]
 
 
 def file_name(task: str) -> str:
@@ -81,9 +80,9 @@ def read_gallery(store: Store, task: str) -> Gallery | None:
         maps = [each[:height, :width] for each in maps]
         for each in maps:
             present |= {int(value) for value in np.unique(each)}
-        tiles = [Tile(_photo(content["images"][index][:height, :width]), f"image {image_id}")]
+        tiles = [(_photo(content["images"][index][:height, :width]), f"image {image_id}")]
         for each, what in zip(maps, ["label", *names], strict=True):
-            tiles.append(Tile(_index_map(each, palette), f"{what} of {image_id}"))
+            tiles.append((_index_map(each, palette), f"{what} of {image_id}"))
         rows.append(tiles)
     return Gallery(
         caption=str(content["caption"]),
@@ -110,10 +109,10 @@ def write_gallery(store: Store, task: str, **arrays: Any) -> None:
     store.write(file_name(task), buffer.getvalue())
 
 
-def _keys(present: set[int], classes: list[str], palette: np.ndarray) -> list[Key]:
+def _keys(present: set[int], classes: list[str], palette: np.ndarray) -> list[tuple[str, str]]:
     names = {index: name for index, name in enumerate(classes)} | {VOID: "void"}  # noqa: C416
     return [
-        Key(names.get(value, f"class {value}"), "#{:02x}{:02x}{:02x}".format(*palette[value]))
+        (names.get(value, f"class {value}"), "#{:02x}{:02x}{:02x}".format(*palette[value]))
         for value in sorted(present)
     ]
 
@@ -130,3 +129,116 @@ def _index_map(index_HW: np.ndarray, palette: np.ndarray) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def make_gallery(study_folder: str, root: Path | None, device: str) -> list[str]:
+    """Writes the gallery of each task, for the report to show; returns the tasks that got one.
+
+    Args:
+        root: folder of the data sets.
+        device: torch device that predicts.
+
+    Raises:
+        UserError: if no trial that the report shows has a checkpoint.
+    """
+    # Imported here: everything else of the report is made without torch.
+    from segstrat.predict import load_trial
+
+    store = Store(study_folder)
+    study = Study.open(store)
+    done = []
+    for task in study.tasks:
+        verdicts = decide_all(study, task)
+        chosen = _gallery_trials(verdicts[0]) if verdicts else []
+        models = [
+            (name, load_trial(store / "trials" / trial_id, device))
+            for name, trial_id in chosen
+            if any(file.endswith(".pt") for file in (store / "trials" / trial_id).names())
+        ]
+        if models:
+            _write_task_gallery(store, task, models, root)
+            done.append(task)
+    if not done:
+        raise UserError(f"{study_folder}: no completed trial that the report shows has a checkpoint")
+    return done
+
+
+def _gallery_trials(verdict: Verdict) -> list[tuple[str, str]]:
+    """Name and trial of each setting that the report shows: the completed one with the lowest seed."""
+    trials = verdict.context.trials
+    labels = verdict.context.settings
+    found = []
+    for name, pretrained, setting in shown_settings(verdict):
+        same = trials[(verdict.context.pretrained == pretrained) & (labels == setting)]
+        same = same[same["status"] == "completed"].sort_values("seed")
+        if len(same):
+            found.append((f"{name} ({setting}){_doubt(verdict, name)}", str(same["trial_id"].iloc[0])))
+    return found
+
+
+def _doubt(verdict: Verdict, name: str) -> str:
+    """That the seeds disagree on a best setting."""
+    best = {
+        "raw, best regularized": verdict.contrasts.best_raw,
+        "pre-trained, best": verdict.contrasts.best_pretrained,
+    }
+    return ", the seeds disagree" if name in best and not best[name].unanimous else ""
+
+
+def _write_task_gallery(
+    store: Store, task: str, models: "Sequence[tuple[str, TrainedTrial]]", root: Path | None
+) -> None:
+    from segstrat.data.palette import label_palette
+    from segstrat.predict import predict
+    from segstrat.prediction_files import split_images
+
+    first = models[0][1]
+    dataset, ids = split_images(first, "val", root, cached=False)
+    labelled = [index for index in range(len(ids)) if task in dataset.tasks_of(index)]
+    # Evenly spread over the split, not hand-picked.
+    picked = [labelled[i] for i in np.linspace(0, len(labelled) - 1, GALLERY_IMAGES).round().astype(int)]
+    tiles, labels, sizes = [], [], []
+    predictions: list[list[np.ndarray]] = [[] for _ in models]
+    for index in picked:
+        sample = dataset.read(index)
+        tiles.append(_tile(sample.image))
+        labels.append(_tile(sample.labels[task]))
+        sizes.append(tiles[-1].shape[:2])
+        for (_, trial), column in zip(models, predictions, strict=True):
+            column.append(_tile(predict(trial, sample.image)[task]))
+    write_gallery(
+        store,
+        task,
+        images=_stack(tiles),
+        valid=np.array(sizes),
+        labels=_stack(labels),
+        predictions=np.stack([_stack(column) for column in predictions]),
+        names=np.array([name for name, _ in models]),
+        classes=np.array(first.tasks[task].classes),
+        palette=label_palette(first.tasks[task].classes),
+        ids=np.array([ids[index] for index in picked]),
+        caption=np.array(
+            f"{len(picked)} validation images of {task}, evenly spread over the split; the model of the "
+            "last epoch and the lowest completed seed of each setting."
+        ),
+    )
+
+
+def _tile(array: np.ndarray) -> np.ndarray:
+    """An image (H, W, 3) or a label map (H, W) with its longer side at most `TILE` pixels."""
+    import cv2
+
+    scale = min(1.0, TILE / max(array.shape[:2]))
+    if scale == 1.0:
+        return np.array(array)
+    size = (max(1, round(array.shape[1] * scale)), max(1, round(array.shape[0] * scale)))
+    return cv2.resize(array, size, interpolation=cv2.INTER_AREA if array.ndim == 3 else cv2.INTER_NEAREST)
+
+
+def _stack(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Arrays of different height and width in one, zeros beyond each."""
+    height, width = (max(array.shape[side] for array in arrays) for side in (0, 1))
+    stacked = np.zeros((len(arrays), height, width, *arrays[0].shape[2:]), np.uint8)
+    for padded, array in zip(stacked, arrays, strict=True):
+        padded[: array.shape[0], : array.shape[1]] = array
+    return stacked

@@ -1,24 +1,71 @@
-"""What the report's template shows of one study: words and rows, no layout."""
+"""What the report's template shows of one study: words, rows and figures, no layout."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
 
-from segstrat.formatting import format_duration
 from study.analysis import Answer
+from study.analysis.answering.decision import Look
 from study.analysis.answering.stages import planned_looks
-from study.analysis.thesis.tables import comparison, reasons_to_differ
-from study.analysis.words.method_notes import reading_notes
-from study.analysis.words.plan import outcome_sentences
-from study.analysis.words.verdict import count_words, verdict_headline
-from study.reporting.effects_section import EffectsSection, effects_sections
-from study.reporting.figures import Pictures
+from study.analysis.caveats_and_notes import reading_notes
+from study.analysis.cells import cell_table
+from study.analysis.phrases import count_words
+from study.analysis.sections.factorial_effects import FactorialEffects, effect_sentences
+from study.analysis.sections.response_surfaces import ResponseSurfaces, surface_sentences
+from study.analysis.sections.thesis_numbers import comparison, reasons_to_differ
+from study.analysis.verdict_sentences import verdict_headline
+from study.reporting.figure_files import Picture
 from study.reporting.gallery import Gallery
-from study.reporting.plot_cost import cost_table
+from study.reporting.plot_classes import class_picture
+from study.reporting.plot_contrasts import answer_picture, contexts_picture
+from study.reporting.plot_cost import cost_picture, cost_sentence
+from study.reporting.plot_factorial_effects import effect_rows, effects_picture
+from study.reporting.plot_gap_closure import closure_picture
+from study.reporting.plot_response_surfaces import surface_picture
+from study.reporting.plot_training import curves_picture, plane_picture
+from study.reporting.plot_treatments import map_pictures, sampled_picture, treatment_picture
 from study.reporting.provenance import provenance
-from study.reporting.trials_table import trial_cell, trial_columns, trial_rows
+from study.reporting.trials_table import trial_columns, trial_rows
+
+# Figures by section of the page; a section without anything to show is empty.
+Pictures = Mapping[str, Sequence[Picture]]
+
+
+def draw_pictures(answer: Answer) -> Pictures:
+    """Draws every figure that the study's frames allow."""
+    study = answer.study
+    verdicts = answer.contexts
+    treatments = study.axes("treatment")
+    tasks = list(answer.verdicts)
+    drawn: dict[str, list[Picture | None]] = {
+        "answer": [
+            *(answer_picture(answer, verdict) for verdict in answer.primary[:1]),
+            contexts_picture(answer),
+            *(closure_picture(answer, verdict) for verdict in verdicts),
+        ],
+        "effects": [
+            *(effects_picture(each, study.data_name) for each in answer.sections["factorial_effects"]),
+            *(surface_picture(each, study.data_name) for each in answer.sections["response_surfaces"]),
+        ],
+        "treatments": [
+            *(treatment_picture(study, axis, task) for task in tasks for axis in treatments),
+            *(picture for task in tasks for picture in map_pictures(study, task)),
+            *(sampled_picture(study, task) for task in tasks),
+        ],
+        "training": [
+            *(curves_picture(study, verdict) for verdict in verdicts),
+            *(plane_picture(study, task) for task in tasks),
+        ],
+        "classes": [class_picture(study, verdict) for verdict in verdicts],
+        "cost": [cost_picture(answer)],
+    }
+    return {
+        section: [picture for picture in pictures if picture is not None]
+        for section, pictures in drawn.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -30,40 +77,20 @@ class Page:
     galleries: list[Gallery]
 
     @property
-    def name(self) -> str:
-        """The study's name."""
-        return self.answer.study.name
+    def every_picture(self) -> list[Picture]:
+        """The figures of all sections."""
+        return [picture for pictures in self.pictures.values() for picture in pictures]
 
     @property
     def slug(self) -> str:
         """Anchor of the study."""
-        return "".join(c if c.isalnum() else "-" for c in self.name)
-
-    @property
-    def data(self) -> str:
-        """Name of the data."""
-        return self.answer.study.data_name
-
-    @property
-    def question(self) -> str:
-        """The space's question."""
-        return str(self.answer.study.manifest.get("question", ""))
-
-    @property
-    def label(self) -> str:
-        """The verdict."""
-        return self.answer.label
+        return "".join(c if c.isalnum() else "-" for c in self.answer.study.name)
 
     @property
     def headline(self) -> str:
         """The verdict in large letters."""
         causes = {verdict.cause for verdict in self.answer.primary}
         return verdict_headline(self.answer.label, causes.pop() if len(causes) == 1 else None)
-
-    @property
-    def sentence(self) -> str:
-        """The verdict in a paragraph."""
-        return self.answer.sentence
 
     @property
     def several(self) -> bool:
@@ -77,11 +104,6 @@ class Page:
         return f"{total} trials: {count_words(self.answer.counts)}" if total else "no trials"
 
     @property
-    def claims_shown(self) -> bool:
-        """Whether the thesis's claims are judged; not on data of the user's own."""
-        return bool(self.answer.claims)
-
-    @property
     def claims_note(self) -> str:
         """How p-values of hypothesis and claims are adjusted."""
         looks = planned_looks(self.answer.study)
@@ -92,40 +114,10 @@ class Page:
         )
 
     @property
-    def contrast_rows(self) -> list[dict[str, Any]]:
-        """Each contrast with its interval over seeds, and over seeds and images."""
-        words = {
-            "gap": "gap: best pre-trained − reference",
-            "improvement": "gained: best regularized raw − reference",
-            "remaining": "remaining: best pre-trained − best regularized raw",
-        }
+    def looks(self) -> list[tuple[str, Look]]:
+        """The looks of the answering stage, each with the label of its context."""
         return [
-            {
-                "context": verdict.context.label,
-                "words": text,
-                "seeds": getattr(verdict.contrasts, name),
-                "images": verdict.with_images.get(name),
-            }
-            for verdict in self.answer.primary
-            for name, text in words.items()
-        ]
-
-    @property
-    def looks(self) -> list[dict[str, Any]]:
-        """The looks of the answering stage: what each found, what it spent, and what the next one costs."""
-        return [
-            {
-                "context": verdict.context.label,
-                "number": look.number,
-                "looks": look.looks,
-                "seeds": look.seeds,
-                "gap": look.gap,
-                "improvement": look.improvement,
-                "remaining": look.remaining,
-                "spent": look.spent,
-                "reason": look.reason,
-                "next": f"{look.next_seeds} seeds, {look.next_trials} more trials" if look.next_seeds else "",
-            }
+            (verdict.context.label, look)
             for verdict in self.answer.primary
             for look in (verdict.stage.looks if verdict.stage else ())
         ]
@@ -133,7 +125,7 @@ class Page:
     @property
     def notes(self) -> list[str]:
         """How the numbers were made, one sentence each."""
-        return reading_notes(self.answer.study, self.answer.primary)
+        return reading_notes(self.answer.study, self.answer.primary, self.answer.tunings)
 
     @property
     def sections(self) -> list[tuple[str, str]]:
@@ -141,11 +133,11 @@ class Page:
         wanted = [
             ("answer", "In detail", bool(self.answer.primary)),
             ("change", "What would change it", bool(self.answer.primary)),
-            ("claims", "Claims", self.claims_shown),
+            ("claims", "Claims", bool(self.answer.sections["claims"])),
             ("effects", "Main effects", bool(self.effects)),
-            ("cells", "Arms and treatments", bool(self.pictures.treatments or self.cells)),
-            ("training", "Training", bool(self.pictures.training)),
-            ("classes", "Classes", bool(self.pictures.classes)),
+            ("cells", "Arms and treatments", bool(self.pictures["treatments"] or self.cells)),
+            ("training", "Training", bool(self.pictures["training"])),
+            ("classes", "Classes", bool(self.pictures["classes"])),
             ("gallery", "Predictions", True),
             ("thesis", "Comparison with the thesis", bool(self.comparison)),
             ("cost", "Cost", True),
@@ -154,21 +146,31 @@ class Page:
         ]
         return [(anchor, title) for anchor, title, shown in wanted if shown]
 
-    @property
-    def cells(self) -> dict[str, list[dict[str, Any]]]:
+    @cached_property
+    def cells(self) -> dict[str, list[dict[Any, Any]]]:
         """Rows of the cell table, by task."""
-        found = {}
-        for task, table in self.answer.cells.items():
-            if not table.empty:
-                found[task] = [dict(row) | {"others": _others(row)} for row in table.to_dict("records")]
-        return found  # type: ignore[return-value]
+        tables = {task: cell_table(self.answer.study, task) for task in self.answer.verdicts}
+        return {
+            task: [row | {"others": _others(row)} for row in table.to_dict("records")]
+            for task, table in tables.items()
+            if not table.empty
+        }
 
-    @property
-    def effects(self) -> list[EffectsSection]:
-        """Factorial effects and response surfaces, one per context."""
-        return effects_sections(self.answer)
+    @cached_property
+    def effects(self) -> list[dict[str, Any]]:
+        """Factorial effects, then response surfaces: one part per context, with sentences and tables."""
+        effects = [
+            {"title": f"Effects: {_where(each)}", "sentences": effect_sentences(each)}
+            | {"responses": each.responses, "tables": effect_rows(each)}
+            for each in self.answer.sections["factorial_effects"]
+        ]
+        surfaces = [
+            {"title": f"Response surface: {_where(each)}", "sentences": surface_sentences(each), "tables": []}
+            for each in self.answer.sections["response_surfaces"]
+        ]
+        return effects + surfaces
 
-    @property
+    @cached_property
     def comparison(self) -> list[dict[str, Any]]:
         """The thesis's published cells and the study's, of every task; none for the thesis's own numbers."""
         if not self.answer.study.value:
@@ -186,49 +188,26 @@ class Page:
     @property
     def cost_sentence(self) -> str:
         """Epochs, hours and what early stopping saved."""
-        table = cost_table(self.answer.study)
-        epochs, budget, saved = (int(table[name].sum()) for name in ("epochs", "budget", "saved"))
-        if epochs == 0:
-            return "Nothing has run yet."
-        text = f"{epochs:,} of {budget:,} planned epochs ran".replace(",", " ")
-        if saved:
-            text += f"; stopping trials early saved {saved:,} ({saved / budget:.0%})".replace(",", " ")
-        if "hours" in table and table["hours"].sum() > 0:
-            text += f". Trials took {format_duration(3600 * float(table['hours'].sum()))} in all"
-            devices = [
-                str(device)
-                for device in self.answer.study.trials.get("device", pd.Series()).dropna().unique()
-            ]
-            if devices:
-                text += f" on {', '.join(devices)}"
-        return " ".join([f"{text}.", *outcome_sentences(self.answer.primary)])
+        return cost_sentence(self.answer)
 
     @property
-    def trial_columns(self) -> list[dict[str, Any]]:
-        """Heads of the table of trials."""
-        return [
-            {"title": title, "numeric": numeric} for title, _, numeric in trial_columns(self.answer.study)
-        ]
+    def trial_columns(self) -> list[tuple[str, str, bool]]:
+        """Heads of the table of trials, see `trial_columns`."""
+        return trial_columns(self.answer.study)
 
     @property
     def trial_rows(self) -> list[list[dict[str, Any]]]:
         """Cells of the table of trials."""
-        study = self.answer.study
-        columns = trial_columns(study)
-        return [
-            [trial_cell(trial.get(key), numeric=numeric, chip=key == "status") for _, key, numeric in columns]
-            for trial in trial_rows(study)
-        ]
-
-    @property
-    def source(self) -> str:
-        """The space's file."""
-        return str(self.answer.study.manifest.get("space_source", ""))
+        return trial_rows(self.answer.study)
 
     @property
     def provenance(self) -> list[tuple[str, str]]:
         """Where the numbers come from: name and value, unknown ones left out."""
         return provenance(self.answer.study.manifest, self.answer.study.trials)
+
+
+def _where(part: FactorialEffects | ResponseSurfaces) -> str:
+    return f"{part.task}{f', {part.context}' if part.context else ''}"
 
 
 def _others(row: Mapping[Any, Any]) -> str:

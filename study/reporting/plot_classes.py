@@ -8,9 +8,8 @@ from matplotlib.lines import Line2D
 from study.analysis.intervals import mean_interval
 from study.analysis.study import Context, Study
 from study.analysis.verdict import Verdict
-from study.reporting.picture import Picture
-from study.reporting.plot_parts import picture_name
-from study.reporting.style import GREEN, MUTED, ORANGE, PAPER, new_panel
+from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_style import GREEN, MUTED, ORANGE, PAPER, new_panel
 
 
 def class_table(study: Study, verdict: Verdict) -> pd.DataFrame:
@@ -78,7 +77,7 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
     if table.empty:
         return None
     return Picture(
-        picture_name("classes", verdict),
+        figure_name("classes", verdict.context.task, verdict.context.label),
         "Differences by class",
         f"{verdict.context.task} on {study.data_name}: paired differences of IoU at the last epoch. "
         "Orange: what pre-training is still ahead of the best regularized raw model; green: what "

@@ -6,12 +6,21 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from study.analysis import Answer
+from study.analysis.caveats_and_notes import disagreement_note
 from study.analysis.intervals import Interval
 from study.analysis.verdict import Verdict
-from study.analysis.words.method_notes import disagreement_note
-from study.reporting.picture import Picture
-from study.reporting.plot_parts import draw_interval, picture_name
-from study.reporting.style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, new_panel
+from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_style import (
+    BLUE,
+    GREEN,
+    INK,
+    MUTED,
+    ORANGE,
+    PAPER,
+    draw_interval,
+    in_points,
+    new_panel,
+)
 
 COLUMNS = ("raw, reference", "raw, best regularized", "pre-trained, best")
 
@@ -68,13 +77,8 @@ def contrast_table(verdict: Verdict) -> pd.DataFrame:
     rows = []
     for name, text in words.items():
         interval: Interval = getattr(found, name)
-        ends = (interval.estimate, interval.low, interval.high)
-        rows.append(
-            (name, text, *(None if end is None else 100 * end for end in ends), interval.n, interval.method)
-        )
-    table = pd.DataFrame(rows, columns=["contrast", "words", "estimate", "low", "high", "n", "method"])
-    table["margin"] = 100 * verdict.margin
-    return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
+        rows.append({"contrast": name, "words": text} | in_points(interval) | {"method": interval.method})
+    return pd.DataFrame(rows).assign(margin=100 * verdict.margin)
 
 
 def draw_contrasts(table: pd.DataFrame, level: str = "95 %") -> Figure:
@@ -115,7 +119,7 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
     where = f", {verdict.context.label}" if verdict.context.label else ""
     epoch = "the last epoch" if study.value else "the best epoch"
     return Picture(
-        picture_name("answer", verdict),
+        figure_name("answer", verdict.context.task, verdict.context.label),
         "What decides",
         f"{verdict.context.task} on {study.data_name}{where}; {verdict.score_name} at {epoch} of completed "
         f"trials. Left: one dot per seed, lines join paired seeds, bars are means; {_choice(verdict)} "
@@ -127,16 +131,13 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
 
 def context_table(answer: Answer) -> pd.DataFrame:
     """Gaps of every context and task, in points: `task context contrast estimate low high n`."""
-    rows = []
-    for task, verdicts in answer.verdicts.items():
-        for verdict in verdicts:
-            for name in ("gap", "remaining"):
-                interval: Interval = getattr(verdict.contrasts, name)
-                ends = (interval.estimate, interval.low, interval.high)
-                points = (None if end is None else 100 * end for end in ends)
-                rows.append((task, verdict.context.label, name, *points, interval.n))
-    table = pd.DataFrame(rows, columns=["task", "context", "contrast", "estimate", "low", "high", "n"])
-    return table.astype(dict.fromkeys(("estimate", "low", "high"), float))
+    rows = [
+        {"task": verdict.context.task, "context": verdict.context.label, "contrast": name}
+        | in_points(getattr(verdict.contrasts, name))
+        for verdict in answer.contexts
+        for name in ("gap", "remaining")
+    ]
+    return pd.DataFrame(rows)
 
 
 def draw_contexts(table: pd.DataFrame, margin: float) -> Figure:

@@ -1,12 +1,14 @@
-"""Figure of what the study cost."""
+"""What the study cost: a sentence and a figure."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from segstrat.formatting import format_duration
 from study.analysis import Answer
+from study.analysis.caveats_and_notes import outcome_sentences
 from study.analysis.study import Study
-from study.reporting.picture import Picture
-from study.reporting.style import MUTED, arm_colors, new_panel, raw_first
+from study.reporting.figure_files import Picture
+from study.reporting.figure_style import MUTED, arm_colors, new_panel, raw_first
 
 
 def cost_table(study: Study) -> pd.DataFrame:
@@ -30,6 +32,23 @@ def cost_table(study: Study) -> pd.DataFrame:
     if "seconds" in trials:
         table["hours"] = trials.groupby("arm", sort=False)["seconds"].sum() / 3600
     return table.loc[raw_first(table.index)].reset_index()
+
+
+def cost_sentence(answer: Answer) -> str:
+    """Epochs, hours and what early stopping saved."""
+    table = cost_table(answer.study)
+    epochs, budget, saved = (int(table[name].sum()) for name in ("epochs", "budget", "saved"))
+    if epochs == 0:
+        return "Nothing has run yet."
+    text = f"{epochs:,} of {budget:,} planned epochs ran".replace(",", " ")
+    if saved:
+        text += f"; stopping trials early saved {saved:,} ({saved / budget:.0%})".replace(",", " ")
+    if "hours" in table and table["hours"].sum() > 0:
+        text += f". Trials took {format_duration(3600 * float(table['hours'].sum()))} in all"
+        devices = answer.study.trials.get("device", pd.Series()).dropna().unique()
+        if len(devices):
+            text += f" on {', '.join(map(str, devices))}"
+    return " ".join([f"{text}.", *outcome_sentences(answer.primary)])
 
 
 def draw_cost(table: pd.DataFrame) -> Figure:

@@ -10,20 +10,24 @@ import numpy as np
 from segstrat.formatting import format_value
 from segstrat.store import Store
 from study.analysis.answer import Answer, answer_study
+from study.analysis.phrases import points
 from study.analysis.study import Study
 from study.analysis.verdict import MARGIN
-from study.analysis.words.phrases import points
-from study.analysis.words.verdict import QUESTIONS
+from study.analysis.verdict_sentences import QUESTIONS
 from study.frame import OldFrameError
-from study.reporting.figures import draw_pictures
+from study.reporting.figure_style import theme_css
 from study.reporting.gallery import read_gallery
-from study.reporting.page import Page
-from study.reporting.style import theme_css
+from study.reporting.page import Page, draw_pictures
 
 FIGURES = "figures"
 # Names of the files that the last report wrote into the folder of figures.
 FIGURE_LIST = "files.txt"
 TEMPLATES = Path(__file__).parent / "templates"
+CONTRASTS = {
+    "gap": "gap: best pre-trained − reference",
+    "improvement": "gained: best regularized raw − reference",
+    "remaining": "remaining: best pre-trained − best regularized raw",
+}
 
 
 def write_report(folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN) -> str:
@@ -54,12 +58,12 @@ def write_study_report(
     store.write("report.html", render([page], live=not files).encode())
     if files:
         _write_figures(page, store / FIGURES)
-    return page.sentence, page
+    return page.answer.sentence, page
 
 
 def _write_figures(page: Page, folder: Store) -> None:
     """Writes every figure, and deletes those of an earlier report that this one does not have."""
-    written = {name: data for picture in page.pictures.all() for name, data in picture.files().items()}
+    written = {name: data for picture in page.every_picture for name, data in picture.files().items()}
     before = (
         folder.read(FIGURE_LIST).decode(errors="replace").split("\n") if folder.exists(FIGURE_LIST) else []
     )
@@ -107,6 +111,7 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["contrasts"] = CONTRASTS
     environment.filters |= {
         "slug": lambda text: str(text).replace(" ", "_"),
         "known": _known,

@@ -4,9 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from segstrat.formatting import format_value
+from segstrat.formatting import axis_name, format_value
 from study.analysis.study import Study
-from study.analysis.words.names import axis_name
 
 
 def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
@@ -31,8 +30,9 @@ def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
     return columns
 
 
-def trial_rows(study: Study) -> list[dict[str, Any]]:
-    """One row per trial by column key, raw first."""
+def trial_rows(study: Study) -> list[list[dict[str, Any]]]:
+    """What the page shows of each trial, a cell per column, raw first."""
+    columns = trial_columns(study)
     trials = study.trials.sort_values(
         ["pretrained", "arm", *study.axes("treatment"), *study.axes("tuned"), "seed"]
     )
@@ -46,11 +46,13 @@ def trial_rows(study: Study) -> list[dict[str, Any]]:
         row["epochs"] = f"{row['epochs_run']}/{row['epochs_budget']}"
         seconds = row.get("seconds")
         row["minutes"] = None if seconds is None or pd.isna(seconds) else f"{seconds / 60:.1f}"
-        rows.append(row)
+        rows.append(
+            [_cell(row.get(key), numeric=numeric, chip=key == "status") for _, key, numeric in columns]
+        )
     return rows
 
 
-def trial_cell(value: Any, *, numeric: bool, chip: bool) -> dict[str, Any]:
+def _cell(value: Any, *, numeric: bool, chip: bool) -> dict[str, Any]:
     """What a cell shows, and the value that it is sorted by."""
     if value is None or (not isinstance(value, str) and pd.isna(value)):
         return {"text": "", "value": "", "numeric": numeric, "chip": False}

@@ -25,9 +25,8 @@ from optuna.trial import TrialState as OptunaState
 from sqlalchemy.exc import SQLAlchemyError
 
 from segstrat.errors import UserError
-from segstrat.json_files import say_once
 from segstrat.records import Stage, TrialStatus
-from segstrat.store import Store
+from segstrat.store import Store, say_once
 from study.planning.distribution import Distribution
 from study.planning.space import Space
 from study.planning.trials import PlannedTrial, planned_trial

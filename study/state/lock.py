@@ -12,8 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.json_files import DamagedFileError, read_object
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, read_object
 
 LOCK = "lock.json"
 # In storage that cannot lock, a driver renews its lease; one that is this old belongs to a dead driver.

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.json_files import copy_name, write_with_copy
-from segstrat.store import Store
+from segstrat.store import Store, copy_name, write_with_copy
 from study.frame import MANIFEST, SCHEMA, read_manifest
 from study.planning.trials import PlannedTrial
 from study.state.code_digest import code_digest

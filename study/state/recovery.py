@@ -1,7 +1,6 @@
 """How a resumed study repairs a trial whose files are damaged; at most the trial itself is trained again."""
 
 from segstrat.image_counts import COUNTS, read_counts
-from segstrat.json_files import DamagedFileError, write_object
 from segstrat.records import (
     OUTCOME,
     RECORDS,
@@ -13,7 +12,7 @@ from segstrat.records import (
     read_record,
     read_records,
 )
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, write_object
 from study.frame.build import lost_counts
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import filelock
 import pytest
 
-from segstrat.data.cache import in_use
+from segstrat.data.cache import entries
 from segstrat.data.cache.__main__ import main
 
 DAY = 86400.0
@@ -66,8 +66,8 @@ def test_old_entries_are_those_not_used_for_so_long(cache):
     make_old(used, 50)
     make_old(unused, 50)
     written = used.stat().st_mtime
-    in_use.hold(used)
-    in_use.release_all()
+    entries.hold(used)
+    entries.release_all()
     assert used.stat().st_mtime == written
     assert run(cache, "--older-than", "30d") == 0
     assert used.exists()
@@ -81,7 +81,7 @@ def test_all_deletes_everything_but_locks(cache, capsys):
     assert left == {"build.lock", "resnet18-1-figures-seed0-ab.lock"}
 
 
-HOLD = "import sys; from pathlib import Path; from segstrat.data.cache.in_use import hold; "
+HOLD = "import sys; from pathlib import Path; from segstrat.data.cache.entries import hold; "
 HOLD += "hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
 
 

@@ -26,8 +26,8 @@ from segstrat.data.figures import (
 )
 from segstrat.data.figures.canvas import SUBPIXELS, Canvas, Material, Placement
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
 from segstrat.pretraining.images import open_classification
+from segstrat.store import cache_dir
 
 PERSON = CLASSES.index("person")
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from segstrat.data.image_facts import ImageFacts, image_facts
+from segstrat.data.readers.folder import ImageFacts, image_facts
 from segstrat.errors import UserError
 
 TOML = """images = "images"
@@ -38,9 +38,9 @@ def test_images_that_cannot_be_opened_are_left_to_the_data_check(root):
 
 
 def test_many_images_are_sampled(root, monkeypatch):
-    monkeypatch.setattr("segstrat.data.image_facts.SAMPLE", 2)
+    monkeypatch.setattr("segstrat.data.readers.folder.SAMPLE", 2)
     opened = []
-    monkeypatch.setattr("segstrat.data.image_facts._short_side", lambda path: opened.append(path) or 7)
+    monkeypatch.setattr("segstrat.data.readers.folder._short_side", lambda path: opened.append(path) or 7)
     (root / "train.txt").write_text("".join(f"{index}\n" for index in range(20)))
     assert image_facts("folder", root) == ImageFacts(train_images=20, short_side=7)
     assert len(opened) == 2

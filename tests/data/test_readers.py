@@ -13,7 +13,7 @@ from segstrat.data import build_protocol
 from segstrat.data.dataset import VOID
 from segstrat.data.files import FileDataset, Item, LabelFile, read_ids
 from segstrat.data.labels import IndexPng
-from segstrat.data.readers import lip, pascal_part, person_part, sbd, voc
+from segstrat.data.readers import lip, person_part, sbd, voc
 from segstrat.errors import UserError
 
 RAMP = np.arange(48).reshape(6, 8) % 21
@@ -104,23 +104,23 @@ def test_raw_part_annotations_merge_to_the_six_parts_of_people(tmp_path: Path) -
     path = tmp_path / "x.mat"
     people = ("person", [(name, column(index)) for index, name in enumerate(names)])
     path.write_bytes(part_mat([("dog", [("muzzle", column(7))]), people, ("person", [])]))
-    labels = pascal_part.PascalPartMat()(path)
+    labels = person_part.PascalPartMat()(path)
     np.testing.assert_array_equal(labels, np.tile([1, 2, 3, 4, 5, 6, 0, 0], (6, 1)))
 
 
 def test_every_part_of_a_person_is_merged() -> None:
     sides = ["eye", "ear", "ebrow", "larm", "uarm", "hand", "lleg", "uleg", "foot"]
-    assert len(pascal_part.MERGED) == 24
-    assert set(pascal_part.MERGED.values()) == set(range(1, 7))
+    assert len(person_part.MERGED) == 24
+    assert set(person_part.MERGED.values()) == set(range(1, 7))
     for side in sides:
-        assert pascal_part.MERGED[f"l{side}"] == pascal_part.MERGED[f"r{side}"]
+        assert person_part.MERGED[f"l{side}"] == person_part.MERGED[f"r{side}"]
 
 
 def test_an_unknown_part_of_a_person_is_named(tmp_path: Path) -> None:
     path = tmp_path / "x.mat"
     path.write_bytes(part_mat([("person", [("tail", column(1))])]))
     with pytest.raises(UserError, match=r"x\.mat: a person has the part 'tail'"):
-        pascal_part.PascalPartMat()(path)
+        person_part.PascalPartMat()(path)
 
 
 def test_person_part_falls_back_to_the_raw_annotations(trees) -> None:
@@ -218,7 +218,7 @@ def test_real_part_annotations_agree_with_the_real_semantic_labels(shared_data: 
     person = voc.SEMSEG.classes.index("person")
     outside, parts, with_people = 0, 0, 0
     for path in sorted((shared_data / "samples" / "pascal-part").glob("*.mat")):
-        labels = pascal_part.PascalPartMat()(path)
+        labels = person_part.PascalPartMat()(path)
         semantic = IndexPng(tuple(range(21)))(path.with_name(f"{path.stem}.semantic.png"))
         assert labels.shape == semantic.shape
         assert labels.max() <= 6

@@ -9,8 +9,7 @@ import torchvision
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from segstrat.architectures import BACKBONES, FCN_BACKBONES, MODELS
-from segstrat.config import TrialConfig
+from segstrat.config import BACKBONES, FCN_BACKBONES, MODELS, TrialConfig
 from segstrat.models import assemble_backbone, assemble_model, build_backbone
 from segstrat.models.backbone import Backbone
 from segstrat.models.resnet import BottleneckBlock, ResidualBlock

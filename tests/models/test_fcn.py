@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segstrat.architectures import BACKBONES, FCN_BACKBONES
-from segstrat.config import TrialConfig
+from segstrat.config import BACKBONES, FCN_BACKBONES, TrialConfig
 from segstrat.errors import UserError
 from segstrat.models import build_model
 from segstrat.models.initialize import ScoreLayer

@@ -10,7 +10,7 @@ import torchvision
 from torch import nn
 
 import segstrat.models as models
-from segstrat.architectures import BACKBONES
+from segstrat.config import BACKBONES
 from segstrat.models import build_backbone, make_head
 from segstrat.models.initialize import initialize
 from segstrat.models.segmenter import Segmenter

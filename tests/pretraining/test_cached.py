@@ -1,13 +1,7 @@
-"""Weights that studies on `figures` share: made once, continued, in this process or in others."""
+"""Weights that studies share: made once, continued by whichever process, timed before they are made."""
 
 import dataclasses
 import itertools
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 
@@ -16,27 +10,26 @@ import pytest
 import torch
 from PIL import Image
 
+from segstrat.atomic import only_builder
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.pretraining import cached, recipe
-from segstrat.pretraining.bars import PretrainProgress
-from segstrat.pretraining.cached import PretrainRequest, ensure_all_pretrained, ensure_pretrained
-from segstrat.pretraining.isolated import run_isolated
-from segstrat.pretraining.job import PretrainJob
+from segstrat.pretraining.cached import ensure_pretrained, run_seconds, train_weights, weights_name
+from segstrat.pretraining.job import Pretraining, PretrainReport, PretrainSource, open_figures
 from segstrat.pretraining.recipe import Recipe
-from segstrat.pretraining.source import PretrainSource, open_figures
+from segstrat.store import Store
 
 TINY = Recipe(
     epochs=2, batch_size=4, learning_rate=0.05, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5
 )
-WIDTH = 0.1
+WIDTH = 0.125
+ONE_CORE = Machine(threads=1)
 
 
 @pytest.fixture(autouse=True)
 def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch, few_figures: None) -> None:
     monkeypatch.setattr(recipe, "RECIPES", {"figures": TINY, "folder": TINY})
     monkeypatch.setattr(cached, "cpu_cores", lambda: 1)
-    monkeypatch.setattr(cached, "local_gpus", list)
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -67,7 +60,7 @@ def test_a_damaged_file_in_the_cache_is_made_again(tmp_path: Path) -> None:
 def test_another_width_recipe_seed_or_data_is_another_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    paths = [ensure_pretrained("resnet18", WIDTH, tmp_path), ensure_pretrained("resnet18", 0.15, tmp_path)]
+    paths = [ensure_pretrained("resnet18", WIDTH, tmp_path), ensure_pretrained("resnet18", 0.1875, tmp_path)]
     paths.append(ensure_pretrained("resnet18", WIDTH, tmp_path, seed=1))
     monkeypatch.setitem(recipe.RECIPES, "figures", dataclasses.replace(TINY, weight_decay=0.0))
     paths.append(ensure_pretrained("resnet18", WIDTH, tmp_path))
@@ -77,33 +70,15 @@ def test_another_width_recipe_seed_or_data_is_another_file(
     assert not same(paths[0], paths[2])
 
 
-def test_an_interrupted_run_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = PretrainProgress.follow
-
-    def cut(progress: PretrainProgress, reports, title: str, epochs: int) -> None:
-        next(reports)
+def test_an_interrupted_run_is_continued(tmp_path: Path) -> None:
+    def interrupt(report: PretrainReport) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(PretrainProgress, "follow", cut)
     with pytest.raises(KeyboardInterrupt):
-        ensure_pretrained("resnet18", WIDTH, tmp_path)
-    epochs = []
-
-    def count(progress: PretrainProgress, reports, title: str, total: int) -> None:
-        epochs.extend(report.epoch for report in reports)
-
-    monkeypatch.setattr(PretrainProgress, "follow", count)
-    ensure_pretrained("resnet18", WIDTH, tmp_path)
+        ensure_pretrained("resnet18", WIDTH, tmp_path, on_report=interrupt)
+    epochs: list[int] = []
+    ensure_pretrained("resnet18", WIDTH, tmp_path, on_report=lambda report: epochs.append(report.epoch))
     assert epochs == [2]
-    monkeypatch.setattr(PretrainProgress, "follow", plain)
-
-
-def test_several_seeds_at_once_are_those_of_one_after_another(tmp_path: Path) -> None:
-    requests = [PretrainRequest(backbone="resnet18", width=WIDTH, seed=seed) for seed in (0, 1)]
-    together = ensure_all_pretrained(requests, tmp_path / "a", at_once=2)
-    alone = ensure_all_pretrained(requests, tmp_path / "b")
-    assert together.keys() == alone.keys() == set(requests)
-    assert all(same(together[request], alone[request]) for request in requests)
 
 
 def test_a_folder_and_the_number_of_epochs_are_part_of_the_name(tmp_path: Path) -> None:
@@ -116,7 +91,7 @@ def test_a_folder_and_the_number_of_epochs_are_part_of_the_name(tmp_path: Path) 
             Image.fromarray(pixels).save(folder / split / name / f"{index}.png")
     sources = [PretrainSource(name=str(folder), epochs=epochs) for epochs in (1, 2)]
     paths = [ensure_pretrained("resnet18", WIDTH, tmp_path, seed=5, source=source) for source in sources]
-    assert [path.name.startswith("resnet18-0.1-birds-seed5-") for path in paths] == [True, True]
+    assert [path.name.startswith("resnet18-0.125-birds-seed5-") for path in paths] == [True, True]
     assert paths[0] != paths[1]
     (tmp_path / "moved").mkdir()
     moved = folder.rename(tmp_path / "moved" / "birds")
@@ -124,122 +99,85 @@ def test_a_folder_and_the_number_of_epochs_are_part_of_the_name(tmp_path: Path) 
     assert ensure_pretrained("resnet18", WIDTH, tmp_path, seed=5, source=again) == paths[0]
 
 
-def test_what_on_tick_raises_ends_the_runs_which_continue_later(tmp_path: Path) -> None:
-    class Stopped(Exception):
-        pass
-
-    def stop() -> None:
-        raise Stopped
-
-    request = PretrainRequest(backbone="resnet18", width=WIDTH)
-    with pytest.raises(Stopped):
-        ensure_all_pretrained([request], tmp_path, on_tick=stop)
-    path = ensure_all_pretrained([request], tmp_path)[request]
-    assert same(path, ensure_pretrained("resnet18", WIDTH, tmp_path / "other"))
-
-
-def test_on_gpus_this_process_only_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    devices = []
-
-    def run(job: PretrainJob, machine: dict, started: object) -> list:
-        devices.append(machine["device"])
-        job.out.touch()
-        return []
-
-    def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("trained in the process of the driver")
-
-    monkeypatch.setattr(cached, "local_gpus", lambda: ["cuda:0", "cuda:1"])
-    monkeypatch.setattr(cached, "run_isolated", run)
-    monkeypatch.setattr(PretrainJob, "run", refuse)
-    requests = [PretrainRequest(backbone="resnet18", width=WIDTH, seed=seed) for seed in range(3)]
-    ensure_all_pretrained(requests, tmp_path)
-    assert set(devices) == {"cuda:0", "cuda:1"}
-    assert len(devices) == 3
-
-
 def test_a_cache_that_cannot_be_written_is_named_first(tmp_path: Path) -> None:
     open_figures(tmp_path)
     (tmp_path / "weights").write_text("")
-    with pytest.raises(UserError, match=r"weights/resnet18-0\.1-.*\.pth cannot be written"):
+    with pytest.raises(UserError, match=r"weights/resnet18-0\.125-.*\.pth cannot be written"):
         ensure_pretrained("resnet18", WIDTH, tmp_path)
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> PretrainJob:
-    return PretrainJob.make("resnet18", WIDTH, TINY, open_figures(tmp_path), tmp_path / "w.pth")
+def job() -> Pretraining:
+    return Pretraining(backbone="resnet18", width=WIDTH)
 
 
-def test_a_job_survives_json(job: PretrainJob) -> None:
-    assert PretrainJob.from_dict(job.to_dict()) == job
+def file_of(job: Pretraining, cache: Path) -> Path:
+    return cache / "weights" / weights_name(job, job.source.open(cache))
 
 
-def test_another_process_gives_the_reports_and_weights_of_this_one(job: PretrainJob, tmp_path: Path) -> None:
-    there = list(run_isolated(job, {"threads": 1}))
-    here = dataclasses.replace(job, out=tmp_path / "here.pth")
-    reports = list(here.run(Machine(threads=1)))
-    without_time = [dataclasses.replace(report, seconds=0) for report in reports]
-    assert [dataclasses.replace(report, seconds=0) for report in there] == without_time
-    assert same(job.out, here.out)
+def test_a_job_survives_plain_values(job: Pretraining) -> None:
+    far = dataclasses.replace(job, source=PretrainSource(name="/photos", epochs=3))
+    assert Pretraining.from_dict(far.to_dict()) == far
+    assert str(far) == "resnet18, width 0.125, seed 0 on photos"
 
 
-def test_an_error_of_another_process_is_one_of_this_one(job: PretrainJob) -> None:
-    wrong = dataclasses.replace(job, recipe=dataclasses.replace(TINY, learning_rate=1e30, warmup_epochs=0))
-    with pytest.raises(UserError, match="resnet18 diverged in epoch 1"):
-        list(run_isolated(wrong, {"threads": 1}))
+def test_another_machine_continues_from_the_shared_state(job: Pretraining, tmp_path: Path) -> None:
+    here, there, shared = tmp_path / "here", tmp_path / "there", Store(tmp_path / "study" / "weights")
+    out = file_of(job, here)
+    lost = train_weights(job, out, ONE_CORE, shared=shared)
+    assert next(report for report in lost if report).epoch == 1
+    lost.close()
+    rest = [each for each in train_weights(job, file_of(job, there), ONE_CORE, shared=shared) if each]
+    assert [report.epoch for report in rest] == [2]
+    assert same(file_of(job, there), ensure_pretrained("resnet18", WIDTH, tmp_path / "alone"))
+    assert shared.read(out.name) == file_of(job, there).read_bytes()
+    assert not (shared / f"{out.name}.state").exists()
 
 
-def test_a_killed_process_is_an_error_and_its_run_is_continued(job: PretrainJob) -> None:
-    processes: list[subprocess.Popen] = []
-    long = dataclasses.replace(job, recipe=dataclasses.replace(TINY, epochs=1000))
-    reports = run_isolated(long, {"threads": 1}, started=processes.append)
-    next(reports)
-    processes[0].send_signal(signal.SIGKILL)
-    with pytest.raises(RuntimeError, match="pre-trains resnet18 ended with exit code -9"):
-        list(islice(reports, 1000))
-    assert next(iter(long.run(Machine(threads=1)))).epoch > 1
+def test_a_process_that_waits_for_another_can_be_ended(job: Pretraining, tmp_path: Path) -> None:
+    out = file_of(job, tmp_path)
+    out.parent.mkdir()
+    steps = train_weights(job, out, ONE_CORE)
+    with only_builder(out.with_suffix(".lock")):
+        assert list(islice(steps, 2)) == [None, None], "it only says that it waits"
+        assert not out.with_name(f"{out.name}.state").exists()
+    assert [report.epoch for report in steps if report] == [1, 2]
 
 
-ORPHAN = """
-import json, os, sys
-from segstrat.pretraining.isolated import run_isolated
-from segstrat.pretraining.job import PretrainJob
-
-job = PretrainJob.from_dict(json.loads(sys.argv[1]))
-processes = []
-reports = run_isolated(job, {"threads": 1}, started=processes.append)
-next(reports)
-print(processes[0].pid, flush=True)
-os._exit(1)
-"""
-
-
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for another's child, as Linux can")
-def test_a_process_ends_when_its_caller_is_gone(job: PretrainJob) -> None:
-    long = dataclasses.replace(job, recipe=dataclasses.replace(TINY, epochs=100_000))
-    command = [sys.executable, "-c", ORPHAN, json.dumps(long.to_dict())]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
-    pid = int(done.stdout)
-    gone = select.poll()
-    try:
-        gone.register(os.pidfd_open(pid), select.POLLIN)
-    except ProcessLookupError:
-        return
-    # It ends with its next report, which nobody reads.
-    assert gone.poll(30_000)
-
-
-@pytest.mark.gpu
-def test_the_driver_holds_no_cuda_context_after_pre_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_other_images_than_those_of_the_driver_are_refused(
+    job: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Shows that pre-training on a GPU leaves this process without a context on it."""
-    monkeypatch.undo()
-    code = (
-        "import sys, torch; from pathlib import Path;"
-        "from segstrat.pretraining.cached import ensure_pretrained;"
-        "ensure_pretrained('resnet18', 0.1, Path(sys.argv[1])); print(torch.cuda.is_initialized())"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert done.stdout.strip() == "False", done.stderr
+    expected = file_of(job, tmp_path / "driver").name
+    monkeypatch.setattr("segstrat.data.figures.write.SINGLES", {"train": 24, "val": 8})
+    with pytest.raises(UserError, match=r"the images of figures on .* give the weights resnet18"):
+        list(train_weights(job, tmp_path / "node" / "weights" / expected, ONE_CORE))
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Pretraining:
+    """A run on 8 training and 4 validation images."""
+    for split, count in (("train", 4), ("val", 2)):
+        for name in ("cat", "dog"):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                Image.fromarray(np.full((40, 40, 3), index, np.uint8)).save(folder / f"{index}.png")
+    return Pretraining(backbone="resnet18", width=WIDTH, source=PretrainSource(name=str(tmp_path / "photos")))
+
+
+def test_a_run_takes_its_epochs_times_its_images(
+    photos: Pretraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = iter([0.0, 50.0, 100.0, 104.0, 200.0, 250.0, 300.0, 302.0])  # of four starts and ends
+    monkeypatch.setattr(cached.time, "perf_counter", lambda: next(seconds))
+    longer = dataclasses.replace(photos, source=dataclasses.replace(photos.source, epochs=6), seed=1)
+    # The second steps: 4 s for 4 of 8 training images, 2 s for 4 of 4 validation images.
+    assert run_seconds([photos, longer], tmp_path, ONE_CORE) == [2 * (8 + 2), 6 * (8 + 2)]
+
+
+def test_each_network_is_timed_and_nothing_is_written(photos: Pretraining, tmp_path: Path) -> None:
+    jobs = [photos, dataclasses.replace(photos, backbone="squeezenet1_1")]
+    first, second = run_seconds(jobs, tmp_path, ONE_CORE)
+    assert 0 < first != second > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert run_seconds([], tmp_path, ONE_CORE) == []

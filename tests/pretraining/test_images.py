@@ -10,8 +10,7 @@ from PIL import Image
 
 from segstrat.errors import UserError
 from segstrat.pretraining import images as classification
-from segstrat.pretraining.batches import eval_batches, train_batches
-from segstrat.pretraining.crops import center_crop, random_crop
+from segstrat.pretraining.batches import center_crop, eval_batches, random_crop, train_batches
 from segstrat.pretraining.images import decode, open_classification
 
 

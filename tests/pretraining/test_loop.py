@@ -13,15 +13,24 @@ from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.models import build_backbone
 from segstrat.models.weights import load_backbone_weights
-from segstrat.pretraining.classifier import build_classifier
 from segstrat.pretraining.images import ClassificationData, open_classification
-from segstrat.pretraining.loop import PretrainReport, evaluate, pretrain, run_key, state_store
+from segstrat.pretraining.job import PretrainReport
+from segstrat.pretraining.loop import (
+    build_classifier,
+    evaluate,
+    pretrain,
+    pretrain_steps,
+    run_key,
+    state_store,
+    to_the_end,
+)
 from segstrat.pretraining.recipe import Recipe
+from segstrat.store import Store
 
 TINY = Recipe(
     epochs=3, batch_size=8, learning_rate=0.05, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5
 )
-WIDTH = 0.1
+WIDTH = 0.125
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +103,26 @@ def test_an_interrupted_run_ends_bit_identical(data: ClassificationData, tmp_pat
     assert not state_store(tmp_path / "cut.pth").exists()
 
 
+def test_a_run_that_is_ended_within_an_epoch_continues_at_its_beginning(
+    data: ClassificationData, tmp_path: Path
+) -> None:
+    whole = run(data, tmp_path / "whole.pth")
+    model = build_classifier("resnet18", WIDTH, len(data.classes), TINY)
+    out, elsewhere = tmp_path / "cut.pth", Store(tmp_path / "shared" / "cut.pth.state")
+    steps = pretrain_steps(model, data, TINY, out, states=elsewhere)
+    seen = list(islice(steps, 7))
+    # Three training batches and two of validation, then the report.
+    assert seen[:5] == [None] * 5
+    assert without_time([seen[5]]) == without_time(whole[:1])
+    steps.close()
+    model = build_classifier("resnet18", WIDTH, len(data.classes), TINY)
+    rest = [each for each in pretrain_steps(model, data, TINY, out, resume=True, states=elsewhere) if each]
+    assert without_time(rest) == without_time(whole[1:])
+    assert same(states(out), states(tmp_path / "whole.pth"))
+    assert not elsewhere.exists()
+    assert not state_store(out).exists()
+
+
 def test_a_damaged_state_costs_one_epoch(data: ClassificationData, tmp_path: Path) -> None:
     whole = run(data, tmp_path / "whole.pth")
     run(data, tmp_path / "cut.pth", epochs=2)
@@ -137,7 +166,8 @@ def test_resize_changes_what_is_evaluated(data: ClassificationData) -> None:
     seen: list[torch.Tensor] = []
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for resize in (32, 64):
-        evaluate(model, data.val, dataclasses.replace(TINY, resize=resize, batch_size=12), Machine())
+        resized = dataclasses.replace(TINY, resize=resize, batch_size=12)
+        to_the_end(evaluate(model, data.val, resized, Machine()))
     whole, middle = seen
     assert whole.shape == middle.shape == (12, 3, 32, 32)
     # At twice the size the middle half of the image is seen: smooth where the whole one is noise.

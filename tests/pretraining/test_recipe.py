@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from segstrat.pretraining.recipe import RECIPES, fitted, learning_rate, recipe_for
+from segstrat.pretraining.loop import learning_rate
+from segstrat.pretraining.recipe import RECIPES, fitted, recipe_for
 
 FIGURES, FOLDER = RECIPES["figures"], RECIPES["folder"]
 

@@ -3,11 +3,12 @@
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from segstrat.config import TrialConfig
 from segstrat.records import EpochReport, SplitScore, Stage, TrialFacts
 from study.planning.trials import PlannedTrial
-from study.state.executor import Ended, Event, Reported, Retried, Started
+from study.state.executor import Ended, Event, Job, Report, Reported, Retried, Started, job_id
 
 METRIC = "semseg_val_miou"
 FACTS = TrialFacts(
@@ -15,7 +16,7 @@ FACTS = TrialFacts(
     data_digest="", train_images=1, val_images=1, device="cpu", precision="float32",
 )  # fmt: skip
 
-Train = Callable[[PlannedTrial], Iterator[EpochReport]]
+Train = Callable[[Any], Iterator[Any]]
 
 
 def planned(order: int, arm: str = "raw", epochs: int = 8, **fields: object) -> PlannedTrial:
@@ -51,13 +52,14 @@ def curve(values: Sequence[float]) -> Iterator[EpochReport]:
 
 
 class LocalExecutor:
-    """Runs trials in this process: each `poll` advances one running trial by an epoch.
+    """Runs jobs in this process: each `poll` advances one running job by an epoch.
 
     Args:
-        train: yields a trial's reports, all of them after a restart; what it raises is the trial's failure.
-        concurrent: trials at the same time.
-        seed: of the choice which trial advances; timing as chance would have it.
-        max_retries: failures of a trial after which it is given up.
+        train: yields a job's reports, all of them after a restart; what it raises is the job's failure. A
+            pre-training may also yield None, as one does between the steps of an epoch.
+        concurrent: jobs at the same time.
+        seed: of the choice which job advances; timing as chance would have it.
+        max_retries: failures of a job after which it is given up.
     """
 
     def __init__(self, train: Train, *, concurrent: int = 1, seed: int = 0, max_retries: int = 0) -> None:
@@ -65,39 +67,48 @@ class LocalExecutor:
         self._concurrent = concurrent
         self._random = random.Random(seed)
         self._max_retries = max_retries
-        self._queued: deque[PlannedTrial] = deque()
-        self._running: dict[str, Iterator[EpochReport]] = {}
-        self._trials: dict[str, PlannedTrial] = {}
+        self._queued: deque[Job] = deque()
+        self._running: dict[str, Iterator[Report | None]] = {}
+        self._jobs: dict[str, Job] = {}
         self._failures: dict[str, int] = {}
         self._stopping: set[str] = set()
 
-    def start(self, trial: PlannedTrial) -> None:
-        self._queued.append(trial)
+    def start(self, job: Job) -> None:
+        self._stopping.discard(job_id(job))
+        self._queued.append(job)
 
-    def stop(self, trial_id: str) -> None:
-        self._stopping.add(trial_id)
+    def stop(self, job_id: str) -> None:
+        self._stopping.add(job_id)
 
     def poll(self) -> list[Event]:
         events: list[Event] = []
-        for trial_id in self._stopping & set(self._running):
-            del self._running[trial_id]
-            events.append(Ended(trial_id))
+        for name in self._stopping & set(self._running):
+            del self._running[name]
+            events.append(Ended(name))
         while self._queued and len(self._running) < self._concurrent:
-            trial = self._queued.popleft()
-            self._trials[trial.trial_id] = trial
-            self._running[trial.trial_id] = self._train(trial)
-            events.append(Started(trial.trial_id))
+            job = self._queued.popleft()
+            name = job_id(job)
+            if name in self._stopping:
+                events.append(Ended(name))
+                continue
+            self._jobs[name] = job
+            self._running[name] = iter(self._train(job))
+            events.append(Started(name))
         if self._running:
             events.append(self._advance(self._random.choice(sorted(self._running))))
         return events
 
-    def _advance(self, trial_id: str) -> Event:
+    def _advance(self, name: str) -> Event:
         try:
-            return Reported(trial_id, (next(self._running[trial_id]),))
+            report = next(self._running[name])
+            return Reported(name, () if report is None else (report,))
+        except StopIteration:
+            del self._running[name]
+            return Ended(name)
         except Exception as error:
-            self._failures[trial_id] = self._failures.get(trial_id, 0) + 1
-            del self._running[trial_id]
-            if self._failures[trial_id] > self._max_retries:
-                return Ended(trial_id, str(error))
-            self._queued.appendleft(self._trials[trial_id])
-            return Retried(trial_id, str(error))
+            self._failures[name] = self._failures.get(name, 0) + 1
+            del self._running[name]
+            if self._failures[name] > self._max_retries:
+                return Ended(name, str(error))
+            self._queued.appendleft(self._jobs[name])
+            return Retried(name, str(error))

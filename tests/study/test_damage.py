@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from segstrat import json_files
 from segstrat.errors import UserError
-from segstrat.store import Store
+from segstrat.store import Store, say_once
 from study import report
 from study.frame import load, write_frames
 from study.frame.__main__ import main as rebuild
@@ -90,7 +89,7 @@ def pictures(whole):
 @pytest.fixture
 def study(whole, tmp_path, pictures, monkeypatch) -> Path:
     """A copy of the study; its figures are not drawn again."""
-    json_files.say_once.cache_clear()
+    say_once.cache_clear()
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setattr(render, "draw_pictures", lambda _: pictures)
     return Path(shutil.copytree(whole, tmp_path / "study"))

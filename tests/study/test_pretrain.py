@@ -7,7 +7,6 @@ import pytest
 import torch
 from PIL import Image
 
-from segstrat.pretraining.bars import PretrainProgress
 from segstrat.pretraining.recipe import Recipe
 from study import pretrain as stage
 
@@ -32,14 +31,13 @@ def folder(tmp_path: Path) -> Path:
 def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segstrat.pretraining.recipe.RECIPES", {"figures": TINY, "folder": TINY})
     monkeypatch.setattr("segstrat.pretraining.cached.cpu_cores", lambda: 1)
-    monkeypatch.setattr(stage, "cpu_cores", lambda: 1)
 
 
 def command(folder: Path, out: Path, *more: str) -> list[str]:
-    return ["--backbone", "resnet18", "--width", "0.1", "--data", str(folder), "--out", str(out), *more]
+    return ["--backbone", "resnet18", "--width", "0.125", "--data", str(folder), "--out", str(out), *more]
 
 
-def cut(progress, reports, title, epochs):
+def cut(reports):
     """Ctrl-C after the first epoch."""
     next(reports)
     raise KeyboardInterrupt
@@ -62,13 +60,13 @@ def test_resume_goes_on_where_it_was_cut_off(
 ) -> None:
     out, whole = tmp_path / "w.pth", tmp_path / "whole.pth"
     assert stage.main(command(folder, whole)) == 0
-    plain = PretrainProgress.follow
-    monkeypatch.setattr(PretrainProgress, "follow", cut)
+    plain = stage.follow
+    monkeypatch.setattr(stage, "follow", cut)
     assert stage.main(command(folder, out)) == 130
     assert "continue after the last complete epoch with --resume" in capsys.readouterr().err
     assert not out.exists()
 
-    monkeypatch.setattr(PretrainProgress, "follow", plain)
+    monkeypatch.setattr(stage, "follow", plain)
     assert stage.main(command(folder, out)) == 2
     assert "started already" in capsys.readouterr().err
     assert stage.main(command(folder, out, "--resume")) == 0

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from segstrat.data.readers import lip, person_part, sbd, voc
-from segstrat.data.readers.locate import search
+from segstrat.data.readers import lip, person_part, sbd, search, voc
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from segstrat.commands import StrictParser
 from segstrat.data.cache.entries import Entry, delete, list_entries
 from segstrat.errors import UserError
 from segstrat.formatting import format_bytes, format_duration
-from segstrat.paths import cache_dir
+from segstrat.store import cache_dir
 
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 

@@ -19,13 +19,13 @@ import numpy as np
 from rich.console import Console
 
 from segstrat import atomic
-from segstrat.data.cache.in_use import hold
+from segstrat.commands import tracked
+from segstrat.data.cache.entries import hold
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
 from segstrat.errors import UserError
 from segstrat.formatting import format_bytes
 from segstrat.parallel import parallel_map
-from segstrat.progress import tracked
 
 FORMAT = 1
 _MARGIN = 1.02

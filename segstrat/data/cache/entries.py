@@ -1,20 +1,71 @@
-"""What the cache folder contains: entries with size and age, which can be deleted unless they are in use."""
+"""What the cache folder contains: entries with size and age, which can be deleted unless they are in use.
 
+Every process that uses an entry holds a shared lock on it while it lives.
+"""
+
+import contextlib
+import fcntl
+import os
 import shutil
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
 
 from segstrat import atomic
-from segstrat.data.cache.in_use import claimed
 
 # Folders whose items are entries of their own; anything else at the top is one entry.
 SHELVES = ("decoded", "weights")
 STATE = ".state"
+
+_held: dict[Path, int] = {}
+
+
+def hold(entry: Path) -> None:
+    """Marks a file or folder of the cache as used now, and by this process until it ends.
+
+    Where the file system has no locks, only the time is noted.
+    """
+    if entry in _held or not entry.exists():
+        return
+    # Reading a file is no reason to change when it was written; a folder's own time means nothing else.
+    written = entry.stat().st_mtime if entry.is_file() else time.time()
+    # The cache may be another user's.
+    with contextlib.suppress(PermissionError):
+        os.utime(entry, (time.time(), written))
+    descriptor = os.open(entry, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return
+    _held[entry] = descriptor
+
+
+def release_all() -> None:
+    """Gives back all entries that this process holds."""
+    for descriptor in _held.values():
+        os.close(descriptor)
+    _held.clear()
+
+
+@contextmanager
+def claimed(entry: Path) -> Iterator[bool]:
+    """Whether nobody uses an entry; nobody can begin to, inside the block, without it being noticed."""
+    descriptor = os.open(entry, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # In use, or the file system has no locks and nothing can be said.
+        yield False
+    else:
+        yield True
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from segstrat.commands import StrictParser
-from segstrat.data.download.install import install
+from segstrat.data.download.fetch import install
 from segstrat.data.download.published import DATA_SETS
 from segstrat.errors import UserError, unknown_name
 

@@ -1,7 +1,9 @@
-"""Downloads one large file: continues a partial download, and moves it into place if its digest is right."""
+"""Downloads, verifies and unpacks a data set: partial downloads continue, folders appear atomically."""
 
 import hashlib
 import shutil
+import tarfile
+import tempfile
 import urllib.error
 import urllib.request
 from contextlib import closing
@@ -11,12 +13,49 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from segstrat.errors import UserError
+from segstrat.commands import tracked
+from segstrat.data.download.published import DATA_SETS
+from segstrat.data.readers import search
+from segstrat.errors import UserError, unknown_name
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 30
 _ROOM = 3
 """Space needed for each byte of an archive: the archive, its contents, and a reserve."""
+
+
+def install(name: str, root: Path, *, progress: bool = False) -> bool:
+    """Downloads, verifies and unpacks a data set under the data root; does nothing if it is already there.
+
+    Args:
+        name: one of `DATA_SETS`.
+
+    Returns:
+        Whether the data set is there now; false if it has to be downloaded by hand.
+
+    Raises:
+        UserError: if the name is unknown, the host cannot be reached, the digest is wrong, the archive would
+            write outside its folder, or the data root cannot be written.
+    """
+    if name not in DATA_SETS:
+        raise unknown_name("data set", name, DATA_SETS)
+    published = DATA_SETS[name]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if search(root, published.fits):
+            return True
+        if published.archive is None:
+            return False
+        archive = published.archive
+        target = root / "downloads" / archive.file
+        fetch(archive.url, target, archive.md5, progress=progress)
+        unpack(target, root, archive.inside, progress=progress)
+        target.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{root} cannot be written ({error.strerror or error}); free some space or give another --root"
+        ) from error
+    return True
 
 
 def fetch(url: str, target: Path, md5: str, *, progress: bool = False) -> None:
@@ -96,3 +135,27 @@ def _check_space(needed: int, part: Path) -> None:
 def _md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def unpack(archive: Path, root: Path, inside: str, *, progress: bool = False) -> None:
+    """Unpacks a tar file and moves its folder `inside` to the same path under `root` once it is complete.
+
+    Raises:
+        UserError: if the file is not a tar archive, has a path that leads outside, or lacks the folder.
+    """
+    part = Path(tempfile.mkdtemp(prefix="unpack-", suffix=".part", dir=root))
+    try:
+        with tarfile.open(archive) as tar:
+            for member in tracked(tar, None, f"unpack {archive.name}", progress):
+                # The filter refuses links and paths that leave the folder, devices and foreign owners.
+                tar.extract(member, part, filter="data")
+        if not (part / inside).is_dir():
+            raise UserError(f"{archive} has no folder {inside}; delete it and run the command again")
+        (root / inside).parent.mkdir(parents=True, exist_ok=True)
+        (part / inside).rename(root / inside)
+    except (tarfile.TarError, EOFError) as error:
+        raise UserError(
+            f"{archive} cannot be unpacked ({error}); delete it and run the command again"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -9,18 +9,17 @@ import numpy as np
 from PIL import Image
 
 from segstrat import atomic
-from segstrat.data.cache.in_use import hold
-from segstrat.data.figures.kinds import CLASSES, KINDS
-from segstrat.data.figures.person import PARTS
+from segstrat.commands import tracked
+from segstrat.data.cache.entries import hold
+from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
-from segstrat.paths import cache_dir
-from segstrat.progress import tracked
+from segstrat.store import cache_dir
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}
-GENERATOR = ("canvas.py", "brush.py", "person.py", "things.py", "kinds.py", "scenes.py")
+GENERATOR = ("canvas.py", "brush.py", "kinds.py", "scenes.py")
 
 
 def generator_digest() -> str:
@@ -38,7 +37,7 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
     file system without locks each draws, and the first to finish wins.
 
     Args:
-        cache: parent of the folder; `segstrat.paths.cache_dir()` if not given.
+        cache: parent of the folder; `segstrat.store.cache_dir()` if not given.
         progress: show a bar on standard error while it is drawn.
 
     Returns:

@@ -9,8 +9,7 @@ from itertools import islice
 import torch
 
 from segstrat.data.dataset import VOID, Dataset
-from segstrat.data.loading.batch import Batch, make_batch
-from segstrat.data.loading.buffers import host_memory
+from segstrat.data.loading.batch import Batch, host_memory, make_batch
 from segstrat.parallel import parallel_map
 from segstrat.tasks import Task
 

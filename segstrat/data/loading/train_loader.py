@@ -22,8 +22,7 @@ from segstrat.data.loading.augment import (
     place_image,
     place_label,
 )
-from segstrat.data.loading.batch import Batch, make_batch
-from segstrat.data.loading.buffers import BatchBuffer
+from segstrat.data.loading.batch import Batch, BatchBuffer, make_batch
 from segstrat.errors import UserError
 from segstrat.parallel import parallel_map
 from segstrat.tasks import Task

@@ -5,18 +5,24 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+from PIL import Image, UnidentifiedImageError
 
 from segstrat.data.dataset import VOID
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import IndexPng
-from segstrat.data.readers.locate import existing_root
+from segstrat.data.readers import existing_root
 from segstrat.errors import UserError
 from segstrat.tasks import Task
 
 _TOP = ("name", "root", "images", "splits", "tasks")
 _SPLITS = ("train", "val", "test")
 _TASK = ("labels", "classes", "values", "ignore")
+
+
+SAMPLE = 64
 
 
 @dataclass(frozen=True)
@@ -119,3 +125,35 @@ def _get(table: Mapping[str, Any], key: str, kind: type, path: Path, prefix: str
         found = "it is missing" if value is None else f"found {value!r}"
         raise UserError(f"{path}: {prefix}{key} must be {expected}, {found}; see docs/data.md")
     return value
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """Of the training images: their number, and the median of their shorter sides in pixels."""
+
+    train_images: int
+    short_side: int
+
+
+def image_facts(data: str, root: Path | None) -> ImageFacts | None:
+    """The facts of a folder, from its lists and the headers of up to 64 images; None for other protocols.
+
+    Raises:
+        UserError: for a folder without `dataset.toml`, or a list that cannot be read.
+    """
+    if data != "folder":
+        return None
+    described = read(root)
+    names = read_ids(described.splits["train"])
+    step = max(1, len(names) // SAMPLE)
+    sides = [_short_side(find_image(described.images, name)) for name in names[::step]]
+    known = [side for side in sides if side]
+    return ImageFacts(train_images=len(names), short_side=int(median(known)) if known else 0)
+
+
+def _short_side(path: Path) -> int:
+    try:
+        with Image.open(path) as image:
+            return min(image.size)
+    except (OSError, UnidentifiedImageError):  # the data check reports it, with all the others
+        return 0

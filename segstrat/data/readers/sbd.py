@@ -9,7 +9,7 @@ import numpy as np
 from segstrat.data.dataset import VOID
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import load_matlab, to_classes
-from segstrat.data.readers.locate import contains, find_folder
+from segstrat.data.readers import contains, find_folder
 from segstrat.data.readers.voc import SEMSEG
 from segstrat.errors import UserError
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from segstrat.data.files import Item, LabelFile, find_image, read_ids
 from segstrat.data.labels import IndexPng
-from segstrat.data.readers.locate import contains, find_folder
+from segstrat.data.readers import contains, find_folder
 from segstrat.tasks import Task
 
 NAME = "VOC 2012"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from segstrat.data.download.unpack import unpack
+from segstrat.data.download.fetch import unpack
 from segstrat.errors import UserError
 
 

@@ -9,8 +9,7 @@ import torch
 
 from segstrat.data.dataset import VOID, Dataset, Sample
 from segstrat.data.loading.augment import draw_placement, place_image, place_label
-from segstrat.data.loading.batch import Batch, normalize
-from segstrat.data.loading.buffers import copy_stream
+from segstrat.data.loading.batch import Batch, copy_stream, normalize
 from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError

@@ -1,11 +1,12 @@
 """One definition of the reference, and trials are compared at it."""
 
 from study.analysis.answer import answer_study
+from study.analysis.cells import cell_table
+from study.analysis.sections.thesis_numbers import comparison
 from study.analysis.study import Study
-from study.analysis.thesis.tables import comparison
 from study.frame import write_frames
 from study.reporting.plot_contrasts import seed_table
-from study.reporting.plot_treatment import treatment_table
+from study.reporting.plot_treatments import treatment_table
 
 
 def opened(folder):
@@ -30,7 +31,7 @@ def test_the_reference_is_the_same_for_verdict_cells_and_figures(study_writer, m
         study = opened(study_writer(trials, name=f"smallest {smallest}"))
         found = answer_study(study)
         assert (found.primary[0].contrasts.reference is not None) is has_reference
-        assert found.cells["semseg"]["reference"].any() == has_reference
+        assert cell_table(study, "semseg")["reference"].any() == has_reference
         assert (seed_table(found.primary[0])["column"] == "raw, reference").any() == has_reference
         assert ("no reference" in found.sentence) is not has_reference
 

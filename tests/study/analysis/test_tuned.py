@@ -8,10 +8,11 @@ import pytest
 
 from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
+from study.analysis.cells import cell_table
 from study.analysis.contrasts import contrasts
 from study.analysis.study import Study, contexts
 from study.frame import write_frames
-from study.reporting.plot_treatment import treatment_table
+from study.reporting.plot_treatments import treatment_table
 from study.reporting.render import make_page, render
 from study.reporting.trials_table import trial_columns
 
@@ -167,7 +168,7 @@ def test_sensitivity_shows_each_single_rate_in_both_arms(tuned_study):
 
 def test_cells_and_figures_show_settings_at_their_chosen_values(tuned_study):
     found = answer_study(tuned_study(4))
-    cells = found.cells["semseg"]
+    cells = cell_table(found.study, "semseg")
     assert len(cells) == 6, "one row per arm and setting"
     assert "weight decay 5e-4 (learning rate 0.2)" in set(cells["setting"])
     assert cells["reference"].sum() == 2
@@ -178,7 +179,7 @@ def test_cells_and_figures_show_settings_at_their_chosen_values(tuned_study):
 
 
 def test_effects_compare_settings_at_their_chosen_values(tuned_study):
-    (effects,) = answer_study(tuned_study(0)).factorial
+    (effects,) = answer_study(tuned_study(0)).sections["factorial_effects"]
     assert [factor.axis for factor in effects.factors] == ["weight_decay"], "a tuned axis is no factor"
 
 

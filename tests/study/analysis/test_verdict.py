@@ -6,10 +6,10 @@ import pytest
 from study.analysis.answering.decision import Cause, Learning
 from study.analysis.contrasts import Arm, Chosen, Contrasts
 from study.analysis.intervals import Interval
+from study.analysis.phrases import ahead, points, with_interval
 from study.analysis.study import Context
 from study.analysis.verdict import MARGIN, Verdict, decisive_contrasts, judge_contrasts
-from study.analysis.words.phrases import ahead, points, with_interval
-from study.analysis.words.verdict import reason
+from study.analysis.verdict_sentences import reason
 
 
 def interval(low, high, n=5):

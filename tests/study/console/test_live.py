@@ -7,12 +7,15 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from segstrat.pretraining.job import Pretraining, PretrainReport
 from segstrat.records import TrialRecord, TrialStatus
 from segstrat.store import Store
 from study.console.live import StudyConsole
 from study.console.progress import outlook_words, progress_words
+from study.console.tables import trials_table
 from study.search.base import FixedPlan
 from study.state.halving import HalvingRule
+from study.state.pretrainings import PlannedPretraining, PretrainState
 from study.state.trial_states import Phase, TrialState, TrialStates
 from tests.study.fakes import METRIC, planned, report
 
@@ -40,6 +43,39 @@ def test_workers_start_until_one_runs_and_then_an_epoch_is_awaited(states):
     assert "known after the first epoch" in screen.summary()
     states.reported("raw0", [report(1, 0.1, seconds=3)])
     assert "at most about" in screen.summary()
+
+
+def making(seed: int, **fields: object) -> PretrainState:
+    job = PlannedPretraining(
+        pretraining=Pretraining(backbone="resnet18", seed=seed), file=f"w{seed}", epochs=10
+    )
+    return PretrainState(job=job, **fields)  # type: ignore[arg-type]
+
+
+def epoch(number: int) -> PretrainReport:
+    return PretrainReport(epoch=number, epochs=10, train_loss=1.0, top1=0.625, top5=0.9, seconds=7.0)
+
+
+def test_pre_trainings_are_shown_with_their_progress_and_count_in_the_time_left(states):
+    console = Console(file=io.StringIO(), width=100)
+    running = making(1, phase=Phase.RUNNING).with_reports((epoch(3),))
+    shown = [making(0, made=True).with_reports((epoch(10),)), running, making(2, ahead=True)]
+    screen = StudyConsole(console, states, FixedPlan(), concurrent=2, pretrainings=lambda _: shown)
+    states.started("raw0")
+    states.reported("raw0", [report(1, 0.1, seconds=4)])
+    assert "1 running, 1 pre-training at epoch 3/10" in screen.summary()
+    # 23 epochs of trials at 4 s, 7 + 10 of pre-trainings at 7 s, two at a time.
+    assert "at most about 2 min left" in screen.summary()
+    assert "at most about 46 s" in screen_of(states).summary()
+    screen.tick()
+    screen.tick()
+    printed = console.file.getvalue()
+    assert printed.count("pre-train resnet18, seed 0 on figures: completed, top-1 62.5%") == 1
+    console.print(trials_table(states.in_order(), METRIC, shown, width=100))
+    rows = [line for line in console.file.getvalue().splitlines() if line.startswith("pre-train resnet18 ")]
+    assert [line.split()[2:] for line in rows] == [
+        ["3/10", "–", "–", "–", "running,", "top-1", "62.5%"], ["0/10", "–", "–", "–", "waiting"],
+    ]  # fmt: skip
 
 
 def test_a_look_may_ask_for_more_trials_so_no_end_is_promised():

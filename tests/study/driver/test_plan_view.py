@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.driver import estimate as estimate_module
 from study.driver.estimate import Estimate
 from study.driver.plan_view import time_line, tuning_lines
 from study.planning.space import load_space
@@ -95,16 +94,8 @@ def test_the_cost_of_a_tuned_axis_is_stated_for_each_arm():
 
 
 def test_the_time_contains_that_of_the_pre_trainings():
-    cost = Estimate(seconds=600, pretrain_seconds=1200, disk_bytes=0, concurrent=2, device="4 CPU cores")
+    cost = Estimate(seconds=1800, pretrain_seconds=1200, disk_bytes=0, concurrent=2, device="4 CPU cores")
     assert time_line(cost, 3).startswith("time     about 30 min (20 min of it for 3 pre-trainings) on 4 CPU")
     assert "(20 min of it for 1 pre-training)" in time_line(cost, 1)
-    none = dataclasses.replace(cost, pretrain_seconds=0)
+    none = dataclasses.replace(cost, seconds=600, pretrain_seconds=0)
     assert time_line(none, 0).startswith("time     about 10 min on 4 CPU cores, 2 trials at once")
-
-
-@pytest.mark.parametrize(("at_once", "expected"), [(1, 18.0), (2, 10.0), (8, 6.0)])
-def test_pre_trainings_share_the_machine(at_once, expected, monkeypatch):
-    monkeypatch.setattr("segstrat.pretraining.run_time.run_seconds", lambda jobs, _: jobs)
-    monkeypatch.setattr(estimate_module, "cpu_cores", lambda: 8)
-    of_four = estimate_module._pretrain_seconds([6.0, 4.0, 4.0, 4.0], gpus=0, at_once=at_once, threads=1)
-    assert of_four == pytest.approx(expected)

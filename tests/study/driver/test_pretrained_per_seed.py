@@ -9,21 +9,19 @@ import torch
 from PIL import Image
 
 from segstrat.errors import UserError
+from segstrat.machine import Machine
 from segstrat.pretraining import cached, recipe
+from segstrat.pretraining.cached import train_weights
 from segstrat.pretraining.recipe import Recipe
 from segstrat.records import Stage
-from segstrat.store import Store
+from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
-from study.driver.loop import Loop
 from study.driver.weights import Weights, file_digest
 from study.planning.settings import StudySettings
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
 from study.run import main
-from study.search.base import FixedPlan
-from study.state.halving import HalvingRule
-from study.state.trial_states import TrialStates
-from tests.study.fakes import LocalExecutor, curve
+from study.state.pretrainings import PlannedPretraining
 
 TINY = Recipe(
     epochs=2, batch_size=4, learning_rate=0.05, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5
@@ -35,7 +33,6 @@ SPACE = dataclasses.replace(load_space("wd_grid"), axes={"pretrained": (False, T
 def _tiny_and_single_threaded(monkeypatch: pytest.MonkeyPatch, few_figures: None, tmp_path: Path) -> None:
     monkeypatch.setattr(recipe, "RECIPES", {"figures": TINY, "folder": TINY})
     monkeypatch.setattr(cached, "cpu_cores", lambda: 1)
-    monkeypatch.setattr(cached, "local_gpus", list)
     monkeypatch.setenv("SEGSTRAT_CACHE", str(tmp_path / "cache"))
 
 
@@ -68,13 +65,23 @@ def files(placed: list[PlannedTrial]) -> dict[int, str]:
     return found
 
 
+def place(weights: Weights, planned: list[PlannedTrial]) -> list[PlannedTrial]:
+    """The trials with their weights, which are trained in this process, as a worker does."""
+    for trial in planned:
+        job = weights.of(trial)
+        if job and not weights.find(job):
+            list(train_weights(job.pretraining, cache_dir() / "weights" / job.file, Machine(threads=1)))
+            assert weights.find(job)
+    return [weights.placed(trial) for trial in planned]
+
+
 def first_tensor(path: str) -> torch.Tensor:
     return next(iter(torch.load(path, weights_only=True)["state_dict"].values()))
 
 
 def test_each_answering_seed_starts_from_its_own_pre_training() -> None:
     weights = Weights(settings())
-    paths = files(weights.place(trials(2, 3)))
+    paths = files(place(weights, trials(2, 3)))
     assert "seed2" in paths[2]
     assert "seed3" in paths[3]
     assert not torch.equal(first_tensor(paths[2]), first_tensor(paths[3]))
@@ -83,41 +90,47 @@ def test_each_answering_seed_starts_from_its_own_pre_training() -> None:
     assert described["files"] == {Path(path).name: file_digest(Path(path)) for path in paths.values()}
 
 
-def test_all_screening_seeds_share_pre_training_0_and_the_first_look_is_made_with_it() -> None:
+def seeds_of(jobs: list[PlannedPretraining]) -> list[int]:
+    return [job.pretraining.seed for job in jobs]
+
+
+def test_all_screening_seeds_share_pre_training_0_and_look_by_look_others_are_expected() -> None:
     design = dataclasses.replace(AnsweringDesign(), looks=(2, 4), max_seeds=4)
     weights = Weights(settings(), design)
-    paths = files(weights.place(trials(0, 1, stage=Stage.SCREENING)))
-    assert paths[0] == paths[1]
-    assert "seed0" in paths[0]
-    assert len(weights.describe()["files"]) == 3
-    assert weights.missing(trials(2, 3)) == []
-    assert [request.seed for request in weights.missing(trials(4))] == [4]
+    screening = trials(0, 1, stage=Stage.SCREENING)
+    assert {weights.of(trial).pretraining.seed for trial in screening if trial.config.pretrained} == {0}
+    assert seeds_of(weights.of_next_look(screening)) == [2, 3]
+    assert seeds_of(weights.of_next_look([*screening, *trials(2, 3)])) == [4, 5]
+    assert weights.of_next_look([*screening, *trials(2, 3, 4, 5)]) == [], "there is no later look"
+    raw = [trial for trial in trials(2, 3) if not trial.config.pretrained]
+    assert weights.of_next_look([*screening, *raw]) == [], "no pre-trained candidate is left"
+    assert Weights(settings()).of_next_look(trials(0)) == [], "a study of one stage has no looks"
 
 
 def test_a_resumed_study_uses_the_same_files_and_remakes_deleted_ones() -> None:
     begun = Weights(settings())
-    paths = files(begun.place(trials(2, 3)))
+    paths = files(place(begun, trials(2, 3)))
     recorded = begun.describe()
     Path(paths[3]).unlink()
     again = Weights(settings(), None, recorded)
-    assert files(again.place(trials(3))) == {3: paths[3]}
+    assert files(place(again, trials(3))) == {3: paths[3]}
     assert again.describe()["files"] == recorded["files"]
 
 
 def test_weights_that_were_remade_differently_are_refused() -> None:
     begun = Weights(settings())
-    ((_, path),) = files(begun.place(trials(2))).items()
+    ((_, path),) = files(place(begun, trials(2))).items()
     recorded = begun.describe()
     recorded["files"] = {Path(path).name: "0ther"}
     with pytest.raises(UserError, match=r"seed2.* differ from those that this study used before"):
-        Weights(settings(), None, recorded).place(trials(2))
-    Weights(settings(), None, recorded, accept_changes=True).place(trials(2))
+        place(Weights(settings(), None, recorded), trials(2))
+    place(Weights(settings(), None, recorded, accept_changes=True), trials(2))
 
 
 def test_a_folder_is_trained_on_with_the_recipe_and_epochs_asked_for(photos: Path) -> None:
     weights = Weights(settings(pretrain_on=str(photos), pretrain_epochs=1))
     weights.check(trials(2))
-    (path,) = files(weights.place(trials(2))).values()
+    (path,) = files(place(weights, trials(2))).values()
     about = torch.load(path, weights_only=True)["about"]
     assert about["recipe"]["epochs"] == 1
     assert about["data"] == "photos"
@@ -127,36 +140,31 @@ def test_a_folder_is_trained_on_with_the_recipe_and_epochs_asked_for(photos: Pat
     other = Weights(settings(pretrain_on=str(photos), pretrain_epochs=1))
     other.check(trials(2))
     assert other.describe()["data_digest"] != described["data_digest"]
-    assert list(files(other.place(trials(2))).values()) != [path]
+    assert list(files(place(other, trials(2))).values()) != [path]
 
 
-class Stopped(Exception):
-    pass
+def test_on_a_cluster_weights_come_from_the_study_and_go_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = Store(tmp_path / "study" / "weights")
+    (path,) = files(place(Weights(settings(), shared=shared), trials(2))).values()
+    assert shared.read(Path(path).name) == Path(path).read_bytes(), "those of the driver's machine are copied"
+    monkeypatch.setenv("SEGSTRAT_CACHE", str(tmp_path / "another machine"))
+    weights = Weights(settings(), shared=shared)
+    (job,) = (job for trial in trials(2) if (job := weights.of(trial)))
+    assert weights.find(job), "those that a node has made are fetched"
+    (fetched,) = files([weights.placed(trial) for trial in trials(2)]).values()
+    assert Path(fetched).read_bytes() == shared.read(job.file)
+    assert "another machine" in fetched
 
 
-def test_an_interrupted_batch_loses_nothing_and_starts_no_trial(tmp_path: Path) -> None:
-    states = TrialStates(Store(tmp_path / "study"), HalvingRule.of("none"), "semseg_val_miou")
-    planned = trials(2, 3)
-    for trial in planned:
-        states.add(trial)
-    weights = Weights(settings())
-    started: list[PlannedTrial] = []
-    executor = LocalExecutor(lambda trial: curve([0.5] * trial.config.epochs))
-    original = executor.start
-    executor.start = lambda trial: (started.append(trial), original(trial))[1]  # type: ignore[method-assign]
-
-    def interrupt() -> None:
-        raise Stopped
-
-    interrupted = Loop(
-        states, FixedPlan(), executor, prepare=lambda batch: weights.place(batch, on_tick=interrupt)
-    )
-    with pytest.raises(Stopped):
-        interrupted.run()
-    assert started == []
-    Loop(states, FixedPlan(), executor, prepare=weights.place).run()
-    assert set(files(started)) == {2, 3}
-    assert all(state.final for state in states.in_order())
+def test_given_weights_are_shared_with_the_nodes(tmp_path: Path) -> None:
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    shared = Store(tmp_path / "study" / "weights")
+    weights = Weights(settings(weights=str(tmp_path / "w.pth")), shared=shared)
+    assert [weights.of(trial) for trial in trials(2)] == [None, None]
+    assert files([weights.placed(trial) for trial in trials(2)]) == {2: str(tmp_path / "w.pth")}
+    assert shared.read("w.pth") == b"weights"
 
 
 @pytest.mark.parametrize(
@@ -199,8 +207,9 @@ def test_a_dry_run_counts_the_pre_trainings(
     assert f"weights  {1 + looks} pre-trainings on photos up to the first look ({looks} seeds)" in output
     assert "0 of them in the cache" in output
     assert f" of it for {1 + looks} pre-trainings) on " in output
-    Weights(settings(pretrain_on=str(photos), pretrain_epochs=1)).place(
-        plan(load_space("wd_grid"), "figures", seeds=(2,), weights="w")
+    place(
+        Weights(settings(pretrain_on=str(photos), pretrain_epochs=1)),
+        plan(load_space("wd_grid"), "figures", seeds=(2,), weights="w"),
     )
     assert main(command) == 0
     output = capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Ray Tune's calls as events of the executor; and how the halving rule differs from Ray's own scheduler."""
 
 import threading
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -8,10 +9,11 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from segstrat.config import TrialConfig
+from segstrat.pretraining.job import PretrainReport
 from segstrat.records import EpochReport
 from segstrat.store import Store
 from study.driver.loop import Loop
-from study.on_ray.adapters import EventCallback, QueuedTrials, ReportingScheduler
+from study.on_ray.adapters import EventCallback, QueuedJobs, ReportingScheduler
 from study.planning.trials import PlannedTrial
 from study.search.base import FixedPlan
 from study.state.executor import Ended, Reported, Retried, Started
@@ -31,7 +33,7 @@ class Link:
         self.queued: list[dict] = []
         self._stop = stop
 
-    def next_trial(self) -> dict | None:
+    def next_job(self) -> dict | None:
         return self.queued.pop(0) if self.queued else None
 
     def send(self, event: object) -> threading.Event:
@@ -45,8 +47,9 @@ class Link:
 
 def tune_trial(trial: PlannedTrial) -> SimpleNamespace:
     return SimpleNamespace(
-        trial_id=trial.trial_id, config={"trial": trial.to_dict()}, max_failures=2, num_failures=1,
-        last_result={"error": "labels are missing"}, pickled_error_file=None, is_finished=lambda: False,
+        trial_id=trial.trial_id, config={"job_id": trial.trial_id, "trial": trial.to_dict()},
+        max_failures=2, num_failures=1, last_result={"error": "labels are missing"},
+        pickled_error_file=None, is_finished=lambda: False, temporary_state=SimpleNamespace(ray_actor=None),
     )  # fmt: skip
 
 
@@ -82,10 +85,26 @@ def test_starts_failures_and_retries_are_events():
     assert trial.max_failures == 3, "an epoch was gained: failures count from here"
 
 
-def test_trials_are_handed_out_as_queued_until_the_driver_closes():
+def test_a_pre_training_reports_and_frees_its_process_when_it_ends():
+    link, trial = Link(stop=True), tune_trial(planned(0))
+    trial.config = {"job_id": "w0.pth", "pretraining": {}}
+    epoch = PretrainReport(epoch=1, epochs=2, train_loss=1.0, top1=0.5, top5=0.6, seconds=3.0)
+    scheduler = ReportingScheduler(link)
+    for reports in ([], [epoch]):
+        result = {"reports": [asdict(each) for each in reports], "error": ""}
+        assert scheduler.on_trial_result(None, trial, result) == TrialScheduler.STOP, "at any step"
+    freed = []
+    trial.temporary_state.ray_actor = SimpleNamespace(cleanup=SimpleNamespace(remote=lambda: freed.append(1)))
+    trial.last_result = {"error": "", "done": True}
+    EventCallback(link, 2).on_trial_complete(1, [], trial)
+    assert link.events == [Reported("w0.pth", ()), Reported("w0.pth", (epoch,)), Ended("w0.pth", "")]
+    assert freed, "its lock on the weights must not outlive it"
+
+
+def test_jobs_are_handed_out_as_queued_until_the_driver_closes():
     link = Link()
     link.queued = [{"trial": {"trial_id": name}} for name in "ab"]
-    search = QueuedTrials(link)
+    search = QueuedJobs(link)
     assert [search.suggest("x")["trial"]["trial_id"] for _ in range(2)] == ["a", "b"]
     assert search.suggest("x") is None, "asked again later"
     link.closing = True

@@ -144,7 +144,7 @@ def test_every_fault_ends_in_a_retry_or_a_row_with_its_message(cluster, tmp_path
     assert study.outcome("killed late") == ("completed", "", 2)
     status, error, attempts = study.outcome("hopeless")
     assert (status, attempts) == ("failed", 2)
-    assert error == "the trial's process died (killed, out of memory, or its node was lost)"
+    assert error == "its process died (killed, out of memory, or its node was lost)"
     assert study.outcome("often") == ("completed", "", 3), "an epoch was gained between its failures"
     assert study.outcome("full") == ("failed", "OSError: [Errno 28] No space left on device", 2)
     assert study.outcome("fix") == ("failed", "labels of image 7 are missing; add them", 1)

@@ -8,7 +8,7 @@ import pytest
 
 from segstrat.config import TrialConfig
 from segstrat.errors import UserError
-from segstrat.footprint import Footprint
+from segstrat.step_cost import Footprint
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.on_ray import probes

@@ -3,7 +3,7 @@
 import pytest
 
 from segstrat.errors import UserError
-from segstrat.footprint import Footprint
+from segstrat.step_cost import Footprint
 from study.planning.resources import Node, Share, share
 
 

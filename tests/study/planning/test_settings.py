@@ -2,7 +2,7 @@
 
 import json
 
-from segstrat.numerics import Numerics
+from segstrat.config import Numerics
 from study.cli import parse
 from study.planning.settings import StudySettings, make_settings
 

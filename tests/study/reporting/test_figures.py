@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 from study.analysis.answer import answer_study
+from study.analysis.sections.thesis_numbers import table_1_2
 from study.analysis.study import Study
-from study.analysis.thesis.tables import table_1_2
 from study.frame import write_frames
-from study.reporting.figures import draw_pictures
+from study.reporting.figure_style import arm_colors
+from study.reporting.page import Page, draw_pictures
 from study.reporting.plot_classes import class_table
-from study.reporting.plot_closure import closure_table, shown_closure
 from study.reporting.plot_contrasts import (
     context_table,
     contrast_table,
@@ -20,12 +20,16 @@ from study.reporting.plot_contrasts import (
     seed_table,
 )
 from study.reporting.plot_cost import cost_table
-from study.reporting.plot_curves import curve_table
-from study.reporting.plot_map import color_range, draw_map, map_table
-from study.reporting.plot_overfitting import plane_table
-from study.reporting.plot_sampled import sampled_table
-from study.reporting.plot_treatment import draw_treatment, treatment_table
-from study.reporting.style import arm_colors
+from study.reporting.plot_gap_closure import closure_table, shown_closure
+from study.reporting.plot_training import curve_table, plane_table
+from study.reporting.plot_treatments import (
+    color_range,
+    draw_map,
+    draw_treatment,
+    map_table,
+    sampled_table,
+    treatment_table,
+)
 
 RAW = {0.0: 0.25, 5e-4: 0.30, 5e-3: 0.28}
 PRE = {0.0: 0.40, 5e-4: 0.38, 5e-3: 0.35}
@@ -178,7 +182,7 @@ def test_two_treatments_make_a_square_map(study_writer, make_trial):
     # One treatment is shown with the other at its weakest.
     shown = treatment_table(study, "dropout", "semseg").query("split == 'val' and score == 'miou'")
     assert shown["value"].tolist() == pytest.approx([0.2, 0.4] * 2)
-    names = [picture.name for picture in draw_pictures(answer_study(study)).treatments]
+    names = [picture.name for picture in draw_pictures(answer_study(study))["treatments"]]
     assert "map-semseg-weight_decay-dropout" in names
 
 
@@ -194,7 +198,7 @@ def test_sampled_points_are_each_shown(study_writer, make_trial):
     table = sampled_table(study, "semseg")
     assert len(table) == 28
     assert table["weight_decay"].nunique() == 14
-    pictures = draw_pictures(answer_study(study)).treatments
+    pictures = draw_pictures(answer_study(study))["treatments"]
     assert [picture.name for picture in pictures] == ["sampled-semseg"]
 
 
@@ -230,7 +234,7 @@ def test_cost_counts_what_was_saved(answer):
 
 
 def test_a_report_has_every_figure_with_a_caption(answer):
-    pictures = draw_pictures(answer).all()
+    pictures = Page(answer, draw_pictures(answer), []).every_picture
     assert {picture.name for picture in pictures} >= {
         "answer-semseg", "closure-semseg", "semseg-weight_decay", "map-semseg-weight_decay", "curves-semseg",
         "plane-semseg", "classes-semseg", "cost",

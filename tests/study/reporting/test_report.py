@@ -13,7 +13,7 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.analysis.answer import answer_study
-from study.analysis.thesis.tables import table_1_2
+from study.analysis.sections.thesis_numbers import table_1_2
 from study.frame import write_frames
 from study.report import main
 from study.reporting.gallery import write_gallery

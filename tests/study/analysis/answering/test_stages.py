@@ -112,7 +112,7 @@ def test_before_the_first_look_nothing_is_answered(two_stages, seeds):
     answer = answer_study(two_stages(seeds))
     assert answer.label == "undetermined"
     assert "has not reached its first look" in answer.sentence
-    assert {claim.status for claim in answer.claims} == {"undetermined"}
+    assert {claim.status for claim in answer.sections["claims"]} == {"undetermined"}
 
 
 def test_an_open_question_continues(two_stages):
@@ -130,10 +130,13 @@ def test_an_open_question_continues(two_stages):
     assert answer.label == "undetermined"
     assert "look 1 of 2" in answer.sentence
     assert answer.to_dict()["effects"][0]["look"]["next_seeds"] == 6
-    (look,) = make_page(answer).looks
-    assert (look["number"], look["looks"], look["seeds"], look["next"]) == (1, 2, 4, "6 seeds, 6 more trials")
-    assert 0 < look["spent"] < 0.05
-    assert "The answering stage" in render([make_page(answer)])
+    page = make_page(answer)
+    ((_, look),) = page.looks
+    assert (look.number, look.looks, look.seeds) == (1, 2, 4)
+    assert 0 < look.spent < 0.05
+    text = render([page])
+    assert "The answering stage" in text
+    assert "6 seeds, 6 more trials" in text
 
 
 def test_candidates_are_those_that_the_driver_recorded(two_stages):

@@ -1,1 +1,0 @@
-"""An answer as plain values: the content of verdict.json."""

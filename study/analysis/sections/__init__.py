@@ -1,0 +1,1 @@
+"""What a report shows beside the answer; the answer depends on none of it."""

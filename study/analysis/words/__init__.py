@@ -1,1 +1,0 @@
-"""Numbers and verdicts in sentences. Nothing is decided here."""

@@ -1,0 +1,198 @@
+"""Figures of the training: learning curves (the thesis's Figures 6.2 and 6.3) and over-fitting."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from segstrat.formatting import setting_label
+from study.analysis.caveats_and_notes import disagreement_note
+from study.analysis.study import Study
+from study.analysis.verdict import Verdict
+from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_style import (
+    BLUE,
+    GREEN,
+    GRID,
+    MUTED,
+    ORANGE,
+    PAPER,
+    SKY,
+    arm_colors,
+    arm_dots,
+    hollow_dot,
+    new_panel,
+)
+
+LOOKS: dict[str, dict] = {"val": {"lw": 1.8}, "train": {"lw": 1.2, "ls": (0, (1, 1.4)), "mfc": PAPER}}
+# Up to here every epoch gets a tick and a marker.
+FEW_EPOCHS = 8
+LINES = {
+    "raw, reference": ORANGE,
+    "raw, best regularized": GREEN,
+    "pre-trained, at the reference's setting": SKY,
+    "pre-trained, best": BLUE,
+}
+
+
+def shown_settings(verdict: Verdict) -> list[tuple[str, bool, str]]:
+    """The settings that curves and class scores show: `(name, pretrained, setting)`, without repeats."""
+    found = verdict.contrasts
+    wanted = [
+        ("raw, reference", False, found.reference),
+        ("raw, best regularized", False, found.best_raw.usual),
+        ("pre-trained, best", True, found.best_pretrained.usual),
+        ("pre-trained, at the reference's setting", True, found.reference),
+    ]
+    shown: dict[tuple[bool, str], str] = {}
+    for name, pretrained, setting in wanted:
+        if setting is not None:
+            shown.setdefault((pretrained, setting), name)
+    return [(name, pretrained, setting) for (pretrained, setting), name in shown.items()]
+
+
+def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
+    """Learning curves of the settings that matter, over the seeds, in the form of Figures 6.2 and 6.3.
+
+    Trials that were stopped end where they were stopped; an epoch is shown as long as every trial of the
+    setting that ran so far has a value there.
+
+    Returns:
+        one row per line × split × score × epoch: `line setting split score epoch mean low high n`;
+        `low` and `high` are the smallest and largest seed.
+    """
+    context = verdict.context
+    labels = context.settings
+    parts = []
+    for name, pretrained, setting in shown_settings(verdict):
+        mask = (context.pretrained == pretrained) & (labels == setting)
+        ids = context.trials.loc[mask & context.completed, "trial_id"]
+        # The test split is scored at one epoch only.
+        epochs = study.epochs[study.epochs["split"] != "test"]
+        curves = epochs[epochs["trial_id"].isin(ids) & (epochs["task"] == context.task)]
+        if curves.empty:
+            continue
+        for score in ("loss", "miou"):
+            grouped = curves.dropna(subset=[score]).groupby(["split", "epoch"])[score]
+            part = grouped.agg(mean="mean", low="min", high="max", n="size").reset_index()
+            # Where validation is sparse or a trial is short, a mean over fewer seeds would jump.
+            part = part[part["n"] == len(ids)]
+            parts.append(part.assign(line=name, setting=setting, score=score))
+    columns = ["line", "setting", "split", "score", "epoch", "mean", "low", "high", "n"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def draw_curves(table: pd.DataFrame, score: str) -> Figure:
+    """Validation solid with seed bands, training dotted."""
+    of_score = table[table["score"] == score]
+    last = int(of_score["epoch"].max())
+    # Markers, because the line of a single epoch is invisible.
+    marker = "o" if last <= FEW_EPOCHS else None
+    with new_panel("Loss" if score == "loss" else "Mean IoU") as (figure, ax):
+        for (name, split), line in of_score.groupby(["line", "split"], sort=False):
+            color = LINES[str(name)]
+            look = LOOKS["val" if split == "val" else "train"]
+            ax.plot(line["epoch"], line["mean"], color=color, marker=marker, ms=4, **look)
+            if split == "val":
+                ax.fill_between(line["epoch"], line["low"], line["high"], color=color, alpha=0.18, lw=0)
+        ax.set_xlabel("epoch")
+        if last <= FEW_EPOCHS:
+            ax.set_xticks(range(1, last + 1))
+            ax.set_xlim(0.7, last + 0.3)
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+            ax.set_xlim(left=0)
+        shown = [name for name in LINES if name in set(of_score["line"])]
+        handles = [Line2D([], [], color=LINES[name], label=name) for name in shown]
+        handles += [
+            Line2D([], [], color=MUTED, marker=marker, ms=4, label=label, **LOOKS[split])
+            for split, label in (("val", "validation"), ("train", "training"))
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
+    return figure
+
+
+def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
+    """Learning curves; None where the frame holds none."""
+    table = curve_table(study, verdict)
+    if table.empty:
+        return None
+    settings = "; ".join(
+        dict.fromkeys(
+            f"{line}: {setting}" for line, setting in zip(table["line"], table["setting"], strict=True)
+        )
+    )
+    where = f", {verdict.context.label}" if verdict.context.label else ""
+    return Picture(
+        figure_name("curves", verdict.context.task, verdict.context.label),
+        "Learning curves",
+        f"{verdict.context.task} on {study.data_name}{where}, completed trials: mean over seeds, the band "
+        "spans the smallest and the largest seed. Training scores are those of augmented crops while "
+        f"training. {settings}. {disagreement_note(verdict)}".strip(),
+        tuple(draw_curves(table, score) for score in ("loss", "miou")),
+    )
+
+
+def plane_table(study: Study, task: str) -> pd.DataFrame:
+    """Training against validation mIoU: one row per trial, `arm setting seed train val final`."""
+    trials = study.trials_of(task)
+    axes = study.axes("treatment")
+    table = pd.DataFrame(
+        {
+            "arm": trials["arm"],
+            "setting": [
+                setting_label({axis: trial[axis] for axis in axes}) for _, trial in trials.iterrows()
+            ],
+            "seed": trials["seed"],
+            "train": trials[study.column(task, "train", "miou")].astype(float),
+            "val": trials[study.column(task, "val", "miou")].astype(float),
+            "final": trials["status"] == "completed",
+        }
+    )
+    return table.dropna(subset=["train", "val"])
+
+
+def draw_plane(table: pd.DataFrame) -> Figure:
+    """The further to the right of the diagonal, the more a trial over-fits."""
+    colors = arm_colors(list(table["arm"]))
+    with new_panel("Training against validation", height=4.6) as (figure, ax):
+        low = float(min(table["train"].min(), table["val"].min()))
+        high = float(max(table["train"].max(), table["val"].max()))
+        pad = 0.05 * (high - low or 1)
+        ends = np.array([low - pad, high + pad])
+        for gap in (0.0, 0.1, 0.2, 0.3, 0.4):
+            ax.plot(ends, ends - gap, color=MUTED if gap == 0 else GRID, lw=1, zorder=1)
+        for arm, group in table.groupby("arm", sort=False):
+            color = colors[str(arm)]
+            final, ended = group[group["final"]], group[~group["final"]]
+            ax.plot(final["train"], final["val"], "o", color=color, mec=PAPER, mew=0.7, ms=7, alpha=0.9)
+            ax.plot(ended["train"], ended["val"], "o", mfc="none", mec=color, mew=1.1, ms=6)
+        spread = float(table["val"].max() - table["val"].min())
+        ax.set_xlim(*ends)
+        ax.set_ylim(
+            float(table["val"].min()) - 0.1 * spread - pad / 2,
+            float(table["val"].max()) + 0.1 * spread + pad / 2,
+        )
+        ax.grid(visible=False)
+        ax.set_xlabel("training mIoU")
+        ax.set_ylabel("validation mIoU")
+        handles = [*arm_dots(colors), Line2D([], [], color=MUTED, label="no over-fitting")]
+        handles += [hollow_dot()] * (not table["final"].all())
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
+    return figure
+
+
+def plane_picture(study: Study, task: str) -> Picture | None:
+    """Over-fitting; None without values."""
+    table = plane_table(study, task)
+    if table.empty:
+        return None
+    return Picture(
+        f"plane-{task}",
+        "Over-fitting",
+        f"{task} on {study.data_name}: one marker per trial. On the dark diagonal training and validation "
+        "agree; each light one further right is 0.1 mIoU more of over-fitting. Training scores are those "
+        "of augmented crops. Hollow: trials without a final value.",
+        (draw_plane(table),),
+    )
