@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from segstrat.errors import UserError
 from segstrat.store import cache_dir, data_root
 from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
@@ -61,9 +62,10 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         from segstrat.data.audit.sheet import SHEETS, write_sheet
 
         sheet = str(write_sheet(protocol, cache_dir() / SHEETS, [*report.errors, *report.warnings]))
-    if report.errors and sheet:
-        Console(stderr=True, highlight=False).print(Text(f"labels as they are read: {sheet}"), soft_wrap=True)
-    report.check()
+    try:
+        report.check()
+    except UserError as error:
+        raise UserError(f"{error}; {sheet} shows how the labels are read" if sheet else str(error)) from error
     for warning in report.warnings:
         Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
     return {
