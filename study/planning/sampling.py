@@ -1,13 +1,44 @@
-"""The points of a search space that are known before it runs: the grid, times quasi-random draws."""
+"""Distributions of sampled axes, and the points that are known before a space runs."""
 
 import itertools
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from segstrat.config import REGULARIZERS
-from study.planning.distribution import Distribution
+from segstrat.errors import UserError
 from study.planning.space import Space
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """A uniform distribution over `low` to `high`, both included.
+
+    Args:
+        log: uniform on a log scale.
+        integer: whole numbers only.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+    def quantile(self, u: float) -> float | int:
+        """The value at `u` in [0, 1); floats are rounded to four significant digits."""
+        # Each whole number owns an interval of length one, on a log scale too.
+        low, high = (self.low, self.high + 1) if self.integer else (self.low, self.high)
+        value = math.exp(math.log(low) + u * math.log(high / low)) if self.log else low + u * (high - low)
+        return min(int(value), int(self.high)) if self.integer else self.rounded(value)
+
+    def rounded(self, value: float) -> float | int:
+        """A drawn value as trials use it."""
+        return int(value) if self.integer else float(f"{value:.{DIGITS}g}")
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
 
 # With SEARCH = "tpe" so many quasi-random points, the same in every arm, come before Optuna's proposals.
 STARTUP_POINTS = 8
@@ -44,3 +75,40 @@ def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 
         {axis: drawn.quantile(u) for (axis, drawn), u in zip(sampled.items(), row, strict=True)}
         for row in unit[:samples].tolist()
     ]
+
+
+# Ray Tune's domain and sampler -> (log scale, whole numbers). A space file imports Ray; planning does not.
+KINDS = {
+    ("Float", "_Uniform"): (False, False),
+    ("Float", "_LogUniform"): (True, False),
+    ("Integer", "_Uniform"): (False, True),
+    ("Integer", "_LogUniform"): (True, True),
+}
+DIGITS = 4
+
+
+def read_distribution(axis: str, domain: Any) -> Distribution:
+    """The `Distribution` of one of Ray Tune's domains.
+
+    Raises:
+        UserError: for a domain other than uniform, loguniform, randint and lograndint.
+    """
+    kind = type(domain).__name__, type(getattr(domain, "sampler", None)).__name__
+    if kind[0] == "Categorical":
+        raise UserError(
+            f"axis {axis!r} is a tune.choice, which draws values at random; list the values that are "
+            f"compared, tune.grid_search({list(domain.categories)!r})"
+        )
+    if kind not in KINDS:
+        raise UserError(
+            f"axis {axis!r}: expected tune.uniform, tune.loguniform, tune.randint or tune.lograndint, "
+            f"not {domain!r}"
+        )
+    log, integer = KINDS[kind]
+    # Ray excludes the upper bound of whole numbers.
+    high = domain.upper - 1 if integer else domain.upper
+    if high < domain.lower:
+        raise UserError(
+            f"axis {axis!r} is drawn from {domain.lower!r} to {domain.upper!r}; give the smaller bound first"
+        )
+    return Distribution(low=domain.lower, high=high, log=log, integer=integer)

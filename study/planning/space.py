@@ -12,7 +12,7 @@ from typing import Any
 
 from segstrat.config import REGULARIZERS, TASKS, TrialConfig
 from segstrat.errors import UserError, unknown_name
-from study.planning.distribution import Distribution, read_distribution
+from study.planning.sampling import Distribution, read_distribution
 from study.planning.space_files import import_space_file, is_space_file, space_label
 
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
