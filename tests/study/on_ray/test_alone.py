@@ -137,9 +137,7 @@ def test_the_dashboard_asks_for_a_token(driver):
 def test_nothing_listens_beyond_the_loopback(driver):
     driver.wait_for(lambda: list(driver.log.parent.glob("alone/trials/*/records.json")), "an epoch")
     tree = [psutil.Process(driver.process.pid), *psutil.Process(driver.process.pid).children(recursive=True)]
-    assert any("StudyJob" in " ".join(process.cmdline()) for process in tree), (
-        "workers are in the tree"
-    )
+    assert any("StudyJob" in " ".join(process.cmdline()) for process in tree), "workers are in the tree"
     listening = [
         (process.name(), connection.laddr.ip)
         for process in tree
