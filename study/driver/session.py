@@ -38,7 +38,7 @@ from study.state.pretrainings import FOLDER, PlannedPretraining
 from study.state.trial_states import TrialState, TrialStates
 
 if TYPE_CHECKING:
-    from study.on_ray.tuning import TuneExecutor
+    from study.on_ray.tune_executor import TuneExecutor
 
 # Drawing takes seconds of a core that trials could use: at most a tenth of the time is spent on it.
 REFRESH_SHARE = 0.1
@@ -276,7 +276,7 @@ def outcome_observers(session: Session) -> list[Callable[[TrialState], None]]:
 def make_executor(session: Session) -> "TuneExecutor":
     """The executor of the study's jobs; it starts none before its `with` block."""
     # Imported here, after the environment that Ray reads was set.
-    from study.on_ray.tuning import TuneExecutor
+    from study.on_ray.tune_executor import TuneExecutor
 
     flags, share = session.flags, session.share
     return TuneExecutor(
