@@ -21,8 +21,7 @@ from study.analysis.sections.response_surfaces import (
     difference_interval,
     point_means,
 )
-from study.planning.distribution import Distribution
-from study.planning.sampling import STARTUP_POINTS, sampled_points
+from study.planning.space import STARTUP_POINTS, Distribution, sampled_points
 
 FLOOR, GAP = 0.1, 0.05
 SOBOL_POINTS, TPE_POINTS = 16, 24

@@ -149,7 +149,8 @@ def _run_epoch(trial: TrainingState, epoch: int) -> EpochReport:
 
 def _all_finite(model: torch.nn.Module) -> bool:
     """Whether every weight and every statistic of batch norm is a finite number; the device is asked once."""
-    values = [value for value in model.state_dict().values() if value.is_floating_point()]
+    statistics = [value for name, value in model.named_buffers() if "running_" in name]
+    values = [*model.parameters(), *statistics]
     return bool(torch.stack([value.detach().isfinite().all() for value in values]).all())
 
 

@@ -49,7 +49,7 @@ def dispatch(flags: Flags) -> int:
 
         return show_spaces()
     if flags.new_space is not None:
-        from study.planning.space_template import write_template
+        from study.planning.space_files import write_template
 
         path = write_template(flags.new_space)
         print(f"{path} written; look at its trials with: uv run python study/run.py --space {path} --dry-run")
@@ -59,7 +59,7 @@ def dispatch(flags: Flags) -> int:
 
         return show_status(flags.status)
     if flags.dry_run:
-        from study.driver.plan_view import show_plan
+        from study.driver.dry_run import show_plan
 
         return show_plan(flags)
     from segstrat.store import cache_dir

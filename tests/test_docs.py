@@ -90,7 +90,7 @@ def test_every_flag_exists(path: Path):
     for command, rest in calls:
         used = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", rest))
         assert used <= command_flags(command.removeprefix("-m ")), f"{command}{rest}"
-    modules = [f"segstrat.data.{module}" for module in ("audit", "cache", "download", "shrink")]
+    modules = [f"segstrat.data.{module}" for module in ("audit", "cache", "convert", "download", "shrink")]
     modules = [module for module in modules if module_file(module).is_file()]
     anywhere = set().union(*map(command_flags, (*COMMANDS, *modules)))
     alone = set(re.findall(r"`(--[a-z][a-z-]*)", text(path)))

@@ -9,8 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from segstrat.formatting import format_duration
-from study.console.eta import seconds_left
-from study.console.progress import outlook_words, progress_words
+from study.console.progress import outlook_words, progress_words, seconds_left
 from study.console.tables import status_text, trials_table
 from study.planning.trials import PlannedTrial
 from study.search.base import Search

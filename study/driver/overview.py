@@ -6,10 +6,8 @@ from rich.console import Console
 from rich.text import Text
 
 from segstrat.store import Store
-from study.console.eta import seconds_left
-from study.console.fitted_table import new_table
-from study.console.progress import outlook_words, progress_words
-from study.console.tables import problem_lines, trials_table
+from study.console.progress import outlook_words, progress_words, seconds_left
+from study.console.tables import new_table, problem_lines, trials_table
 from study.planning.space import load_space, space_names
 from study.state.lock import is_locked
 from study.state.manifest import read_study_manifest

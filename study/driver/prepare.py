@@ -1,5 +1,9 @@
-"""From the command line to planned trials: a study's folder, its settings, its space and its trials."""
+"""From the command line to a planned study: its name, folder, settings, space, trials and manifest."""
 
+import os
+import platform
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,8 +14,7 @@ from segstrat.errors import UserError, unknown_name
 from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
-from study.driver.confirm import defaults_from_parent, refuse_another_recipe, screened_states
-from study.driver.resumed import read_resumed
+from study.driver.confirm import defaults_from_parent, parent_of, refuse_another_recipe, screened_states
 from study.driver.stages import (
     answering_design,
     as_screening,
@@ -21,15 +24,18 @@ from study.driver.stages import (
     study_facts,
     two_stage_search,
 )
-from study.driver.study_name import default_name
+from study.frame import read_manifest
 from study.planning.recipe import fit_recipe
+from study.planning.resources import Node
 from study.planning.settings import StudySettings, make_settings
 from study.planning.space import Space, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
 from study.search.two_stage import BetterHalf, first_seed_to_the_end
-from study.state.manifest import contains_study
+from study.state.changes import accepted_changes, changes, refuse_changes
+from study.state.halving import HalvingRule
+from study.state.manifest import contains_study, new_manifest, read_study_manifest
 
 # Stands for the weights' path in trials that are planned before the weights are made.
 TO_BE_MADE = "to be pre-trained"
@@ -258,3 +264,148 @@ def _refuse_unsearchable(opened: OpenedStudy) -> None:
             f"space {opened.space.name} is searched with one seed, not {len(opened.settings.seeds)}; "
             "give one with --seeds"
         )
+
+
+MOST_NAMES = 5
+
+
+def read_resumed(study: Store, flags: Flags, space: str) -> Mapping[str, Any]:
+    """The manifest of the study that is resumed.
+
+    Args:
+        space: name of the space; '' if the study was named by `--name` alone.
+
+    Raises:
+        UserError: if there is none; it names the studies that could be meant.
+    """
+    if contains_study(study):
+        return read_study_manifest(study)
+    names = studies_of(Store(flags.storage), space)
+    shown = ", ".join(names[:MOST_NAMES]) + (", …" if len(names) > MOST_NAMES else "")
+    what = f"of space {space}" if space else "in that folder"
+    if names:
+        raise UserError(
+            f"--resume: {study.uri} contains no study; {what} there are: {shown}; name one with --name"
+        )
+    raise UserError(
+        f"--resume: {study.uri} contains no study, and there is none {what} in {flags.storage}; leave out "
+        "--resume to start one, or give the --storage that it was started with"
+    )
+
+
+def studies_of(storage: Store, space: str, data: str = "") -> list[str]:
+    """Names of the studies in a folder; of one space and one data protocol, unless their name is ''."""
+    found = []
+    for name in storage.names():
+        try:
+            manifest = read_manifest(storage / name)
+        except (UserError, OSError):
+            continue
+        if manifest and space in ("", manifest.get("space")) and data in ("", _data(manifest)):
+            found.append(name)
+    return found
+
+
+def _data(manifest: Mapping[str, Any]) -> str:
+    data = manifest.get("data")
+    return str(data.get("name")) if isinstance(data, Mapping) else ""
+
+
+OWN_DATA = "folder"
+MOST_CHARACTERS = 60
+
+
+def default_name(flags: Flags, space: str) -> str:
+    """The name of a study without `--name`: `wd_grid-figures`, or `wd_grid-my-cats` on images of one's own.
+
+    Args:
+        space: label of its space.
+
+    Raises:
+        UserError: if images of one's own have no readable `dataset.toml`.
+    """
+    data = flags.data or StudySettings.data
+    if data != OWN_DATA:
+        return f"{space}-{data}"
+    if flags.resume and flags.data_root is None:
+        # The manifest has the data root, so it need not be given again.
+        found = studies_of(Store(flags.storage), space, OWN_DATA)
+        if len(found) == 1:
+            return found[0]
+    root = data_root(flags.data_root)
+    if flags.resume and root is None:
+        # No such study, or several: the message about it names them.
+        return f"{space}-{OWN_DATA}"
+    # Imported here: it needs Pillow and NumPy.
+    from segstrat.data.readers import folder
+
+    return f"{space}-{folder_name(folder.read(root).name)}"
+
+
+def folder_name(title: str) -> str:
+    """A data set's name as a part of a folder's name: lower case letters, digits, '-', '_' and '.'."""
+    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+    words = re.sub(r"[^a-z0-9._-]+", "-", plain)
+    return words.strip("-_.")[:MOST_CHARACTERS].rstrip("-_.") or OWN_DATA
+
+
+def describe_study(
+    opened: OpenedStudy,
+    trials: Sequence[PlannedTrial],
+    *,
+    data: dict[str, Any],
+    weights: dict[str, str],
+    nodes: Sequence[Node],
+    precision: str,
+    accept_changes: bool,
+) -> dict[str, Any]:
+    """The manifest.
+
+    Raises:
+        UserError: if the study is resumed with other code, data or settings than it was started with, and
+            these changes are not accepted.
+    """
+    settings, space = opened.settings, opened.space
+    manifest = new_manifest(
+        {
+            "study": settings.name,
+            "space": space.name,
+            "space_source": space.source,
+            "question": space.question,
+            "recipe": space.recipe_name,
+            "options": settings.to_dict(),
+            "hardware": describe_hardware(nodes),
+            "precision": precision,
+            "data": data,
+            "seeds": list(settings.seeds),
+            "roles": space.roles,
+            "metric": space.metric,
+            "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
+            "budget": settings.budget,
+            "weights": weights,
+            "design": opened.design.to_dict() if opened.design else None,
+            "trials": [trial.to_dict() for trial in trials],
+            "parent": None if opened.recorded else parent_of(settings),
+        }
+    )
+    if not opened.recorded:
+        return manifest
+    found = changes(opened.recorded, manifest)
+    if not accept_changes:
+        refuse_changes(opened.study, found)
+    accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
+    kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
+    # What was fixed before the first look stands.
+    kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
+    return manifest | kept | {"accepted": accepted}
+
+
+def describe_hardware(nodes: Sequence[Node]) -> dict[str, Any]:
+    """The machines that a study runs on."""
+    return {
+        "platform": platform.platform(),
+        "nodes": [{"cpus": node.cpus, "gpus": node.gpus} for node in nodes],
+        "cpus": sum(node.cpus for node in nodes),
+        "gpus": sum(node.gpus for node in nodes),
+        "driver_cpus": os.cpu_count(),
+    }

@@ -1,6 +1,8 @@
 """One run of a study, from its first check to its last file."""
 
 import functools
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,21 +11,18 @@ from rich.console import Console
 from rich.text import Text
 
 from segstrat.records import Stage, TrialStatus
-from segstrat.store import data_root
+from segstrat.store import Store, data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
-from study.driver.answering_log import AnsweringLog
 from study.driver.data_check import check_data
-from study.driver.describe import describe_study
 from study.driver.interrupts import Interrupts, StudyInterruptedError
 from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
-from study.driver.placement import divide
-from study.driver.precision import asked_precision, study_precision
-from study.driver.prepare import OpenedStudy, make_search, open_study, plan_study
-from study.driver.refresh import Refresher
+from study.driver.placement import asked_precision, divide, study_precision
+from study.driver.prepare import OpenedStudy, describe_study, make_search, open_study, plan_study
+from study.driver.stages import AnsweringLog
 from study.driver.thinning import NONE, thin, thinning
 from study.driver.weights import Weights
 from study.on_ray.runtime import Runtime, ray_session
@@ -39,7 +38,69 @@ from study.state.pretrainings import FOLDER, PlannedPretraining
 from study.state.trial_states import TrialState, TrialStates
 
 if TYPE_CHECKING:
-    from study.on_ray.tuning import TuneExecutor
+    from study.on_ray.tune_executor import TuneExecutor
+
+# Drawing takes seconds of a core that trials could use: at most a tenth of the time is spent on it.
+REFRESH_SHARE = 0.1
+
+
+class Refresher:
+    """Rewrites frames and report in a background thread on request, at a limited rate.
+
+    An error there must not end the study: it is printed once, and only `finish` raises.
+    """
+
+    def __init__(self, study: Store, console: Console) -> None:
+        self._study = study
+        self._console = console
+        self._last_error = ""
+        self._asked = threading.Event()
+        self._ending = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
+        self._thread.start()
+
+    def request(self) -> None:
+        """Requests new frames soon."""
+        self._asked.set()
+
+    def finish(self, add_gallery: Callable[[], None] = lambda: None) -> str:
+        """Ends the thread, writes everything a last time and returns the report's one sentence.
+
+        Args:
+            add_gallery: called between the frames, which it reads, and the report, which shows it.
+        """
+        self._ending.set()
+        self._asked.set()
+        self._thread.join()
+        return write_all(self._study, files=True, add_gallery=add_gallery)
+
+    def _run(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            if self._ending.is_set():
+                return
+            start = time.monotonic()
+            try:
+                write_all(self._study, files=False)
+            except Exception as error:  # a broken figure must not end hours of training
+                if str(error) != self._last_error:
+                    self._last_error = str(error)
+                    message = f"frames and report could not be refreshed: {error}"
+                    self._console.print(Text(message, style="yellow"))
+            if self._ending.wait((time.monotonic() - start) / REFRESH_SHARE):
+                return
+
+
+def write_all(study: Store, *, files: bool, add_gallery: Callable[[], None] = lambda: None) -> str:
+    """Writes the frames, then the report, and returns the report's one sentence."""
+    # Imported here: pandas and matplotlib are loaded while the first trials start, not before.
+    from study.frame import write_frames
+    from study.reporting.render import write_report
+
+    write_frames(study)
+    add_gallery()
+    return write_report(study, files=files)
 
 
 class CommonFailureError(Exception):
@@ -215,7 +276,7 @@ def outcome_observers(session: Session) -> list[Callable[[TrialState], None]]:
 def make_executor(session: Session) -> "TuneExecutor":
     """The executor of the study's jobs; it starts none before its `with` block."""
     # Imported here, after the environment that Ray reads was set.
-    from study.on_ray.tuning import TuneExecutor
+    from study.on_ray.tune_executor import TuneExecutor
 
     flags, share = session.flags, session.share
     return TuneExecutor(

@@ -1,19 +1,24 @@
-"""How a study is divided into stages: one with all cells to the end, or screening and then answering."""
+"""How a study is divided into stages, screening and then answering, and the log of its looks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rich.console import Console
+from rich.text import Text
+
 from segstrat.errors import UserError
 from segstrat.records import Stage
 from study.analysis.answering.design import AnsweringDesign
+from study.analysis.study import contexts
 from study.cli import Flags
 from study.planning.settings import StudySettings
 from study.planning.space import Space
 from study.planning.trials import PlannedTrial, plan, planned_trial
 from study.search.base import FixedPlan, History, NoTrial, Search, answerable_contexts
-from study.search.two_stage import TwoStageSearch
-from study.state.trial_states import TrialState
+from study.search.two_stage import Progress, TwoStageSearch
+from study.state.manifest import ManifestFile
+from study.state.trial_states import TrialState, TrialStates
 
 
 def stage_defaults(flags: Flags, space: Space) -> dict[str, Any]:
@@ -154,3 +159,53 @@ def first_proposals(search: Search) -> list[PlannedTrial]:
 def as_screening(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
     """The trials as those of a screening stage."""
     return [replace(trial, stage=Stage.SCREENING) for trial in trials]
+
+
+class AnsweringLog:
+    """Records images, nominations and looks as they are decided; call `update` when a trial has ended."""
+
+    def __init__(self, search: Search, states: TrialStates, manifest: ManifestFile, console: Console) -> None:
+        self._search = search
+        self._states = states
+        self._manifest = manifest
+        self._console = console
+        self._printed: set[str] = set()
+
+    def update(self) -> None:
+        """Writes what is new."""
+        if not isinstance(self._search, TwoStageSearch):
+            self._fix_images()
+            return
+        progress = self._search.progress(self._states.in_order())
+        content = {key: found.to_dict() for key, found in progress.items()}
+        if content and content != self._manifest.content.get("answering"):
+            self._manifest.update(answering=content)
+        for key, found in progress.items():
+            for line in lines(found):
+                text = f"{key}: {line}"
+                if text not in self._printed:
+                    self._printed.add(text)
+                    self._console.print(Text(text))
+
+    def _fix_images(self) -> None:
+        """Which images report a study of one stage, once all of its trials have ended."""
+        states = self._states.in_order()
+        done = all(state.final for state in states) and not self._search.remaining(states)
+        if not done or self._manifest.content.get("answering"):
+            return
+        study = History(self._states.study, self._manifest.content).study(states)
+        every = [context for task in study.tasks for context in contexts(study, task)]
+        self._manifest.update(answering={context.key: {"images": context.images} for context in every})
+
+
+def lines(progress: Progress) -> list[str]:
+    """A context's nomination and looks in words."""
+    found = []
+    if progress.roles is not None:
+        candidates = ", ".join([*progress.roles.raw, *progress.roles.pretrained])
+        found.append(f"screening nominates {candidates}; reference: {', '.join(progress.roles.references)}")
+    for look in progress.looks:
+        found.append(f"look {look.number} of {look.looks}, {look.seeds} seeds: {look.reason}")
+    if progress.problem:
+        found.append(progress.problem)
+    return found

@@ -12,8 +12,7 @@ from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
 from study.frame.build import ARM_FIELDS, cell_of, setting_of
-from study.planning.sampling import space_points
-from study.planning.space import EPOCHS_FACTOR, Space, check_fields
+from study.planning.space import EPOCHS_FACTOR, Space, check_fields, space_points
 
 
 @dataclass(frozen=True, kw_only=True)

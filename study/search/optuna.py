@@ -27,8 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from segstrat.errors import UserError
 from segstrat.records import Stage, TrialStatus
 from segstrat.store import Store, say_once
-from study.planning.distribution import Distribution
-from study.planning.space import Space
+from study.planning.space import Distribution, Space
 from study.planning.trials import PlannedTrial, planned_trial
 from study.search.base import NoTrial
 from study.state.trial_states import TrialState

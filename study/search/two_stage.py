@@ -176,6 +176,11 @@ class TwoStageSearch:
         """
         ended = {pair: state for pair, state in _answered(history).items() if state.final}
         for progress in self._known.values():
+            if progress.settled and progress.roles is not None:
+                # Only a trial that is trained again, because its files were lost, can change a settled one.
+                again = [ended[pair] for pair in ended if pair[0] in progress.roles.active]
+                if any(state.trial.trial_id not in self._seen for state in again):
+                    return True
             cells = {cell for cell, _ in progress.needed}
             seeds = {seed for _, seed in progress.needed}
             complete = sum(all((cell, seed) in ended for cell in cells) for seed in self._seeds)

@@ -1,6 +1,8 @@
-"""manifest.json: what a study was asked, its code, data and machine."""
+"""manifest.json: what a study was asked, its code (by a digest without comments), data and machine."""
 
+import ast
 import datetime
+import hashlib
 import importlib.metadata
 import platform
 import shlex
@@ -14,7 +16,6 @@ from segstrat.errors import UserError
 from segstrat.store import Store, copy_name, write_with_copy
 from study.frame import MANIFEST, SCHEMA, read_manifest
 from study.planning.trials import PlannedTrial
-from study.state.code_digest import code_digest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
@@ -118,3 +119,33 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def code_digest(folder: Path) -> str:
+    """Digest of all Python files below a folder, as Python reads them: comments and layout do not count.
+
+    Docstrings are left out, too. The same code has different digests under different versions of Python,
+    whose syntax trees differ.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + meaning(path.read_bytes()))
+    return digest.hexdigest()[:16]
+
+
+def meaning(source: bytes) -> bytes:
+    """The syntax tree of a module without docstrings, as text; the source itself if it is no Python."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return source
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            first = node.body[0] if node.body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = node.body[1:]
+    return ast.dump(tree).encode()

@@ -207,21 +207,29 @@ def judge(
 
 
 def replay(
-    values: pd.DataFrame, roles: Roles, design: AnsweringDesign, floor: float | None = None
+    values: pd.DataFrame,
+    roles: Roles,
+    design: AnsweringDesign,
+    floor: float | None = None,
+    waiting: pd.DataFrame | None = None,
 ) -> list[Look]:
     """All looks that the complete seeds allow, from the first to the one that stops.
 
     A seed is complete once every active cell has a final score on it; a look uses the first complete seeds,
-    in the order of the rows.
+    in the order of the rows. It waits for an earlier seed that is still being trained, so that the order in
+    which trials end decides nothing.
 
     Args:
-        values: seeds × cells, final scores; the floor for a diverged trial, NaN where there is none yet.
+        values: seeds × cells, final scores; the floor for a diverged trial, NaN where there is none.
         roles: as nominated.
         floor: mIoU of the best constant prediction, see `Learning`.
+        waiting: like `values`, where a trial has not ended; default: nowhere.
     """
     looks: list[Look] = []
     for number, seeds in enumerate(design.looks, start=1):
-        complete = values.loc[:, list(roles.active)].dropna()
+        active = list(roles.active)
+        ended = values if waiting is None else values[~waiting[active].any(axis=1).cummax()]
+        complete = ended.loc[:, active].dropna()
         if len(complete) < seeds:
             break
         look = _look_at(values.loc[complete.index[:seeds]], roles, design, number, floor)

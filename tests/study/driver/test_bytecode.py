@@ -10,7 +10,7 @@ from pathlib import Path
 from study.driver.bytecode import keep_bytecode
 keep_bytecode(Path(sys.argv[1]))
 import study.state.halving
-subprocess.run([sys.executable, "-c", "import study.console.eta"], check=True)
+subprocess.run([sys.executable, "-c", "import study.console.progress"], check=True)
 """
 
 

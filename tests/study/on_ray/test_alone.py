@@ -102,7 +102,7 @@ def test_the_dashboard_knows_the_trials_by_telling_names(driver):
     actors = driver.wait_for(
         lambda: json.loads(get(url, driver.token))["data"]["result"]["result"], "an actor"
     )
-    assert "SegmentationTrial" in {actor["class_name"] for actor in actors}
+    assert "StudyJob" in {actor["class_name"] for actor in actors}
     labels = [actor["repr_name"] for actor in actors]
     assert any(re.fullmatch(r"(raw|pre-trained) weight_decay=\S+ seed=0", label or "") for label in labels), (
         labels
@@ -137,9 +137,7 @@ def test_the_dashboard_asks_for_a_token(driver):
 def test_nothing_listens_beyond_the_loopback(driver):
     driver.wait_for(lambda: list(driver.log.parent.glob("alone/trials/*/records.json")), "an epoch")
     tree = [psutil.Process(driver.process.pid), *psutil.Process(driver.process.pid).children(recursive=True)]
-    assert any("SegmentationTrial" in " ".join(process.cmdline()) for process in tree), (
-        "workers are in the tree"
-    )
+    assert any("StudyJob" in " ".join(process.cmdline()) for process in tree), "workers are in the tree"
     listening = [
         (process.name(), connection.laddr.ip)
         for process in tree

@@ -10,7 +10,7 @@ from segstrat.store import Store
 from study.driver.loop import Loop
 from study.driver.session import CommonFailureError
 from study.on_ray.trainable import SegmentationTrial
-from study.on_ray.tuning import TuneExecutor
+from study.on_ray.tune_executor import TuneExecutor
 from study.planning.trials import PlannedTrial
 from study.search.base import FixedPlan
 from study.state.halving import HalvingRule

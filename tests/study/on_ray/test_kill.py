@@ -44,7 +44,7 @@ def kill_a_worker(cluster, rng: random.Random) -> None:
             for info in node.all_processes["raylet"]
         ]
         found = [child for raylet in raylets for child in raylet.children(recursive=True)]
-        return [process for process in found if "SegmentationTrial" in command_line(process)]
+        return [process for process in found if "StudyJob" in command_line(process)]
 
     wait_until(trial_workers, "a trial's process")
     rng.choice(trial_workers()).kill()

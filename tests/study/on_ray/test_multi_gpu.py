@@ -59,7 +59,7 @@ def test_a_process_that_cannot_start_ends_the_trial_with_its_reason(cluster, tmp
 
 
 def test_the_trial_itself_leaves_the_gpus_to_its_processes():
-    request = SegmentationTrial.default_resource_request({"cpus": 8, "gpus": 2})
+    request = SegmentationTrial.default_resource_request({"cpus": 8, "gpus": 2, "store": "study"})
     assert request.bundles == [{"CPU": multi_gpu.SUPERVISOR_CPUS}]
     request = SegmentationTrial.default_resource_request({"cpus": 8, "gpus": 0.5})
     assert request.bundles == [{"CPU": 8.0, "GPU": 0.5}]

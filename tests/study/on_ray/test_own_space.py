@@ -3,7 +3,7 @@
 import pytest
 
 from study.frame import load, read_manifest
-from study.planning.space_template import write_template
+from study.planning.space_files import write_template
 
 pytestmark = pytest.mark.cluster
 

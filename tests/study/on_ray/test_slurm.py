@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from study.frame import load
-from study.planning.space_template import write_template
+from study.planning.space_files import write_template
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

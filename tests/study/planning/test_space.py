@@ -5,8 +5,7 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.models import assemble_model
 from segstrat.tasks import Task
-from study.planning.sampling import STARTUP_POINTS
-from study.planning.space import load_space, space_names
+from study.planning.space import STARTUP_POINTS, load_space, space_names
 from study.planning.trials import plan
 
 TASKS = {"semseg": Task("semseg", 21), "parts": Task("parts", 7), "boundaries": Task("boundaries", 2)}

@@ -10,8 +10,7 @@ from segstrat.errors import UserError
 from study.cli import parse
 from study.driver.prepare import open_study
 from study.planning.space import load_space
-from study.planning.space_files import SHIPPED, import_on_worker, ship_space_folder
-from study.planning.space_template import write_template
+from study.planning.space_files import SHIPPED, import_on_worker, ship_space_folder, write_template
 from study.planning.trials import plan
 from study.run import main
 

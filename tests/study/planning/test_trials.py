@@ -7,9 +7,7 @@ from ray import tune
 
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
-from study.planning.distribution import Distribution
-from study.planning.sampling import quasi_random
-from study.planning.space import load_space, space_from_module
+from study.planning.space import Distribution, load_space, quasi_random, space_from_module
 from study.planning.trials import PlannedTrial, plan
 
 

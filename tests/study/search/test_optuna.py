@@ -16,10 +16,8 @@ from study.cli import parse
 from study.driver.loop import Loop, Observers
 from study.driver.prepare import OpenedStudy, plan_study
 from study.driver.stages import as_screening
-from study.planning.distribution import Distribution
-from study.planning.sampling import STARTUP_POINTS
 from study.planning.settings import make_settings
-from study.planning.space import load_space
+from study.planning.space import STARTUP_POINTS, Distribution, load_space
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import NoTrial
 from study.search.optuna import DATABASE, PARALLEL, OptunaDatabase, OptunaSearch

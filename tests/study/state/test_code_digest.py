@@ -2,7 +2,7 @@
 
 import pytest
 
-from study.state.code_digest import code_digest
+from study.state.manifest import code_digest
 
 SOURCE = '''"""Schedules."""
 

@@ -11,8 +11,7 @@ from PIL import Image
 from segstrat.errors import UserError
 from study.cli import parse
 from study.driver.messages import resume_command
-from study.driver.prepare import open_study
-from study.driver.study_name import folder_name
+from study.driver.prepare import folder_name, open_study
 from study.frame import SCHEMA
 
 ON_OWN = ["--space", "wd_grid", "--data", "folder"]

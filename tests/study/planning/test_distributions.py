@@ -7,7 +7,7 @@ import pytest
 from ray import tune
 
 from segstrat.errors import UserError
-from study.planning.distribution import Distribution, read_distribution
+from study.planning.space import Distribution, read_distribution
 
 UNIT = np.linspace(0, 1, 4096, endpoint=False)
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from study.driver.estimate import Estimate
-from study.driver.plan_view import time_line, tuning_lines
+from study.driver.dry_run import Estimate, time_line, tuning_lines
 from study.planning.space import load_space
-from study.planning.space_template import write_template
+from study.planning.space_files import write_template
 from study.planning.trials import plan
 from study.run import main
 

@@ -1,24 +1,47 @@
 """`--dry-run`: the trials of a study, the recipe of each arm, what it will take; nothing is started."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segstrat.config import TrialConfig
+from segstrat.config import Numerics, TrialConfig
 from segstrat.formatting import format_duration, format_value
+from segstrat.parallel import cpu_cores
+from segstrat.pretraining.job import Pretraining
+from segstrat.store import cache_dir
+from segstrat.tasks import Task
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.caveats_and_notes import planned_sentence
 from study.cli import Flags
-from study.console.fitted_table import new_table
-from study.console.tables import varied_axes
-from study.driver.estimate import Estimate, estimate
+from study.console.tables import new_table, varied_axes
+from study.driver.thinning import ALL, KEPT
 from study.planning.recipe import recipe_warnings
+from study.planning.resources import Node, share
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
 from study.state.trial_states import TrialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """Of all trials to their end, without early stopping; reading images is not included.
+
+    Args:
+        seconds: wall time with `concurrent` jobs at a time.
+        pretrain_seconds: of them, the share of the pre-trainings.
+        disk_bytes: of the checkpoints that are kept.
+        device: what it was measured on.
+    """
+
+    seconds: float
+    pretrain_seconds: float
+    disk_bytes: int
+    concurrent: int
+    device: str
 
 
 def _model(config: TrialConfig) -> str:
@@ -176,3 +199,74 @@ def _values(read: Callable[[TrialConfig], Any], configs: Sequence[TrialConfig]) 
     return ", ".join(
         dict.fromkeys(format_value(value) for value in sorted({read(config) for config in configs}))
     )
+
+
+# Imports, data and model of a trial.
+START_SECONDS = 5.0
+
+
+def estimate(
+    trials: Sequence[PlannedTrial],
+    data: Mapping[str, Any],
+    numerics: Numerics,
+    *,
+    max_concurrent: int | None = None,
+    gpus_per_trial: float | str | None = None,
+    keep_checkpoints: str = ALL,
+    pretrainings: Sequence[Pretraining] = (),
+) -> Estimate:
+    """Tries one step of each different model of a study on this machine.
+
+    Args:
+        data: as `study.driver.data_check.check_data` describes it.
+        pretrainings: those that must be made.
+    """
+    import torch
+
+    from segstrat.machine import Machine
+    from segstrat.step_cost import measure_step
+
+    gpus = torch.cuda.device_count() if gpus_per_trial != 0 else 0
+    node = Node(address="", cpus=cpu_cores(), gpus=gpus)
+    division = share([node], max_concurrent=max_concurrent)
+    machine = Machine(device="cuda" if gpus else "cpu", threads=division.cpus, precision=numerics.precision)
+    tasks = {name: Task(name, classes) for name, classes in data["classes"].items()}
+    measured = {}
+    work = 0.0
+    disk = largest = 0
+    for trial in trials:
+        config = trial.config
+        key = _model_key(config)
+        if key not in measured:
+            chosen = {name: tasks[name] for name in config.tasks}
+            measured[key] = measure_step(config, chosen, machine)
+        step = measured[key]
+        images = data["train_images"] * config.label_fraction
+        validations = -(-config.epochs // config.validate_every)
+        work += START_SECONDS + config.epochs * images * step.train_seconds
+        work += validations * data["val_images"] * step.val_seconds
+        disk += KEPT[keep_checkpoints] * step.checkpoint_bytes
+        largest = max(largest, step.checkpoint_bytes)
+    concurrent = min(division.concurrent, len(trials))
+    # Trials that have not ended keep all of theirs.
+    disk += (KEPT[ALL] - KEPT[keep_checkpoints]) * largest * concurrent
+    pretrain_work = 0.0
+    if pretrainings:
+        from segstrat.pretraining.cached import pretrain_machine, run_seconds
+
+        seconds = run_seconds(
+            pretrainings, cache_dir(), pretrain_machine("cuda" if gpus else "cpu", division.cpus)
+        )
+        pretrain_work = sum(seconds)
+    return Estimate(
+        seconds=(work + pretrain_work) / concurrent,
+        pretrain_seconds=pretrain_work / concurrent,
+        disk_bytes=disk,
+        concurrent=concurrent,
+        device=torch.cuda.get_device_name(0) if gpus else f"{node.cpus} CPU cores",
+    )
+
+
+def _model_key(config: TrialConfig) -> tuple[Any, ...]:
+    names = ("model", "backbone", "width", "output_stride", "tasks", "crop_size", "batch_size")
+    return tuple(getattr(config, name) for name in names)

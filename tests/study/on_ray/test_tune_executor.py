@@ -13,7 +13,7 @@ from segstrat.pretraining.job import PretrainReport
 from segstrat.records import EpochReport
 from segstrat.store import Store
 from study.driver.loop import Loop
-from study.on_ray.adapters import EventCallback, QueuedJobs, ReportingScheduler
+from study.on_ray.tune_executor import EventCallback, QueuedJobs, ReportingScheduler
 from study.planning.trials import PlannedTrial
 from study.search.base import FixedPlan
 from study.state.executor import Ended, Reported, Retried, Started

@@ -3,7 +3,7 @@
 import dataclasses
 
 from segstrat.records import TrialRecord
-from study.console.eta import seconds_left
+from study.console.progress import seconds_left
 from study.state.trial_states import Phase, TrialState
 from tests.study.fakes import planned, report
 

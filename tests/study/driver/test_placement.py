@@ -4,7 +4,7 @@ import pytest
 
 from segstrat.errors import UserError
 from segstrat.machine import fastest_precision
-from study.driver.precision import asked_precision, common_precision, study_precision
+from study.driver.placement import asked_precision, common_precision, study_precision
 from study.planning.resources import Node
 
 
