@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from segstrat.data.dataset import Dataset, Sample, hash_strings
 from segstrat.data.images import (
@@ -85,15 +86,15 @@ class FileDataset(Dataset):
         """
         item = self.items[index]
         with open_image(item.image) as image:
-            turn = _turn(item, orientation(image), stored_size(image))
+            turn = _turn(item, image)
             return turned(rgb_pixels(image, item.image, item.format.maximum), turn)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image, from the header of its file alone."""
         item = self.items[index]
         with open_image(item.image) as image:
-            size, tag = stored_size(image), orientation(image)
-        return size[::-1] if _turn(item, tag, size) in TRANSPOSED else size
+            size = stored_size(image)
+            return size[::-1] if _turn(item, image) in TRANSPOSED else size
 
     def label(self, index: int, task: str) -> np.ndarray:
         """A label map, (H, W) uint8.
@@ -211,14 +212,15 @@ def _how_read(item: Item, part: str) -> str:
     return f"{item.format} {labels}"
 
 
-def _turn(item: Item, tag: int, size: tuple[int, int]) -> int:
-    """The orientation to turn an image of a stored (height, width) by; 1 leaves it as it is.
+def _turn(item: Item, image: Image.Image) -> int:
+    """The orientation to turn an opened image by; 1 leaves it as it is.
 
     An annotation tool that ignores the tag gives labels of the stored size. Where the size does not tell,
     because the picture is square or only mirrored or upside down, the tag is obeyed, as viewers do.
     """
-    if tag == 1 or item.format.orientation == "stored":
+    if item.format.orientation == "stored" or (tag := orientation(image)) == 1:
         return 1
+    size = stored_size(image)
     if item.format.orientation == "auto" and tag in TRANSPOSED and size[0] != size[1]:
         label = next((label.path for label in item.labels.values()), None)
         if label is not None and label.exists() and header(label).size == size:

@@ -6,7 +6,6 @@ pixels of a file. Pillow reads all formats; OpenCV reads 16-bit colors, which Pi
 
 import io
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 """Formats of images, in any case."""
 
 MOST_PIXELS = 178_956_970
-"""Twice Pillow's limit against decompression bombs, where Pillow itself refuses to go on."""
+"""Twice Pillow's limit against decompression bombs: where Pillow refuses to go on."""
+
+# `open_image` checks the size, with a message that helps; Pillow would warn at half of it, in every process.
+Image.MAX_IMAGE_PIXELS = None
 
 SIXTEEN_BITS = 65535
 _ORIENTATION, _NODATA, _SUBFILE, _WIDTH, _LENGTH = 0x0112, 42113, 254, 256, 257
@@ -84,19 +86,10 @@ def open_image(path: Path) -> Image.Image:
         UserError: if the file is missing, unreadable, not an image, or too large.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
-            if getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) in TRANSPOSED:
-                # Pillow 13 maps the pixels of an uncompressed file with its sides exchanged: garbled.
-                image = Image.open(io.BytesIO(path.read_bytes()))
-            return image
-    except Image.DecompressionBombError as error:
-        raise UserError(
-            f"{path} has more than {MOST_PIXELS / 1e6:.0f} million pixels; cut it and its label into tiles "
-            "of the same names, for example with `magick FILE -crop 1024x1024 +repage tiles/NAME-%04d.png` "
-            "or gdal_retile.py, keep the tiles of one picture in one split, and list the tiles' ids"
-        ) from error
+        image = Image.open(path)
+        if getattr(image, "tag_v2", {}).get(_ORIENTATION, 1) in TRANSPOSED:
+            # Pillow 13 maps the pixels of an uncompressed file with its sides exchanged: garbled.
+            image = Image.open(io.BytesIO(path.read_bytes()))
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image that can be read; {_remedy(path)}") from error
     except OSError as error:
@@ -106,14 +99,23 @@ def open_image(path: Path) -> Image.Image:
     except (ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError) as error:
         # Pillow's parsers of damaged headers raise these, too.
         raise UserError(f"{path} is damaged ({error}); download it again") from error
+    if image.width * image.height > MOST_PIXELS:
+        raise UserError(
+            f"{path} is {image.width}×{image.height} pixels, more than {MOST_PIXELS / 1e6:.0f} million; cut "
+            "it and its label into tiles of the same names, for example with `magick FILE -crop 1024x1024 "
+            "+repage tiles/NAME-%04d.png` or gdal_retile.py, keep the tiles of one picture in one split, and "
+            "list the tiles' ids"
+        )
+    return image
 
 
 def _remedy(path: Path) -> str:
     try:
-        start = path.read_bytes()[:4] if path.stat().st_size < 1 << 20 else path.open("rb").read(4)
+        with path.open("rb") as file:
+            start = file.read(2)
     except OSError:
         start = b""
-    if start[:2] in (b"II", b"MM"):
+    if start in (b"II", b"MM"):
         return (
             "its TIFF has more channels or other numbers than grey or RGB of 8 or 16 bits; convert it, for "
             "example with `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 FILE NEW`"

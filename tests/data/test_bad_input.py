@@ -55,6 +55,7 @@ def test_a_truncated_mask(voc_root: Path, trees) -> None:
     path = voc_root / VOC / "SegmentationClass/v1.png"
     content = trees.index_png(np.random.default_rng(0).integers(0, 20, (200, 200)))
     replace(path, content[: len(content) // 2])
+    replace(voc_root / VOC / "JPEGImages/v1.jpg", trees.jpeg(0, (200, 200)))
     assert message_of_building(voc_root).startswith(f"{path} is damaged (")
 
 

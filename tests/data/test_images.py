@@ -144,7 +144,8 @@ def test_tiffs_are_turned_as_their_tag_says(tmp_path, tag, compression, kind):
 
 def test_a_huge_image_says_how_to_cut_it(tmp_path):
     Image.new("1", (14000, 14000)).save(tmp_path / "a.png")
-    with pytest.raises(UserError, match=r"more than 179 million pixels; cut it and its label into tiles"):
+    message = r"is 14000×14000 pixels, more than 179 million; cut it and its label into tiles"
+    with pytest.raises(UserError, match=message):
         header(tmp_path / "a.png")
 
 

@@ -69,7 +69,7 @@ FOLDERS = {
     "one_class": (', "thing"]', "]"),
     "number_class": ('"thing"]', "7]"),
     "few_values": ('"thing"]', '"thing"]\nvalues = [0]'),
-    "high_value": ('"thing"]', '"thing"]\nvalues = [0, 300]'),
+    "high_value": ('"thing"]', '"thing"]\nvalues = [0, 70000]'),
     "shared_value": ('"thing"]', '"thing"]\nvalues = [0, 1]\nignore = [1]'),
     "odd_folder_task": ("[tasks.semseg]", "[tasks.semsg]"),
     "no_toml": ("name", "name = = "),
