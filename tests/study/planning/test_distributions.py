@@ -25,10 +25,17 @@ def test_rays_domains_are_read(domain, expected):
     assert read_distribution("axis", domain) == expected
 
 
-@pytest.mark.parametrize("domain", [tune.quniform(0, 1, 0.1), tune.randn(0, 1), tune.choice([1, 2]), 3])
+@pytest.mark.parametrize("domain", [tune.quniform(0, 1, 0.1), tune.randn(0, 1), 3])
 def test_other_domains_are_refused(domain):
     with pytest.raises(UserError, match=r"axis 'dropout': expected tune\.uniform, .* tune\.lograndint, not"):
         read_distribution("dropout", domain)
+
+
+def test_a_choice_points_to_the_grid():
+    with pytest.raises(
+        UserError, match=r"axis 'dropout' is a tune\.choice, .* tune\.grid_search\(\[1, 2\]\)"
+    ):
+        read_distribution("dropout", tune.choice([1, 2]))
 
 
 def test_whole_numbers_are_equally_likely_and_both_ends_occur():
