@@ -3,7 +3,7 @@
 import dataclasses
 import io
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,11 +186,9 @@ class RandomStudy:
         before = count_final(self.states.by_id.values())
         last: list[object] = [None]
 
-        def prepare(trials: list[PlannedTrial]) -> list[PlannedTrial]:
-            known = {trial.trial_id for trial in self.trials}
-            self.trials += [trial for trial in trials if trial.trial_id not in known]
+        def record(trials: Sequence[PlannedTrial]) -> None:
+            self.trials += trials
             file.put_trials(trials)
-            return trials
 
         def finished(_: object) -> None:
             log.update()
@@ -208,7 +206,7 @@ class RandomStudy:
 
         executor = LocalExecutor(self._train, concurrent=case.concurrent, seed=case.seed)
         try:
-            loop = Loop(self.states, self.search, executor, Observers(finished=[finished]), prepare=prepare)
+            loop = Loop(self.states, self.search, executor, Observers(finished=[finished]), record=record)
             loop.run(on_tick)
         except Killed:
             pass

@@ -10,7 +10,7 @@ from study.analysis.intervals import mean_interval
 from study.analysis.scores import final_values, trial_scores
 from study.analysis.sensitivity import sensitivity_views
 from study.analysis.study import Study, contexts
-from study.analysis.verdict import decide, judge
+from study.analysis.verdict import MARGIN, decide, judge_contrasts
 from study.frame import build_frames
 
 ROLES = {"pretrained": "arm", "weight_decay": "treatment"}
@@ -99,12 +99,15 @@ def test_intervals_cover_the_true_effects_at_five_seeds(raw, pretrained):
 def test_closes_is_rarely_said_where_nothing_is_closed():
     rng = np.random.default_rng(3)
     labels = [
-        judge(compare(*simulate_arms([0.25] * 6, [0.28] * 6, spread=0.012, rng=rng))).label
+        judge_contrasts(compare(*simulate_arms([0.25] * 6, [0.28] * 6, spread=0.012, rng=rng)), MARGIN).label
         for _ in range(500)
     ]
     assert labels.count("closes") / 500 < 0.05
     # It is not said rarely because nothing is ever said.
-    closed = [judge(compare(*simulate_arms([0.25, 0.3], [0.3] * 2, rng=rng))).label for _ in range(100)]
+    closed = [
+        judge_contrasts(compare(*simulate_arms([0.25, 0.3], [0.3] * 2, rng=rng)), MARGIN).label
+        for _ in range(100)
+    ]
     assert closed.count("closes") > 30
 
 
@@ -224,8 +227,8 @@ def test_a_setting_that_diverges_on_half_of_the_seeds_does_not_close_the_gap():
     )  # fmt: skip
     context = only_context(study)
     survivors = contrasts(study, context, final_values(study, context, survivors=True))
-    assert judge(survivors).label == "closes"
-    assert judge(contrasts(study, context)).label != "closes"
+    assert judge_contrasts(survivors, MARGIN).label == "closes"
+    assert judge_contrasts(contrasts(study, context), MARGIN).label != "closes"
     assert "survivors" in [view.name for view in sensitivity_views(study, decide(study, context))]
 
 

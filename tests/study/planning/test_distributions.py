@@ -31,6 +31,13 @@ def test_other_domains_are_refused(domain):
         read_distribution("dropout", domain)
 
 
+def test_a_choice_points_to_the_grid():
+    with pytest.raises(
+        UserError, match=r"axis 'dropout' is a tune\.choice, .* tune\.grid_search\(\[1, 2\]\)"
+    ):
+        read_distribution("dropout", tune.choice([1, 2]))
+
+
 def test_whole_numbers_are_equally_likely_and_both_ends_occur():
     drawn = Distribution(low=2, high=5, integer=True)
     assert Counter(drawn.quantile(u) for u in UNIT) == dict.fromkeys((2, 3, 4, 5), 1024)

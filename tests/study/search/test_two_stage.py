@@ -88,14 +88,9 @@ class Study:
             write_records(self.states.folder(state.trial), FACTS, list(state.record.all_reports))
             self.watched.append(self.search.progress(self.states.in_order()))
 
-        def prepare(trials):
-            known = {trial.trial_id for trial in self.trials}
-            self.trials += [trial for trial in trials if trial.trial_id not in known]
-            return trials
-
         observers = Observers(finished=[record])
         with contextlib.suppress(Enough):
-            Loop(self.states, self.search, executor, observers, prepare=prepare).run(on_tick)
+            Loop(self.states, self.search, executor, observers, record=self.trials.extend).run(on_tick)
         return self
 
     def answering(self) -> list[PlannedTrial]:

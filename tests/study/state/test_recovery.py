@@ -144,14 +144,15 @@ def test_lost_pixel_counts_are_made_again_by_a_worker(finished, damage):
     assert [name for name in finished.names() if name.endswith(".pt")], "and continues after a checkpoint"
 
 
-def test_lost_pixel_counts_without_a_checkpoint_cost_no_training(finished):
+def test_lost_pixel_counts_without_a_checkpoint_cost_the_trial(finished):
     (finished.local_path / "counts.npz").write_bytes(b"")
     for name in finished.names():
         if "checkpoint" in name:
             finished.delete(name)
     record, note = recover_record(finished)
-    assert "stays empty" in note
-    assert record.status == "completed"
+    assert "the trial is trained again" in note
+    assert not record.final
+    assert record.all_reports == ()
 
 
 def test_records_that_stop_short_of_the_outcome_are_not_completed(finished):

@@ -81,7 +81,7 @@ def test_the_facts_that_an_answer_uses_are_known_at_once(make_states, tmp_path):
     assert states.by_id["raw1"].record.facts["constant_miou"] == {"semseg": {"b": 0.1, "val": 0.2}}
 
     again = make_states(count=2)
-    again.resume()
+    again.read()
     for trial_id, state in again.by_id.items():
         assert state.record.facts == states.by_id[trial_id].record.facts
 
