@@ -8,7 +8,8 @@ import pytest
 from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.differences import observed_seed_sd
-from study.analysis.answering.stages import answering_stage, candidates
+from study.analysis.answering.nominate import nominate
+from study.analysis.answering.stages import answering_stage, candidates, reference_setting, screening_table
 from study.analysis.study import Study, contexts
 from study.analysis.verdict import decide_all
 from study.frame import write_frames
@@ -16,6 +17,13 @@ from study.reporting.render import make_page, render
 
 DECAYS = (0.0, 5e-4, 5e-3)
 RAW, PRETRAINED = (0.25, 0.30, 0.28), (0.40, 0.39, 0.33)
+CANDIDATES = {
+    "semseg": {
+        "reference": "raw weight_decay=0",
+        "raw": ["raw weight_decay=0.0005"],
+        "pretrained": ["pre-trained weight_decay=0"],
+    }
+}
 DESIGN = AnsweringDesign(max_seeds=6, looks=(4, 6), raw_candidates=1, pretrained_candidates=1)
 
 
@@ -43,6 +51,7 @@ def two_stages(study_writer, make_trial):
         trials = trials_of(make_trial, "screening", (0, 1), every, rng)
         trials += trials_of(make_trial, "answering", range(2, 2 + answering_seeds), chosen, rng)
         trials = change(trials)
+        manifest = {"answering": CANDIDATES, **manifest}
         folder = study_writer(trials, name=f"study-{answering_seeds}", design=DESIGN.to_dict(), **manifest)
         content = json.loads((folder / "manifest.json").read_text())
         for entry, planned in zip(trials, content["trials"], strict=True):
@@ -164,9 +173,9 @@ def test_one_half_of_the_images_nominates_and_the_other_is_reported(two_stages):
     trials["last_semseg_val_miou_b"] = trials["last_semseg_val_miou"] - 0.01
     trials["semseg_images"] = "halves of the validation images"
     (context,) = contexts(study, "semseg")
-    roles = candidates(study, context, DESIGN)
-    assert roles.raw == ("raw weight_decay=0.005",)
-    stage = answering_stage(study, context, DESIGN, roles)
+    table = screening_table(study, context.in_stage("screening"))
+    assert nominate(table, reference_setting(context), DESIGN).roles.raw == ("raw weight_decay=0.005",)
+    stage = answering_stage(study, context, DESIGN, candidates(study, context, DESIGN))
     expected = trials.loc[trials["stage"] == "answering", "last_semseg_val_miou_b"]
     assert sorted(stage.values.to_numpy().ravel()) == pytest.approx(sorted(expected))
     assert answer_study(study).primary[0].images == "halves of the validation images"
