@@ -156,12 +156,15 @@ def trials_frame(rows: list[dict[str, Any]], manifest: Mapping[str, Any]) -> pd.
     jackknives = [name for name in jackknife_columns(tasks) if name in found]
     last = [*scores, *images, *names, *jackknives, *tail]
     others = [name for name in found if name not in {*TRIAL_KEYS, *last}]
-    frame = pd.DataFrame(rows, columns=list(dict.fromkeys([*TRIAL_KEYS, *others, *last])))
     whole = ["stop_rung", "stop_epoch", "best_epoch", "num_parameters", "dropout_modules"]
     whole += ["train_images", "val_images", *(f"{task}_best_epoch" for task in tasks)]
     numbers = [*scores, *images, "seconds", "images_per_second", "realised_weight_decay"]
-    frame = frame.astype({name: "float64" for name in numbers if name not in whole})
-    return _with_references(frame.astype(dict.fromkeys(whole, "Int64")), manifest.get("roles") or {})
+    types = dict.fromkeys(numbers, "float64") | dict.fromkeys(whole, "Int64")
+    data = {
+        name: pd.Series([row.get(name, np.nan) for row in rows], dtype=types.get(name))
+        for name in dict.fromkeys([*TRIAL_KEYS, *others, *last])
+    }
+    return _with_references(pd.DataFrame(data), manifest.get("roles") or {})
 
 
 def identified(trials: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFrame:

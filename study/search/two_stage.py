@@ -170,26 +170,22 @@ class TwoStageSearch:
         return self._known
 
     def _anything_new(self, history: Sequence[TrialState]) -> bool:
-        """Whether a context has enough seeds for its next look, or lost one of them.
+        """Whether a context has all trials of its next look, or one of them has lost its score.
 
         Looks depend on complete seeds only: no frame need be built for anything else.
         """
         ended = {pair: state for pair, state in _answered(history).items() if state.final}
+        new = {pair: state for pair, state in ended.items() if state.trial.trial_id not in self._seen}
         for progress in self._known.values():
-            if progress.settled and progress.roles is not None:
-                # Only a trial that is trained again, because its files were lost, can change a settled one.
-                again = [ended[pair] for pair in ended if pair[0] in progress.roles.active]
-                if any(state.trial.trial_id not in self._seen for state in again):
+            if progress.needed and all(pair in ended for pair in progress.needed):
+                return True
+            if not all(self._is_scored(new[pair], progress) for pair in progress.needed if pair in new):
+                return True
+            if progress.looks and not progress.needed:
+                # Only a trial that was trained again, because its files were lost, changes what is settled.
+                look = progress.looks[-1]
+                if any(cell in look.roles.active and seed <= max(look.used) for cell, seed in new):
                     return True
-            cells = {cell for cell, _ in progress.needed}
-            seeds = {seed for _, seed in progress.needed}
-            complete = sum(all((cell, seed) in ended for cell in cells) for seed in self._seeds)
-            if seeds and complete >= len(seeds):
-                return True
-            new = [ended[pair] for pair in progress.needed if pair in ended]
-            new = [state for state in new if state.trial.trial_id not in self._seen]
-            if not all(self._is_scored(state, progress) for state in new):
-                return True
         return False
 
     def _is_scored(self, state: TrialState, progress: Progress) -> bool:

@@ -70,19 +70,33 @@ class Case:
     space: Space = field(repr=False)
 
 
-def draw_case(seed: int, kind: str) -> Case:
-    """The case of that number."""
+def draw_case(seed: int, kind: str, *, small: bool = False) -> Case:
+    """The case of that number.
+
+    Args:
+        small: with few cells, contexts and looks.
+    """
     rng = random.Random(f"{kind}/{seed}")
     every = kind == "everything"
     space = load_space("wd_grid")
-    decays = [0.0, *rng.sample([1e-4, 5e-4, 1e-3, 5e-3], rng.choice((1, 1, 2)))]
+    decays = [0.0, *rng.sample([1e-4, 5e-4, 1e-3, 5e-3], 1 if small else rng.choice((1, 1, 2)))]
     axes, roles = {**space.axes, "weight_decay": decays}, dict(space.roles)
-    if kind == "nuisance" or (every and rng.random() < 0.3):
-        axes["label_fraction"] = [0.125, 0.25, 0.5, 1.0][-rng.choice((2, 4)) :]
+    # Several at once make many contexts and cells.
+    shapes = (
+        {rng.choice(("", "nuisance", "tuned", "multi-task"))}
+        if small
+        else {name for name in ("nuisance", "tuned", "multi-task") if rng.random() < 0.3}
+    )
+    shapes = shapes if every else {kind}
+    if "nuisance" in shapes:
+        axes["label_fraction"] = [0.125, 0.25, 0.5, 1.0][-(2 if small else rng.choice((2, 4))) :]
         roles["label_fraction"] = "nuisance"
-    if kind == "tuned" or (every and rng.random() < 0.3):
-        axes["learning_rate"], roles["learning_rate"] = [0.01, 0.05, 0.2][: rng.choice((2, 3))], "tuned"
-    if kind == "multi-task" or (every and rng.random() < 0.3):
+    if "tuned" in shapes:
+        axes["learning_rate"], roles["learning_rate"] = (
+            [0.01, 0.05, 0.2][: 2 if small else rng.choice((2, 3))],
+            "tuned",
+        )
+    if "multi-task" in shapes:
         more = [("parts",)] if rng.random() < 0.5 else []
         axes["tasks"] = [("semseg",), *more, ("semseg", "parts")]
         roles["tasks"] = "arm"
@@ -100,7 +114,7 @@ def draw_case(seed: int, kind: str) -> Case:
     return Case(
         seed=seed,
         kind=kind,
-        max_seeds=rng.choice((4, 6)),
+        max_seeds=4 if small else rng.choice((4, 6)),
         screening_seeds=rng.choice((1, 2)),
         concurrent=rng.choice((1, 3, 8)),
         gap=rng.choice((0.0, 0.01, 0.02, 0.05, 0.08)),
@@ -126,7 +140,7 @@ class RandomStudy:
     """A case that is run in one folder by the loop, the search and the log of a real study.
 
     Args:
-        looked: called with the study after every change of what it has decided.
+        looked: called with the study after every look, and whenever a context cannot go on.
     """
 
     def __init__(self, case: Case, folder: Path, looked: Callable[["RandomStudy"], None]) -> None:
@@ -192,7 +206,7 @@ class RandomStudy:
 
         def finished(_: object) -> None:
             log.update()
-            now = {key: (found.looks, found.problem, found.needed) for key, found in self.progress().items()}
+            now = {key: (found.looks, found.problem) for key, found in self.progress().items()}
             if now and now != last[0]:
                 last[0] = now
                 self._looked(self)

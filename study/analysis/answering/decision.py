@@ -211,7 +211,7 @@ def replay(
     roles: Roles,
     design: AnsweringDesign,
     floor: float | None = None,
-    waiting: pd.DataFrame | None = None,
+    ended: pd.DataFrame | None = None,
 ) -> list[Look]:
     """All looks that the complete seeds allow, from the first to the one that stops.
 
@@ -223,13 +223,13 @@ def replay(
         values: seeds × cells, final scores; the floor for a diverged trial, NaN where there is none.
         roles: as nominated.
         floor: mIoU of the best constant prediction, see `Learning`.
-        waiting: like `values`, where a trial has not ended; default: nowhere.
+        ended: like `values`: 1 where the trial has ended, 0 where it has not, NaN where there is none;
+            default: all have ended.
     """
     looks: list[Look] = []
     for number, seeds in enumerate(design.looks, start=1):
         active = list(roles.active)
-        ended = values if waiting is None else values[~waiting[active].any(axis=1).cummax()]
-        complete = ended.loc[:, active].dropna()
+        complete = _in_turn(values[active], None if ended is None else ended[active]).dropna()
         if len(complete) < seeds:
             break
         look = _look_at(values.loc[complete.index[:seeds]], roles, design, number, floor)
@@ -238,6 +238,15 @@ def replay(
         if look.label is not None:
             break
     return looks
+
+
+def _in_turn(values: pd.DataFrame, ended: pd.DataFrame | None) -> pd.DataFrame:
+    """The seeds before the first one that may still become complete."""
+    if ended is None:
+        return values
+    lost = ((ended == 1) & values.isna()).any(axis=1)
+    waiting = (ended == 0).any(axis=1) & ~lost
+    return values[~waiting.cummax()]
 
 
 def _look_at(

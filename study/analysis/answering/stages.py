@@ -142,9 +142,9 @@ def answering_stage(study: Study, context: Context, design: AnsweringDesign, rol
     # Nominated on the first half of the images: the second half is reported.
     values = seeds_by_cells(answering, trial_scores(study, answering)[0].reported)
     values = values.reindex(columns=[*roles.references, *roles.raw, *roles.pretrained])
-    running = seeds_by_cells(answering, (answering.trials["status"] == "unfinished").astype(float))
-    waiting = running.reindex(columns=values.columns) == 1
-    looks = tuple(replay(values, roles, design, context.floor, waiting))
+    ended = seeds_by_cells(answering, (answering.trials["status"] != "unfinished").astype(float))
+    ended = ended.reindex(columns=values.columns)
+    looks = tuple(replay(values, roles, design, context.floor, ended))
     return AnsweringStage(answering, design, roles, values, looks)
 
 
