@@ -7,7 +7,7 @@ import pytest
 from study.analysis.cells import best_shown, cell_table
 from study.analysis.contrasts import Arm, choose, compare, contrasts
 from study.analysis.intervals import mean_interval
-from study.analysis.scores import final_values, trial_scores
+from study.analysis.scores import final_values
 from study.analysis.sensitivity import sensitivity_views
 from study.analysis.study import Study, contexts
 from study.analysis.verdict import MARGIN, decide, judge_contrasts
@@ -199,8 +199,8 @@ def test_a_diverged_trial_counts_against_its_setting():
         rng=np.random.default_rng(0),
         status=diverge,
     )
-    context = only_context(study)
     study.manifest["data"]["constant_miou"] = {"semseg": {"val": 0.05}}
+    context = only_context(study)
     # Intention to treat: it chooses and reports with the score of a constant prediction.
     assert final_values(study, context)[study.trials["status"] == "diverged"].tolist() == [0.05]
     assert final_values(study, context, survivors=True).isna().sum() == 1
@@ -287,7 +287,7 @@ def test_images_that_choose_are_not_the_images_that_report():
     for _ in range(60):
         study = with_image_noise([0.25] * 6, [0.3] * 6, rng=rng, spread=0.004)
         context = only_context(study)
-        assert trial_scores(study, context).images == "halves of the validation images"
+        assert context.images == "halves of the validation images"
         halves.append(contrasts(study, context).improvement.estimate)
         same.append(contrasts(study, context, final_values(study, context)).improvement.estimate)
     assert np.mean(same) > 0.003
@@ -300,7 +300,7 @@ def test_a_test_split_reports_and_validation_chooses():
     test = study.trials["last_semseg_val_miou"].where(study.trials["weight_decay"] != 1e-4, 0.27)
     study.trials["last_semseg_test_miou"] = test
     context = only_context(study)
-    assert trial_scores(study, context).images == "test images"
+    assert context.images == "test images"
     found = contrasts(study, context)
     assert set(found.best_raw.counts) == {"weight decay 1e-4"}
     assert found.improvement.estimate == pytest.approx(0.02)
@@ -310,4 +310,4 @@ def test_a_missing_test_score_falls_back_to_validation():
     study = simulate([0.25, 0.30], [0.4] * 2, seeds=3, rng=np.random.default_rng(0))
     study.trials["last_semseg_test_miou"] = study.trials["last_semseg_val_miou"]
     study.trials.loc[0, "last_semseg_test_miou"] = np.nan
-    assert trial_scores(study, only_context(study)).images == "the images that chose"
+    assert only_context(study).images == "the images that chose"

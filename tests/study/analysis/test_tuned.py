@@ -22,6 +22,13 @@ RAW, PRETRAINED = (0.25, 0.30, 0.28), (0.40, 0.39, 0.33)
 # The best rate of a setting; every other one costs three points.
 BEST = {(False, 0.0): 0.05, (False, 5e-4): 0.2, (False, 5e-3): 0.05, (True, 0.0): 0.01}
 DESIGN = AnsweringDesign(max_seeds=6, looks=(4, 6), raw_candidates=1, pretrained_candidates=1)
+CANDIDATES = {
+    "semseg": {
+        "reference": "raw weight_decay=0 (learning_rate=0.05)",
+        "raw": ["raw weight_decay=0.0005 (learning_rate=0.2)"],
+        "pretrained": ["pre-trained weight_decay=0 (learning_rate=0.01)"],
+    }
+}
 CELLS = [(pre, decay, rate) for pre in (False, True) for decay in DECAYS for rate in RATES]
 
 
@@ -49,6 +56,7 @@ def tuned_study(study_writer, make_trial):
             make_trial, stage="answering", seeds=range(4, 4 + answering_seeds), cells=chosen, rng=rng
         )
         design = DESIGN.to_dict() if answering_seeds else None
+        manifest = ({"answering": CANDIDATES} if answering_seeds else {}) | manifest
         folder = study_writer(trials, name=f"study-{answering_seeds}", design=design, roles=ROLES, **manifest)
         content = json.loads((folder / "manifest.json").read_text())
         for entry, planned in zip(trials, content["trials"], strict=True):
@@ -72,17 +80,10 @@ def test_two_stages_answer_at_the_chosen_values(tuned_study):
     assert len(found.to_dict()["effects"]) == 1, "the learning rate makes no contexts"
 
 
-def test_the_drivers_names_of_cells_are_understood(tuned_study):
-    recorded = {
-        "semseg": {
-            "reference": "raw weight_decay=0 (learning_rate=0.05)",
-            "raw": ["raw weight_decay=0.0005 (learning_rate=0.2)"],
-            "pretrained": ["pre-trained weight_decay=0 (learning_rate=0.01)"], "looks": [], "problem": "",
-        }
-    }  # fmt: skip
-    (verdict,) = answer_study(tuned_study(4, answering=recorded)).primary
-    assert verdict.stage.roles.reference == "raw: weight decay 0 (learning rate 0.05)"
-    assert verdict.stage.roles.raw == ("raw: weight decay 5e-4 (learning rate 0.2)",)
+def test_the_recorded_candidates_are_those_of_the_stage(tuned_study):
+    (verdict,) = answer_study(tuned_study(4)).primary
+    assert verdict.stage.roles.reference == CANDIDATES["semseg"]["reference"]
+    assert list(verdict.stage.roles.raw) == CANDIDATES["semseg"]["raw"]
 
 
 def test_one_stage_chooses_values_on_the_other_seeds(tuned_study):
@@ -116,7 +117,8 @@ def test_the_references_value_is_never_chosen_on_its_own_seed(tuned_study):
 
 def test_without_the_role_nothing_changes():
     rows = pd.DataFrame({"pretrained": [False], "weight_decay": [0.0], "learning_rate": [0.1]})
-    study = Study("s", {"roles": {"weight_decay": "treatment"}}, rows.assign(tasks="semseg"), pd.DataFrame())
+    rows = rows.assign(tasks="semseg", arm="raw", multi_task=False, status="completed", seed=0)
+    study = Study("s", {"roles": {"weight_decay": "treatment"}}, rows, pd.DataFrame())
     (context,) = contexts(study, "semseg")
     assert list(context.settings) == list(context.untuned_settings) == ["weight decay 0"]
 
