@@ -17,6 +17,7 @@ from segstrat.pretraining.images import ClassificationData
 from segstrat.pretraining.job import Pretraining, PretrainReport, PretrainSource
 from segstrat.pretraining.loop import (
     build_classifier,
+    check_writable,
     evaluate,
     pretrain_steps,
     run_key,
@@ -102,7 +103,7 @@ def train_weights(
         )
     recipe = pretraining.recipe(data)
     states = shared / f"{out.name}.state" if shared else None
-    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
     waiting = True
     while waiting:
         try:
