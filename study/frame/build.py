@@ -202,7 +202,8 @@ def _with_references(trials: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataF
     """Fills in which trials are the reference, which the manifests of first versions do not say."""
     known = trials["reference"]
     if known.isna().any():
-        found = ~trials["pretrained"].astype(bool) & ~trials["multi_task"].astype(bool)
+        several = trials["tasks"].astype(str).str.contains("+", regex=False)
+        found = ~trials["pretrained"].astype(bool) & ~several
         for axis in (axis for axis, role in roles.items() if role == "treatment" and axis in trials):
             found &= trials[axis] == (0 if axis in REGULARIZERS else trials[axis].min())
         known = known.astype(object).where(known.notna(), found)
@@ -250,7 +251,11 @@ def _entry(row: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     """What a planned trial would say, from the values of its row."""
     axes = {axis: row[axis] for axis in roles if axis in row}
     tasks = str(row["tasks"]).split("+")
-    return {"arm": row["arm"], "axes": axes, "config": {"tasks": tasks, "backbone": row.get("backbone")}}
+    return {
+        "arm": row.get("arm", ""),
+        "axes": axes,
+        "config": {"tasks": tasks, "backbone": row.get("backbone")},
+    }
 
 
 def _facts_of(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: TrialRecord) -> dict[str, Any]:

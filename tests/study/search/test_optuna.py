@@ -88,13 +88,9 @@ class Study:
             if count_final(self.states.by_id.values()) - before >= stop_after:
                 raise Enough
 
-        def prepare(trials):
-            known = {trial.trial_id for trial in self.trials}
-            self.trials += [trial for trial in trials if trial.trial_id not in known]
-            return trials
-
         with contextlib.suppress(Enough):
-            Loop(self.states, Screening(self.search), executor, observers, prepare=prepare).run(on_tick)
+            loop = Loop(self.states, Screening(self.search), executor, observers, record=self.trials.extend)
+            loop.run(on_tick)
         return self
 
     def proposals(self) -> dict[int, str]:

@@ -153,6 +153,7 @@ def test_lost_pixel_counts_without_a_checkpoint_cost_the_trial(finished):
     assert "the trial is trained again" in note
     assert not record.final
     assert record.all_reports == ()
+    assert finished.names() == []
 
 
 def test_records_that_stop_short_of_the_outcome_are_not_completed(finished):

@@ -67,10 +67,10 @@ def test_outcomes_of_completed_stopped_and_diverged(make_states):
 def test_the_facts_that_an_answer_uses_are_known_at_once(make_states, tmp_path):
     """They are the same while a study runs, after a resume and in the report, which read them from disk."""
     states = make_states(count=2)
-    halves = dataclasses.replace(FACTS, half_miou={"semseg": {"a": 0.3, "b": 0.4}})
-    write_records(states.study / "trials" / "raw0", halves, [report(8, 0.35)])
+    named = dataclasses.replace(FACTS, init_digest="abc")
+    write_records(states.study / "trials" / "raw0", named, [report(8, 0.35)])
     run(states, "raw0", [0.35] * 8)
-    assert states.by_id["raw0"].record.facts["half_miou"] == {"semseg": {"a": 0.3, "b": 0.4}}
+    assert states.by_id["raw0"].record.facts["init_digest"] == "abc"
 
     constant = dataclasses.replace(FACTS, constant_miou={"semseg": {"b": 0.1, "val": 0.2}})
     diverged = report(1, 0.0, status="diverged")
@@ -81,7 +81,7 @@ def test_the_facts_that_an_answer_uses_are_known_at_once(make_states, tmp_path):
     assert states.by_id["raw1"].record.facts["constant_miou"] == {"semseg": {"b": 0.1, "val": 0.2}}
 
     again = make_states(count=2)
-    again.read()
+    again.resume()
     for trial_id, state in again.by_id.items():
         assert state.record.facts == states.by_id[trial_id].record.facts
 
