@@ -858,7 +858,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "JPEG labels": (
         "masks",
         lambda root: [photo(root / kind / f"{i}.jpg") for kind in ("images", "masks") for i in range(3)],
-        "masks/0.jpg is a JPEG, which does not keep label values",
+        "masks/0.jpg is a JPEG file, which changes class numbers",
     ),
     "colors and numbers": (
         "masks",
