@@ -14,7 +14,16 @@ from PIL import Image
 from scipy.io import loadmat
 
 from segstrat.data.dataset import VOID
-from segstrat.data.images import depth, has_alpha, load_pixels, min_alpha, nodata, open_image, raw_mode
+from segstrat.data.images import (
+    depth,
+    has_alpha,
+    load_pixels,
+    min_alpha,
+    nodata,
+    open_image,
+    raw_mode,
+    to_rgba,
+)
 from segstrat.errors import UserError
 
 Decoder = Callable[[Path], np.ndarray]
@@ -28,8 +37,8 @@ LARGEST_VALUE = 65535
 _INDEX_MODES = {"P", "L", "1", "I", "F"}
 _UNKNOWN = 256
 _NO_NUMBER = -1
-_EXACT = 2**24
-"""Below this, floats of 32 bits hold all whole numbers."""
+_EXACT = 2**53
+"""Larger floats have no fractions, and are nobody's class numbers."""
 
 
 @dataclass(frozen=True)
@@ -139,13 +148,16 @@ def stored_labels(path: Path) -> tuple[np.ndarray, int | None]:
             if image.mode == "L" and bits in "24":
                 labels_HW //= 255 // (2 ** int(bits) - 1)
             return labels_HW, empty
+        # Pillow shows 32-bit integers without a sign with one.
+        if empty is not None and image.mode == "I" and empty >= 2**31:
+            empty -= 2**32
         return np.array(image), empty
 
 
 def _opaque(image: Image.Image, path: Path, mode: str) -> np.ndarray:
     """The channels of a loaded image without its alpha, which must be 255 everywhere."""
     if has_alpha(image):
-        image = image.convert("RGBA")
+        image = to_rgba(image)
         if min_alpha(image) < 255:
             raise UserError(
                 f"{path} has transparent pixels, whose label means nothing; save the label opaque"
