@@ -16,6 +16,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -39,7 +40,7 @@ from rich.table import Table
 
 from segstrat.atomic import creating_folder, is_temporary
 from segstrat.commands import StrictParser, tracked
-from segstrat.data.dataset import VOID
+from segstrat.data.dataset import VOID, hash_strings
 from segstrat.data.images import MOST_PIXELS, SUFFIXES, header
 from segstrat.data.labels import LARGEST_VALUE, stored_colors, stored_labels
 from segstrat.data.palette import label_palette
@@ -48,6 +49,8 @@ from segstrat.parallel import parallel_map
 
 SPLITS = ("train", "val", "test")
 MOST_CLASSES = VOID
+ORIGIN = "source.json"
+"""The file that says what a data set was made of."""
 BACKGROUND = "background"
 
 # Values that a reader gives to void pixels, beside the numbers and colors of an export.
@@ -130,16 +133,37 @@ class Source:
     """The files of an export.
 
     Args:
-        root: folder of the export.
-        file: the one file that was given instead of a folder.
+        given: its folder, or the one file of it that was given instead.
         scratch: folder for images that are unpacked; gone in the end.
         options: the flags that only some formats have.
     """
 
-    root: Path
-    file: Path | None
+    given: Path
     scratch: Path
     options: argparse.Namespace
+
+    @property
+    def file(self) -> Path | None:
+        """The one file that was given instead of a folder."""
+        return None if self.given.is_dir() else self.given
+
+    @property
+    def root(self) -> Path:
+        """Folder of the export."""
+        if self.given.is_dir():
+            return self.given
+        folder = self.given.parent
+        return folder.parent if folder.name == "annotations" else folder
+
+    @property
+    def name(self) -> str:
+        """Name of the data set that is made of it."""
+        return _safe(self.given.stem if self.file else self.given.resolve().name)
+
+    def digest(self) -> str:
+        """Digest of the names, sizes and times of all files."""
+        stats = [(str(file), (self.root / file).stat()) for file in self.files]
+        return hash_strings(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)
 
     @cached_property
     def files(self) -> tuple[PurePosixPath, ...]:
@@ -1367,16 +1391,46 @@ def convert(format_name: str, source: Path, out: Path, options: argparse.Namespa
     with creating_folder(out) as folder:
         scratch = folder / "unpacked"
         scratch.mkdir()
-        root = source
-        if source.is_file():
-            root = source.parent.parent if source.parent.name == "annotations" else source.parent
-        files = Source(root, None if source.is_dir() else source, scratch, options)
-        name = source.resolve().name if source.is_dir() else source.stem
-        converted = _write(chosen.read(files), files, folder, _safe(name), options)
+        files = Source(source, scratch, options)
+        converted = _write(chosen.read(files), files, folder, files.name, options)
+        origin = {"format": format_name, "source": str(source.absolute()), "digest": files.digest()}
+        (folder / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
         shutil.rmtree(scratch)
         if out.exists():
             out.rmdir()
     return converted
+
+
+def imported(format_name: str, source: Path, console: Console) -> Path:
+    """The data set of an export in a folder beside it, converted on first use without flags.
+
+    Raises:
+        UserError: as `convert`, or if the export is not the one that the folder was made of.
+    """
+    source = source.expanduser()
+    options = make_parser().parse_args([format_name, str(source), "--out", "."])
+    files = Source(source, source, options)
+    out = files.root.resolve().parent / f"{files.name}-segstrat"
+    if not (out / "dataset.toml").exists():
+        try:
+            show(convert(format_name, source, out, options), out, console)
+        except OSError as error:
+            raise UserError(
+                f"{out} cannot be written ({error.strerror}); convert with `uv run python -m "
+                f"segstrat.data.convert {format_name} {shlex.quote(str(source))} --out DIR`"
+            ) from error
+        return out
+    made = _json(out / ORIGIN)
+    if not isinstance(made, dict) or (made.get("format"), made.get("digest")) != (
+        format_name,
+        files.digest(),
+    ):
+        raise UserError(
+            f"{out} was made of another export, or {source} has changed since; remove {out}, or train on it "
+            f"as it is with --data folder --data-root {shlex.quote(str(out))}"
+        )
+    console.print(f"{out}: converted before", markup=False, highlight=False, soft_wrap=True)
+    return out
 
 
 def _write(export: Export, source: Source, folder: Path, name: str, options: argparse.Namespace) -> Converted:
@@ -1589,7 +1643,7 @@ def make_parser() -> StrictParser:
 
 
 def show(converted: Converted, out: Path, console: Console) -> None:
-    """Prints images, classes, void, what was skipped, the rules that were applied, and the next command."""
+    """Prints images, classes, void, what was skipped, and the rules that were applied."""
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -1612,15 +1666,23 @@ def show(converted: Converted, out: Path, console: Console) -> None:
         say(f"skipped: {reason}, {len(names):,} ({_few(names, 3)})")
     for note in converted.notes:
         say(f"- {note}")
-    run = "uv run python study/run.py --space wd_grid --weights imagenet"
-    say(f"next: {run} --data folder --data-root {out} --dry-run")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
         options = make_parser().parse_strictly(arguments)
-        show(convert(options.format, options.source, options.out, options), options.out, Console())
+        console, out = Console(), options.out
+        show(convert(options.format, options.source, out, options), out, console)
+        run = "uv run python study/run.py --space wd_grid --weights imagenet --data folder --data-root"
+        command = f"{run} {shlex.quote(str(out))}"
+        for words in (
+            "look at the labels first:",
+            f"  {command} --dry-run",
+            "then run the study:",
+            f"  {command}",
+        ):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.store import Store, data_root
@@ -71,6 +73,7 @@ def open_study(flags: Flags) -> OpenedStudy:
     # Imported here: `--list` and `--status` do without it.
     from segstrat.data.readers.folder import image_facts
 
+    flags = _with_imported_data(flags)
     defaults: dict[str, Any] = {}
     if flags.confirm is not None and not (flags.resume and flags.name):
         defaults = defaults_from_parent(flags)
@@ -86,7 +89,6 @@ def open_study(flags: Flags) -> OpenedStudy:
     else:
         _refuse_existing(study, flags)
     space = load_space(flags.space or begun.get("space") or defaults["space"])
-    _refuse_unknown_data(flags)
     known = {**defaults, **begun}
     data = flags.data or known.get("data", StudySettings.data)
     images = image_facts(data, data_root(flags.data_root or known.get("data_root") or None))
@@ -225,11 +227,26 @@ def _with_recorded(trials: list[PlannedTrial], recorded: Mapping[str, Any]) -> l
     return sorted([*kept, *added, *proposed], key=lambda trial: trial.order)
 
 
-def _refuse_unknown_data(flags: Flags) -> None:
+def _with_imported_data(flags: Flags) -> Flags:
+    """The flags with the folder that the export of an annotation tool is converted into.
+
+    Raises:
+        UserError: for an unknown protocol, or an export that cannot be converted.
+    """
     from segstrat.data import PROTOCOLS
 
-    if flags.data is not None and flags.data not in PROTOCOLS:
-        raise unknown_name("data protocol", flags.data, PROTOCOLS)
+    if flags.data is None or flags.data in PROTOCOLS:
+        return flags
+    # Imported here: only exports need its libraries.
+    from segstrat.data.convert import FORMATS, imported
+
+    if flags.data not in FORMATS:
+        raise unknown_name("data protocol or format", flags.data, [*PROTOCOLS, *FORMATS])
+    root = data_root(flags.data_root)
+    if root is None:
+        raise UserError(f"--data {flags.data}: give the folder of the export with --data-root DIR")
+    folder = imported(flags.data, root, Console(highlight=False))
+    return replace(flags, data=OWN_DATA, data_root=str(folder))
 
 
 def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any]) -> None:

@@ -358,7 +358,7 @@ def huggingface(root: Path) -> Expected:
             values_HW = stripes(index, [0, 1, 2, 255])
             buffer = io.BytesIO()
             Image.fromarray(values_HW.astype(np.uint8)).save(buffer, "PNG")
-            path = photo(root / "made" / "a.jpg", seed=index)
+            path = photo(root / "made" / f"{split}{index}.jpg")
             rows.append(
                 {
                     "image": {"bytes": path.read_bytes(), "path": f"{split}_{index}.jpg"},
