@@ -11,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from segstrat.data import build_protocol
+from segstrat.data.audit.checks import audit
 from segstrat.data.convert import FORMATS, divide, main, make_ids
 from segstrat.data.dataset import VOID
 from segstrat.data.palette import voc_palette
@@ -42,6 +43,7 @@ from tests.data.exports import (
     write_json,
     write_png,
 )
+from tests.data.tiffs import GEOTIFF, no_data, write_tiff
 
 
 def run(format_name: str, source: Path, out: Path, *flags: str) -> None:
@@ -625,3 +627,79 @@ def test_voc_colors_are_not_needed_to_look_at_label_maps(tmp_path: Path):
     assert (palette[0] == 0).all()
     assert len({tuple(color) for color in palette[[0, 1, VOID]].tolist()}) == 3
     assert palette.shape == voc_palette().shape
+
+
+# --- What the reader of the folder reads, goes through ---
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".jpeg", ".png", ".bmp", ".tif", ".TIFF", ".webp"])
+def test_images_of_every_format_go_through_turned_as_their_labels_are(suffix: str, tmp_path: Path, capsys):
+    """Labels are drawn on what a viewer shows; a BMP has no orientation tag."""
+    root = tmp_path / "export"
+    tags = [1] * 8 if suffix == ".bmp" else list(range(1, 9))
+    shown, expected = {}, {}
+    for index, tag in enumerate(tags):
+        path = photo(root / "images" / f"{index}{suffix}", orientation=tag)
+        with Image.open(path) as image:
+            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        shown[str(index)] = pixels
+        values_HW = stripes(index, [0, 1, 2], pixels.shape[:2])
+        write_png(root / "masks" / f"{index}.png", values_HW)
+        expected[str(index)] = names_of(values_HW, {0: "background", 1: "class 1", 2: "class 2"})
+    run("masks", root, tmp_path / "out", "--splits", "50,50")
+    assert_same(read(tmp_path / "out")[1], expected)
+    protocol = build_protocol("folder", tmp_path / "out")
+    for dataset in (protocol.train, protocol.val):
+        for index in range(len(dataset)):
+            sample = dataset.read(index)
+            np.testing.assert_array_equal(sample.image, shown[sample.id])
+    # Pillow itself turns TIFFs.
+    tagged = suffix not in (".bmp", ".tif", ".TIFF")
+    told = (
+        "7 images have an orientation tag: labels fit the upright picture of 4, the stored one of 0, and both"
+    )
+    assert (told in capsys.readouterr().out) == tagged
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_wide_images_go_through_to_the_check_of_their_maximum(kind: type, tmp_path: Path):
+    for index in range(4):
+        grey = np.random.default_rng(index).integers(0, 4096, (H, W))
+        path = tmp_path / "export" / "images" / f"{index}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(grey.astype(kind)).save(path)
+        write_png(tmp_path / "export" / "masks" / f"{index}.png", stripes(index, [0, 1]))
+    run("masks", tmp_path / "export", tmp_path / "out", "--splits", "50,50")
+    report = audit(build_protocol("folder", tmp_path / "out"))
+    assert "image_max" in report.errors[0]
+
+
+def geotiffs(root: Path, empty: str, names: str = "") -> None:
+    for index in range(4):
+        photo(root / "images" / f"{index}.tif")
+        (root / "masks").mkdir(exist_ok=True)
+        values_HW = stripes(index, [0, 1, 2]).astype(np.int16)
+        values_HW[:3] = int(empty)
+        write_tiff(root / "masks" / f"{index}.tif", values_HW, tags=GEOTIFF | no_data(empty))
+    if names:
+        (root / "classes.txt").write_text(names)
+
+
+@pytest.mark.parametrize("empty", ["-9999", "0", "7"])
+def test_no_data_of_geotiffs_is_void(empty: str, tmp_path: Path, capsys):
+    geotiffs(tmp_path / "export", empty)
+    run("masks", tmp_path / "export", tmp_path / "out", "--splits", "50,50")
+    assert "void: no data of a GeoTIFF" in capsys.readouterr().out
+    names = {0: "background", 1: "class 1", 2: "class 2"}
+    names = {value: name for value, name in names.items() if value != int(empty)}
+    for name, labels_HW in read(tmp_path / "out")[1].items():
+        assert (labels_HW[:3] == "void").all()
+        assert (labels_HW[3:] == names_of(stripes(int(name), [0, 1, 2])[3:], names)).all()
+
+
+def test_no_data_that_a_list_names_is_that_class(tmp_path: Path, capsys):
+    geotiffs(tmp_path / "export", "0", "nothing\ncow\ncat\n")
+    run("masks", tmp_path / "export", tmp_path / "out", "--splits", "50,50")
+    assert "void" not in capsys.readouterr().out
+    for labels_HW in read(tmp_path / "out")[1].values():
+        assert (labels_HW[:3] == "nothing").all()
