@@ -237,7 +237,7 @@ def _orientation(files: Sequence[Files], found: Findings) -> None:
             f"{number}: the label of {stored[0].item.image.name} was made on the picture as stored, but "
             f"{next(e for e in tagged if e not in stored).item.image.name} would be turned; write "
             "orientation = "
-            '"stored" or "upright" in dataset.toml, whichever the annotation tool did, and look at the '
+            '"stored" or "upright" in dataset.toml, as the annotation tool did, and look at the '
             "contact "
             "sheet"
         )
