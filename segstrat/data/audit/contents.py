@@ -172,13 +172,14 @@ def _near_copies(protocol: DataProtocol) -> Iterator[str]:
         for item in part.items
     }
     known = _thumbs(protocol.train)
+    names, table = list(known), np.stack(list(known.values()))
     for split, dataset in (("val", protocol.val), ("test", protocol.test)):
-        if dataset is None or not known:
+        if dataset is None:
             continue
         pairs = []
         for name, thumb in _thumbs(dataset).items():
-            alike = np.array([float(thumb @ other) for other in known.values()])
-            twin = list(known)[int(alike.argmax())]
+            alike = table @ thumb
+            twin = names[int(alike.argmax())]
             # Copies of files are found by their headers.
             same = paths[split, name].stat().st_size == paths["train", twin].stat().st_size
             if alike.max() > _ALIKE and not same:
