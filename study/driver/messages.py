@@ -8,12 +8,11 @@ from rich.text import Text
 
 from segstrat.records import TrialStatus
 from study.analysis.answering.design import AnsweringDesign
-from study.cli import Flags
+from study.cli import Flags, StudySettings
 from study.console.tables import cells_table, problem_lines
 from study.driver.prepare import OpenedStudy
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
-from study.planning.settings import StudySettings
 from study.state.trial_states import TrialStates, count_final
 
 FILES = (
@@ -126,5 +125,5 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
 
 def resume_command(settings: StudySettings) -> str:
     """The command that continues a study."""
-    storage = "" if settings.storage == Flags.storage else f" --storage {settings.storage!r}"
+    storage = "" if settings.storage == StudySettings.storage else f" --storage {settings.storage!r}"
     return f"uv run python study/run.py --resume --name {settings.name}{storage}"

@@ -17,8 +17,8 @@ from segstrat.pretraining.job import FIGURES, Pretraining, PretrainSource
 from segstrat.records import Stage
 from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
+from study.cli import StudySettings
 from study.driver.stages import first_fresh_seed
-from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
 from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, share_file
 
