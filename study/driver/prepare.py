@@ -25,9 +25,8 @@ from study.driver.stages import (
     two_stage_search,
 )
 from study.frame import read_manifest
-from study.planning.recipe import fit_recipe
 from study.planning.resources import Node
-from study.planning.space import Space, load_space
+from study.planning.space import Space, fit_recipe, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search

@@ -3,18 +3,23 @@
 import ast
 import dataclasses
 import difflib
+import functools
 import importlib
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segstrat.config import REGULARIZERS, TASKS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from study.planning.space_files import import_space_file, is_space_file, space_label
+
+if TYPE_CHECKING:
+    from segstrat.data.readers.folder import ImageFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ class Space:
         samples: points that are drawn from `sampled`, the same in every arm.
         search: `grid` (with quasi-random points where axes are sampled) or `tpe` (Optuna, one per arm).
         recipe: `(data, model, pretrained) -> fields`.
-        recipe_name: which recipe that is, once it is chosen for the data, see `study.planning.recipe`.
+        recipe_name: which recipe that is, once it is chosen for the data, see `fit_recipe`.
     """
 
     name: str
@@ -159,6 +164,21 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         seeds=tuple(getattr(module, "SEEDS", (0,))),
         recipe=getattr(module, "recipe", recipes.recipe),
     )
+
+
+def fit_recipe(space: Space, data: str, images: "ImageFacts | None") -> Space:
+    """The space with its recipe chosen for the images at hand, and the name of that recipe.
+
+    A recipe of the space's own gets `images` and `short_side` if it has parameters of these names.
+    """
+    from search_spaces import recipes
+
+    facts = {"images": images.train_images, "short_side": images.short_side} if images else {}
+    own = space.recipe is not recipes.recipe
+    name = f"of {space.name}.py itself" if own else recipes.recipe_name(data, **facts)
+    accepted = inspect.signature(space.recipe).parameters
+    wanted = {key: value for key, value in facts.items() if key in accepted}
+    return dataclasses.replace(space, recipe=functools.partial(space.recipe, **wanted), recipe_name=name)
 
 
 def _check_parts(name: str, module: ModuleType) -> None:

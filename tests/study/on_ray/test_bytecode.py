@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[3]
 CODE = """
 import subprocess, sys
 from pathlib import Path
-from study.driver.bytecode import keep_bytecode
+from study.on_ray.runtime import keep_bytecode
 keep_bytecode(Path(sys.argv[1]))
 import study.state.halving
 subprocess.run([sys.executable, "-c", "import study.console.progress"], check=True)
