@@ -20,7 +20,7 @@ from study.analysis.answering.design import AnsweringDesign
 from study.analysis.caveats_and_notes import planned_sentence
 from study.cli import Flags
 from study.console.tables import new_table, varied_axes
-from study.planning.resources import Node, share
+from study.planning.resources import Node, cost_key, share
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
 from study.state.trial_states import ALL, KEPT, TrialState
@@ -236,7 +236,7 @@ def estimate(
     disk = largest = 0
     for trial in trials:
         config = trial.config
-        key = _model_key(config)
+        key = cost_key(config)
         if key not in measured:
             chosen = {name: tasks[name] for name in config.tasks}
             measured[key] = measure_step(config, chosen, machine)
@@ -265,11 +265,6 @@ def estimate(
         concurrent=concurrent,
         device=torch.cuda.get_device_name(0) if gpus else f"{node.cpus} CPU cores",
     )
-
-
-def _model_key(config: TrialConfig) -> tuple[Any, ...]:
-    names = ("model", "backbone", "width", "output_stride", "tasks", "crop_size", "batch_size")
-    return tuple(getattr(config, name) for name in names)
 
 
 # A crop that is so much larger than the images is mostly padding.

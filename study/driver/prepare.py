@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from segstrat.config import OWN_DATA
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.store import Store, data_root
@@ -310,7 +311,6 @@ def _data(manifest: Mapping[str, Any]) -> str:
     return str(data.get("name")) if isinstance(data, Mapping) else ""
 
 
-OWN_DATA = "folder"
 MOST_CHARACTERS = 60
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from segstrat.config import REGULARIZERS
+from segstrat.config import OWN_DATA, REGULARIZERS
 from segstrat.formatting import format_value
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.answering.stages import planned_looks
@@ -39,7 +39,6 @@ THESIS_BEST_DECAY = 5e-4
 # The thesis found 9 and 7.5 points and called that a large gap.
 LARGE = 0.05
 # The protocol of a user's own images: the thesis's claims are not about them.
-OWN_DATA = "folder"
 
 
 @dataclass(frozen=True)
