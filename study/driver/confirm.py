@@ -1,4 +1,4 @@
-"""`--confirm DIR`: the answering stage alone, with another study in the place of screening."""
+"""`--confirm DIR`: the answering stage alone, with another study instead of screening."""
 
 from collections.abc import Sequence
 from typing import Any

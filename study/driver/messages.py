@@ -66,11 +66,11 @@ def header_lines(
 
 
 def weights_words(weights: Mapping[str, Any]) -> str:
-    """Where the pre-trained arm's weights come from, and what statements about it are given."""
+    """Where the pre-trained arm's weights come from, and what the answer covers."""
     source = str(weights["source"])
     if weights["per_seed"]:
         return f"pre-trained on {source} for each answering seed: intervals include that variation"
-    return f"{source}, one checkpoint: every statement is given this checkpoint"
+    return f"{source}, one checkpoint: the answer holds for this checkpoint only"
 
 
 def _stage_line(design: AnsweringDesign, *, screening: bool) -> str:
@@ -86,7 +86,7 @@ def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
         others = "another study runs" if runtime.neighbors == 1 else f"{runtime.neighbors} other studies run"
         lines.append(
             f"shared    {others} on this machine; this one keeps an equal share of the cores to its end "
-            "(stopped and started again with --resume, it counts anew)"
+            "(when it is stopped and started again with --resume, the share is recalculated)"
         )
     if not (flags.dashboard or flags.address):
         return lines

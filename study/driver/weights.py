@@ -182,7 +182,7 @@ class Weights:
     def outlook(self, trials: Sequence[PlannedTrial]) -> str:
         """What will be pre-trained before these trials and the first look; '' without a pre-trained arm."""
         if not self.per_seed and any(trial.config.pretrained for trial in trials):
-            return f"{self.source}, one checkpoint: every statement is given this checkpoint"
+            return f"{self.source}, one checkpoint: the answer holds for this checkpoint only"
         wanted = self._wanted(trials)
         if not wanted:
             return ""

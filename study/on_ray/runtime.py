@@ -327,7 +327,7 @@ def running_drivers(own: Path) -> int:
 
 
 def is_abandoned(folder: Path) -> bool:
-    """Whether nobody holds the folder's lock."""
+    """Whether the folder's lock is free."""
     if not (folder / LOCK).exists():
         return time.time() - folder.stat().st_mtime > MAKING_SECONDS
     try:

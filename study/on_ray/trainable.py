@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "job_id": "",
     "shared_weights": False,
 }
-"""Keys of a config that are no fields of `TrialConfig`, with their defaults; docs/ray.md explains them."""
+"""Keys of a config that are not fields of `TrialConfig`, with their defaults; docs/ray.md explains them."""
 
 SCORES = tuple(field.name for field in fields(SplitScore) if field.type is float)
 FACTS = ("epoch", "epochs", "status", "learning_rate", "seconds", "images_per_second", "data_wait")

@@ -48,7 +48,7 @@ class Effect:
     Args:
         threshold: the claim says on which side of it the difference is.
         claimed_above: whether the claim puts the difference above the threshold, or below.
-        p: two-sided, that the difference is the threshold; NaN where the seeds allow none. None where
+        p: two-sided, that the difference is the threshold; NaN where there are too few seeds. None where
             `interval` is valid over all looks of a sequential study and decides by itself.
         adjusted_p: the same, adjusted for the number of effects.
         blocked: why nothing is concluded whatever the numbers are; empty if nothing stands in the way.
@@ -238,7 +238,7 @@ def _why_undetermined(effects: Sequence[Effect]) -> str:
     few = [effect.interval.n for effect in effects if not effect.interval.known]
     if few:
         n = min(few)
-        return f"{way}, but {'one seed allows' if n == 1 else f'{n} seeds allow'} no interval."
+        return f"{way}, but {'one seed is' if n == 1 else f'{n} seeds are'} too few for an interval."
     return f"{way}, but not beyond what chance explains (p-values adjusted over all claims and contexts)."
 
 

@@ -121,7 +121,7 @@ def comparison(study: Study, task: str) -> pd.DataFrame:
 
 
 def reasons_to_differ(study: Study) -> list[str]:
-    """Why the user's numbers need not be the thesis's, the data protocol first."""
+    """Why the user's numbers may differ from the thesis's, the data protocol first."""
     trials = study.trials
     data = ", ".join(sorted(set(trials["data"].astype(str))))
     reasons = []
@@ -131,7 +131,7 @@ def reasons_to_differ(study: Study) -> list[str]:
         reasons.append(
             f"Another data protocol. This study ran on {data}: other images, labels or splits. The thesis "
             "trained series 1 on 50 % of D1 and series 2 on D3. The two columns answer the same question on "
-            "different data; their difference is no error of either."
+            "different data; a difference does not make either wrong."
         )
     models = sorted(set(trials["model"].astype(str)) - {"fcn32s", "sunet64"})
     if models:

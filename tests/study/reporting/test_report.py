@@ -172,7 +172,7 @@ def test_csv_frames_give_the_same_verdict(study):
 def test_the_thesis_as_a_study_has_a_page():
     text = render([make_page(answer_study(table_1_2()))])
     parsed(text)
-    assert "one seed allows no interval" in text
+    assert "one seed is too few for an interval" in text
     assert "Only the best epoch is known" in text
     assert "9.4" in text
 

@@ -98,7 +98,7 @@ def test_the_thesis_table_says_what_the_thesis_says():
     assert found.best_raw.usual == "weight decay 5e-4"
     for claim in answer.sections["claims"][:3]:
         assert claim.status == "undetermined"
-        assert "the thesis's way, but one seed allows no interval" in claim.reason
+        assert "the thesis's way, but one seed is too few for an interval" in claim.reason
     assert "as in the thesis" in answer.sections["claims"][2].reason
     estimates = [
         effect.interval.estimate for claim in answer.sections["claims"][:2] for effect in claim.effects
