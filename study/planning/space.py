@@ -1,6 +1,5 @@
 """A search space: what its file states, read and validated before anything starts, and its points."""
 
-import ast
 import dataclasses
 import difflib
 import functools
@@ -114,12 +113,6 @@ class Space:
 def space_names() -> list[str]:
     """Names of the spaces in `search_spaces/`."""
     return sorted(path.stem for path in SPACES_DIR.glob("*.py") if path.stem not in NOT_SPACES)
-
-
-def space_question(name: str) -> str:
-    """First line of a space's docstring, read without importing it."""
-    doc = ast.get_docstring(ast.parse((SPACES_DIR / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    return doc.partition("\n")[0]
 
 
 def load_space(name: str) -> Space:

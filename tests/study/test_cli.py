@@ -26,26 +26,14 @@ def test_no_flag_sets_what_a_trial_learns():
     assert flags & {field.name for field in dataclasses.fields(TrialConfig)} == {"data", "weights"}
 
 
-def test_values_are_read():
-    flags = parse(
-        [
-            "--space",
-            "s",
-            "--data",
-            "d1",
-            "--seeds",
-            "0,3",
-            "--gpus-per-trial",
-            "0.5",
-            "--budget",
-            ".5",
-            "--name",
-            "a-b",
-            "--no-cache",
-        ]
+def test_settings_that_are_given_are_told_from_the_rest():
+    line = "--space s --seeds 0,3 --storage here --gpus-per-trial 0.5 --no-cache --compile"
+    flags = parse(line.split())
+    assert flags == Flags(
+        settings={"space": "s", "seeds": (0, 3), "storage": "here", "numerics": {"compile": True}},
+        gpus_per_trial=0.5,
+        no_cache=True,
     )
-    settings = {"space": "s", "data": "d1", "seeds": (0, 3), "budget": 0.5, "name": "a-b"}
-    assert flags == Flags(settings=settings, gpus_per_trial=0.5, no_cache=True)
     assert parse(["--space", "s", "--gpus-per-trial", "auto"]).gpus_per_trial == "auto"
 
 

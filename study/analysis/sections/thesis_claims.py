@@ -38,7 +38,6 @@ THESIS_DECAYS = (0.0, 1e-4, 5e-4, 1e-3)
 THESIS_BEST_DECAY = 5e-4
 # The thesis found 9 and 7.5 points and called that a large gap.
 LARGE = 0.05
-# The protocol of a user's own images: the thesis's claims are not about them.
 
 
 @dataclass(frozen=True)
@@ -172,6 +171,7 @@ def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margi
     """
     settled = [_at_tuned_values(study, of_task) for of_task in verdicts.values()]
     primary = settled[0] if settled else []
+    # The thesis's claims are not about a user's own images.
     if not primary or OWN_DATA in study.protocols:
         return []
     every = [verdict for of_task in settled for verdict in of_task]

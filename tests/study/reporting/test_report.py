@@ -13,11 +13,11 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.analysis.answer import answer_study
-from study.analysis.sections.thesis_numbers import table_1_2
 from study.frame import write_frames
 from study.report import main
 from study.reporting.gallery import write_gallery
 from study.reporting.render import make_page, render, write_report
+from tests.study.published import table_1_2
 
 ROOT = Path(__file__).parents[3]
 

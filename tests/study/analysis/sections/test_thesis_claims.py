@@ -7,8 +7,9 @@ from study.analysis.answer import answer_study
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.intervals import Interval
 from study.analysis.sections.thesis_claims import Effect, adjust, p_value
-from study.analysis.sections.thesis_numbers import comparison, reasons_to_differ, table_1_1, table_1_2
+from study.analysis.sections.thesis_numbers import comparison, reasons_to_differ
 from study.reporting.render import make_page, render
+from tests.study.published import table_1_1, table_1_2
 
 LOOKS = AnsweringDesign().looks
 
