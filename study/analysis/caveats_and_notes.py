@@ -199,12 +199,12 @@ def _votes(counts: Counter[str]) -> str:
 def planned_sentence(design: AnsweringDesign) -> str:
     """What a design can detect at the assumed seed standard deviation, before the first trial."""
     found = detectable_difference(design, ASSUMED_SEED_SD)
+    seeds = count_seeds(design.max_seeds)
     if found is None:
-        seeds = count_seeds(design.max_seeds)
         return f"no difference: {seeds} per setting are too few for an interval; use at least three"
     return (
-        f"a difference {points(found)} from its threshold by {count_seeds(design.max_seeds)} in 80 % of "
-        f"studies, if scores vary over seeds by {points(ASSUMED_SEED_SD)} (standard deviation)"
+        f"a difference {points(found)} beyond its threshold in 80 % of studies with {seeds}, if scores vary "
+        f"over seeds by {points(ASSUMED_SEED_SD)} (standard deviation)"
     )
 
 
@@ -228,10 +228,10 @@ def outcome_sentences(verdicts: Sequence[Verdict]) -> list[str]:
         context = f"{verdict.context.label}: " if verdict.context.label else ""
         text = (
             f"{context}planned for scores that vary over seeds by {points(ASSUMED_SEED_SD)}, where "
-            f"{count_seeds(stage.design.max_seeds)} detect a difference {points(assumed)} from its threshold "
-            f"in 80 % of studies; they vary by {points(sd)}, so {points(found)}. The answering stage "
-            f"trained {len(stage.context.trials)} of at most {most} trials, up to look {look.number} of "
-            f"{look.looks}."
+            f"{count_seeds(stage.design.max_seeds)} detect a difference {points(assumed)} beyond its "
+            f"threshold in 80 % of studies; they vary by {points(sd)}, which makes it {points(found)}. The "
+            f"answering stage trained {len(stage.context.trials)} of at most {most} trials, up to look "
+            f"{look.number} of {look.looks}."
         )
         sentences.append(start_sentence(text))
     return sentences

@@ -104,5 +104,7 @@ def test_seeds_that_disagree_are_counted(notes):
 
 
 def test_a_plan_says_what_it_can_detect():
-    assert "a difference 1 point from its threshold by 20 seeds" in planned_sentence(AnsweringDesign())
+    assert "a difference 1 point beyond its threshold in 80 % of studies with 20 seeds" in planned_sentence(
+        AnsweringDesign()
+    )
     assert "no difference" in planned_sentence(AnsweringDesign.single_look(2))
