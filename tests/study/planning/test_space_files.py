@@ -119,8 +119,8 @@ def test_code_travels_and_data_does_not(template, tmp_path):
 
 
 def test_a_worker_of_another_node_imports_what_was_sent(template, tmp_path):
-    with template.open("a") as file:
-        file.write("import builtins, tools\nbuiltins.seen = tools.VALUE\n")
+    # Not the template itself, whose import of Ray takes seconds.
+    template.write_text("import builtins, tools\nbuiltins.seen = tools.VALUE\n")
     (template.parent / "tools").mkdir()
     (template.parent / "tools" / "__init__.py").write_text("VALUE = 3\n")
     target = tmp_path / "target"
