@@ -302,39 +302,32 @@ def scratch_folder() -> Iterator[Path]:
 
 def delete_leftovers(parent: Path) -> list[Path]:
     """Deletes the folders of drivers that are no longer alive; returns them."""
-    deleted = []
-    for folder in parent.glob(f"{PREFIX}*"):
-        try:
-            if is_abandoned(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-                deleted.append(folder)
-        except OSError:
-            # Another user's, or deleted by another driver meanwhile.
-            continue
+    deleted = [folder for folder in parent.glob(f"{PREFIX}*") if is_abandoned(folder)]
+    for folder in deleted:
+        shutil.rmtree(folder, ignore_errors=True)
     return deleted
 
 
 def running_drivers(own: Path) -> int:
     """How many other drivers are running on this machine, as far as their folders are next to this one."""
-    count = 0
-    for folder in own.parent.glob(f"{PREFIX}*"):
-        try:
-            count += folder != own and (folder / LOCK).exists() and not is_abandoned(folder)
-        except OSError:
-            # Another user's, or deleted meanwhile.
-            continue
-    return count
+    others = (folder for folder in own.parent.glob(f"{PREFIX}*") if folder != own)
+    return sum(is_abandoned(folder) is False for folder in others)
 
 
-def is_abandoned(folder: Path) -> bool:
-    """Whether the folder's lock is free."""
-    if not (folder / LOCK).exists():
-        return time.time() - folder.stat().st_mtime > MAKING_SECONDS
+def is_abandoned(folder: Path) -> bool | None:
+    """Whether nobody holds the folder's lock; None where that is unknown.
+
+    So it is of another user's folder, of one that has just been deleted, and of one that is being made.
+    """
     try:
+        if not (folder / LOCK).exists():
+            return time.time() - folder.stat().st_mtime > MAKING_SECONDS or None
         with FileLock(folder / LOCK, blocking=False):
             return True
     except Timeout:
         return False
+    except OSError:
+        return None
 
 
 def ray_folder(scratch: Path) -> str | None:
