@@ -25,7 +25,6 @@ from segstrat.pretraining.loop import (
 )
 from segstrat.store import Store
 
-FOLDER = "weights"
 # Images of a step that is only timed; on a CPU, a whole batch of photographs takes a minute.
 TIMED_ON_CPU = 16
 

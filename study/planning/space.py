@@ -348,7 +348,7 @@ def sampled_points(sampled: Mapping[str, Distribution], samples: int) -> list[di
     return quasi_random(sampled, samples)
 
 
-def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 0) -> list[dict[str, Any]]:
+def quasi_random(sampled: Mapping[str, Distribution], samples: int) -> list[dict[str, Any]]:
     """Points of a scrambled Sobol sequence.
 
     The same points are used for every arm and seed, so that a map's cells stay paired.
@@ -356,7 +356,7 @@ def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 
     from scipy.stats import qmc
 
     power = math.ceil(math.log2(max(samples, 1)))
-    unit = qmc.Sobol(len(sampled), scramble=True, rng=seed).random_base2(power)
+    unit = qmc.Sobol(len(sampled), scramble=True, rng=0).random_base2(power)
     return [
         {axis: drawn.quantile(u) for (axis, drawn), u in zip(sampled.items(), row, strict=True)}
         for row in unit[:samples].tolist()
