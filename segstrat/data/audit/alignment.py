@@ -108,15 +108,20 @@ def check_alignment(task: str, samples: Sequence[Sample]) -> Findings:
     usable = [index for index, value in enumerate(own) if np.isfinite(value)]
     if len(usable) < _LEAST:
         return found
+    found_moves = {}
     for words, move in _MOVES.items():
         moved = np.array([_fit_moved(slopes[i], move(labels[i])) for i in usable])
-        better = moved > _BETTER * own[usable]
+        gain = moved / own[usable]
+        better = gain > _BETTER
         if np.isfinite(moved).sum() >= _LEAST and better.mean() >= _MOST:
-            found.warnings.append(
-                f"{better.sum()} of {len(usable)} {task} labels follow the edges of their images better when "
-                f"they are {words}; look at the contact sheet"
-            )
-            return found
+            found_moves[words] = float(np.nanmedian(gain)), int(better.sum())
+    if found_moves:
+        words, (_, count) = max(found_moves.items(), key=lambda item: item[1])
+        found.warnings.append(
+            f"{count} of {len(usable)} {task} labels follow the edges of their images better when they are "
+            f"{words}; look at the contact sheet"
+        )
+        return found
     rows, columns, factor = best_shift([slopes[i] for i in usable], [labels[i] for i in usable])
     if factor > _SHIFTED:
         found.warnings.append(

@@ -33,8 +33,8 @@ PICTURES = 24
 COMPARED = 2000
 """Images of a split that are compared with those of the others, where reading them is free."""
 
-_THUMB, _ALIKE, _PLAIN = 16, 0.998, 4.0
-_THIN, _RIMS = 4, 20
+_THUMB, _ALIKE, _PLAIN = 16, 0.995, 4.0
+_THIN, _RIMS, _OFTEN = 4, 12, 0.25
 
 _OTHER_WORDS = (("l", "r"), ("lt", "rt"), ("links", "rechts"), ("gauche", "droite"), ("izquierda", "derecha"))
 """What left and right are called elsewhere: noticed, but not exchanged unless `swap` says so."""
@@ -359,7 +359,7 @@ def _changed(task: Task, split: str, counted: LabelCounts) -> Iterator[str]:
             f"{len(blank):,} label(s) of {task.name} in {split} have {task.classes[0]!r} alone, e.g. "
             f"{counted.ids[blank[0]]}; right if nothing else is there, wrong if they were never labelled"
         )
-    if rims.sum() >= _RIMS and rims.sum() > far.sum():
+    if rims.sum() >= max(_RIMS, _OFTEN * far.sum()):
         worst = counted.ids[int(rims.argmax())]
         yield (
             f"labels of {task.name} in {split} have thin rims of one class between two others, e.g. {worst}, "
