@@ -395,7 +395,8 @@ def _copies(files: Sequence[Files], found: Findings) -> None:
             for entry in group:
                 same[_content(entry.item.image)].append(entry)
     groups = [group for group in same.values() if len(group) > 1]
-    across = [group for group in groups if len({entry.split for entry in group}) > 1]
+    splits = [len({entry.split for entry in group}) for group in groups]
+    across = [group for group, count in zip(groups, splits, strict=True) if count > 1]
     for split in ("val", "test"):
         whole = [entry for entry in files if entry.split == split]
         seen = [
@@ -416,7 +417,7 @@ def _copies(files: Sequence[Files], found: Findings) -> None:
             f"{len(across):,} image(s) are in two splits under different ids, e.g. {first.item.id} of "
             f"{first.split} and {second.item.id} of {second.split}; remove them from one"
         )
-    within = [group for group in groups if group not in across]
+    within = [group for group, count in zip(groups, splits, strict=True) if count == 1]
     if within:
         names = " and ".join(entry.item.id for entry in within[0][:2])
         number = sum(len(group) - 1 for group in within)
