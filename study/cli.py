@@ -197,8 +197,13 @@ def make_parser() -> StrictParser:
         help="with --resume: continue although code, space or data changed",
     )
     add = parser.add_argument_group("which data").add_argument
-    add("--data", metavar="NAME", help="data protocol (default: figures, drawn by this project)")
-    add("--data-root", metavar="DIR", help="folder of the data sets (default: $SEGSTRAT_DATA)")
+    add(
+        "--data",
+        metavar="NAME",
+        help="data protocol (default: figures, drawn by this project), folder for images of your own, or the "
+        "format of an export: coco, labelme, masks … (docs/data.md)",
+    )
+    add("--data-root", metavar="DIR", help="folder of the data sets or export (default: $SEGSTRAT_DATA)")
     add("--weights", metavar="PATH|imagenet", help="weights of the pre-trained arm")
     add("--pretrain-on", metavar="DIR", help="pre-train on train/<class>/<image> in DIR, once per seed")
     add("--pretrain-epochs", type=_count, metavar="N", help="passes over DIR (default: the recipe's)")

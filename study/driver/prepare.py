@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from segstrat.config import OWN_DATA
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
@@ -70,6 +72,7 @@ def open_study(flags: Flags) -> OpenedStudy:
     # Imported here: `--list` and `--status` do without it.
     from segstrat.data.readers.folder import image_facts
 
+    flags = _with_imported_data(flags)
     given = flags.settings
     defaults: dict[str, Any] = {}
     if "confirm" in given and not (flags.resume and "name" in given):
@@ -87,7 +90,6 @@ def open_study(flags: Flags) -> OpenedStudy:
         _refuse_existing(study, flags)
     known = {**defaults, **begun, **given}
     space = load_space(known["space"])
-    _refuse_unknown_data(given.get("data"))
     data = known.get("data", StudySettings.data)
     images = image_facts(data, data_root(known.get("data_root") or None))
     space = fit_recipe(space, data, images)
@@ -225,11 +227,27 @@ def _with_recorded(trials: list[PlannedTrial], recorded: Mapping[str, Any]) -> l
     return sorted([*kept, *added, *proposed], key=lambda trial: trial.order)
 
 
-def _refuse_unknown_data(data: str | None) -> None:
+def _with_imported_data(flags: Flags) -> Flags:
+    """The flags with the folder that the export of an annotation tool is converted into.
+
+    Raises:
+        UserError: for an unknown protocol, or an export that cannot be converted.
+    """
     from segstrat.data import PROTOCOLS
 
-    if data is not None and data not in PROTOCOLS:
-        raise unknown_name("data protocol", data, PROTOCOLS)
+    data = flags.settings.get("data")
+    if data is None or data in PROTOCOLS:
+        return flags
+    # Imported here: only exports need its libraries.
+    from segstrat.data.convert import FORMATS, imported
+
+    if data not in FORMATS:
+        raise unknown_name("data protocol or format", data, [*PROTOCOLS, *FORMATS])
+    root = data_root(flags.settings.get("data_root"))
+    if root is None:
+        raise UserError(f"--data {data}: give the folder of the export with --data-root DIR")
+    folder = imported(data, root, Console(highlight=False))
+    return replace(flags, settings={**flags.settings, "data": OWN_DATA, "data_root": str(folder)})
 
 
 def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any]) -> None:

@@ -1,3 +1,4 @@
+import html
 import html.parser
 import json
 import re
@@ -5,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -319,3 +321,27 @@ def test_text_from_outside_is_escaped(study_writer, make_trial):
 def test_a_store_that_is_nowhere_is_told():
     with pytest.raises(UserError, match="no frames"):
         write_report(Store("/nonexistent/study"))
+
+
+NAMES = ["US$ and C$", "_under_ 100% {0}", "<b>&amp; [red] \\frac{x^2"]
+
+
+def test_names_of_classes_and_data_are_shown_as_they_are(study_writer, make_trial):
+    """Neither matplotlib, nor SVG, nor the page, nor Rich takes their signs for its own."""
+    data = {
+        "name": "folder", "title": NAMES[0], "digest": "d", "synthetic": False, "train_images": 9,
+        "val_images": 9, "root": "/data", "classes": {"semseg": [*NAMES, "no score"]},
+    }  # fmt: skip
+    folder = study_writer(grid(make_trial), data=data)
+    write_frames(folder)
+    sentence = write_report(folder)
+    assert NAMES[0] in sentence
+    page = (folder / "report.html").read_text()
+    figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg .*?</svg>", page, re.DOTALL)]
+    words = [element for figure in figures for element in figure.iter() if element.tag.endswith("text")]
+    texts = {"".join(element.itertext()).strip() for element in words}
+    for name in NAMES:
+        assert name in texts
+        assert html.escape(name, quote=False) in page
+    assert NAMES[2] not in page
+    assert next((folder / "figures").glob("classes-semseg*.png")).stat().st_size > 1000
