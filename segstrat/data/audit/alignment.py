@@ -111,7 +111,7 @@ def check_alignment(task: str, samples: Sequence[Sample]) -> Findings:
     found_moves = {}
     for words, move in _MOVES.items():
         moved = np.array([_fit_moved(slopes[i], move(labels[i])) for i in usable])
-        gain = moved / own[usable]
+        gain = moved / np.maximum(own[usable], 1e-9)
         better = gain > _BETTER
         if np.isfinite(moved).sum() >= _LEAST and better.mean() >= _MOST:
             found_moves[words] = float(np.nanmedian(gain)), int(better.sum())
