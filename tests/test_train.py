@@ -301,6 +301,11 @@ CHANGES: dict[str, tuple[object, dict]] = {
     "common_batch": (3, ASYNCHRONOUS),
     "head_batch": (3, ASYNCHRONOUS),
     "validate_every": (2, {"epochs": 2}),
+    "loss": ("dice", {}),
+    "class_weights": ("inverse_frequency", {}),
+    "optimizer": ("adamw", {}),
+    "warmup_epochs": (0.5, {}),
+    "clip_gradient": (0.1, {}),
     "seed": (1, {}),
 }
 

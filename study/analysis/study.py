@@ -16,7 +16,7 @@ from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.image_counts import HALVES
 from segstrat.store import Store
 from study.frame import load, read_manifest
-from study.frame.build import HALVED, IMAGES, TEST, VALIDATION, identified, splitting_axes
+from study.frame.build import HALVED, IMAGES, TEST, VALIDATION, identified, splitting_axes, untreated_value
 
 # Treatments that train longer instead of regularizing.
 LONGER = ("epochs_factor", "schedule")
@@ -94,7 +94,7 @@ class Study:
             if axis == "tasks":
                 levels[axis] = min(trials[axis], key=lambda tasks: (str(tasks).count("+"), str(tasks)))
             else:
-                levels[axis] = 0.0 if axis in REGULARIZERS else trials[axis].min()
+                levels[axis] = untreated_value(axis, trials[axis])
         return levels
 
     @property

@@ -3,6 +3,7 @@
 A running study decides on the same rows as its report, see `study.search.base.History`.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segstrat.config import REGULARIZERS
+from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
 from segstrat.records import (
     EpochReport,
@@ -76,6 +77,7 @@ def jackknife_columns(tasks: Iterable[str]) -> list[str]:
 
 
 SCHEMA = 1
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
 # Arm axes whose values are compared with each other; another value of any other one is another context.
 COMPARED = ("pretrained", "tasks")
 # Axes that the label of an arm shows.
@@ -187,6 +189,17 @@ def identified(trials: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFram
     return _with_references(trials.assign(**pd.DataFrame(found, index=trials.index)), roles)
 
 
+def untreated_value(axis: str, values: Iterable[Any]) -> Any:
+    """The reference's value on a treatment axis: 0 of a regularizer, otherwise the smallest of some values.
+
+    Of words, such as the name of a loss, it is the default, or the first in alphabetical order without it.
+    """
+    if axis in REGULARIZERS:
+        return 0.0
+    values, default = list(values), DEFAULTS.get(axis)
+    return default if isinstance(default, str) and default in values else min(values)
+
+
 def _identity(trial: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     tuned = [axis for axis in trial["axes"] if roles.get(axis) == "tuned"]
     axes = [axis for axis in splitting_axes(roles) if axis in trial["axes"]]
@@ -205,7 +218,7 @@ def _with_references(trials: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataF
         several = trials["tasks"].astype(str).str.contains("+", regex=False)
         found = ~trials["pretrained"].astype(bool) & ~several
         for axis in (axis for axis, role in roles.items() if role == "treatment" and axis in trials):
-            found &= trials[axis] == (0 if axis in REGULARIZERS else trials[axis].min())
+            found &= trials[axis] == untreated_value(axis, trials[axis])
         known = known.astype(object).where(known.notna(), found)
     return trials.assign(reference=known.astype(bool))
 
@@ -237,7 +250,9 @@ def _exact_value(value: Any) -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(float(value))
-    return "+".join(value) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return "+".join(map(_exact_value, value))
+    return str(value)
 
 
 def splitting_axes(roles: Mapping[str, str]) -> list[str]:
@@ -280,7 +295,9 @@ def _facts_of(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: Tri
     }
     # `weights` may be a path of one machine; `weights_digest` identifies its content.
     settings = {key: value for key, value in config.items() if key not in ("epochs", "weights")}
-    row |= settings | {"tasks": "+".join(config["tasks"])}
+    row |= {
+        name: _exact_value(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
     row |= {name: value for name, value in trial["axes"].items() if name not in (*config, *row)}
     return row | {name: record.facts.get(name) for name in TRIAL_FACTS}
 
