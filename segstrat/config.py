@@ -124,7 +124,7 @@ class TrialConfig:
     accumulation_steps: Count = 1
     """Forward passes whose gradients make one update."""
     loss: str = "cross_entropy"
-    """`cross_entropy`, `dice`, `focal`, `ohem`, or a sum of two such as `cross_entropy+dice`; of every task."""
+    """`cross_entropy`, `dice`, `focal`, `ohem`, or a sum of two as `cross_entropy+dice`; of every task."""
     class_weights: str | tuple[float, ...] = "none"
     """`none`, `inverse_frequency`, `effective_number`, or a list for the first task's classes."""
     optimizer: str = "sgd"
@@ -132,7 +132,7 @@ class TrialConfig:
     learning_rate: Annotated[float, Limit("a number > 0", lambda value: 0 < value < math.inf)] = 5e-3
     """Initial rate of heads and raw backbones; falls to 0 by a half cosine (thesis Eq. 6.3)."""
     warmup_epochs: NotNegative = 0.0
-    """Epochs over which the rate rises linearly to that of the cosine; they scale with a study's `--budget`."""
+    """Epochs over which the rate rises linearly to the cosine's; a study scales them with the epochs."""
     clip_gradient: NotNegative = 0.0
     """Largest norm of the gradient of an update, over all its parameters; 0 does not clip."""
     pretrained_lr_factor: PositiveShare = 0.1
@@ -170,7 +170,7 @@ class TrialConfig:
             raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
         if self.warmup_epochs >= self.epochs:
             raise UserError(
-                f"TrialConfig.warmup_epochs={self.warmup_epochs:g}: expected less than the {self.epochs} epochs"
+                f"TrialConfig.warmup_epochs={self.warmup_epochs:g}: expected less than {self.epochs} epochs"
             )
         if self.asynchronous and self.accumulation_steps > 1:
             raise UserError(
@@ -322,7 +322,7 @@ def _check_loss(config: TrialConfig) -> None:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in weights)
     if not (numbers and all(0 <= value < math.inf for value in weights) and any(weights)):
         raise UserError(
-            f"TrialConfig.class_weights={list(weights)}: expected a number ≥ 0 for each class, not all of them 0"
+            f"TrialConfig.class_weights={list(weights)}: expected a number ≥ 0 for each class, not all 0"
         )
     object.__setattr__(config, "class_weights", tuple(float(value) for value in weights))
 

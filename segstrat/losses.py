@@ -1,7 +1,7 @@
 """Losses over labelled pixels: cross-entropy, focal, online hard examples, dice; and the weights of classes.
 
-B images, C classes, H × W pixels. Every loss is a mean in which a pixel counts with the weight of its class (a
-class with its own weight for dice), so that only ratios of weights matter.
+B images, C classes, H × W pixels. Every loss is a mean in which a pixel counts with the weight of its class
+(for dice, a class with its own weight), so that only ratios of weights matter.
 """
 
 from collections.abc import Callable, Sequence
@@ -61,7 +61,7 @@ def pixel_losses(
 
 
 def focal_losses(logits_BCHW: torch.Tensor, target_BHW: torch.Tensor) -> torch.Tensor:
-    """Focal loss of each pixel (B, H, W), with γ = 2 and without α (Lin et al. 2017, arXiv:1708.02002, Eq. 4).
+    """Focal loss of each pixel (B, H, W), γ = 2 and without α (Lin et al. 2017, arXiv:1708.02002, Eq. 4).
 
     As in the paper's detector, every class is a binary problem of its own sigmoid; this is their mean. It is
     meaningless at pixels without a class.

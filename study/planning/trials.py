@@ -152,8 +152,8 @@ def planned_trial(
 def is_reference(space: Space, axes: Mapping[str, Any], config: TrialConfig) -> bool:
     """Whether a point is the reference: raw (trained from scratch), single-task, without regularization.
 
-    Every treatment has its `untreated_value`. With a tuned axis there is a reference at each of its values, of
-    which the best one counts.
+    Every treatment has its `untreated_value`. With a tuned axis there is a reference at each of its values,
+    of which the best one counts.
     """
     if config.pretrained or config.multi_task:
         return False
