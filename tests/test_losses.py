@@ -96,7 +96,7 @@ def loss_of(terms: list[str], logits: torch.Tensor, target: torch.Tensor, weight
     return training_loss(terms, logits, target, weights_C, **{"total": total, **options})[0]
 
 
-# Loss and sum of the absolute gradient by segmentation_models.pytorch 0.6.0, mode multiclass, ignore_index 255.
+# Loss and sum of the absolute gradient by segmentation_models.pytorch 0.6.0, multiclass, ignore_index 255.
 @pytest.mark.parametrize(
     ("name", "loss", "gradient"),
     [("dice", 0.6062248, 0.1750619), ("focal", 0.8882796, 0.5293020)],
