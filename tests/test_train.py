@@ -295,7 +295,7 @@ def test_the_loss_that_is_reported_is_the_plain_cross_entropy(tiny_protocol):
     # With no step to speak of, all losses score the same network.
     still = {"learning_rate": 1e-30, "epochs": 1, "freeze_batch_norm": True}
     plain, dice = (
-        [*train(config(**still, loss=loss), protocol=tiny_protocol())][0].scores
+        next(train(config(**still, loss=loss), protocol=tiny_protocol())).scores
         for loss in ("cross_entropy", "dice")
     )
     assert plain == dice
