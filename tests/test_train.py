@@ -361,7 +361,7 @@ CHANGES: dict[str, tuple[object, dict]] = {
     "loss": ("dice", {}),
     "class_weights": ("inverse_frequency", {}),
     "optimizer": ("adamw", {}),
-    "warmup_epochs": (0.5, {}),
+    "warmup_epochs": (0.9, {}),
     "clip_gradient": (0.1, {}),
     "seed": (1, {}),
 }

@@ -67,7 +67,7 @@ def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their recipe and cost and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
-    from study.driver.prepare import make_search, open_study, plan_study
+    from study.driver.prepare import make_search, open_study, plan_study, with_classes
     from study.driver.weights import Weights
 
     console = Console(highlight=False)
@@ -77,6 +77,7 @@ def show_plan(flags: Flags) -> int:
     weights = Weights(settings, opened.design)
     weights.check(trials, download=False)
     data = check_data(settings, trials, cache=False)
+    opened = with_classes(opened, data)
     console.print(Text(f"{settings.name}: {space.question}"))
     console.print(trials_table(trials))
     console.print(Text(f"recipe   {space.recipe_name}"))

@@ -11,6 +11,7 @@ from typing import Any
 
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
+from segstrat.scores import Metric
 from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags
@@ -105,6 +106,19 @@ def open_study(flags: Flags) -> OpenedStudy:
     )
 
 
+def with_classes(opened: OpenedStudy, data: Mapping[str, Any]) -> OpenedStudy:
+    """The study with the class that its score is about, now that the classes of the data are known.
+
+    Args:
+        data: as from `check_data`.
+
+    Raises:
+        UserError: if the score is that of a class that the task does not have.
+    """
+    metric = Metric.parse(opened.space.metric.name, data["classes"])
+    return replace(opened, space=replace(opened.space, metric=metric))
+
+
 def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     """The trials of a study that are known before it runs.
 
@@ -143,6 +157,9 @@ def make_search(
     """
     settings, space, design = opened.settings, opened.space, opened.design
     weights = planned_weights(settings)
+    if settings.confirm and manifest is None:
+        # Its classes, of which a score may be.
+        manifest = {"data": read_manifest(Store(settings.confirm)).get("data")}
     facts = study_facts(space, design, manifest)
     history, recorded = History(opened.study, facts), facts.get("answering")
     if settings.confirm and design is not None:
@@ -379,7 +396,7 @@ def describe_study(
             "data": data,
             "seeds": list(settings.seeds),
             "roles": space.roles,
-            "metric": space.metric,
+            "metric": space.metric.name,
             "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
             "budget": settings.budget,
             "weights": weights,

@@ -21,7 +21,14 @@ from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import asked_precision, divide, study_precision
-from study.driver.prepare import OpenedStudy, describe_study, make_search, open_study, plan_study
+from study.driver.prepare import (
+    OpenedStudy,
+    describe_study,
+    make_search,
+    open_study,
+    plan_study,
+    with_classes,
+)
 from study.driver.stages import AnsweringLog
 from study.driver.thinning import NONE, thin, thinning
 from study.driver.weights import Weights
@@ -142,6 +149,7 @@ def run_study(flags: Flags) -> int:
         # Before the data, which may take minutes to decode.
         weights.check(trials)
         data = check_data(settings, trials, cache=not flags.no_cache)
+        opened = with_classes(opened, data)
         console.print(Text("Starting Ray …", style="dim"))
         with ray_session(
             address=flags.address,

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from segstrat.config import REGULARIZERS, TASKS, TrialConfig
+from segstrat.config import REGULARIZERS, TrialConfig
 from segstrat.errors import UserError, unknown_name
+from segstrat.scores import Metric
 from study.planning.space_files import import_space_file, is_space_file, space_label
 
 
@@ -88,7 +89,7 @@ class Space:
     on: dict[str, dict[str, Any]]
     axes: dict[str, list[Any]]
     roles: dict[str, str]
-    metric: str
+    metric: Metric
     sampled: dict[str, Distribution]
     samples: int
     search: str
@@ -152,7 +153,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         on=dict(getattr(module, "ON", {})),
         axes=axes,
         roles=dict(module.ROLES),
-        metric=module.METRIC,
+        metric=Metric.parse(module.METRIC),
         sampled=sampled,
         samples=getattr(module, "SAMPLES", 1),
         search=getattr(module, "SEARCH", "grid"),
@@ -178,9 +179,12 @@ def _check_parts(name: str, module: ModuleType) -> None:
             )
         check_fields(name, part, fields)
     _check_values(name, module)
-    metrics = [f"{task}_val_miou" for task in TASKS]
-    if module.METRIC not in metrics:
-        raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected one of {', '.join(metrics)}")
+    if not isinstance(module.METRIC, str):
+        raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected a name such as semseg_val_miou")
+    try:
+        Metric.parse(module.METRIC)
+    except UserError as error:
+        raise UserError(f"space {name}: METRIC is {error}") from error
 
 
 def _check_values(name: str, module: ModuleType) -> None:

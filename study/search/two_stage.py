@@ -190,7 +190,8 @@ class TwoStageSearch:
 
     def _is_scored(self, state: TrialState, progress: Progress) -> bool:
         """Whether a trial has a score on the images that report; a diverged one has the floor."""
-        value = self._history.row(state).get(reported_column(progress.task, progress.images))
+        score = self._history.metric.of(progress.task).score
+        value = self._history.row(state).get(reported_column(progress.task, progress.images, score))
         if state.record.status is not TrialStatus.COMPLETED:
             return state.record.status is TrialStatus.DIVERGED
         return value is not None and math.isfinite(value)

@@ -43,7 +43,7 @@ def begin(storage: Path, *flags: str) -> str:
         "options": settings.to_dict(),
         "data": {"name": settings.data},
         "scheduler": {},
-        "metric": opened.space.metric,
+        "metric": opened.space.metric.name,
         "design": opened.design.to_dict() if opened.design else None,
         "trials": [],
     }
