@@ -112,8 +112,8 @@ def surface_picture(surfaces: ResponseSurfaces, data: str) -> Picture | None:
         "Response surface",
         f"{surfaces.task} on {data}{where}, {surfaces.used.when}: validation {surfaces.used.score} in "
         "percent, a second-order surface fitted to the points that learned. Star: its maximum; dashed: where "
-        "the maximum may lie with 95 % confidence. Nothing is drawn beyond the points, where the surface would extrapolate. Each "
-        "arm has its own color scale.",
+        "the maximum may lie with 95 % confidence. Nothing is drawn beyond the points, where the surface "
+        "would extrapolate. Each arm has its own color scale.",
         tuple(panels),
     )
 
