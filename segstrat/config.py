@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import UnionType
@@ -286,6 +287,42 @@ def _check_field(config: TrialConfig, field: dataclasses.Field) -> None:
     for limit in limits:
         if value is not None and not limit.holds(value):
             raise UserError(f"TrialConfig.{field.name}={value!r}: expected {limit.expected}")
+
+
+def parse_field(name: str, text: str) -> Any:
+    """The value of a field of `TrialConfig` as a command line states it: `1e-3`, `yes`, `semseg+parts`.
+
+    Raises:
+        UserError: for an unknown field, or text that is no value of its type. Limits are not checked.
+    """
+    fields = {field.name: field.type for field in dataclasses.fields(TrialConfig)}
+    if name not in fields:
+        raise unknown_name("field", name, sorted(fields))
+    kind = fields[name]
+    kinds = _options(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    for each in kinds:
+        if (value := _parsed(each, text)) is not None:
+            return value
+    if type(None) in kinds and text == "none":
+        return None
+    names = " or ".join(getattr(get_origin(each) or each, "__name__", str(each)) for each in kinds)
+    raise UserError(f"{name}={text}: expected {names.replace('NoneType', 'none')}")
+
+
+def _parsed(kind: Any, text: str) -> Any:
+    """Text as a value of a type; None if it is none."""
+    if kind is bool:
+        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())
+    if get_origin(kind) is tuple:
+        parts = [_parsed(get_args(kind)[0], part) for part in text.split("+")]
+        return None if None in parts else tuple(parts)
+    if kind is str:
+        # A list of numbers is the other form of class weights.
+        return None if text == "" or re.fullmatch(r"[\d.]+(\+[\d.]+)+", text) else text
+    try:
+        return kind(text) if kind in (int, float) else None
+    except ValueError:
+        return None
 
 
 def _options(kind: Any) -> tuple[Any, ...]:

@@ -35,6 +35,7 @@ class Flags:
     pretrain_on: str | None = None
     pretrain_epochs: int | None = None
     seeds: tuple[int, ...] | None = None
+    overrides: tuple[str, ...] | None = None
     gpus_per_trial: float | str | None = None
     cpus_per_trial: int | None = None
     max_concurrent: int | None = None
@@ -70,6 +71,8 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
         given["space"] = str(Path(given["space"]).expanduser().absolute())
     if "pretrain_on" in given:
         given["pretrain_on"] = str(Path(given["pretrain_on"]).expanduser().absolute())
+    if "overrides" in given:
+        given["overrides"] = tuple(given["overrides"])
     numerics = {name: given.pop(name) for name in Numerics().numerics() if name in given}
     flags = Flags(**given, numerics=numerics)
     refuse_contradictions(flags)
@@ -91,6 +94,8 @@ def refuse_contradictions(flags: Flags) -> None:
         )
     if flags.confirm is not None and flags.space is not None:
         raise UserError("--confirm takes the space from the study that it confirms; leave out --space")
+    if flags.confirm is not None and flags.overrides is not None:
+        raise UserError("--confirm takes the axes from the study that it confirms; leave out --set")
     if flags.confirm is not None and flags.scheduler == "asha":
         raise UserError("--confirm trains every cell to its end; leave out --scheduler asha")
     if flags.confirm is not None and flags.seeds is not None and flags.max_seeds is not None:
@@ -122,6 +127,7 @@ def make_parser() -> StrictParser:
     add("--dry-run", action="store_true", help="show trials, budget and a data check; start nothing")
     add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")
     add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
+    add("--set", action="append", dest="overrides", metavar="FIELD=V1,V2", help="replace or add an axis")
     add("--scheduler", choices=("asha", "none"), help="stop weak trials early, arm by arm (default: asha)")
     add("--confirm", metavar="DIR", help="train the best cells of a study again, to the end, on new seeds")
     add("--top", type=_count, metavar="K", help="candidates of each arm that are trained on fresh seeds")

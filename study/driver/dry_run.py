@@ -22,6 +22,7 @@ from study.driver.thinning import ALL, KEPT
 from study.planning.recipe import recipe_warnings
 from study.planning.resources import Node, share
 from study.planning.trials import PlannedTrial
+from study.search.two_stage import TwoStageSearch
 from study.state.halving import HalvingRule
 from study.state.trial_states import TrialState
 
@@ -111,11 +112,16 @@ def show_plan(flags: Flags) -> int:
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     if outlook := weights.outlook(trials):
         lines.append(f"weights  {outlook}")
-    more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
+    states = [TrialState(trial=trial) for trial in trials]
+    search = make_search(opened, trials)
+    more = search.remaining(states)
+    screened = search.screening_left(states) if isinstance(search, TwoStageSearch) else 0
     if more:
         seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
+        kinds = f"screened and {more - screened} on fresh seeds" if screened else "trials"
         lines.append(
-            f"then     about {more} more trials up to the next look, about {format_duration(seconds)} more"
+            f"then     about {screened or more} more {kinds} up to the next look, about "
+            f"{format_duration(seconds)} more"
         )
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [

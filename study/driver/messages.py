@@ -14,6 +14,8 @@ from study.driver.prepare import OpenedStudy
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
 from study.planning.settings import StudySettings
+from study.search.base import Search
+from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import TrialStates, count_final
 
 FILES = (
@@ -25,12 +27,12 @@ FILES = (
 
 
 def header_lines(
-    opened: OpenedStudy, manifest: Mapping[str, Any], states: TrialStates, share: Share, proposals: int
+    opened: OpenedStudy, manifest: Mapping[str, Any], states: TrialStates, share: Share, search: Search
 ) -> list[str]:
     """The study's question, data and machine.
 
     Args:
-        proposals: trials that a search will still propose.
+        search: where further trials come from.
     """
     settings, data, hardware = opened.settings, manifest["data"], manifest["hardware"]
     kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
@@ -39,6 +41,11 @@ def header_lines(
     per_trial = f"{share.cpus} core{'s' * (share.cpus > 1)}" + (f", {share.gpus:g} GPU" if share.gpus else "")
     trials = states.in_order()
     epochs = sum(state.trial.config.epochs for state in trials)
+    more = search.remaining(trials)
+    follow = more - search.screening_left(trials) if isinstance(search, TwoStageSearch) else 0
+    # A search has not proposed all of them yet.
+    planned = len(trials) + more - follow
+    epochs = round(epochs * planned / len(trials))
     stopping = (
         "weak ones are stopped early, within each arm, context and seed"
         if settings.scheduler == "asha"
@@ -51,12 +58,12 @@ def header_lines(
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
         f"precision {manifest['precision']}{' (auto)' * (settings.numerics.precision == 'auto')}",
-        f"trials    {len(trials)}, at most {epochs} epochs in total; {stopping}",
+        f"trials    {planned}, at most {epochs} epochs in total; {stopping}",
     ]
     if opened.design is not None:
         lines.append(_stage_line(opened.design, screening=not settings.confirm))
-    if proposals:
-        lines.append(f"          about {proposals} more trials follow")
+    if follow:
+        lines.append(f"          about {follow} on fresh seeds follow until the first look")
     if any(state.trial.config.pretrained for state in trials):
         lines.append(f"weights   {weights_words(manifest['weights'])}")
     lines.append(f"results   {opened.study.uri}")

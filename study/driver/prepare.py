@@ -86,9 +86,13 @@ def open_study(flags: Flags) -> OpenedStudy:
         _refuse_another_parent(study, flags, begun)
     else:
         _refuse_existing(study, flags)
-    space = load_space(flags.space or begun.get("space") or defaults["space"])
-    _refuse_unknown_data(flags)
     known = {**defaults, **begun}
+    overrides = tuple(known.get("overrides", ()))
+    if flags.resume and flags.overrides not in (None, overrides):
+        before = f"--set {' --set '.join(overrides)}" if overrides else "none"
+        raise UserError(f"--set: {study.uri} was started with {before}; leave out --set")
+    space = load_space(flags.space or known["space"], flags.overrides or overrides)
+    _refuse_unknown_data(flags)
     data = flags.data or known.get("data", StudySettings.data)
     images = image_facts(data, data_root(flags.data_root or known.get("data_root") or None))
     space = fit_recipe(space, data, images)
@@ -397,6 +401,7 @@ def describe_study(
             "seeds": list(settings.seeds),
             "roles": space.roles,
             "metric": space.metric.name,
+            "search": space.search,
             "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
             "budget": settings.budget,
             "weights": weights,

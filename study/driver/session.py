@@ -220,8 +220,7 @@ def _run(session: Session, console: Console) -> int:
         record=functools.partial(record, session),
     )
     screen = StudyConsole(console, states, search, session.share.concurrent, jobs.pretrainings)
-    proposals = search.remaining(states.in_order())
-    lines = header_lines(opened, session.manifest.content, states, session.share, proposals)
+    lines = header_lines(opened, session.manifest.content, states, session.share, search)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
         console.print(Text(line))
     try:

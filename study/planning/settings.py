@@ -28,6 +28,7 @@ class StudySettings:
         top: candidates of each arm in the answering stage; 0 for those of the design.
         keep_checkpoints: of ended trials: `all`, `last` or `none`.
         max_seeds: seeds of the answering stage, at most; 0 for a study of one stage.
+        overrides: axes that replace those of the space, as `FIELD=VALUE,VALUE`.
     """
 
     name: str
@@ -46,11 +47,13 @@ class StudySettings:
     top: int = 0
     keep_checkpoints: str = "all"
     max_seeds: int = 0
+    overrides: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored under `options` in the manifest."""
         values = {name: getattr(self, name) for name in option_names()}
-        return values | {"seeds": list(self.seeds), "numerics": self.numerics.numerics()}
+        lists = {"seeds": list(self.seeds), "overrides": list(self.overrides)}
+        return values | lists | {"numerics": self.numerics.numerics()}
 
 
 def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str, Any]) -> StudySettings:
@@ -70,7 +73,8 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
         values |= {"pretrain_on": "", "pretrain_epochs": 0}
     if flags.pretrain_on is not None:
         values |= {"weights": "", "pretrain_epochs": flags.pretrain_epochs or 0}
-    values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
+    values |= {name: tuple(values.get(name, ())) for name in ("seeds", "overrides")}
+    values |= {"numerics": Numerics(**numerics)}
     return StudySettings(**values)
 
 
