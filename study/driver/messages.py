@@ -57,7 +57,7 @@ def header_lines(
         f"recipe    {opened.space.recipe_name}",
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
-        f"precision {manifest['precision']}{' (auto)' * (settings.numerics.precision == 'auto')}",
+        f"precision {_precision_words(manifest, auto=settings.numerics.precision == 'auto')}",
         f"trials    {planned}, at most {epochs} epochs in total; {stopping}",
     ]
     if opened.design is not None:
@@ -71,6 +71,18 @@ def header_lines(
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def _precision_words(manifest: Mapping[str, Any], *, auto: bool) -> str:
+    """The precision, and what a step of the study's networks took in each where `auto` measured it."""
+    measured = manifest.get("precision_seconds") or []
+    steps = [
+        f"{each['network']}: {1000 * each['float32']:.0f} ms in float32, "
+        f"{1000 * each['bfloat16']:.0f} in bfloat16"
+        for each in measured
+    ]
+    words = f" (auto{': ' * bool(steps)}{'; '.join(steps)})" if auto else ""
+    return f"{manifest['precision']}{words}"
 
 
 def weights_words(weights: Mapping[str, Any]) -> str:

@@ -378,6 +378,7 @@ def describe_study(
     weights: dict[str, str],
     nodes: Sequence[Node],
     precision: str,
+    precision_seconds: Mapping[str, Any],
     accept_changes: bool,
 ) -> dict[str, Any]:
     """The manifest.
@@ -397,6 +398,7 @@ def describe_study(
             "options": settings.to_dict(),
             "hardware": describe_hardware(nodes),
             "precision": precision,
+            "precision_seconds": precision_seconds,
             "data": data,
             "seeds": list(settings.seeds),
             "roles": space.roles,
@@ -417,6 +419,7 @@ def describe_study(
         refuse_changes(opened.study, found)
     accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
     kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
+    kept |= {key: opened.recorded[key] for key in ("precision_seconds",) if key in opened.recorded}
     # What was fixed before the first look stands.
     kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
     return manifest | kept | {"accepted": accepted}

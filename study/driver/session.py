@@ -163,7 +163,7 @@ def run_study(flags: Flags) -> int:
             check_shared(study, runtime.nodes)
             asked = asked_precision(settings.numerics.precision, opened.recorded)
             share = divide(flags, asked, runtime.nodes, trials, data, console)
-            precision = study_precision(asked, runtime.nodes, gpus=share.gpus)
+            precision, measured = study_precision(asked, runtime.nodes, trials, data["classes"], share)
             content = describe_study(
                 opened,
                 trials,
@@ -171,6 +171,7 @@ def run_study(flags: Flags) -> int:
                 weights=weights.describe(),
                 nodes=runtime.nodes,
                 precision=precision,
+                precision_seconds=measured,
                 accept_changes=flags.accept_changes,
             )
             manifest = ManifestFile(study, content)

@@ -103,16 +103,9 @@ def gpu_footprint(
     node = next((node for node in nodes if node.gpus), None)
     if node is None:
         return None, []
-    kinds = {}
-    for trial in trials:
-        config = trial.config
-        kinds[
-            config.model, config.backbone, config.width, config.output_stride, config.tasks,
-            config.crop_size, config.batch_size, config.dropout > 0, config.label_smoothing > 0,
-        ] = config  # fmt: skip
     found: list[Footprint] = []
     lines = []
-    for config in kinds.values():
+    for config in different_networks(trials):
         tasks_of_model = {name: tasks[name] for name in config.tasks}
         answers = ask([node], footprint_here, config, tasks_of_model, precision, gpu=True)
         if not answers:
@@ -121,10 +114,9 @@ def gpu_footprint(
             )
         ((_, footprint),) = answers
         found.append(footprint)
-        name = f"{config.model} {config.backbone or ''}".strip()
         lines.append(
-            f"{name}, batch {config.batch_size} at {config.crop_size} px: {footprint.memory_gib:.1f} GiB "
-            f"of the GPU, which is busy {footprint.busy:.0%} of a step"
+            f"{network_name(config)}: {footprint.memory_gib:.1f} GiB of the GPU, which is busy "
+            f"{footprint.busy:.0%} of a step"
         )
     largest = replace(
         found[0],
@@ -132,6 +124,23 @@ def gpu_footprint(
         busy=max(footprint.busy for footprint in found),
     )
     return largest, lines
+
+
+def different_networks(trials: Sequence[PlannedTrial]) -> list[TrialConfig]:
+    """One config of each network, batch and loss; their steps differ in time and memory."""
+    kinds = {}
+    for config in (trial.config for trial in trials):
+        kinds[
+            config.model, config.backbone, config.width, config.output_stride, config.tasks,
+            config.crop_size, config.batch_size, config.dropout > 0, config.label_smoothing > 0, config.loss,
+        ] = config  # fmt: skip
+    return list(kinds.values())
+
+
+def network_name(config: TrialConfig) -> str:
+    """A network with its batch, in words."""
+    name = f"{config.model} {config.backbone or ''}".strip()
+    return f"{name}, batch {config.batch_size} at {config.crop_size} px"
 
 
 def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> "Footprint":
@@ -145,8 +154,8 @@ def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: st
         return Footprint(memory_gib=float("inf"), busy=1.0)
 
 
-def precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
-    """The precision that `auto` means on each node, by its address.
+def possible_precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
+    """`bfloat16` for each node that has units for it, `float32` for any other, by its address.
 
     Args:
         gpus: of each trial; nodes without a GPU are left out where trials need one.
@@ -156,8 +165,38 @@ def precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
     return {node.address: precision for node, precision in answers}
 
 
+def precision_seconds(
+    node: Node, trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], *, gpus: float, cpus: int
+) -> dict[str, dict[str, float]]:
+    """Seconds of a step of the study's networks in each precision, on one node, by the network's name.
+
+    Raises:
+        UserError: if the node is lost meanwhile.
+    """
+    found = {}
+    for config in different_networks(trials):
+        device = "cuda" if gpus else "cpu"
+        own = {name: tasks[name] for name in config.tasks}
+        answers = ask([node], precision_seconds_here, config, own, device, cpus, gpu=bool(gpus))
+        if not answers:
+            raise UserError(
+                f"node {node.address} was lost while --precision auto tried a model there; start again"
+            )
+        ((_, found[network_name(config)]),) = answers
+    return found
+
+
+def precision_seconds_here(
+    config: TrialConfig, tasks: Mapping[str, Task], device: str, threads: int
+) -> dict[str, float]:
+    """Seconds of a step in each precision on the device of this process."""
+    from segstrat.step_cost import measure_precisions
+
+    return measure_precisions(config, tasks, device=device, threads=threads)
+
+
 def precision_here(device: str) -> str:
-    """The precision that `auto` means on the device of this process."""
+    """`bfloat16` where the device of this process has units for it, else `float32`."""
     import torch
 
     from segstrat.machine import fastest_precision
