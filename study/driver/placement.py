@@ -76,8 +76,8 @@ def study_precision(
     trials: Sequence[PlannedTrial],
     classes: Mapping[str, Sequence[str]],
     division: Share,
-) -> tuple[str, dict[str, dict[str, float]]]:
-    """What `--precision` means on these nodes, and the seconds of a step that decided it, by network.
+) -> tuple[str, list[dict[str, Any]]]:
+    """What `--precision` means on these nodes, and the seconds of a step of each network that decided it.
 
     `auto` is float32 on devices without units for bfloat16. On others a few steps of the study's networks
     decide, on the first node: depthwise convolutions gain nothing from such units, and lose by conversions.
@@ -91,7 +91,7 @@ def study_precision(
         UserError: if some nodes have units for bfloat16 and others do not.
     """
     if asked != AUTO:
-        return asked, {}
+        return asked, []
     from study.on_ray import probes
 
     gpus = division.gpus
@@ -101,20 +101,20 @@ def study_precision(
     else:
         possible = common_precision(probes.possible_precisions(nodes, gpus=gpus))
     if possible != "bfloat16":
-        return possible, {}
+        return possible, []
     tasks = {name: Task(name, names) for name, names in classes.items()}
     node = next(node for node in nodes if node.gpus or not gpus)
     found = probes.precision_seconds(node, trials, tasks, gpus=gpus, cpus=division.cpus)
     return faster_precision(found), found
 
 
-def faster_precision(seconds: Mapping[str, Mapping[str, float]]) -> str:
+def faster_precision(seconds: Sequence[Mapping[str, Any]]) -> str:
     """The precision in which networks take less time, each relative to its step in float32.
 
     Args:
-        seconds: network -> precision -> seconds of a step.
+        seconds: of a step in each precision, by network.
     """
-    shares = [each["bfloat16"] / each["float32"] for each in seconds.values()]
+    shares = [each["bfloat16"] / each["float32"] for each in seconds]
     return "bfloat16" if sum(shares) < len(shares) else "float32"
 
 

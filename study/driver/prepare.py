@@ -378,7 +378,7 @@ def describe_study(
     weights: dict[str, str],
     nodes: Sequence[Node],
     precision: str,
-    precision_seconds: Mapping[str, Any],
+    precision_seconds: Sequence[Mapping[str, Any]],
     accept_changes: bool,
 ) -> dict[str, Any]:
     """The manifest.

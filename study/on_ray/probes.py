@@ -167,13 +167,13 @@ def possible_precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]
 
 def precision_seconds(
     node: Node, trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], *, gpus: float, cpus: int
-) -> dict[str, dict[str, float]]:
-    """Seconds of a step of the study's networks in each precision, on one node, by the network's name.
+) -> list[dict[str, Any]]:
+    """The study's networks, and seconds of a step of each in each precision on one node.
 
     Raises:
         UserError: if the node is lost meanwhile.
     """
-    found = {}
+    found: list[dict[str, Any]] = []
     for config in different_networks(trials):
         device = "cuda" if gpus else "cpu"
         own = {name: tasks[name] for name in config.tasks}
@@ -182,7 +182,8 @@ def precision_seconds(
             raise UserError(
                 f"node {node.address} was lost while --precision auto tried a model there; start again"
             )
-        ((_, found[network_name(config)]),) = answers
+        ((_, seconds),) = answers
+        found.append({"network": network_name(config), **seconds})
     return found
 
 
