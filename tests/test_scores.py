@@ -43,7 +43,8 @@ def test_scores_from_counts_and_from_the_iou_of_the_classes(name: str, value: fl
 
 def test_miou_of_a_report_is_the_recorded_number():
     report = EpochReport(
-        epoch=1, epochs=1, status="completed", scores=(entry(IOU), entry(IOU, "train"), entry((0.5, None), task="parts")),
+        epoch=1, epochs=1, status="completed",
+        scores=(entry(IOU), entry(IOU, "train"), entry((0.5, None), task="parts")),
         learning_rate=0.1, seconds=1.0, images_per_second=1.0, data_wait=0.0,
     )  # fmt: skip
     assert Metric("semseg").of_report(report) == 0.25
