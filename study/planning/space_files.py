@@ -146,7 +146,7 @@ SPACE = {{
 # its best value is chosen for each setting).
 ROLES = {{"pretrained": "arm", "weight_decay": "treatment"}}
 
-# What trials are judged by: <task>_val_miou.
+# What trials are judged by: <task>_val_miou, _dice, _foreground_miou, or _iou_<class> for that of one class.
 METRIC = "semseg_val_miou"
 
 # Seeds of the screening, which nominates candidates; optional. The answer comes from fresh seeds, which the
