@@ -248,8 +248,9 @@ class Numerics:
 
     Args:
         precision: type of the matrix products; weights, losses and scores stay float32. `auto` takes the
-            type that the device's hardware multiplies fastest; a study measures it, see docs/cluster.md. Torch's default on CUDA stands: float32
-            convolutions are computed in TensorFloat-32, with 10 bits of mantissa.
+            type that the device's hardware multiplies fastest; a study measures it, see docs/cluster.md.
+            Torch's default on CUDA stands: float32 convolutions are computed in TensorFloat-32, with 10 bits
+            of mantissa.
         deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
         compile: run training steps through `torch.compile`, on CUDA as CUDA graphs. `auto` does so on CUDA
             where the trial is long enough to repay the start, has one process, and finds a C compiler.
