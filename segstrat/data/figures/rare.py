@@ -1,4 +1,4 @@
-"""Writes the embedded scenes with one rare class: `python -m segstrat.data.figures.rare DIR`.
+"""Writes the embedded scenes with one rare class: `uv run python -m segstrat.data.figures.rare DIR`.
 
 Only people's heads are labeled, 1 % of the pixels, in most of the scenes; all else is background. The images
 are those of `figures`, as data of the `folder` protocol.
