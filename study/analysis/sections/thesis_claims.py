@@ -22,6 +22,7 @@ from scipy import stats
 
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import format_value
+from segstrat.scores import MIOU
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.answering.stages import planned_looks
 from study.analysis.cells import at_tuned_values
@@ -166,14 +167,14 @@ class Mechanism:
 
 
 def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margin: float) -> list[Claim]:
-    """C1–C5 with their status; empty where nothing can be compared, and for a user's own images.
+    """C1–C5 with their status; empty where nothing can be compared, for a user's own images, and without mIoU.
 
     Args:
         verdicts: by task, of every context; the primary task first.
     """
     settled = [_at_tuned_values(study, of_task) for of_task in verdicts.values()]
     primary = settled[0] if settled else []
-    if not primary or OWN_DATA in study.protocols:
+    if not primary or OWN_DATA in study.protocols or study.metric.score != MIOU:
         return []
     every = [verdict for of_task in settled for verdict in of_task]
     claims = [
