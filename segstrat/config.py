@@ -53,6 +53,9 @@ _WHOLE_BATCH_LOSSES = ("dice", "ohem")
 # Losses whose target label smoothing changes.
 _SMOOTHED_LOSSES = ("cross_entropy", "ohem")
 
+OWN_DATA = "folder"
+"""The protocol of a user's own images."""
+
 
 @dataclass(frozen=True)
 class Limit:

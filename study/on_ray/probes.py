@@ -105,7 +105,7 @@ def gpu_footprint(
         return None, []
     found: list[Footprint] = []
     lines = []
-    for config in different_networks(trials):
+    for config in {cost_key(trial.config): trial.config for trial in trials}.values():
         tasks_of_model = {name: tasks[name] for name in config.tasks}
         answers = ask([node], footprint_here, config, tasks_of_model, precision, gpu=True)
         if not answers:
@@ -124,17 +124,6 @@ def gpu_footprint(
         busy=max(footprint.busy for footprint in found),
     )
     return largest, lines
-
-
-def different_networks(trials: Sequence[PlannedTrial]) -> list[TrialConfig]:
-    """One config of each network, batch and loss; their steps differ in time and memory."""
-    kinds = {}
-    for config in (trial.config for trial in trials):
-        kinds[
-            config.model, config.backbone, config.width, config.output_stride, config.tasks,
-            config.crop_size, config.batch_size, config.dropout > 0, config.label_smoothing > 0, config.loss,
-        ] = config  # fmt: skip
-    return list(kinds.values())
 
 
 def network_name(config: TrialConfig) -> str:
@@ -174,7 +163,7 @@ def precision_seconds(
         UserError: if the node is lost meanwhile.
     """
     found: list[dict[str, Any]] = []
-    for config in different_networks(trials):
+    for config in {cost_key(trial.config): trial.config for trial in trials}.values():
         device = "cuda" if gpus else "cpu"
         own = {name: tasks[name] for name in config.tasks}
         answers = ask([node], precision_seconds_here, config, own, device, cpus, gpu=bool(gpus))

@@ -69,7 +69,7 @@ def test_the_trial_itself_leaves_the_gpus_to_its_processes():
     ("fields", "words"),
     [
         ({"batch_size": 5}, "is not divisible by it"),
-        ({"batch_size": 4, "accumulation_steps": 2}, "give it the larger batch"),
+        ({"batch_size": 4, "accumulation_steps": 2}, "set batch_size to the whole batch"),
         ({"batch_size": 4, "asynchronous": True}, "in one process"),
     ],
 )
