@@ -13,7 +13,7 @@ from segstrat.errors import UserError
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.on_ray.runtime import living_nodes
-from study.planning.resources import Node
+from study.planning.resources import Node, cost_key
 from study.planning.trials import PlannedTrial
 from study.state.lock import LOCK
 
