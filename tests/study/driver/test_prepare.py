@@ -64,7 +64,7 @@ def test_axes_that_are_set_are_recorded_and_kept_on_resume(storage: Path):
         assert opened.space.axes["weight_decay"] == [0.0, 1e-3]
         assert opened.space.base["dropout"] == 0.1
     with pytest.raises(
-        UserError, match="was started with --set weight_decay=0,1e-3 --set dropout=0.1; leave out --set"
+        UserError, match=r"was started with --set weight_decay=0,1e-3 --set dropout=0\.1; leave out --set"
     ):
         open_study(parse((*again, "--set", "weight_decay=0,1")))
 
