@@ -7,7 +7,7 @@ nothing can change the outcome any more. Nothing else reads or writes these two.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -138,6 +138,7 @@ class TrialFacts:
         test_images: 0 where the data has no test split.
         constant_miou: task -> split -> mIoU of the best constant prediction, from the labels; known once the
             split was scored.
+        class_weights: task -> weights of its classes in the loss; empty where they are equal.
         half_miou: task -> half -> mIoU on each half of the validation images after the last epoch, see
             `segstrat.image_counts.image_half`.
     """
@@ -155,6 +156,7 @@ class TrialFacts:
     test_images: int = 0
     constant_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     half_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    class_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:

@@ -101,7 +101,7 @@ class Verdict:
     @property
     def score_name(self) -> str:
         """What is compared, in words."""
-        return "test mIoU" if self.images == TEST else "validation mIoU"
+        return f"{'test' if self.images == TEST else 'validation'} {self.context.score}"
 
     @property
     def blocked(self) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from segstrat.formatting import axis_name, join_words
+from segstrat.scores import MIOU, WORDS
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.contrasts import Contrasts
 from study.analysis.phrases import (
@@ -118,9 +119,9 @@ def _blocking_reason(verdict: Verdict) -> str:
         value = learning.raw if raw else learning.pretrained
         return (
             f"the {'raw' if raw else 'pre-trained'} arm did not learn here. Its best setting ends at a mean "
-            f"mIoU of {value:.3f}; calling every pixel the most frequent class scores {learning.floor:.3f}, "
-            f"and the difference is within the margin of {points(verdict.margin)}. Train longer, or "
-            "with another learning rate, before asking what closes the gap"
+            f"{verdict.context.score} of {value:.3f}; {constant_words(verdict.context)} scores "
+            f"{learning.floor:.3f}, and the difference is within the margin of {points(verdict.margin)}. "
+            "Train longer, or with another learning rate, before asking what closes the gap"
         )
     if cause is Cause.SCREENING and verdict.problem:
         return f"the answering stage cannot start: {verdict.problem}"
@@ -234,3 +235,12 @@ def _brief(verdict: Verdict) -> str:
 def _gap_only(verdict: Verdict) -> str:
     prefix = f"{verdict.context.label}: " if verdict.context.label else ""
     return f"{prefix}pre-trained ends {ahead(verdict.contrasts.gap)} raw"
+
+
+def constant_words(context: Context) -> str:
+    """The best constant prediction, in words."""
+    return (
+        "calling every pixel the most frequent class"
+        if context.score == WORDS[MIOU]
+        else "one class everywhere"
+    )

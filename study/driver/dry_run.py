@@ -22,6 +22,7 @@ from study.cli import Flags
 from study.console.tables import new_table, varied_axes
 from study.planning.resources import Node, cost_key, share
 from study.planning.trials import PlannedTrial
+from study.search.two_stage import TwoStageSearch
 from study.state.halving import HalvingRule
 from study.state.trial_states import ALL, KEPT, TrialState
 
@@ -67,7 +68,7 @@ def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their recipe and cost and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
-    from study.driver.prepare import make_search, open_study, plan_study
+    from study.driver.prepare import make_search, open_study, plan_study, with_classes
     from study.driver.weights import Weights
 
     console = Console(highlight=False)
@@ -77,6 +78,7 @@ def show_plan(flags: Flags) -> int:
     weights = Weights(settings, opened.design)
     weights.check(trials, download=False)
     data = check_data(settings, trials, cache=False)
+    opened = with_classes(opened, data)
     console.print(Text(f"{settings.name}: {space.question}"))
     console.print(trials_table(trials))
     console.print(Text(f"recipe   {space.recipe_name}"))
@@ -110,11 +112,16 @@ def show_plan(flags: Flags) -> int:
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     if outlook := weights.outlook(trials):
         lines.append(f"weights  {outlook}")
-    more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
+    states = [TrialState(trial=trial) for trial in trials]
+    search = make_search(opened, trials)
+    more = search.remaining(states)
+    screened = search.screening_left(states) if isinstance(search, TwoStageSearch) else 0
     if more:
         seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
+        kinds = f"screened and {more - screened} on fresh seeds" if screened else "trials"
         lines.append(
-            f"then     about {more} more trials up to the next look, about {format_duration(seconds)} more"
+            f"then     about {screened or more} more {kinds} up to the next look, about "
+            f"{format_duration(seconds)} more"
         )
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [

@@ -14,6 +14,7 @@ from rich.console import Console
 from segstrat.config import OWN_DATA
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
+from segstrat.scores import Metric
 from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags, StudySettings, make_settings
@@ -89,7 +90,11 @@ def open_study(flags: Flags) -> OpenedStudy:
     else:
         _refuse_existing(study, flags)
     known = {**defaults, **begun, **given}
-    space = load_space(known["space"])
+    overrides = tuple(known.get("overrides", ()))
+    if flags.resume and overrides != (before := tuple(begun.get("overrides", ()))):
+        words = f"--set {' --set '.join(before)}" if before else "none"
+        raise UserError(f"--set: {study.uri} was started with {words}; leave out --set")
+    space = load_space(known["space"], overrides)
     data = known.get("data", StudySettings.data)
     images = image_facts(data, data_root(known.get("data_root") or None))
     space = fit_recipe(space, data, images)
@@ -105,6 +110,19 @@ def open_study(flags: Flags) -> OpenedStudy:
         recorded=recorded,
         images=images,
     )
+
+
+def with_classes(opened: OpenedStudy, data: Mapping[str, Any]) -> OpenedStudy:
+    """The study with the class that its score is about, now that the classes of the data are known.
+
+    Args:
+        data: as from `check_data`.
+
+    Raises:
+        UserError: if the score is that of a class that the task does not have.
+    """
+    metric = Metric.parse(opened.space.metric.name, data["classes"])
+    return replace(opened, space=replace(opened.space, metric=metric))
 
 
 def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
@@ -145,6 +163,9 @@ def make_search(
     """
     settings, space, design = opened.settings, opened.space, opened.design
     weights = planned_weights(settings)
+    if settings.confirm and manifest is None:
+        # Its classes, of which a score may be.
+        manifest = {"data": read_manifest(Store(settings.confirm)).get("data")}
     facts = study_facts(space, design, manifest)
     history, recorded = History(opened.study, facts), facts.get("answering")
     if settings.confirm and design is not None:
@@ -375,6 +396,7 @@ def describe_study(
     weights: dict[str, str],
     nodes: Sequence[Node],
     precision: str,
+    precision_seconds: Sequence[Mapping[str, Any]],
     accept_changes: bool,
 ) -> dict[str, Any]:
     """The manifest.
@@ -394,10 +416,12 @@ def describe_study(
             "options": settings.to_dict(),
             "hardware": describe_hardware(nodes),
             "precision": precision,
+            "precision_seconds": precision_seconds,
             "data": data,
             "seeds": list(settings.seeds),
             "roles": space.roles,
-            "metric": space.metric,
+            "metric": space.metric.name,
+            "search": space.search,
             "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
             "budget": settings.budget,
             "weights": weights,
@@ -413,6 +437,7 @@ def describe_study(
         refuse_changes(opened.study, found)
     accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
     kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
+    kept |= {key: opened.recorded[key] for key in ("precision_seconds",) if key in opened.recorded}
     # What was fixed before the first look stands.
     kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
     return manifest | kept | {"accepted": accepted}

@@ -95,6 +95,11 @@ def new_panel(title: str, *, width: float = 4.9, height: float = 3.6) -> Iterato
         yield figure, ax
 
 
+def score_title(score: str) -> str:
+    """The title of a panel that shows a score."""
+    return "Mean IoU" if score == "mIoU" else f"{score[0].upper()}{score[1:]}"
+
+
 def in_points(interval: Interval) -> dict[str, float]:
     """Columns of a figure's table: `estimate low high n`, in points (or percent), NaN where unknown."""
     ends = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}

@@ -93,6 +93,12 @@ class Page:
         return verdict_headline(self.answer.label, causes.pop() if len(causes) == 1 else None)
 
     @property
+    def score(self) -> str:
+        """By what the trials are judged, such as `mIoU`."""
+        study = self.answer.study
+        return study.score_words(study.tasks[0]) if study.tasks else "mIoU"
+
+    @property
     def several(self) -> bool:
         """Whether the study has several contexts."""
         return any(len(verdicts) > 1 for verdicts in self.answer.verdicts.values())

@@ -147,6 +147,12 @@ class TwoStageSearch:
         needed = {pair for progress in self._progress(history).values() for pair in progress.needed}
         return len(needed - set(answered))
 
+    def screening_left(self, history: Sequence[TrialState]) -> int:
+        """How many more trials will be screened, at most; they are among those of `remaining`."""
+        if self._screened is not None:
+            return 0
+        return self._screening.remaining(self._screening_of(history))
+
     def progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
         """How far each context is, by its key; empty while screening runs."""
         screened = self._screening_of(history)
@@ -190,7 +196,8 @@ class TwoStageSearch:
 
     def _is_scored(self, state: TrialState, progress: Progress) -> bool:
         """Whether a trial has a score on the images that report; a diverged one has the floor."""
-        value = self._history.row(state).get(reported_column(progress.task, progress.images))
+        score = self._history.metric.of(progress.task).score
+        value = self._history.row(state).get(reported_column(progress.task, progress.images, score))
         if state.record.status is not TrialStatus.COMPLETED:
             return state.record.status is TrialStatus.DIVERGED
         return value is not None and math.isfinite(value)

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from segstrat.errors import UserError
+from segstrat.scores import Metric
 from study.cli import parse
 from study.driver.messages import resume_command
-from study.driver.prepare import folder_name, open_study
+from study.driver.prepare import folder_name, open_study, with_classes
 from study.frame import SCHEMA
 
 ON_OWN = ["--space", "wd_grid", "--data", "folder"]
@@ -43,13 +44,38 @@ def begin(storage: Path, *flags: str) -> str:
         "options": settings.to_dict(),
         "data": {"name": settings.data},
         "scheduler": {},
-        "metric": opened.space.metric,
+        "metric": opened.space.metric.name,
         "design": opened.design.to_dict() if opened.design else None,
         "trials": [],
     }
     (storage / settings.name).mkdir(parents=True)
     (storage / settings.name / "manifest.json").write_text(json.dumps(manifest))
     return settings.name
+
+
+def test_axes_that_are_set_are_recorded_and_kept_on_resume(storage: Path):
+    given = ("--set", "weight_decay=0,1e-3", "--set", "dropout=0.1")
+    name = begin(storage, "--space", "wd_grid", *given)
+    recorded = json.loads((storage / name / "manifest.json").read_text())["options"]
+    assert recorded["overrides"] == ["weight_decay=0,1e-3", "dropout=0.1"]
+    again = ("--space", "wd_grid", "--resume", "--storage", str(storage))
+    for flags in (again, (*again, *given)):
+        opened = open_study(parse(flags))
+        assert opened.space.axes["weight_decay"] == [0.0, 1e-3]
+        assert opened.space.base["dropout"] == 0.1
+    with pytest.raises(
+        UserError, match=r"was started with --set weight_decay=0,1e-3 --set dropout=0\.1; leave out --set"
+    ):
+        open_study(parse((*again, "--set", "weight_decay=0,1")))
+
+
+def test_a_score_is_that_of_a_class_of_the_data(storage: Path):
+    opened = open_study(parse(["--space", "loss_imbalance", "--storage", str(storage)]))
+    assert opened.space.metric.index is None
+    found = with_classes(opened, {"classes": {"semseg": ["background", "head"]}})
+    assert found.space.metric == Metric("semseg", "iou_head", 1)
+    with pytest.raises(UserError, match="unknown class of task semseg 'head'"):
+        with_classes(opened, {"classes": {"semseg": ["background", "hand"]}})
 
 
 @pytest.fixture

@@ -238,7 +238,7 @@ def test_the_newest_attempt_of_an_epoch_counts(make_states):
     assert states.by_id["raw0"].shown == "retrying"
     states.started("raw0")
     assert states.reported("raw0", [report(2, 0.25)]) == [], "no new epoch"
-    assert [r.metrics()[METRIC] for r in states.by_id["raw0"].record.reports] == [0.1, 0.25]
+    assert [r.metrics()[METRIC.name] for r in states.by_id["raw0"].record.reports] == [0.1, 0.25]
     assert states.by_id["raw0"].record.attempts == 2
 
 
