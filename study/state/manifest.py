@@ -18,7 +18,17 @@ from study.frame import MANIFEST, SCHEMA, read_manifest
 from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "optuna",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "opencv-python-headless",
+)
 # Without these a study can be neither shown nor resumed.
 NEEDED = ("study", "question", "options", "data", "scheduler", "metric", "trials")
 
