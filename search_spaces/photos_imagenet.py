@@ -30,8 +30,3 @@ SPACE = {
 def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noqa: ARG001
     """That of the other photographs, at the published width."""
     return recipes.photographs(pretrained=pretrained) | {"width": 1.0}
-
-
-ROLES = {"pretrained": "arm", "weight_decay": "treatment"}
-
-METRIC = "semseg_val_miou"
