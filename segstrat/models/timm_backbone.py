@@ -63,7 +63,7 @@ class TimmBackbone(Backbone):
         super().__init__(
             name,
             width,
-            channels=tuple(network.feature_info.channels()),
+            channels=tuple(_feature_info(network).channels()),
             strides=strides,
             centers=centers,
             multiple=strides[-1],
@@ -194,7 +194,7 @@ def _last_maps(
     timm = _import_timm()
     try:
         network = timm.create_model(architecture, **options)
-        info = network.feature_info
+        info = _feature_info(network)
         last = dict(zip(info.reduction(), info.out_indices, strict=True))
         wanted = [index for stride, index in last.items() if stride <= LARGEST_STRIDE]
         if wanted != list(info.out_indices):
@@ -209,6 +209,11 @@ def _last_maps(
 
 def _no_stochastic_depth(name: str, stochastic_depth: float) -> UserError:
     return UserError(f"stochastic_depth={stochastic_depth}: {name} has none; leave it out")
+
+
+def _feature_info(network: nn.Module) -> Any:
+    """timm's list of the maps of an extractor."""
+    return network.feature_info
 
 
 def _gives_channels_last(network: nn.Module) -> bool:
@@ -237,7 +242,7 @@ def _positions(architecture: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
     name = f"{TIMM_PREFIX}{architecture}"
     with torch.random.fork_rng(devices=[]):
         network = _create(name, architecture).eval()
-    strides = tuple(network.feature_info.reduction())
+    strides = tuple(_feature_info(network).reduction())
     measured = [
         _measure(name, network, cells * strides[-1], strides, seed)
         for seed, cells in enumerate(MEASURED_CELLS)
