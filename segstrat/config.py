@@ -38,6 +38,10 @@ SUNETS = tuple(name for name, family in BACKBONES.items() if family == "sunet")
 """A SUNet is a model and its own backbone."""
 
 FCN_BACKBONES = tuple(name for name in BACKBONES if name not in SUNETS)
+
+TIMM_PREFIX = "timm/"
+"""Begins the names of timm's networks, which are backbones of FCNs where timm is installed."""
+
 MODELS = (*FCN_STRIDES, *SUNETS)
 
 WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
@@ -96,7 +100,7 @@ class TrialConfig:
     model: str = "fcn32s"
     """Architecture; one of `MODELS`."""
     backbone: str | None = None
-    """Backbone of an FCN, one of `FCN_BACKBONES` (`resnet18` by default); a SUNet is its own backbone."""
+    """Backbone of an FCN: one of `FCN_BACKBONES` (`resnet18` by default), or `timm/<name>`."""
     width: Annotated[float, Limit("a number in (0, 4]", lambda value: 0 < value <= 4)] = 1.0
     """Multiplier on every channel count of the backbone; 1 is the published network."""
     output_stride: Annotated[int | None, Limit("8, 16 or 32", lambda value: value in (8, 16, 32))] = None
@@ -381,8 +385,9 @@ def _check_model(config: TrialConfig) -> None:
         return
     if config.backbone is None:
         object.__setattr__(config, "backbone", "resnet18")
-    if config.backbone not in FCN_BACKBONES:
-        raise unknown_name("backbone", config.backbone, FCN_BACKBONES)
+    # Only timm knows its names; loading it takes seconds.
+    if config.backbone not in FCN_BACKBONES and not str(config.backbone).startswith(TIMM_PREFIX):
+        raise unknown_name("backbone", config.backbone, (*FCN_BACKBONES, f"{TIMM_PREFIX}<name>"))
     if config.output_stride is not None:
         raise UserError(
             f"output_stride={config.output_stride}: {config.model} has a fixed one; leave it out or choose "

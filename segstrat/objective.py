@@ -144,7 +144,8 @@ class Objective:
         by_image: bool,
     ) -> tuple[torch.Tensor, dict[str, Tensors]]:
         with self.machine.autocast():
-            logits = self.model(normalize(images_BCHW), tasks=list(labels), rows=rows)
+            images_BCHW = normalize(images_BCHW, standardization=self.model.backbone.standardization)
+            logits = self.model(images_BCHW, tasks=list(labels), rows=rows)
         total = torch.zeros((), device=images_BCHW.device)
         results = {}
         for name, maps_BHW in labels.items():

@@ -135,6 +135,7 @@ class TrialFacts:
         dropout_modules: dropout layers in the built model.
         init_digest: of all parameters before pre-trained weights; equal for paired arms of one seed.
         weights_digest: SHA-256 of the pre-trained weights' file, empty without one.
+        standardization: `mean` and `std` of the images by channel.
         test_images: 0 where the data has no test split.
         constant_miou: task -> split -> mIoU of the best constant prediction, from the labels; known once the
             split was scored.
@@ -154,6 +155,7 @@ class TrialFacts:
     device: str
     precision: str
     test_images: int = 0
+    standardization: Mapping[str, Sequence[float]] = field(default_factory=dict)
     constant_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     half_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     class_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)

@@ -15,6 +15,7 @@ from segstrat.checkpoint import CheckpointWriter, load_checkpoint, state_digest
 from segstrat.config import TrialConfig
 from segstrat.data import DataProtocol
 from segstrat.data.dataset import Dataset, Subset, nested_indices
+from segstrat.data.loading.batch import Standardization
 from segstrat.data.loading.device_loader import DeviceTrainLoader
 from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.data.loading.train_loader import TrainLoader
@@ -85,6 +86,7 @@ class TrainingState:
                 name: {"swap": task.swap, "values": task.values}
                 for name, task in self.objective.tasks.items()
             },
+            "standardization": self.model.backbone.standardization.to_dict(),
             "model": self.model.state_dict(),
             "update": self.update.state_dict(),
             "facts": dataclasses.asdict(self.facts),
@@ -109,11 +111,19 @@ class TrainingState:
                     f"({', '.join(saved[:3])}, …); the data has {len(task.classes)} "
                     f"({', '.join(task.classes[:3])}, …); give the data it was trained on, or another --name"
                 )
-        self.model.load_state_dict(state["model"])
+        restore_model(self.model, state)
         self.update.load_state_dict(state["update"])
         noted = {name: state["facts"][name] for name in ("constant_miou", "half_miou")}
-        self.facts = dataclasses.replace(self.facts, **noted)
+        standardization = self.model.backbone.standardization.to_dict()
+        self.facts = dataclasses.replace(self.facts, standardization=standardization, **noted)
         return [EpochReport.from_dict(report) for report in state["reports"]]
+
+
+def restore_model(model: Segmenter, state: Mapping[str, Any]) -> None:
+    """Puts a checkpoint's weights into a model, and the mean and deviation of the images they are for."""
+    model.load_state_dict(state["model"])
+    if "standardization" in state:  # absent from checkpoints of earlier versions
+        model.backbone.standardization = Standardization.from_dict(state["standardization"])
 
 
 def build_training(
@@ -153,10 +163,11 @@ def build_training(
     facts = TrialFacts(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         realised_weight_decay=groups[0].optimizer.param_groups[0]["weight_decay"],
-        dropout_modules=sum(isinstance(m, nn.Dropout | nn.Dropout2d) for m in model.modules()),
+        dropout_modules=sum(isinstance(m, nn.Dropout | nn.Dropout2d) and m.p > 0 for m in model.modules()),
         init_digest=init_digest,
         weights_digest=weights_digest,
         data_digest=protocol.digest,
+        standardization=model.backbone.standardization.to_dict(),
         train_images=len(train_set),
         val_images=len(protocol.val),
         test_images=len(protocol.test) if protocol.test else 0,

@@ -228,6 +228,23 @@ def test_a_batch_norm_that_torch_would_strip_of_its_activation_is_refused(two_pr
         distributed.synchronize_batch_norm(nn.Sequential(FusedBatchNorm(3)), torch.device("cuda"))
 
 
+def test_timms_batch_norms_keep_their_activation_when_they_are_synchronized(two_processes):
+    pytest.importorskip("timm", reason="timm is not installed (uv sync --extra timm)")
+    config = TrialConfig(model="fcn16s", backbone="timm/regnetx_002", freeze_batch_norm=True)
+    model = build_model(config, {"semseg": Task("semseg", 2)}).eval()
+    for norm in model.backbone.batch_norms():
+        norm.running_mean.normal_()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model.backbone(images)
+        model = distributed.synchronize_batch_norm(model, torch.device("cuda"))
+        norms = list(model.backbone.batch_norms())
+        assert len(norms) > 20
+        assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+        for ours, alone in zip(model.backbone(images), before, strict=True):
+            assert torch.equal(ours, alone)
+
+
 def test_the_order_tells_how_many_images_of_each_task_all_processes_have(tiny_protocol):
     protocol = tiny_protocol(train=11, mixed=True)
     arguments = {"tasks": protocol.tasks, "crop_size": 32, "batch_size": 4, "augmentation": 0.0, "seed": 1}

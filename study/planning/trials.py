@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segstrat.config import REGULARIZERS, TrialConfig
+from search_spaces import recipes
+from segstrat.config import REGULARIZERS, TIMM_PREFIX, TrialConfig
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
@@ -181,6 +182,10 @@ def make_config(
             '{"epochs": 50, "crop_size": 256}'
         )
     check_fields(space.name, "recipe", recipe)
+    shared = getattr(space.recipe, "func", space.recipe) is recipes.recipe
+    if shared and str(fields.get("backbone")).startswith(TIMM_PREFIX):
+        # These have one width; that of the shared recipe is for the project's own networks.
+        recipe = {name: value for name, value in recipe.items() if name != "width"}
     fields = dict(recipe) | fields | {"data": data, "seed": seed}
     if type(fields.get("epochs")) is not int or fields["epochs"] < 1:
         raise UserError(

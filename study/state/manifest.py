@@ -19,7 +19,7 @@ from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    *("torch", "torchvision", "ray", "optuna", "numpy", "scipy", "pandas", "pyarrow"),
+    *("torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy", "pandas", "pyarrow"),
     *("opencv-python-headless", "pillow"),
 )
 # What showing and resuming a study need.

@@ -18,6 +18,7 @@ SIZES = {
     "multitask": 6,
     "optuna_wd_dropout": 48,
     "photos_budget": 4,
+    "photos_imagenet": 8,
     "photos_labels": 24,
     "photos_multitask": 4,
     "photos_rates": 8,
@@ -51,6 +52,8 @@ def test_a_space_states_its_question_command_and_cost(name):
 def test_its_models_can_be_built(name, data):
     import torch
 
+    if name == "photos_imagenet":
+        pytest.importorskip("timm", reason="timm is not installed (uv sync --extra timm)")
     trials = plan(load_space(name), data, seeds=(0,), weights="imagenet")
     startup = 2 * STARTUP_POINTS if name == "optuna_wd_dropout" else SIZES[name]
     assert len(trials) == startup, "Optuna proposes the rest while the study runs"
