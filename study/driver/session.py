@@ -21,7 +21,14 @@ from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import asked_precision, divide, study_precision
-from study.driver.prepare import OpenedStudy, describe_study, make_search, open_study, plan_study
+from study.driver.prepare import (
+    OpenedStudy,
+    describe_study,
+    make_search,
+    open_study,
+    plan_study,
+    stopping_rule,
+)
 from study.driver.stages import AnsweringLog
 from study.driver.thinning import NONE, thin, thinning
 from study.driver.weights import Weights
@@ -31,7 +38,6 @@ from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.state.changes import accepted_changes
-from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
 from study.state.pretrainings import FOLDER, PlannedPretraining
@@ -180,8 +186,7 @@ def run_study(flags: Flags) -> int:
 
 def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Console) -> TrialStates:
     """The states of the planned trials, from disk where the study is resumed."""
-    rule = HalvingRule.of(opened.settings.scheduler)
-    states = TrialStates(opened.study, rule, opened.space.metric)
+    states = TrialStates(opened.study, stopping_rule(opened), opened.space.metric)
     for trial in trials:
         states.add(trial)
     if opened.recorded:
