@@ -289,8 +289,8 @@ class BetterHalf:
     All cells are screened on the first seed, the better half of each arm on each further one. A cell that is
     slow to start is judged by where it ends, which ranks within a training cannot do, and a study of two
     seeds costs three quarters of the whole grid. Only a cell that trails by far is stopped on its way. With a
-    tuned axis these are the better half of an arm's
-    settings, and the better half of the values that each of them has tried.
+    tuned axis these are the better half of an arm's settings, and the better half of the values that each of
+    them has tried.
 
     Args:
         contexts: key -> task of those that are answered; a cell is trained if it is in the better half of
