@@ -57,10 +57,10 @@ class Method:
     ranked: tuple[bool, bool] = (False, False)
 
 
-BY_RANK = HalvingRule(least_share=None)
+BY_RANK = HalvingRule(least_shares=())
 METHODS = {
     "rank at 1/4 and 1/2": Method(BY_RANK, halves=False, ranked=(True, True)),
-    "rank at 1/2": Method(HalvingRule(fractions=(0.5,), least_share=None), halves=False, ranked=(True, True)),
+    "rank at 1/2": Method(HalvingRule(fractions=(0.5,), least_shares=()), halves=False, ranked=(True, True)),
     "better half on the second seed": Method(BY_RANK, halves=True),
     "the same, and its trials by rank": Method(BY_RANK, halves=True, ranked=(False, True)),
     "better half, and trailing (the study's)": Method(HalvingRule(), halves=True),

@@ -28,14 +28,14 @@ class HalvingRule:
         fractions: shares of a trial's own epoch budget at which it is judged; empty: nothing is stopped.
         reduction_factor: the best 1/reduction_factor of the trials so far continue.
         min_competitors: earlier trials that must have reached the rung before one is stopped by its rank.
-        least_share: a trial is stopped that has learned less than this share of what the best of the earlier
-            trials has; None: no distance stops a trial, as in studies of earlier versions.
+        least_shares: at each rung, a trial is stopped that has learned less than this share of what the best
+            of the earlier trials has; empty: no distance stops a trial, as in studies of earlier versions.
     """
 
     fractions: tuple[float, ...] = (0.25, 0.5)
     reduction_factor: int = 2
     min_competitors: int = 2
-    least_share: float | None = 0.4
+    least_shares: tuple[float, ...] = (0.2, 0.5)
 
     @classmethod
     def of(cls, scheduler: str) -> "HalvingRule":
@@ -49,7 +49,7 @@ class HalvingRule:
             "reduction_factor": self.reduction_factor,
             "rung_fractions": list(self.fractions),
             "min_competitors": self.min_competitors,
-            "least_share": self.least_share,
+            "least_shares": list(self.least_shares),
         }
 
     @classmethod
@@ -61,7 +61,7 @@ class HalvingRule:
             fractions=tuple(values["rung_fractions"]),
             reduction_factor=values["reduction_factor"],
             min_competitors=values["min_competitors"],
-            least_share=values.get("least_share"),
+            least_shares=tuple(values.get("least_shares", ())),
         )
 
     def words(self, *, ranked: bool) -> str:
@@ -70,20 +70,20 @@ class HalvingRule:
         Args:
             ranked: whether some trial is judged by its rank.
         """
-        if not self.fractions:
-            return "none"
-        rungs = " and ".join(f"{fraction:.0%}" for fraction in self.fractions)
         kinds = []
-        if self.least_share is not None:
-            kinds.append(f"with less than {self.least_share:.0%} of what the best one before it has learned")
-        if ranked:
-            kinds.append(f"not among the best 1/{self.reduction_factor}")
+        if self.fractions and self.least_shares:
+            shares = zip(self.fractions, self.least_shares, strict=True)
+            bounds = ", ".join(
+                f"less than {share:.0%} after {rung:.0%} of its epochs" for rung, share in shares
+            )
+            kinds.append(f"with {bounds} of what the best one before it has learned")
+        if self.fractions and ranked:
+            rungs = " and ".join(f"{fraction:.0%}" for fraction in self.fractions)
+            kinds.append(f"not among the best 1/{self.reduction_factor} at {rungs} of its epochs")
         if not kinds:
             return "none"
-        return (
-            f"at {rungs} of its epochs, a screening trial {' or '.join(kinds)} in its arm, context and seed; "
-            "never the reference"
-        )
+        within = "within its arm, context and seed; never the reference, never the answering stage"
+        return f"a screening trial {' or '.join(kinds)}, {within}"
 
     def rung_epochs(self, epochs: int, validate_every: int = 1) -> tuple[int | None, ...]:
         """The epoch of each rung for a budget of `epochs`: the first validated one from the fraction on.
@@ -194,7 +194,8 @@ def _decide(
     if not all_known:
         return Decision.OPEN
     learned = _learned(trial, rung)
-    if rule.least_share is not None and learned is not None and learned < rule.least_share * most_learned:
+    least = rule.least_shares[rung] * most_learned if rule.least_shares else 0.0
+    if learned is not None and learned < least:
         return Decision.STOP
     if not trial.ranked or len(earlier) < rule.min_competitors:
         return Decision.PASS
