@@ -30,6 +30,7 @@ GENERATOR = ("canvas.py", "brush.py", "kinds.py", "scenes.py")
 CLASSIFICATION = "classification/"
 # Fewer images are drawn before another process has started.
 SHARED_FROM = 200
+_OS_ERRORS = 100  # exit codes above it are numbers of errors
 _SHARE = "from segstrat.data.figures.write import draw_share; draw_share()"
 
 
@@ -117,7 +118,8 @@ def _drawn(root: Path) -> Iterator[bytes]:
     """
     jobs = _jobs()
     cores = cpu_cores() if len(jobs) >= SHARED_FROM else 1
-    path = os.pathsep.join([str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")])
+    given = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(Path(__file__).parents[3]), *([given] if given else [])])
     helpers = [
         subprocess.Popen(
             [sys.executable, "-c", _SHARE, str(root), str(first), str(cores)],
@@ -136,7 +138,9 @@ def _drawn(root: Path) -> Iterator[bytes]:
             size = int.from_bytes(helper.stdout.read(4))
             if not size:
                 code = helper.wait()
-                raise OSError(code, os.strerror(code))
+                if code <= _OS_ERRORS:
+                    raise RuntimeError(f"a process that draws images ended with exit code {code}")
+                raise OSError(code - _OS_ERRORS, os.strerror(code - _OS_ERRORS))
             yield helper.stdout.read(size)
     finally:
         for helper in helpers:
@@ -147,7 +151,7 @@ def _drawn(root: Path) -> Iterator[bytes]:
 def draw_share() -> None:
     """Draws and writes a share of the images in a process of its own, which `_drawn` starts.
 
-    For each image, the length and the pixels go to standard output; the exit code is the number of an error.
+    For each image, the length and the pixels go to standard output; the exit code tells an `OSError`.
     """
     # Ctrl-C reaches every process of the terminal; the parent ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -159,7 +163,7 @@ def draw_share() -> None:
             sys.stdout.buffer.flush()
     except OSError as error:
         # Not through `sys.exit`: the flush at exit would fail again.
-        os._exit(error.errno or errno.EIO)
+        os._exit(_OS_ERRORS + (error.errno or errno.EIO))
 
 
 def _make_folders(root: Path) -> None:
