@@ -23,7 +23,6 @@ from study.console.tables import new_table, varied_axes
 from study.planning.resources import Node, cost_key, share
 from study.planning.trials import PlannedTrial
 from study.search.two_stage import TwoStageSearch
-from study.state.halving import HalvingRule
 from study.state.trial_states import ALL, KEPT, TrialState
 
 
@@ -68,7 +67,14 @@ def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their recipe and cost and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
-    from study.driver.prepare import make_search, open_study, plan_study, with_classes
+    from study.driver.prepare import (
+        make_search,
+        open_study,
+        plan_study,
+        stopping_rule,
+        stopping_words,
+        with_classes,
+    )
     from study.driver.weights import Weights
 
     console = Console(highlight=False)
@@ -85,8 +91,6 @@ def show_plan(flags: Flags) -> int:
     console.print(recipe_table(trials))
     epochs = sum(trial.config.epochs for trial in trials)
     images = sum(trial.config.epochs * trial.config.label_fraction for trial in trials) * data["train_images"]
-    rungs = ", ".join(f"{fraction:.0%}" for fraction in HalvingRule.of(settings.scheduler).fractions)
-    stopping = f"at {rungs} of each budget, within each arm, context and seed" if rungs else "none"
     kind = "synthetic, drawn by this project" if data["synthetic"] else data["root"]
     to_make = weights.to_make(trials)
     cost = estimate(
@@ -100,7 +104,7 @@ def show_plan(flags: Flags) -> int:
     )
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
-        f"stopping {stopping}",
+        f"stopping {stopping_words(stopping_rule(opened), trials)}",
         f"data     {data['title']} ({kind}): {data['train_images']} training and {data['val_images']} "
         "validation images were found",
         f"look     {data['sheet']} shows the labels on their images",

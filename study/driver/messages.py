@@ -10,7 +10,7 @@ from segstrat.records import TrialStatus
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags, StudySettings
 from study.console.tables import cells_table, problem_lines
-from study.driver.prepare import OpenedStudy
+from study.driver.prepare import OpenedStudy, stopping_words
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
 from study.search.base import Search
@@ -45,11 +45,6 @@ def header_lines(
     # A search has not proposed all of them yet.
     planned = len(trials) + more - follow
     epochs = round(epochs * planned / len(trials))
-    stopping = (
-        "weak ones are stopped early, within each arm, context and seed"
-        if settings.scheduler == "asha"
-        else "no early stopping"
-    )
     lines = [
         f"{settings.name}: {opened.space.question}",
         f"data      {data['title']} ({kind}), {images}",
@@ -57,7 +52,8 @@ def header_lines(
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
         f"precision {_precision_words(manifest, auto=settings.numerics.precision == 'auto')}",
-        f"trials    {planned}, at most {epochs} epochs in total; {stopping}",
+        f"trials    {planned}, at most {epochs} epochs in total",
+        f"stopping  {stopping_words(states.rule, [state.trial for state in trials])}",
     ]
     if opened.design is not None:
         lines.append(_stage_line(opened.design, screening=not settings.confirm))

@@ -14,6 +14,7 @@ from rich.console import Console
 from segstrat.config import OWN_DATA
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
+from segstrat.records import Stage
 from segstrat.scores import Metric
 from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
@@ -34,7 +35,7 @@ from study.planning.space import Space, fit_recipe, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
-from study.search.two_stage import BetterHalf, first_seed_to_the_end
+from study.search.two_stage import BetterHalf, split_by_seed
 from study.state.changes import accepted_changes, changes, refuse_changes
 from study.state.halving import HalvingRule
 from study.state.manifest import contains_study, new_manifest, read_study_manifest
@@ -148,7 +149,7 @@ def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     if opened.design is not None:
         trials = as_screening(trials)
         if _halves_over_seeds(opened):
-            trials = first_seed_to_the_end(trials)
+            trials, _ = split_by_seed(trials)
     return _with_recorded(trials, opened.recorded)
 
 
@@ -190,7 +191,7 @@ def make_search(
         return screening
     if _halves_over_seeds(opened):
         planned = plan(space, settings.data, seeds=settings.seeds, budget=settings.budget, weights=weights)
-        later = [trial for trial in as_screening(planned) if trial.config.seed != min(settings.seeds)]
+        _, later = split_by_seed(as_screening(planned))
         screening = BetterHalf(contexts_to_answer(history, planned), history, later)
     return two_stage_search(
         settings,
@@ -202,6 +203,22 @@ def make_search(
         screening=screening,
         recorded=recorded,
     )
+
+
+def stopping_rule(opened: OpenedStudy) -> HalvingRule:
+    """The rule of early stopping; a resumed study keeps that of the version that started it."""
+    rule = HalvingRule.of(opened.settings.scheduler)
+    recorded = opened.recorded.get("scheduler")
+    if recorded and recorded["name"] == rule.to_dict()["name"]:
+        return HalvingRule.from_dict(recorded)
+    return rule
+
+
+def stopping_words(rule: HalvingRule, trials: Sequence[PlannedTrial]) -> str:
+    """What early stopping may do to the trials of a study."""
+    stoppable = [trial for trial in trials if not trial.reference and trial.stage is not Stage.ANSWERING]
+    words = rule.words(ranked=any(not trial.exempt for trial in stoppable)) if stoppable else "none"
+    return f"{words}; every trial is trained to its end" if words == "none" else words
 
 
 def _halves_over_seeds(opened: OpenedStudy) -> bool:
@@ -422,7 +439,7 @@ def describe_study(
             "roles": space.roles,
             "metric": space.metric.name,
             "search": space.search,
-            "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
+            "scheduler": stopping_rule(opened).to_dict(),
             "budget": settings.budget,
             "weights": weights,
             "design": opened.design.to_dict() if opened.design else None,

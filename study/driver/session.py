@@ -28,6 +28,7 @@ from study.driver.prepare import (
     make_search,
     open_study,
     plan_study,
+    stopping_rule,
     with_classes,
 )
 from study.driver.stages import AnsweringLog
@@ -38,7 +39,6 @@ from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.state.changes import accepted_changes
-from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
 from study.state.pretrainings import FOLDER, PlannedPretraining
@@ -225,8 +225,7 @@ def run_study(flags: Flags) -> int:
 
 def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Console) -> TrialStates:
     """The states of the planned trials, from disk where the study is resumed."""
-    rule = HalvingRule.of(opened.settings.scheduler)
-    states = TrialStates(opened.study, rule, opened.space.metric)
+    states = TrialStates(opened.study, stopping_rule(opened), opened.space.metric)
     for trial in trials:
         states.add(trial)
     if opened.recorded:

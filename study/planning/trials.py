@@ -28,7 +28,8 @@ class PlannedTrial:
         context: the trial's values on the nuisance axes, '' without such axes.
         reference: whether this is the reference, see `is_reference`.
         stage: `screening` trials only nominate candidates; `answering` trials enter the verdict.
-        exempt: whether early stopping must leave it alone, as on the first of several screening seeds.
+        exempt: whether its rank may not stop it early, as where screening saves seeds instead of epochs; a
+            trial that trails by far is stopped all the same.
         tuned: axes whose best value is chosen for each setting.
     """
 

@@ -294,9 +294,10 @@ class BetterHalf:
     """Proposes the trials of further screening seeds once those of the seeds before have ended.
 
     All cells are screened on the first seed, the better half of each arm on each further one. A cell that is
-    slow to start is judged by where it ends, which stopping within a training cannot do, and a study of two
-    seeds costs three quarters of the whole grid. With a tuned axis these are the better half of an arm's
-    settings, and the better half of the values that each of them has tried.
+    slow to start is judged by where it ends, which ranks within a training cannot do, and a study of two
+    seeds costs three quarters of the whole grid. Only a cell that trails by far is stopped on its way. With a
+    tuned axis these are the better half of an arm's settings, and the better half of the values that each of
+    them has tried.
 
     Args:
         contexts: key -> task of those that are answered; a cell is trained if it is in the better half of
@@ -368,7 +369,11 @@ class BetterHalf:
         return cells
 
 
-def first_seed_to_the_end(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """The trials of the first seed, none of which may be stopped."""
+def split_by_seed(trials: Sequence[PlannedTrial]) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
+    """The trials of the first seed and the later ones; no rank stops any of them."""
     first = min(trial.config.seed for trial in trials)
-    return [replace(trial, exempt=True) for trial in trials if trial.config.seed == first]
+    exempt = [replace(trial, exempt=True) for trial in trials]
+    return (
+        [trial for trial in exempt if trial.config.seed == first],
+        [trial for trial in exempt if trial.config.seed != first],
+    )

@@ -237,23 +237,35 @@ class TrialStates:
 def competitor(state: TrialState, rule: HalvingRule, metric: Metric) -> Competitor:
     """A trial as the rungs see it.
 
-    References, exempt trials and trials of the answering stage compete but are never stopped. A diverged
-    trial ranks last at each rung that it did not reach.
+    References and trials of the answering stage compete but are never stopped. A diverged trial ranks last at
+    each rung that it did not reach.
     """
     trial, record = state.trial, state.record
     epochs = rule.rung_epochs(trial.config.epochs, trial.config.validate_every)
-    scores = {report.epoch: metric.of_report(report) for report in record.all_reports}
+    reports = {report.epoch: report for report in record.all_reports}
     diverged = bool(record.all_reports) and record.all_reports[-1].status == TrialStatus.DIVERGED
     missing = math.nan if diverged else None
-    values = [None if epoch is None else scores.get(epoch) for epoch in epochs]
+    judged = [None if epoch is None else reports.get(epoch) for epoch in epochs]
+    values = [None if report is None else metric.of_report(report) for report in judged]
     judged_before = record.final and record.status is not TrialStatus.FAILED
     return Competitor(
         epochs=epochs,
         values=tuple(missing if value is None else value for value in values),
+        learned=tuple(None if report is None else _learned(report, metric.task) for report in judged),
         ended=record.final or state.phase is Phase.ENDED,
-        exempt=trial.exempt or trial.reference or trial.stage is Stage.ANSWERING or diverged,
+        exempt=trial.reference or trial.stage is Stage.ANSWERING or diverged,
+        ranked=not trial.exempt,
         recorded=recorded_decisions(rule, record.stop_rung) if judged_before else None,
     )
+
+
+def _learned(report: EpochReport, task: str) -> float | None:
+    """Mean IoU of a task on the validation split, without that of the best class."""
+    for score in report.scores:
+        if score.split == "val" and score.task == task:
+            found = [iou for iou in score.iou if iou is not None]
+            return (sum(found) - max(found)) / len(found) if found else None
+    return None
 
 
 def _phase_on_disk(record: TrialRecord) -> Phase:
