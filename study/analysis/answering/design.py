@@ -128,14 +128,15 @@ class AnsweringDesign:
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
         spending: how the error is spread over the looks.
         screening_seeds: seeds of the screening stage.
-        raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
+        raw_candidates, pretrained_candidates: most settings that screening nominates for each arm.
         reference_values: most tuned values, such as learning rates, at which screening nominates the
             reference; the limit of the pre-trained arm applies to them.
-        raw_t, pretrained_t: a cell is nominated unless it trails its arm's best by more standard errors than
-            this. Without the best raw cell the study loses power; without the best pre-trained one it may
-            say "closes" where that is false, so pre-trained cells are left out less easily.
+        raw_t: a raw cell is nominated unless it trails its arm's best by more standard errors than this, and
+            likewise one of several tuned values of a setting.
         drop_t, drop_slope: a candidate is dropped at a look of n seeds once it trails its arm's leader by
-            more than `drop_t + drop_slope / n` standard errors of a paired difference.
+            more than `drop_t + drop_slope / n` standard errors of a difference within its arm.
+        widen: the other pre-trained candidates are trained once the chance that the first one stays ahead by
+            more than the margin at the last look is below this.
         futility: whether regularization helps is given up once the chance to show it by `max_seeds` is
             below this.
         hopeless: the same for the remaining gap, whose two sides are the answer.
@@ -148,13 +149,13 @@ class AnsweringDesign:
     error: float = 0.05
     spending: Spending = "power"
     screening_seeds: int = 2
-    raw_candidates: int = 3
+    raw_candidates: int = 4
     pretrained_candidates: int = 6
     reference_values: int = 3
-    raw_t: float = 1.5
-    pretrained_t: float = 3.0
+    raw_t: float = 3.0
     drop_t: float = 1.5
     drop_slope: float = 0.5
+    widen: float = 0.5
     futility: float = 0.2
     hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()
@@ -188,11 +189,11 @@ class AnsweringDesign:
         """With which an interval holds over all looks together: 0.95, or less after an extension."""
         return round(1 - self.spent[-1], 6)
 
-    def tail_probability(self, look: int, comparisons: int = 1) -> float:
+    def tail_probability(self, look: int, comparisons: float = 1) -> float:
         """One-sided tail probability of one end of an interval at a look (counted from 1).
 
         Args:
-            comparisons: how many candidates may still make the statement true; they share the error.
+            comparisons: into how many equal parts the error is divided.
         """
         spent = tuple(value / 2 / comparisons for value in self.spent)
         return tail_probabilities(self.looks, spent)[look - 1]
@@ -227,6 +228,8 @@ class AnsweringDesign:
         """The inverse of `to_dict`."""
         # Plans without this entry are from the time when there was one family only.
         fields: dict[str, Any] = {"spending": "obrien-fleming", **values}
+        # Plans of version 0.2 had a limit of their own for pre-trained candidates.
+        fields.pop("pretrained_t", None)
         for key in ("looks", "extended_from"):
             fields[key] = tuple(fields[key])
         return cls(**fields)
