@@ -121,11 +121,13 @@ class Outcome:
         nomination: what screening nominated.
         looks: of the answering stage.
         trials: of both stages.
+        values: final scores of the answering stage, also of trials that the looks do not ask for.
     """
 
     nomination: Nomination
     looks: list[Look]
     trials: int
+    values: pd.DataFrame
 
     @property
     def last(self) -> Look:
@@ -168,8 +170,9 @@ def run_study(truth: Grid, rng: np.random.Generator, design: AnsweringDesign) ->
     """Both stages of a study."""
     screened = screen(truth, rng, design)
     nomination = nominate(screened, REFERENCE, design)
-    looks = replay(answering_values(truth, rng, design.max_seeds), nomination.roles, design)
-    return Outcome(nomination, looks, len(screened) + answering_trials(nomination.roles, looks))
+    values = answering_values(truth, rng, design.max_seeds)
+    looks = replay(values, nomination.roles, design)
+    return Outcome(nomination, looks, len(screened) + answering_trials(nomination.roles, looks), values)
 
 
 def answering_trials(roles: Roles, looks: Sequence[Look]) -> int:

@@ -19,9 +19,10 @@ from study.analysis.answering.stages import (
     answering_stage,
     candidates,
     design_of,
+    intervals_with_images,
     stage_contrasts,
 )
-from study.analysis.contrasts import Contrasts, contrasts, intervals_with_images
+from study.analysis.contrasts import Contrasts, contrasts, contrasts_with_images
 from study.analysis.intervals import Interval
 from study.analysis.study import SCREENING, Context, Study, contexts
 from study.frame.build import TEST
@@ -136,9 +137,9 @@ def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
     if look is None:
         found = _verdict(context, contrasts(study, context), margin)
         return replace(found.blocked_by(Cause.SCREENING), stage=stage, problem=problem)
-    answering = stage.context
-    found = _verdict(answering, stage_contrasts(stage, look), margin, look)
-    return replace(found, stage=stage, problem=problem if look.label is None else "")
+    found = _verdict(stage.context, stage_contrasts(stage, look), margin, look)
+    with_images = intervals_with_images(stage, look, _split(stage.context))
+    return replace(found, stage=stage, with_images=with_images, problem=problem if look.label is None else "")
 
 
 def incomplete(context: Context) -> Cause | None:
@@ -170,7 +171,7 @@ def _verdict(context: Context, found: Contrasts, margin: float, look: Look | Non
             for value in MARGINS
         },
         decisive=decisive_contrasts(found, margin, look),
-        with_images=intervals_with_images(found, context, "test" if context.images == TEST else "val"),
+        with_images={} if look else contrasts_with_images(found, context, _split(context)),
         look=look,
     )
     blocking = learning.cause(margin)
@@ -179,6 +180,11 @@ def _verdict(context: Context, found: Contrasts, margin: float, look: Look | Non
     elif look.label is None:
         blocking = blocking or Cause.MORE_SEEDS
     return verdict.blocked_by(blocking) if blocking else verdict
+
+
+def _split(context: Context) -> str:
+    """The split that a context reports on."""
+    return "test" if context.images == TEST else "val"
 
 
 def _best_means(found: Contrasts) -> tuple[float | None, float | None]:

@@ -17,7 +17,7 @@ others are trained on the same seeds, and only then may the answer be that the g
 All functions depend on the recorded values only: a resumed study repeats the same decisions.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -160,8 +160,8 @@ class Roles:
     def share(self, cell: str) -> float:
         """Into how many parts the error is divided of which the statements about a cell have one.
 
-        Whatever any one of several candidates could make true is tested with a share of the error (Bonferroni).
-        Raw candidates have equal shares. The pre-trained one that screened best has a half, for it is tested
+        Whatever any one of several candidates could make true is tested with a share of the error
+        (Bonferroni). Raw candidates have equal shares. The pre-trained one that screened best has a half, for it is tested
         alone at first, and the others have equal shares of the other half. A candidate that is dropped keeps
         its share: that it trails is found on the same seeds.
         """
@@ -185,6 +185,7 @@ class Look:
         gap, improvement, remaining, closure: repeated confidence intervals.
         settled: for `gap`, `improvement`, `remaining`: whether the interval excludes its threshold.
         roles: the roles from here on, with the candidates dropped so far.
+        roles_before: the same without the pre-trained candidates that this look asks for.
         leaders: labels of the reference, the raw and the pre-trained candidate of the highest mean.
         spent: two-sided error of an interval spent so far.
         next_seeds: total seeds at the next look, which are the same where other candidates join; None after
@@ -207,6 +208,7 @@ class Look:
     closure: Interval
     settled: Mapping[str, bool]
     roles: Roles
+    roles_before: Roles
     leaders: Mapping[str, str]
     spent: float
     next_seeds: int | None
@@ -325,6 +327,7 @@ def _look_at(
     found = judge(*deciding, design.margin, learning)
     stops = next_step is NextStep.STOP
     leaders, following, trials = _leaders(pairs, roles), None, 0
+    roles_before = roles
     if next_step is NextStep.WIDEN:
         widened = replace(roles, widened=True)
         following = pairs.seeds
@@ -342,6 +345,7 @@ def _look_at(
         **intervals,
         settled=settled,
         roles=roles,
+        roles_before=roles_before,
         leaders=leaders,
         spent=design.spent[number - 1],
         next_seeds=following,
@@ -355,6 +359,23 @@ def _best_mean(values: pd.DataFrame) -> float | None:
     """The best mean of a cell over the seeds that it has."""
     means = values.mean().dropna()
     return float(means.max()) if len(means) else None
+
+
+def look_intervals(
+    values: pd.DataFrame, roles: Roles, design: AnsweringDesign, number: int, variance: np.ndarray
+) -> dict[str, Interval]:
+    """The intervals of a look with a further variance of each difference, such as that over images.
+
+    Args:
+        values: the look's seeds × cells.
+        roles: as the look had them, see `Look.roles_before`.
+        variance: of the mean difference of two active cells, in their order, (m, m).
+    """
+    pairs = paired_differences(values[list(roles.arms)], roles.arms)
+    at = pairs.index(roles.active)
+    error = pairs.error.copy()
+    error[np.ix_(at, at)] = np.sqrt(error[np.ix_(at, at)] ** 2 + variance)
+    return _intervals(replace(pairs, error=error), roles, design, number)
 
 
 def _intervals(

@@ -73,8 +73,7 @@ class PairedDifferences:
         """
         block = np.ix_(self.index(left), self.index(right))
         return (
-            self.mean[block]
-            - t_quantile(np.array(tails)[:, None], self.degrees[block]) * self.error[block]
+            self.mean[block] - t_quantile(np.array(tails)[:, None], self.degrees[block]) * self.error[block]
         )
 
     def upper(self, left: Sequence[str], right: Sequence[str], tails: Sequence[float]) -> Floats:
@@ -115,7 +114,9 @@ def paired_differences(scores: pd.DataFrame, arms: Mapping[str, str]) -> PairedD
         unknown = np.full((m, m), np.nan)
         return PairedDifferences(cells, array, mean, unknown, unknown, dict.fromkeys(arms.values(), np.nan))
     own = (array[:, :, None] - array[:, None, :]).var(axis=0, ddof=1)
-    members = {arm: [cell for cell in scores if arms[str(cell)] == arm] for arm in dict.fromkeys(arms.values())}
+    members = {
+        arm: [cell for cell in scores if arms[str(cell)] == arm] for arm in dict.fromkeys(arms.values())
+    }
     deviations = {arm: residual_deviation(scores[cells].to_numpy(float)) for arm, cells in members.items()}
     pooled = _pooled(array, [arms[cell] for cell in cells], deviations)
     degrees = n - 1 + PRIOR_DEGREES
@@ -175,7 +176,9 @@ def residual_deviation(values: Floats) -> float:
     else:
         seeds, cells = np.nonzero(known)
         # Seeds and cells without a score have no column that varies, and so no part in the rank.
-        design = np.hstack([seeds[:, None] == np.unique(seeds), cells[:, None] == np.unique(cells)]).astype(float)
+        design = np.hstack([seeds[:, None] == np.unique(seeds), cells[:, None] == np.unique(cells)]).astype(
+            float
+        )
         y = values[known] - values[known].mean() if len(seeds) else values[known]
         effects, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
         degrees = len(y) - int(rank)
