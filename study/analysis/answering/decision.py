@@ -161,9 +161,9 @@ class Roles:
         """Into how many parts the error is divided of which the statements about a cell have one.
 
         Whatever any one of several candidates could make true is tested with a share of the error
-        (Bonferroni). Raw candidates have equal shares. The pre-trained one that screened best has a half, for it is tested
-        alone at first, and the others have equal shares of the other half. A candidate that is dropped keeps
-        its share: that it trails is found on the same seeds.
+        (Bonferroni). Raw candidates have equal shares. The pre-trained one that screened best has a half, for
+        it is tested alone at first, and the others have equal shares of the other half. A candidate that is
+        dropped keeps its share: that it trails is found on the same seeds.
         """
         if cell in self.references:
             return len(self.references)
