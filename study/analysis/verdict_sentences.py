@@ -81,7 +81,9 @@ def _numbers(verdict: Verdict) -> str:
         return reason(verdict)
     found, means = verdict.contrasts, _mean_scores(verdict)
     lines = [f"Mean {verdict.score_name} of {count_seeds(found.remaining.n)}: {means}."]
-    if verdict.label in (Label.NOT_NEEDED, Label.HURTS):
+    if verdict.label is Label.UNDETERMINED:
+        lines.append(reason(verdict))
+    elif verdict.label in (Label.NOT_NEEDED, Label.HURTS):
         lines.append(f"Pre-training {_gains(found.gap, verdict.margin)}.")
     else:
         lines.append(_remains(found.remaining, verdict.margin))
