@@ -10,7 +10,6 @@ docs/simulations.md holds the tables and says what they mean.
 
 import argparse
 import math
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -38,6 +37,7 @@ NOISE: dict[str, dict[str, object]] = {
     "exponential, sd by cell": {"noise": "exponential", "spread": "by cell"},
 }
 MARGIN = 0.01
+BLOCK = 100
 
 
 def truth_of(
@@ -169,10 +169,12 @@ def studies(
     truth: Grid, repetitions: int, *, seed: int = 0, design: AnsweringDesign | None = None
 ) -> Summary:
     """Whole studies, with the default design unless another one is given, on all processors."""
-    workers = max(os.cpu_count() or 1, 1)
-    sizes = [len(part) for part in np.array_split(np.arange(repetitions), min(workers, repetitions))]
-    parts = [(truth, size, [seed, part], design or AnsweringDesign()) for part, size in enumerate(sizes)]
-    with ProcessPoolExecutor(workers) as pool:
+    # Blocks of one size, so that the numbers do not depend on the machine.
+    sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
+    parts = [(truth, size, (seed, part), design or AnsweringDesign()) for part, size in enumerate(sizes)]
+    if len(parts) == 1:
+        return _studies(parts[0])
+    with ProcessPoolExecutor() as pool:
         found = list(pool.map(_studies, parts))
     return Summary(
         labels=sum((part.labels for part in found), Counter[str]()),
