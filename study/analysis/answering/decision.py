@@ -192,7 +192,7 @@ class Look:
             the last.
         next_trials: trials that the next look costs.
         chances: for each unsettled contrast, the chance that it is settled at the next look, and at the
-            last one: `{"remaining": (0.3, 0.9)}`.
+            last one: `{"remaining": (0.3, 0.9)}`; of the gain, that it is shown.
         learning: whether the arms learned anything.
     """
 
@@ -518,7 +518,7 @@ def _chances(
     both: Side = "above" if roles.one_sided else "either"
     contrasts: dict[str, tuple[str, str, float, Side]] = {
         "gap": (leaders["pretrained"], leaders["reference"], design.margin, both),
-        "improvement": (leaders["raw"], leaders["reference"], 0.0, "either"),
+        "improvement": (leaders["raw"], leaders["reference"], 0.0, "above"),
         "remaining": (leaders["pretrained"], leaders["raw"], design.margin, both),
     }
     found = {}
