@@ -17,7 +17,7 @@ others are trained on the same seeds, and only then may the answer be that the g
 All functions depend on the recorded values only: a resumed study repeats the same decisions.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -274,39 +274,65 @@ def replay(
         ended: like `values`: 1 where the trial has ended, 0 where it has not, NaN where there is none;
             default: all have ended.
     """
+    scores, seeds = values.to_numpy(float, copy=True), values.index.to_numpy()
+    column = {str(cell): place for place, cell in enumerate(values.columns)}
+    has_ended = None if ended is None else ended.reindex_like(values).to_numpy(float)
     looks: list[Look] = []
     number = 1
     while number <= len(design.looks):
-        seeds = design.looks[number - 1]
-        active = list(roles.active)
-        complete = _in_turn(values[active], None if ended is None else ended[active]).dropna()
-        if len(complete) < seeds:
+        active = [column[cell] for cell in roles.active]
+        rows = _complete_in_turn(scores[:, active], None if has_ended is None else has_ended[:, active])
+        used = rows[: design.looks[number - 1]]
+        if len(used) < design.looks[number - 1]:
             break
-        look = _look_at(values.loc[complete.index[:seeds]], roles, design, number, floor)
+        trained = scores[np.ix_(used, [column[cell] for cell in roles.arms])]
+        look = _look_at(trained, seeds[used], roles, design, number, floor)
         looks.append(look)
         if look.label is not None:
             break
         # The same look again, with the candidates that it asks for.
         number += look.roles.widened == roles.widened
         roles = look.roles
+        # What nobody asked for has no say.
+        later = np.setdiff1d(np.arange(len(seeds)), used)
+        scores[np.ix_(later, [column[cell] for cell in roles.dropped])] = np.nan
     return looks
 
 
-def _in_turn(values: pd.DataFrame, ended: pd.DataFrame | None) -> pd.DataFrame:
-    """The seeds before the first one that may still become complete."""
-    if ended is None:
-        return values
-    lost = ((ended == 1) & values.isna()).any(axis=1)
-    waiting = (ended == 0).any(axis=1) & ~lost
-    return values[~waiting.cummax()]
+def _complete_in_turn(scores: np.ndarray, ended: np.ndarray | None) -> np.ndarray:
+    """Rows of the complete seeds before the first one that may still become complete."""
+    missing = np.isnan(scores)
+    complete = ~missing.any(axis=1)
+    if ended is not None:
+        lost = ((ended == 1) & missing).any(axis=1)
+        waiting = (ended == 0).any(axis=1) & ~lost
+        complete &= ~np.maximum.accumulate(waiting)
+    return np.flatnonzero(complete)
+
+
+def asked_for(values: pd.DataFrame, looks: Sequence[Look]) -> pd.DataFrame:
+    """The scores that `looks` used: without those of dropped cells on later seeds."""
+    values = values.copy()
+    for look in looks:
+        values.loc[~values.index.isin(look.used), list(look.roles.dropped)] = np.nan
+    return values
 
 
 def _look_at(
-    values: pd.DataFrame, roles: Roles, design: AnsweringDesign, number: int, floor: float | None
+    scores: np.ndarray,
+    seeds: np.ndarray,
+    roles: Roles,
+    design: AnsweringDesign,
+    number: int,
+    floor: float | None,
 ) -> Look:
-    """The look at these seeds, on which all active cells have a score."""
-    values = values[list(roles.arms)]
-    pairs = paired_differences(values, roles.arms)
+    """The look at these seeds, on which all active cells have a score.
+
+    Args:
+        scores: seeds × the cells of `roles.arms`.
+    """
+    cells = list(roles.arms)
+    pairs = paired_differences(scores, cells, roles.arms)
     roles = _drop_trailing(pairs, roles, design)
     intervals = _intervals(pairs, roles, design, number)
     thresholds = {"gap": design.margin, "improvement": 0.0, "remaining": design.margin}
@@ -319,11 +345,8 @@ def _look_at(
     deciding = (intervals["gap"], intervals["improvement"], intervals["remaining"])
     by_intervals = judge(*deciding, design.margin)
     next_step, reason = _next_step(by_intervals, intervals, chances, roles, design, last=last)
-    learning = Learning(
-        floor,
-        _best_mean(values[[*roles.references, *roles.raw]]),
-        _best_mean(values[[cell for cell in roles.pretrained if cell in values]]),
-    )
+    is_raw = np.array([arm == "raw" for arm in roles.arms.values()])
+    learning = Learning(floor, _best_mean(scores[:, is_raw]), _best_mean(scores[:, ~is_raw]))
     found = judge(*deciding, design.margin, learning)
     stops = next_step is NextStep.STOP
     leaders, following, trials = _leaders(pairs, roles), None, 0
@@ -339,7 +362,7 @@ def _look_at(
     return Look(
         number=number,
         looks=len(design.looks),
-        used=tuple(int(seed) for seed in values.index),
+        used=tuple(int(seed) for seed in seeds),
         label=found.label if stops else None,
         reason=reason if found == by_intervals else found.cause,
         **intervals,
@@ -355,9 +378,11 @@ def _look_at(
     )
 
 
-def _best_mean(values: pd.DataFrame) -> float | None:
-    """The best mean of a cell over the seeds that it has."""
-    means = values.mean().dropna()
+def _best_mean(scores: np.ndarray) -> float | None:
+    """The best mean of a cell (seeds, cells) over the seeds that it has."""
+    counts = np.isfinite(scores).sum(axis=0)
+    sums = np.nansum(scores, axis=0)
+    means = sums[counts > 0] / counts[counts > 0]
     return float(means.max()) if len(means) else None
 
 
@@ -371,7 +396,8 @@ def look_intervals(
         roles: as the look had them, see `Look.roles_before`.
         variance: of the mean difference of two active cells, in their order, (m, m).
     """
-    pairs = paired_differences(values[list(roles.arms)], roles.arms)
+    cells = list(roles.arms)
+    pairs = paired_differences(values[cells].to_numpy(float), cells, roles.arms)
     at = pairs.index(roles.active)
     error = pairs.error.copy()
     error[np.ix_(at, at)] = np.sqrt(error[np.ix_(at, at)] ** 2 + variance)

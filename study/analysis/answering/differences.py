@@ -97,16 +97,19 @@ class PairedDifferences:
         return [self.cells.index(label) for label in labels]
 
 
-def paired_differences(scores: pd.DataFrame, arms: Mapping[str, str]) -> PairedDifferences:
+def paired_differences(scores: Floats, cells: Sequence[str], arms: Mapping[str, str]) -> PairedDifferences:
     """All differences between the cells that have a score on every seed.
 
     Args:
         scores: seeds × cells. A cell that lacks a seed, because it was dropped, takes part in the pooled
             variance only.
+        cells: label of each column.
         arms: the arm of each cell.
     """
-    values = scores.dropna(axis=1)
-    array, cells = values.to_numpy(float), tuple(map(str, values.columns))
+    complete = np.isfinite(scores).all(axis=0)
+    array = scores[:, complete]
+    of_column = np.array([arms[cell] for cell in cells])
+    cells = tuple(cell for cell, has in zip(cells, complete, strict=True) if has)
     n, m = array.shape
     mean = array.mean(axis=0)
     mean = mean[:, None] - mean[None, :]
@@ -114,10 +117,9 @@ def paired_differences(scores: pd.DataFrame, arms: Mapping[str, str]) -> PairedD
         unknown = np.full((m, m), np.nan)
         return PairedDifferences(cells, array, mean, unknown, unknown, dict.fromkeys(arms.values(), np.nan))
     own = (array[:, :, None] - array[:, None, :]).var(axis=0, ddof=1)
-    members = {
-        arm: [cell for cell in scores if arms[str(cell)] == arm] for arm in dict.fromkeys(arms.values())
+    deviations = {
+        arm: residual_deviation(scores[:, of_column == arm]) for arm in dict.fromkeys(arms.values())
     }
-    deviations = {arm: residual_deviation(scores[cells].to_numpy(float)) for arm, cells in members.items()}
     pooled = _pooled(array, [arms[cell] for cell in cells], deviations)
     degrees = n - 1 + PRIOR_DEGREES
     variance = np.where(np.isnan(pooled), own, (PRIOR_DEGREES * pooled + (n - 1) * own) / degrees)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from segstrat.errors import UserError
-from study.analysis.answering.decision import Look, Roles, look_intervals, replay
+from study.analysis.answering.decision import Look, Roles, asked_for, look_intervals, replay
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.nominate import nominate
 from study.analysis.contrasts import Arm, Chosen, Contrasts
@@ -147,7 +147,7 @@ def answering_stage(study: Study, context: Context, design: AnsweringDesign, rol
     ended = seeds_by_cells(answering, (answering.trials["status"] != "unfinished").astype(float))
     ended = ended.reindex(columns=values.columns)
     looks = tuple(replay(values, roles, design, context.floor, ended))
-    return AnsweringStage(answering, design, roles, values, looks)
+    return AnsweringStage(answering, design, roles, asked_for(values, looks), looks)
 
 
 def intervals_with_images(stage: AnsweringStage, look: Look, split: str) -> dict[str, Interval]:

@@ -16,10 +16,14 @@ def table(seeds=6, raw=0.01, pretrained=0.01, rng=None):
     return pd.DataFrame(values, columns=list(ARMS))
 
 
+def pairs_of(values, arms=ARMS):
+    return paired_differences(values.to_numpy(), list(values.columns), arms)
+
+
 def test_a_variance_is_a_mixture_of_its_own_and_of_all_cells():
     values = table()
     n = len(values)
-    found = paired_differences(values, ARMS)
+    found = pairs_of(values)
     raw = values[["a", "b", "c"]].to_numpy()
     residuals = raw - raw.mean(0) - (raw - raw.mean(0)).mean(1, keepdims=True)
     of_raw = (residuals**2).sum() / ((n - 1) * 2)
@@ -39,8 +43,8 @@ def test_a_dropped_cell_keeps_its_part_in_the_spread_of_its_arm():
     values = table(seeds=8)
     partial = values.copy()
     partial.loc[3:, "c"] = np.nan
-    without = paired_differences(values[["a", "b", "d", "e"]], ARMS | {"c": "raw"})
-    found = paired_differences(partial, ARMS)
+    without = pairs_of(values[["a", "b", "d", "e"]])
+    found = pairs_of(partial)
     assert found.cells == ("a", "b", "d", "e")
     assert found.deviations["raw"] != without.deviations["raw"]
     assert found.deviations["pretrained"] == without.deviations["pretrained"]
@@ -50,7 +54,7 @@ def test_a_dropped_cell_keeps_its_part_in_the_spread_of_its_arm():
 
 
 def test_each_arm_has_its_own_spread():
-    found = paired_differences(table(seeds=40, raw=0.03, pretrained=0.003), ARMS)
+    found = pairs_of(table(seeds=40, raw=0.03, pretrained=0.003))
     assert found.deviations["raw"] == pytest.approx(0.03, rel=0.2)
     assert found.deviations["pretrained"] == pytest.approx(0.003, rel=0.3)
     assert found.error_within("raw") == pytest.approx(0.03 * np.sqrt(2 / 40), rel=0.2)
@@ -63,7 +67,7 @@ def test_limits_hold_with_few_seeds(raw, pretrained):
     missed = {("a", "b"): 0, ("d", "a"): 0, ("a", "d"): 0}
     runs = 1500
     for _ in range(runs):
-        found = paired_differences(table(4, raw, pretrained, rng), ARMS)
+        found = pairs_of(table(4, raw, pretrained, rng))
         for left, right in missed:
             missed[left, right] += found.lower([left], [right], [0.025])[0, 0] > 0
     assert all(count / runs < 0.04 for count in missed.values()), missed
@@ -73,8 +77,8 @@ def test_cells_that_agree_on_every_seed_are_no_certainty():
     values = table()
     values["b"] = values["a"]
     values["c"] = values["a"]
-    found = paired_differences(values, ARMS)
+    found = pairs_of(values)
     at = found.index(["a", "b"])
     assert found.error[at[0], at[1]] > 0
     constant = pd.DataFrame(0.3, index=range(4), columns=list(ARMS))
-    assert np.isnan(paired_differences(constant, ARMS).error).all()
+    assert np.isnan(pairs_of(constant).error).all()
