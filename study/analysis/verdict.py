@@ -76,6 +76,7 @@ class Verdict:
         with_images: the contrasts' intervals over seeds and images; empty without the scores they need.
         stage: the answering stage; None for a study of one stage.
         look: the look that `contrasts` belong to; None for a study of one stage.
+        planned: what the study was planned to end with, where it was extended afterwards.
         problem: why the answering stage cannot go on, '' if it can.
     """
 
@@ -92,6 +93,7 @@ class Verdict:
     with_images: Mapping[str, Interval] = field(default_factory=dict)
     stage: AnsweringStage | None = None
     look: Look | None = None
+    planned: Look | None = None
     problem: str = ""
 
     def blocked_by(self, cause: Cause) -> "Verdict":
@@ -138,8 +140,16 @@ def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
         found = _verdict(context, contrasts(study, context), margin)
         return replace(found.blocked_by(Cause.SCREENING), stage=stage, problem=problem)
     found = _verdict(stage.context, stage_contrasts(stage, look), margin, look)
-    with_images = intervals_with_images(stage, look, _split(stage.context))
-    return replace(found, stage=stage, with_images=with_images, problem=problem if look.label is None else "")
+    planned = None
+    if design.extended_from:
+        planned = answering_stage(study, context, design.before_extension, stage.roles).last_look
+    return replace(
+        found,
+        stage=stage,
+        planned=planned,
+        with_images=intervals_with_images(stage, look, _split(stage.context)),
+        problem=problem if look.label is None else "",
+    )
 
 
 def incomplete(context: Context) -> Cause | None:

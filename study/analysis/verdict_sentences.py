@@ -50,6 +50,10 @@ def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, list[st
     if len(labels) > 1:
         opening = "The answer depends on the context"
     lines = [f"{opening} ({where})."]
+    if len(verdicts) == 1 and (planned := verdicts[0].planned) is not None and planned.label is not None:
+        # What was added after a look at the answer is told after the answer.
+        answer = _opening(planned.label, means, None)
+        lines = [f"{answer} ({where}; as planned, {count_seeds(planned.seeds)}).", f"Extended: {lines[0]}"]
     if len(verdicts) == 1:
         lines += [_numbers(verdicts[0]), _open_questions(study, verdicts[0], means)]
     else:

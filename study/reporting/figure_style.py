@@ -108,11 +108,9 @@ def draw_interval(ax: Axes, y: float, row: Mapping[Hashable, Any], color: str) -
         ax.plot(ends, [y, y], color=color, lw=3, solid_capstyle="butt", alpha=0.85)
         for end, direction in (("low", -1), ("high", 1)):
             if np.isinf(row[end]):
-                arrow = {"arrowstyle": "-|>", "color": color, "lw": 2, "alpha": 0.85}
-                start, tip = (row["estimate"], y), (30 * direction, 0)
-                ax.annotate(
-                    "", xy=tip, xytext=start, textcoords="data", xycoords="offset points", arrowprops=arrow
-                )
+                arrow = {"arrowstyle": "<|-", "color": color, "lw": 2, "alpha": 0.85}
+                at, tip = (row["estimate"], y), (30 * direction, 0)
+                ax.annotate("", at, tip, textcoords="offset points", arrowprops=arrow)
     ax.plot([row["estimate"]], [y], "o", color=color, mec=PAPER, mew=0.9, ms=8)
 
 

@@ -217,6 +217,15 @@ class AnsweringDesign:
             extended_from=(*self.extended_from, self.max_seeds),
         )
 
+    @property
+    def before_extension(self) -> "AnsweringDesign":
+        """The plan that was made before the first answering trial."""
+        if not self.extended_from:
+            return self
+        seeds = self.extended_from[0]
+        looks = tuple(look for look in self.looks if look <= seeds)
+        return replace(self, max_seeds=seeds, looks=looks, extended_from=())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the manifest holds them."""
         return {

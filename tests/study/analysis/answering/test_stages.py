@@ -87,6 +87,12 @@ def test_an_extended_study_states_the_confidence_that_is_left(two_stages):
     study = two_stages(8)
     manifest = study.manifest | {"design": DESIGN.extended(8).to_dict()}
     answer = answer_study(Study(study.name, manifest, study.trials, study.epochs))
+    assert answer.lines[0].endswith("as planned, 4 seeds)."), "what was planned comes first"
+    assert answer.lines[0].startswith("In part: weight decay narrows")
+    assert answer.lines[1].startswith("Extended: In part: weight decay narrows")
+    assert answer.lines[0].endswith("as planned, 4 seeds)."), "what was planned comes first"
+    assert answer.lines[0].startswith("In part: weight decay narrows")
+    assert answer.lines[1].startswith("Extended: In part: weight decay narrows")
     assert "(92.5 % interval" in answer.sentence
     assert "95 %" not in answer.sentence
     effects = answer.to_dict()["effects"][0]
