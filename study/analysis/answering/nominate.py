@@ -74,8 +74,15 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
     counts = ranking["completed"].to_numpy(float)
     is_reference, scored = setting == reference, np.isfinite(score)
 
-    def plausible(rows: np.ndarray, most: int) -> list[int]:
-        return _plausible(rows, score, counts, deviations[bool(arm[rows[0]])], most, design.raw_t)
+    def plausible(rows: np.ndarray, most: int, fewest: int = FEWEST_CANDIDATES) -> list[int]:
+        """Those rows of an arm, the best first, that may be the best: at most `most` of them."""
+        deviation = deviations[bool(arm[rows[0]])]
+        if math.isnan(deviation):
+            return list(rows[:most])
+        completed = counts[rows].clip(min=1)
+        errors = deviation * np.sqrt(1 / completed[0] + 1 / completed)
+        trails = score[rows[0]] - score[rows]
+        return list(rows[(trails <= design.raw_t * errors) | (np.arange(len(rows)) < fewest)][:most])
 
     raw, pretrained = (np.flatnonzero((arm == each) & ~is_reference & scored) for each in (False, True))
     for able, name in ((raw, "regularized raw"), (pretrained, "pre-trained")):
@@ -87,7 +94,7 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
     chosen_pretrained = sorted(
         row
         for each in settings
-        for row in plausible(pretrained[setting[pretrained] == each], len(pretrained))
+        for row in plausible(pretrained[setting[pretrained] == each], len(pretrained), fewest=1)
     )
     tuned = np.flatnonzero(is_reference & scored)
     if len(tuned):
@@ -141,19 +148,6 @@ def _best_of_settings(ranking: pd.DataFrame) -> pd.DataFrame:
         ranking: cells with their `setting`, the best of each arm first.
     """
     return ranking.drop_duplicates("setting").reset_index(drop=True)
-
-
-def _plausible(
-    rows: np.ndarray, score: np.ndarray, counts: np.ndarray, deviation: float, most: int, limit: float
-) -> list[int]:
-    """Those rows of an arm, the best first, that may be the best: at most `most` of them."""
-    if math.isnan(deviation):
-        return list(rows[:most])
-    completed = counts[rows].clip(min=1)
-    errors = deviation * np.sqrt(1 / completed[0] + 1 / completed)
-    trails = score[rows[0]] - score[rows]
-    may_be = (trails <= limit * errors) | (np.arange(len(rows)) < FEWEST_CANDIDATES)
-    return list(rows[may_be][:most])
 
 
 def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, dict[bool, float]]:
