@@ -1,1 +1,1 @@
-"""Search spaces, one file each: docstring (question, command, cost), BASE, SPACE, ROLES, METRIC."""
+"""Search spaces, one file each: docstring (question, command, cost), BASE, SPACE."""

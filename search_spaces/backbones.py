@@ -22,7 +22,3 @@ SPACE = {
     "backbone": tune.grid_search(["resnet18", "vgg16", "alexnet"]),
     "pretrained": tune.grid_search([False, True]),
 }
-
-ROLES = {"backbone": "arm", "pretrained": "arm"}
-
-METRIC = "semseg_val_miou"

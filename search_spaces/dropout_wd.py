@@ -23,7 +23,3 @@ SPACE = {
     "weight_decay": tune.grid_search([0.0, 5e-4, 5e-3]),
     "dropout": tune.grid_search([0.0, 0.2, 0.5]),
 }
-
-ROLES = {"pretrained": "arm", "tasks": "arm", "weight_decay": "treatment", "dropout": "treatment"}
-
-METRIC = "semseg_val_miou"

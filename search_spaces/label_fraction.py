@@ -24,6 +24,4 @@ SPACE = {
     "weight_decay": tune.grid_search([0.0, 5e-4, 5e-3]),
 }
 
-ROLES = {"pretrained": "arm", "label_fraction": "nuisance", "weight_decay": "treatment"}
-
-METRIC = "semseg_val_miou"
+ROLES = {"label_fraction": "nuisance"}

@@ -25,7 +25,3 @@ SPACE = {
     "pretrained": tune.grid_search([False, True]),
     "tasks": tune.grid_search([("semseg",), ("parts",), ("semseg", "parts")]),
 }
-
-ROLES = {"pretrained": "arm", "tasks": "arm"}
-
-METRIC = "semseg_val_miou"

@@ -27,7 +27,3 @@ SPACE = {
 
 SEARCH = "tpe"
 SAMPLES = 24
-
-ROLES = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
-
-METRIC = "semseg_val_miou"

@@ -29,6 +29,4 @@ def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noq
     return recipes.photographs(pretrained=pretrained)
 
 
-ROLES = {"pretrained": "arm", "epochs_factor": "treatment"}
-
-METRIC = "semseg_val_miou"
+ROLES = {"epochs_factor": "treatment"}

@@ -31,6 +31,4 @@ def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noq
     return recipes.photographs(pretrained=pretrained)
 
 
-ROLES = {"pretrained": "arm", "label_fraction": "nuisance", "weight_decay": "treatment"}
-
-METRIC = "semseg_val_miou"
+ROLES = {"label_fraction": "nuisance"}

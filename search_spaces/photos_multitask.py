@@ -28,8 +28,3 @@ SPACE = {
 def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noqa: ARG001
     """Short training of a narrow network on small images."""
     return recipes.photographs(pretrained=pretrained)
-
-
-ROLES = {"pretrained": "arm", "tasks": "arm"}
-
-METRIC = "semseg_val_miou"

@@ -31,8 +31,6 @@ def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noq
     return recipes.photographs(pretrained=pretrained)
 
 
-ROLES = {"pretrained": "arm", "learning_rate": "tuned"}
-
-METRIC = "semseg_val_miou"
+ROLES = {"learning_rate": "tuned"}
 
 SEEDS = (0,)

@@ -34,6 +34,4 @@ def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noq
     }
 
 
-ROLES = {"pretrained": "arm", "weight_decay": "treatment", "learning_rate": "tuned"}
-
-METRIC = "semseg_val_miou"
+ROLES = {"learning_rate": "tuned"}

@@ -26,12 +26,4 @@ SPACE = {
     "epochs_factor": tune.grid_search([1, 3]),
 }
 
-ROLES = {
-    "pretrained": "arm",
-    "augmentation": "treatment",
-    "label_smoothing": "treatment",
-    "stochastic_depth": "treatment",
-    "epochs_factor": "treatment",
-}
-
-METRIC = "semseg_val_miou"
+ROLES = {"augmentation": "treatment", "epochs_factor": "treatment"}

@@ -23,7 +23,3 @@ SPACE = {
 }
 
 SAMPLES = 16
-
-ROLES = {"pretrained": "arm", "weight_decay": "treatment", "dropout": "treatment"}
-
-METRIC = "semseg_val_miou"

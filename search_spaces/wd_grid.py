@@ -24,7 +24,3 @@ SPACE = {
     "pretrained": tune.grid_search([False, True]),
     "weight_decay": tune.grid_search([0.0, 1e-4, 5e-4, 1e-3, 5e-3, 2e-2]),
 }
-
-ROLES = {"pretrained": "arm", "weight_decay": "treatment"}
-
-METRIC = "semseg_val_miou"

@@ -25,6 +25,4 @@ SPACE = {
     "learning_rate": tune.grid_search([0.0125, 0.05, 0.2]),
 }
 
-ROLES = {"pretrained": "arm", "weight_decay": "treatment", "learning_rate": "tuned"}
-
-METRIC = "semseg_val_miou"
+ROLES = {"learning_rate": "tuned"}

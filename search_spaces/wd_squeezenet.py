@@ -38,8 +38,4 @@ def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noq
     }
 
 
-ROLES = {"pretrained": "arm", "weight_decay": "treatment"}
-
-METRIC = "semseg_val_miou"
-
 SEEDS = (0, 1, 2)

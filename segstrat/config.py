@@ -44,6 +44,9 @@ WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
 
 TASKS = ("semseg", "parts", "boundaries")
 
+OWN_DATA = "folder"
+"""The protocol of a user's own images."""
+
 
 @dataclass(frozen=True)
 class Limit:

@@ -78,6 +78,9 @@ class SplitScore:
     iou: tuple[float | None, ...]
 
 
+SCORES = tuple(each.name for each in dataclasses.fields(SplitScore) if each.type is float)
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochReport:
     """State of a trial after `epoch` of its `epochs`.
@@ -110,8 +113,7 @@ class EpochReport:
 
     def metrics(self) -> dict[str, float]:
         """The scores under flat names: `semseg_val_miou`, `parts_train_loss`, …."""
-        names = ("loss", "miou", "miou_thesis", "pixel_accuracy", "class_accuracy")
-        return {f"{s.task}_{s.split}_{name}": float(getattr(s, name)) for s in self.scores for name in names}
+        return {f"{s.task}_{s.split}_{name}": float(getattr(s, name)) for s in self.scores for name in SCORES}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; not-a-number becomes None, because JSON has no NaN."""
@@ -313,12 +315,7 @@ def write_outcome(folder: Store, record: TrialRecord) -> None:
 
 
 def _score(values: Mapping[str, Any]) -> SplitScore:
-    others = ("split", "task", "iou")
-    numbers = {
-        name: math.nan if value is None else float(value)
-        for name, value in values.items()
-        if name not in others
-    }
+    numbers = {name: math.nan if values[name] is None else float(values[name]) for name in SCORES}
     return SplitScore(split=values["split"], task=values["task"], iou=tuple(values["iou"]), **numbers)
 
 

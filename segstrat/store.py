@@ -219,7 +219,7 @@ def read_object(store: Store, name: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(store.read(name))
-    except ValueError as error:  # of JSON, and of bytes that are no text
+    except ValueError as error:  # of JSON, and of bytes that are not text
         raise DamagedFileError(f"{name} cannot be read: {error}") from error
     except FileNotFoundError:
         raise

@@ -1,6 +1,10 @@
-"""The command line: which study, which data, which machine, resume. No flag changes the science."""
+"""The command line: which study, which data, which machine, resume. No flag changes the science.
+
+`StudySettings` is also what the manifest stores under `options`; nothing else reads or writes that part.
+"""
 
 import argparse
+import dataclasses
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,43 +20,98 @@ AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flags:
-    """The flags of `study/run.py`, checked one by one; None where a flag was not given.
+class StudySettings:
+    """Everything that decides the trials of a study and how they are computed.
 
     Args:
-        gpus_per_trial: a number, or `auto`.
-        numerics: those fields of `segstrat.config.Numerics` that were given.
+        storage: folder or URI of all studies; `name` is the study's folder in it.
+        data_root: as the user gave it; '' for `$SEGSTRAT_DATA`.
+        weights: of the pre-trained arm: `imagenet`, a path, or '' where the project trains them.
+        pretrain_on: classification folder on which it trains them; '' for `figures`.
+        pretrain_epochs: passes over that folder; 0 for the recipe's.
+        seeds: each cell is trained once per seed.
+        budget: factor on every trial's epochs.
+        confirm: folder of the study whose best cells are trained again, '' for any other study.
+        top: candidates of each arm in the answering stage; 0 for those of the design.
+        keep_checkpoints: of ended trials: `all`, `last` or `none`.
+        max_seeds: seeds of the answering stage, at most; 0 for a study of one stage.
     """
 
-    space: str | None = None
+    name: str
+    storage: str = "results"
+    space: str
+    seeds: tuple[int, ...]
+    data: str = "figures"
+    data_root: str = ""
+    weights: str = ""
+    pretrain_on: str = ""
+    pretrain_epochs: int = 0
+    scheduler: str = "asha"
+    budget: float = 1.0
+    numerics: Numerics = field(default_factory=Numerics)
+    confirm: str = ""
+    top: int = 0
+    keep_checkpoints: str = "all"
+    max_seeds: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as stored under `options` in the manifest."""
+        # Where a study is stored may change.
+        values = {name: getattr(self, name) for name in SETTINGS if name not in ("name", "storage")}
+        return values | {"seeds": list(self.seeds), "numerics": self.numerics.numerics()}
+
+
+SETTINGS = tuple(each.name for each in dataclasses.fields(StudySettings))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flags:
+    """The flags of `study/run.py`, checked one by one.
+
+    Args:
+        settings: those fields of `StudySettings` that were given, and of its `numerics` those that were.
+        gpus_per_trial: a number, or `auto`.
+    """
+
+    settings: Mapping[str, Any]
     new_space: str | None = None
     list: bool = False
     dry_run: bool = False
     status: str | None = None
-    data: str | None = None
-    data_root: str | None = None
-    weights: str | None = None
-    pretrain_on: str | None = None
-    pretrain_epochs: int | None = None
-    seeds: tuple[int, ...] | None = None
     gpus_per_trial: float | str | None = None
     cpus_per_trial: int | None = None
     max_concurrent: int | None = None
-    scheduler: str | None = None
-    budget: float | None = None
     address: str | None = None
-    storage: str = "results"
-    name: str | None = None
-    confirm: str | None = None
-    top: int | None = None
-    max_seeds: int | None = None
     resume: bool = False
     accept_changes: bool = False
-    numerics: Mapping[str, Any] = field(default_factory=dict)
-    keep_checkpoints: str | None = None
     no_cache: bool = False
     dashboard: bool = False
     verbose: bool = False
+
+    @property
+    def storage(self) -> str:
+        """Folder or URI of all studies."""
+        return self.settings.get("storage", StudySettings.storage)
+
+
+def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str, Any]) -> StudySettings:
+    """The settings of a study: the given flags, else the settings it was started with, else defaults.
+
+    Args:
+        begun: the options in the manifest of a study that is resumed; empty for a new one.
+        defaults: what a new study takes from its space, or from the study that it confirms; its name, unless
+            it is among the flags.
+    """
+    given = flags.settings
+    values: dict[str, Any] = {**defaults, **begun, **given}
+    # A resumed study may be given the other one of the two, with --accept-changes.
+    if "weights" in given:
+        values |= {"pretrain_on": "", "pretrain_epochs": 0}
+    if "pretrain_on" in given:
+        values |= {"weights": "", "pretrain_epochs": given.get("pretrain_epochs", 0)}
+    numerics = {**defaults.get("numerics", {}), **begun.get("numerics", {}), **given.get("numerics", {})}
+    values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
+    return StudySettings(**values)
 
 
 def parse(arguments: Sequence[str] | None = None) -> Flags:
@@ -70,34 +129,37 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
         given["space"] = str(Path(given["space"]).expanduser().absolute())
     if "pretrain_on" in given:
         given["pretrain_on"] = str(Path(given["pretrain_on"]).expanduser().absolute())
-    numerics = {name: given.pop(name) for name in Numerics().numerics() if name in given}
-    flags = Flags(**given, numerics=numerics)
+    if numerics := {name: given.pop(name) for name in Numerics().numerics() if name in given}:
+        given["numerics"] = numerics
+    settings = {name: given.pop(name) for name in SETTINGS if name in given}
+    flags = Flags(**given, settings=settings)
     refuse_contradictions(flags)
     return flags
 
 
 def refuse_contradictions(flags: Flags) -> None:
     """Raises a UserError for flags that do not go together."""
-    if flags.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", flags.name):
+    given = flags.settings
+    if "name" in given and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", given["name"]):
         raise UserError(
-            f"--name {flags.name!r} is not a valid folder name; use letters, digits, '.', '_', '+' and '-'"
+            f"--name {given['name']!r} is not a valid folder name; use letters, digits, '.', '_', '+' and '-'"
         )
     if flags.new_space is not None:
         return
-    named = flags.space or flags.confirm or (flags.resume and flags.name)
+    named = given.get("space") or given.get("confirm") or (flags.resume and given.get("name"))
     if not (flags.list or flags.status or named):
         raise UserError(
             "no study given: pass --space NAME (see --list), --space FILE, or --resume --name NAME"
         )
-    if flags.confirm is not None and flags.space is not None:
+    if "confirm" in given and "space" in given:
         raise UserError("--confirm takes the space from the study that it confirms; leave out --space")
-    if flags.confirm is not None and flags.scheduler == "asha":
+    if "confirm" in given and given.get("scheduler") == "asha":
         raise UserError("--confirm trains every cell to its end; leave out --scheduler asha")
-    if flags.confirm is not None and flags.seeds is not None and flags.max_seeds is not None:
+    if {"confirm", "seeds", "max_seeds"} <= set(given):
         raise UserError("--confirm: give --seeds or --max-seeds, not both; --seeds are all trained")
-    if flags.pretrain_on is not None and flags.weights is not None:
+    if "pretrain_on" in given and "weights" in given:
         raise UserError("give --weights or --pretrain-on, not both: the weights are given, or trained here")
-    if flags.pretrain_epochs is not None and flags.pretrain_on is None:
+    if "pretrain_epochs" in given and "pretrain_on" not in given:
         raise UserError("--pretrain-epochs needs --pretrain-on DIR, whose images are trained on")
     if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
@@ -135,8 +197,13 @@ def make_parser() -> StrictParser:
         help="with --resume: continue although code, space or data changed",
     )
     add = parser.add_argument_group("which data").add_argument
-    add("--data", metavar="NAME", help="data protocol (default: figures, drawn by this project)")
-    add("--data-root", metavar="DIR", help="folder of the data sets (default: $SEGSTRAT_DATA)")
+    add(
+        "--data",
+        metavar="NAME",
+        help="data protocol (default: figures, drawn by this project), folder for images of your own, or the "
+        "format of an export: coco, labelme, masks … (docs/data.md)",
+    )
+    add("--data-root", metavar="DIR", help="folder of the data sets or export (default: $SEGSTRAT_DATA)")
     add("--weights", metavar="PATH|imagenet", help="weights of the pre-trained arm")
     add("--pretrain-on", metavar="DIR", help="pre-train on train/<class>/<image> in DIR, once per seed")
     add("--pretrain-epochs", type=_count, metavar="N", help="passes over DIR (default: the recipe's)")
@@ -150,7 +217,7 @@ def make_parser() -> StrictParser:
         metavar="ADDR",
         help="join a running Ray cluster: HOST:PORT, or auto (default: $RAY_ADDRESS)",
     )
-    add("--storage", metavar="URI", default="results", help="folder or s3://… of all studies")
+    add("--storage", metavar="URI", help="folder or s3://… of all studies")
     add(
         "--keep-checkpoints",
         choices=("all", "last", "none"),

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import track
 
 from segstrat.commands import StrictParser
+from segstrat.config import OWN_DATA
 from segstrat.errors import UserError
 from segstrat.predict import load_trial, predict
 from segstrat.prediction_files import (
@@ -40,8 +41,6 @@ from segstrat.store import Store, data_root
 from study.frame import MANIFEST, read_manifest
 from study.reporting.gallery import make_gallery
 from study.reporting.render import write_report
-
-OWN_DATA = "folder"
 
 
 def run(options: argparse.Namespace, console: Console) -> None:

@@ -16,8 +16,7 @@ if __package__ in (None, ""):
 
 from segstrat.errors import UserError
 from study.cli import Flags, parse
-from study.driver.interrupts import StudyInterruptedError
-from study.on_ray.runtime import prepare_environment
+from study.on_ray.runtime import keep_bytecode, prepare_environment
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,8 +37,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; continue the study with --resume", file=sys.stderr)
         return 130
-    except StudyInterruptedError as interrupt:
-        return 128 + interrupt.signum
 
 
 def dispatch(flags: Flags) -> int:
@@ -63,7 +60,6 @@ def dispatch(flags: Flags) -> int:
 
         return show_plan(flags)
     from segstrat.store import cache_dir
-    from study.driver.bytecode import keep_bytecode
 
     keep_bytecode(cache_dir() / "bytecode")
     from study.driver.session import run_study

@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from study.driver.bytecode import keep_bytecode
+from study.on_ray.runtime import keep_bytecode
 
 # The tests start dozens of processes that import torch or Ray.
 _BYTECODE = Path(tempfile.mkdtemp(prefix="segstrat-bytecode-"))

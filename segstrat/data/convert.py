@@ -16,6 +16,7 @@ import math
 import os
 import random
 import re
+import shlex
 import shutil
 import sys
 import unicodedata
@@ -39,29 +40,31 @@ from rich.table import Table
 
 from segstrat.atomic import creating_folder, is_temporary
 from segstrat.commands import StrictParser, tracked
-from segstrat.data.dataset import VOID
-from segstrat.data.labels import load_pixels, open_image
+from segstrat.data.dataset import VOID, hash_strings
+from segstrat.data.images import MOST_PIXELS, SUFFIXES, header
+from segstrat.data.labels import LARGEST_VALUE, stored_colors, stored_labels
 from segstrat.data.palette import label_palette
 from segstrat.errors import UserError, unknown_name
 from segstrat.parallel import parallel_map
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SPLITS = ("train", "val", "test")
 MOST_CLASSES = VOID
+ORIGIN = "source.json"
+"""The file that says what a data set was made of."""
 BACKGROUND = "background"
 
 # Values that a reader gives to void pixels, beside the numbers and colors of an export.
-CROWD, BOX, IGNORED, UNLABELED = -1, -2, -3, -4
+CROWD, BOX, IGNORED, UNLABELED, NO_DATA = -1, -2, -3, -4, -5
 VOID_REASONS = {
     CROWD: "crowds (iscrowd = 1)",
     BOX: "objects with a box, but without an outline",
     IGNORED: "regions marked to be ignored",
     UNLABELED: "pixels without a label",
+    NO_DATA: "no data of a GeoTIFF",
 }
 COLOR = 1 << 24
 """Added to the RGB value of a label that is a color, so that it differs from every number."""
 _FARTHEST = 1e6
-_MOST_PIXELS = 1 << 30
 
 _SPLIT_WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
 _SPLIT_WORDS |= {"dev": "val", "test": "test", "testing": "test"}
@@ -72,7 +75,6 @@ _LABEL_SUFFIXES = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_segm
 _BESIDE_SPLITS = {*_IMAGE_FOLDERS, *_LABEL_FOLDERS, "set", "data", "split"}
 _VOID_NAMES = ("void", "ignore", "ignored", "__ignore__")
 
-_ORIENTATION = 0x0112
 _PILLOW_SUFFIXES = {
     "JPEG": ".jpg",
     "MPO": ".jpg",
@@ -131,16 +133,37 @@ class Source:
     """The files of an export.
 
     Args:
-        root: folder of the export.
-        file: the one file that was given instead of a folder.
+        given: its folder, or the one file of it that was given instead.
         scratch: folder for images that are unpacked; gone in the end.
         options: the flags that only some formats have.
     """
 
-    root: Path
-    file: Path | None
+    given: Path
     scratch: Path
     options: argparse.Namespace
+
+    @property
+    def file(self) -> Path | None:
+        """The one file that was given instead of a folder."""
+        return None if self.given.is_dir() else self.given
+
+    @property
+    def root(self) -> Path:
+        """Folder of the export."""
+        if self.given.is_dir():
+            return self.given
+        folder = self.given.parent
+        return folder.parent if folder.name == "annotations" else folder
+
+    @property
+    def name(self) -> str:
+        """Name of the data set that is made of it."""
+        return _safe(self.given.stem if self.file else self.given.resolve().name)
+
+    def digest(self) -> str:
+        """Digest of the names, sizes and times of all files."""
+        stats = [(str(file), (self.root / file).stat()) for file in self.files]
+        return hash_strings(f"{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in stats)
 
     @cached_property
     def files(self) -> tuple[PurePosixPath, ...]:
@@ -259,19 +282,9 @@ def _get(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> An
 
 def _size(height: Any, width: Any, path: Path) -> tuple[int, int]:
     """Height and width of a label map as its file states them; else those of the upright image."""
-    if isinstance(height, int) and isinstance(width, int) and 0 < height * width <= _MOST_PIXELS:
+    if isinstance(height, int) and isinstance(width, int) and 0 < height * width <= MOST_PIXELS:
         return height, width
-    return _sizes(path)[1]
-
-
-def _sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int], bool]:
-    """Height and width of an image as stored and upright, and whether it has an orientation tag."""
-    with open_image(path) as image:
-        stored = image.height, image.width
-        tag = image.getexif().get(_ORIENTATION, 1)
-        # Pillow turns TIFFs itself, and their size is upright before the pixels are read.
-        turned = image.format != "TIFF" and tag in (5, 6, 7, 8)
-    return stored, (stored[1], stored[0]) if turned else stored, tag not in (0, 1)
+    return header(path).upright_size()
 
 
 # --- COCO ---
@@ -326,7 +339,7 @@ def read_coco(source: Source) -> Export:
 
 def _skip_unnamed(export: Export, source: Source) -> None:
     named = {item.image for item in export.items}
-    images = [file for file in source.files if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = [file for file in source.files if file.suffix.lower() in SUFFIXES]
     export.skip("images without a label", [str(file) for file in images if source.root / file not in named])
 
 
@@ -619,7 +632,7 @@ def _unpack(source: Source, data: bytes, name: str, where: str) -> Path:
     except (UnidentifiedImageError, OSError) as error:
         raise UserError(f"{where} contains an image that cannot be read; export it again") from error
     if suffix is None:
-        raise UserError(f"{where} contains a {image.format} image; expected {', '.join(IMAGE_SUFFIXES)}")
+        raise UserError(f"{where} contains a {image.format} image; expected {', '.join(SUFFIXES)}")
     path = Path(mkdtemp(dir=source.scratch)) / f"{_safe(name)}{suffix}"
     path.write_bytes(data)
     return path
@@ -675,53 +688,27 @@ def _labelme_mask(shape: Any, corner: tuple[int, int], opposite: tuple[int, int]
 
 
 def _numbers(path: Path) -> np.ndarray:
-    """A label image as (H, W) integers: its numbers, or its colors as `COLOR` + RGB.
-
-    Raises:
-        UserError: if its values are not what was saved: JPEG, transparency, fractions, 16-bit colors.
-    """
-    with _open_label(path) as image:
-        depth, kind = _png_header(path) if image.format == "PNG" else (8, -1)
-        image = load_pixels(image, path)
-        if image.mode in ("LA", "RGBA", "PA"):
-            if image.getchannel("A").getextrema() != (255, 255):
-                raise UserError(f"{path} has transparent pixels; export labels without transparency")
-            image = image.convert(image.mode[:-1])
-        if image.mode == "RGB" and depth == 8:
-            return _rgb_values(image)
-        if image.mode not in ("1", "L", "P", "I", "I;16", "I;16B", "I;16L"):
-            raise UserError(
-                f"{path} is a {depth}-bit {image.mode} image; labels are whole numbers or 8-bit colors"
-            )
-        numbers_HW = np.array(image).astype(np.int64)
-    if numbers_HW.min(initial=0) < 0 or numbers_HW.max(initial=0) >= 1 << 16:
-        raise UserError(f"{path} has values beyond 0–65,535; labels are class numbers")
-    # Pillow stretches grey values of two and four bits to 0–255.
-    return numbers_HW // {2: 85, 4: 17}.get(depth, 1) if kind == 0 else numbers_HW
+    """A label image as (H, W) integers: its numbers, its colors as `COLOR` + RGB, or `NO_DATA` and below."""
+    stored, empty = stored_labels(path)
+    if stored.ndim == 3:
+        return _color(*np.moveaxis(stored.astype(np.int64), -1, 0))
+    numbers_HW = stored.astype(np.int64)
+    known_HW = numbers_HW[numbers_HW != empty]
+    if known_HW.min(initial=0) < 0 or known_HW.max(initial=0) > LARGEST_VALUE:
+        raise UserError(f"{path} has values beyond 0–{LARGEST_VALUE:,}; labels are class numbers")
+    if empty is not None:
+        numbers_HW[numbers_HW == empty] = _no_data(empty)
+    return numbers_HW
 
 
-def _open_label(path: Path) -> Image.Image:
-    image = open_image(path)
-    if image.format in ("JPEG", "MPO"):
-        raise UserError(f"{path} is a JPEG, which does not keep label values; export the labels as PNG")
-    return image
-
-
-def _png_header(path: Path) -> tuple[int, int]:
-    """Bits per sample and color type of a PNG file."""
-    with path.open("rb") as file:
-        header = file.read(26)
-    return header[24], header[25]
+def _no_data(value: int) -> int:
+    """Stands for a value that a file declares to be no data: void, unless a list names it as a class."""
+    return NO_DATA - 1 - value if 0 <= value <= LARGEST_VALUE else NO_DATA
 
 
 def _colors(path: Path) -> np.ndarray:
     """A label image as (H, W) integers, `COLOR` + RGB, whatever its mode."""
-    with _open_label(path) as image:
-        return _rgb_values(load_pixels(image, path).convert("RGB"))
-
-
-def _rgb_values(image: Image.Image) -> np.ndarray:
-    return _color(*np.moveaxis(np.asarray(image).astype(np.int64), -1, 0))
+    return _color(*np.moveaxis(stored_colors(path).astype(np.int64), -1, 0))
 
 
 def _color(red: Any, green: Any, blue: Any) -> Any:
@@ -923,7 +910,7 @@ def _pairs(
         labels: folder of the label images.
         label_suffix: end of the names of label images; None to find it.
     """
-    files = source.having(*IMAGE_SUFFIXES)
+    files = source.having(*SUFFIXES)
     for given in (images, labels):
         if given and not any(_without(file, given) for file in files):
             raise UserError(f"{source.root} has no images in a folder {given}; export with images and labels")
@@ -1096,7 +1083,8 @@ class _Scan:
 
 def _scan(item: Labelled) -> _Scan:
     labels_HW = item.labels()
-    stored, upright, tagged = _sizes(item.image)
+    facts = header(item.image)
+    stored, upright = facts.size, facts.upright_size()
     if labels_HW.shape not in (stored, upright):
         raise UserError(
             f"{item.where} is {labels_HW.shape[1]}×{labels_HW.shape[0]} pixels, its image {item.image.name} "
@@ -1106,15 +1094,15 @@ def _scan(item: Labelled) -> _Scan:
     counts = np.bincount(inverse.ravel(), minlength=len(values)).tolist()
     pixels = {value: count for value, count in zip(values.tolist(), counts, strict=True) if count}
     fits = "both" if stored == upright else "upright" if labels_HW.shape == upright else "stored"
-    return _Scan(pixels, fits if tagged else "")
+    return _Scan(pixels, fits if facts.orientation != 1 else "")
 
 
 def _distinct(labels_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Values, in order, and the index of each pixel's value; values without a pixel may be among them."""
-    if labels_HW.max(initial=0) >= COLOR:
+    if labels_HW.max(initial=0) >= COLOR or labels_HW.min(initial=0) < NO_DATA:
         values, inverse = np.unique(labels_HW, return_inverse=True)
         return values, inverse.reshape(labels_HW.shape)
-    return np.arange(UNLABELED, labels_HW.max(initial=0) + 1), labels_HW - UNLABELED
+    return np.arange(NO_DATA, labels_HW.max(initial=0) + 1), labels_HW - NO_DATA
 
 
 def _name_values(export: Export, scans: Sequence[_Scan]) -> None:
@@ -1125,7 +1113,7 @@ def _name_values(export: Export, scans: Sequence[_Scan]) -> None:
     """
     found: dict[int, str] = {}
     for item, scan in zip(export.items, scans, strict=True):
-        found |= {value: found.get(value, item.where) for value in scan.pixels}
+        found |= {value: found.get(value, item.where) for value in scan.pixels if value >= 0}
     numbers = {value & 0xFF if value >= COLOR else value for value in found}
     if all(value in _and_grey(dict.fromkeys(numbers, "")) for value in found):
         void = {VOID} & numbers if numbers != {0, VOID} else set()
@@ -1142,6 +1130,19 @@ def _name_values(export: Export, scans: Sequence[_Scan]) -> None:
     colors = sorted(found)
     export.classes = {value: BACKGROUND if value == COLOR else f"#{value - COLOR:06x}" for value in colors}
     export.rules.append("each color is a class; rename them in dataset.toml")
+
+
+def _name_no_data(export: Export, scans: Sequence[_Scan]) -> None:
+    """What files declare to be no data: the class that is named for its value, else void."""
+    assert export.classes is not None
+    classes, void = dict(export.classes), dict(export.void)
+    for value in {value for scan in scans for value in scan.pixels if value <= NO_DATA}:
+        declared = NO_DATA - 1 - value
+        if declared in classes:
+            classes[value] = classes[declared]
+        else:
+            void[value] = void.get(declared, VOID_REASONS[NO_DATA])
+    export.classes, export.void = classes, void
 
 
 def _and_grey(names: Mapping[int, str]) -> dict[int, str]:
@@ -1390,16 +1391,46 @@ def convert(format_name: str, source: Path, out: Path, options: argparse.Namespa
     with creating_folder(out) as folder:
         scratch = folder / "unpacked"
         scratch.mkdir()
-        root = source
-        if source.is_file():
-            root = source.parent.parent if source.parent.name == "annotations" else source.parent
-        files = Source(root, None if source.is_dir() else source, scratch, options)
-        name = source.resolve().name if source.is_dir() else source.stem
-        converted = _write(chosen.read(files), files, folder, _safe(name), options)
+        files = Source(source, scratch, options)
+        converted = _write(chosen.read(files), files, folder, files.name, options)
+        origin = {"format": format_name, "source": str(source.absolute()), "digest": files.digest()}
+        (folder / ORIGIN).write_text(json.dumps(origin), encoding="utf-8")
         shutil.rmtree(scratch)
         if out.exists():
             out.rmdir()
     return converted
+
+
+def imported(format_name: str, source: Path, console: Console) -> Path:
+    """The data set of an export in a folder beside it, converted on first use without flags.
+
+    Raises:
+        UserError: as `convert`, or if the export is not the one that the folder was made of.
+    """
+    source = source.expanduser()
+    options = make_parser().parse_args([format_name, str(source), "--out", "."])
+    files = Source(source, source, options)
+    out = files.root.resolve().parent / f"{files.name}-segstrat"
+    if not (out / "dataset.toml").exists():
+        try:
+            show(convert(format_name, source, out, options), out, console)
+        except OSError as error:
+            raise UserError(
+                f"{out} cannot be written ({error.strerror}); convert with `uv run python -m "
+                f"segstrat.data.convert {format_name} {shlex.quote(str(source))} --out DIR`"
+            ) from error
+        return out
+    made = _json(out / ORIGIN)
+    if not isinstance(made, dict) or (made.get("format"), made.get("digest")) != (
+        format_name,
+        files.digest(),
+    ):
+        raise UserError(
+            f"{out} was made of another export, or {source} has changed since; remove {out}, or train on it "
+            f"as it is with --data folder --data-root {shlex.quote(str(out))}"
+        )
+    console.print(f"{out}: converted before", markup=False, highlight=False, soft_wrap=True)
+    return out
 
 
 def _write(export: Export, source: Source, folder: Path, name: str, options: argparse.Namespace) -> Converted:
@@ -1412,6 +1443,7 @@ def _write(export: Export, source: Source, folder: Path, name: str, options: arg
     scans = list(tracked(parallel_map(_scan, export.items), len(export.items), "reading labels", show))
     if export.classes is None:
         _name_values(export, scans)
+    _name_no_data(export, scans)
     _check_values(export, scans)
     if options.classes is not None:
         _keep(export, [each.strip() for each in options.classes.split(",") if each.strip()])
@@ -1611,7 +1643,7 @@ def make_parser() -> StrictParser:
 
 
 def show(converted: Converted, out: Path, console: Console) -> None:
-    """Prints images, classes, void, what was skipped, the rules that were applied, and the next command."""
+    """Prints images, classes, void, what was skipped, and the rules that were applied."""
 
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -1634,15 +1666,23 @@ def show(converted: Converted, out: Path, console: Console) -> None:
         say(f"skipped: {reason}, {len(names):,} ({_few(names, 3)})")
     for note in converted.notes:
         say(f"- {note}")
-    run = "uv run python study/run.py --space wd_grid --weights imagenet"
-    say(f"next: {run} --data folder --data-root {out} --dry-run")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
         options = make_parser().parse_strictly(arguments)
-        show(convert(options.format, options.source, options.out, options), options.out, Console())
+        console, out = Console(), options.out
+        show(convert(options.format, options.source, out, options), out, console)
+        run = "uv run python study/run.py --space wd_grid --weights imagenet --data folder --data-root"
+        command = f"{run} {shlex.quote(str(out))}"
+        for words in (
+            "look at the labels first:",
+            f"  {command} --dry-run",
+            "then run the study:",
+            f"  {command}",
+        ):
+            console.print(words, markup=False, highlight=False, soft_wrap=True)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

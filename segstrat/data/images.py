@@ -1,7 +1,8 @@
 """Image files: which file an id means, what its header says, and its pixels as 8-bit RGB.
 
 Everything that becomes a network's input is read here: training, prediction and pre-training see the same
-pixels of a file. Pillow reads all formats; OpenCV reads 16-bit colors, which Pillow reduces to 8 bits.
+pixels of a file. Pillow reads all formats, and the tag of a GeoTIFF that matters here, its value of no data;
+OpenCV reads 16-bit colors, which Pillow reduces to 8 bits.
 """
 
 import io
@@ -24,9 +25,12 @@ MOST_PIXELS = 178_956_970
 
 # `open_image` checks the size, with a message that helps; Pillow would warn at half of it, in every process.
 Image.MAX_IMAGE_PIXELS = None
+# It would print several lines for every tag of a GeoTIFF that it does not know.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 SIXTEEN_BITS = 65535
 _ORIENTATION, _NODATA, _SUBFILE, _WIDTH, _LENGTH = 0x0112, 42113, 254, 256, 257
+_BITS, _PHOTOMETRIC, _PLANAR = 258, 262, 284
 TRANSPOSED = (5, 6, 7, 8)
 """Orientation tags that exchange height and width."""
 
@@ -117,8 +121,9 @@ def _remedy(path: Path) -> str:
         start = b""
     if start in (b"II", b"MM"):
         return (
-            "its TIFF has more channels or other numbers than grey or RGB of 8 or 16 bits; convert it, for "
-            "example with `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 FILE NEW`"
+            "its TIFF has more channels or other numbers than grey or RGB of 8 or 16 bits; convert it, an "
+            "image for example with `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 FILE NEW`, a label with "
+            "`gdal_translate -ot UInt16 -b 1 FILE NEW`"
         )
     return "download it again"
 
@@ -163,11 +168,16 @@ def depth(image: Image.Image) -> str:
     if image.mode == "1":
         return "1"
     if image.format in ("PNG", "TIFF"):
-        if ";16" in raw:
+        # Pillow's raw mode of the planes of a TIFF does not tell.
+        if ";16" in raw or (image.mode != "I" and 16 in _bits(image)):
             return "16"
         if image.mode in ("L", "P") and raw[2:3] in ("2", "4"):
             return raw[2]
     return "32" if image.mode == "I" else "8"
+
+
+def _bits(image: Image.Image) -> Sequence[int]:
+    return getattr(image, "tag_v2", {}).get(_BITS, ())
 
 
 def raw_mode(image: Image.Image) -> str:
@@ -206,6 +216,11 @@ def stored_size(image: Image.Image) -> tuple[int, int]:
 def has_alpha(image: Image.Image) -> bool:
     """Whether pixels of an opened image may be transparent."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+
+
+def to_rgba(image: Image.Image) -> Image.Image:
+    """An image with alpha as RGBA, whose colors are not multiplied by it."""
+    return image.convert("LA").convert("RGBA") if image.mode == "La" else image.convert("RGBA")
 
 
 def min_alpha(image: Image.Image) -> int:
@@ -274,7 +289,7 @@ def rgb_pixels(image: Image.Image, path: Path, maximum: float | None = None) -> 
     if bits not in ("16", "32", "float"):
         image = load_pixels(image, path)
         if has_alpha(image):
-            image = image.convert("RGBA")
+            image = to_rgba(image)
             if min_alpha(image) < 255:
                 image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         return np.array(image if image.mode == "RGB" else image.convert("RGB"))
@@ -293,19 +308,26 @@ def rgb_pixels(image: Image.Image, path: Path, maximum: float | None = None) -> 
 
 def _wide_values(image: Image.Image, path: Path) -> np.ndarray:
     """Values of an image of more than 8 bits: (H, W), or (H, W, 3) for colors."""
+    tags = getattr(image, "tag_v2", {})
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        if tags.get(_PHOTOMETRIC, 1) == 0:
+            raise UserError(f"{path} has 0 as white, with {depth(image)} bits; save it with 0 as black")
         return np.array(load_pixels(image, path))
-    tag = int(getattr(image, "tag_v2", {}).get(_ORIENTATION, 1))
     content = np.fromfile(path, dtype=np.uint8)
-    values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+    # OpenCV takes planes for pixels, and black ink for alpha.
+    unknown = tags.get(_PLANAR, 1) != 1 or image.mode not in ("RGB", "RGBA", "RGBX", "LA", "L")
+    values = None if unknown else cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         raise UserError(
-            f"{path} has 16-bit colors that cannot be read; save it as an uncompressed TIFF or PNG"
+            f"{path} has 16-bit colors that cannot be read; save it as a PNG or as an uncompressed TIFF, "
+            "for example with `gdal_translate -co INTERLEAVE=PIXEL FILE NEW`"
         )
-    values = turned(values, tag)
+    values = turned(values, int(tags.get(_ORIENTATION, 1)))
     if values.ndim == 2:
         return values
-    if values.shape[2] in (2, 4):
+    if not has_alpha(image):
+        values = values[..., :3]
+    elif values.shape[2] in (2, 4):
         # Transparent pixels are mixed with black.
         alpha = values[..., -1:].astype(np.float32) / SIXTEEN_BITS
         values = (values[..., :-1] * alpha).astype(np.uint16)

@@ -14,7 +14,16 @@ from PIL import Image
 from scipy.io import loadmat
 
 from segstrat.data.dataset import VOID
-from segstrat.data.images import depth, has_alpha, load_pixels, min_alpha, nodata, open_image, raw_mode
+from segstrat.data.images import (
+    depth,
+    has_alpha,
+    load_pixels,
+    min_alpha,
+    nodata,
+    open_image,
+    raw_mode,
+    to_rgba,
+)
 from segstrat.errors import UserError
 
 Decoder = Callable[[Path], np.ndarray]
@@ -27,7 +36,9 @@ LOSSY = ("JPEG", "MPO", "WEBP")
 LARGEST_VALUE = 65535
 _INDEX_MODES = {"P", "L", "1", "I", "F"}
 _UNKNOWN = 256
-_NOT_A_NUMBER = -1
+_NO_NUMBER = -1
+_EXACT = 2**53
+"""Larger floats have no fractions, and are nobody's class numbers."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +62,14 @@ class IndexPng:
         Raises:
             UserError: if it is damaged, not an index image, or contains a value of no class.
         """
-        with open_image(path) as image:
-            empty = nodata(image)
-            labels_HW = _stored_values(image, path)
-        void = () if empty is None else (_NOT_A_NUMBER if empty != empty else int(empty),)
-        ignore = tuple(dict.fromkeys((*self.ignore, *(value for value in void if value not in self.values))))
-        return to_classes(labels_HW, self.values, ignore, path)
+        labels_HW, empty = stored_labels(path)
+        if labels_HW.ndim == 3:
+            grey = labels_HW[..., 0]
+            if not all((labels_HW[..., channel] == grey).all() for channel in (1, 2)):
+                raise _colored("RGB", path)
+            labels_HW = np.ascontiguousarray(grey)
+        void = () if empty is None or empty in (*self.values, *self.ignore) else (empty,)
+        return to_classes(labels_HW, self.values, (*self.ignore, *void), path)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,7 @@ class ColorLabels:
         Raises:
             UserError: if it is damaged, or contains a color of no class.
         """
-        codes_HW = _codes(_stored_colors(path))
+        codes_HW = _codes(stored_colors(path))
         classes_HW = _color_table(self.colors, self.ignore)[codes_HW]
         unknown_HW = classes_HW == _UNKNOWN
         if unknown_HW.any():
@@ -92,66 +105,88 @@ class ColorLabels:
         return classes_HW.astype(np.uint8)
 
 
-def _stored_colors(path: Path) -> np.ndarray:
-    """The colors of a label file, (H, W, 3) uint8."""
+def stored_colors(path: Path) -> np.ndarray:
+    """The colors of a label file, (H, W, 3) uint8; of a palette image, those of its palette.
+
+    Raises:
+        UserError: if it is damaged, lossy or transparent.
+    """
     with open_image(path) as image:
         _refuse_lossy(image, path)
+        return _opaque(load_pixels(image, path), path, "RGB")
+
+
+def stored_labels(path: Path) -> tuple[np.ndarray, int | None]:
+    """What a label file stores, and the value that it declares to be no data.
+
+    Returns:
+        (H, W) integers, whatever their bit depth, or (H, W, 3) uint8 colors; and the value of pixels without
+        data in a GeoTIFF: `_NO_NUMBER` if that is no whole number, None if it declares none.
+
+    Raises:
+        UserError: if it is damaged, lossy, transparent, or holds neither whole numbers nor 8-bit colors.
+    """
+    with open_image(path) as image:
+        _refuse_lossy(image, path)
+        bits, raw, declared = depth(image), raw_mode(image), nodata(image)
+        empty = None if declared is None else _whole(declared)
         image = load_pixels(image, path)
-        if has_alpha(image):
-            image = image.convert("RGBA")
-            if min_alpha(image) < 255:
-                raise UserError(
-                    f"{path} has transparent pixels, whose color means nothing; save the label opaque"
-                )
-        return np.array(image.convert("RGB"))
+        if image.mode in ("RGB", "RGBA") and bits == "8":
+            return _opaque(image, path, "RGB"), empty
+        if image.mode == "LA" and bits == "8":
+            return _opaque(image, path, "L"), empty
+        if image.mode not in _INDEX_MODES and not image.mode.startswith("I;16"):
+            raise _colored(image.mode if bits == "8" else f"{bits}-bit {image.mode}", path)
+        if image.mode == "F":
+            return _whole_numbers(np.array(image), declared, path), empty
+        if image.mode in ("P", "L", "1"):
+            labels_HW = np.array(image, dtype=np.uint8)
+            largest = 1 if image.mode == "1" else 255
+            # Pillow shows these with 0 as white, and spreads 2 and 4 bits over the range of 8.
+            if "I" in raw.partition(";")[2]:
+                labels_HW = largest - labels_HW
+            if image.mode == "L" and bits in "24":
+                labels_HW //= 255 // (2 ** int(bits) - 1)
+            return labels_HW, empty
+        # Pillow shows 32-bit integers without a sign with one.
+        if empty is not None and image.mode == "I" and empty >= 2**31:
+            empty -= 2**32
+        return np.array(image), empty
 
 
-def _stored_values(image: Image.Image, path: Path) -> np.ndarray:
-    """The integers that a label file stores, (H, W), whatever its bit depth."""
-    _refuse_lossy(image, path)
-    bits, raw, alpha = depth(image), raw_mode(image), has_alpha(image) and image.mode != "P"
-    image = load_pixels(image, path)
-    if image.mode in ("RGB", "RGBA", "LA") and bits == "8":
-        return _equal_channels(image, path, alpha=alpha)
-    if image.mode not in _INDEX_MODES and not image.mode.startswith("I;16"):
-        raise _colored(image, path)
-    if image.mode == "F":
-        return _whole_numbers(np.array(image), path)
-    if image.mode in ("P", "L", "1"):
-        labels_HW = np.array(image, dtype=np.uint8)
-        largest = 1 if image.mode == "1" else 255
-        # Pillow shows these with 0 as white, and spreads 2 and 4 bits over the range of 8.
-        if "I" in raw.partition(";")[2]:
-            labels_HW = largest - labels_HW
-        return labels_HW // (255 // (2 ** int(bits) - 1)) if image.mode == "L" and bits in "24" else labels_HW
-    return np.array(image)
+def _opaque(image: Image.Image, path: Path, mode: str) -> np.ndarray:
+    """The channels of a loaded image without its alpha, which must be 255 everywhere."""
+    if has_alpha(image):
+        image = to_rgba(image)
+        if min_alpha(image) < 255:
+            raise UserError(
+                f"{path} has transparent pixels, whose label means nothing; save the label opaque"
+            )
+    return np.array(image.convert(mode))
 
 
-def _equal_channels(image: Image.Image, path: Path, *, alpha: bool) -> np.ndarray:
-    channels = np.array(image)
-    if alpha and channels[..., -1].min(initial=255) < 255:
-        raise UserError(f"{path} has transparent pixels, whose label means nothing; save the label opaque")
-    grey = channels[..., 0]
-    if image.mode != "LA" and not all((channels[..., i] == grey).all() for i in (1, 2)):
-        raise _colored(image, path)
-    return np.ascontiguousarray(grey)
-
-
-def _colored(image: Image.Image, path: Path) -> UserError:
+def _colored(mode: str, path: Path) -> UserError:
     return UserError(
-        f"{path} is a {image.mode} image, but labels are index PNGs (palette or greyscale, one class number "
+        f"{path} is a {mode} image, but labels are index PNGs (palette or greyscale, one class number "
         "per pixel); give the color of each class as colors in dataset.toml, or convert its colors to class "
         "numbers first"
     )
 
 
-def _whole_numbers(values_HW: np.ndarray, path: Path) -> np.ndarray:
-    """Floats that are whole as integers; what is no number becomes `_NOT_A_NUMBER`."""
-    finite = np.isfinite(values_HW)
-    whole = np.where(finite, values_HW, _NOT_A_NUMBER).astype(np.int64)
-    if not np.array_equal(whole[finite], values_HW[finite]):
+def _whole(number: float) -> int:
+    return int(number) if abs(number) < _EXACT and number == int(number) else _NO_NUMBER
+
+
+def _whole_numbers(values_HW: np.ndarray, declared: float | None, path: Path) -> np.ndarray:
+    """Floats that are whole as integers; `_NO_NUMBER` where there is none, or one that cannot be a label."""
+    absent = ~np.isfinite(values_HW)
+    if declared is not None and _whole(declared) == _NO_NUMBER:
+        # Such as the smallest float, which geographic tools write.
+        absent |= values_HW == declared
+    numbers_HW = np.where(absent, _NO_NUMBER, values_HW)
+    if np.abs(numbers_HW).max(initial=0) >= _EXACT or (numbers_HW != np.rint(numbers_HW)).any():
         raise UserError(f"{path} has labels that are no whole numbers; save class numbers")
-    return whole
+    return numbers_HW.astype(np.int64)
 
 
 def _refuse_lossy(image: Image.Image, path: Path) -> None:

@@ -3,18 +3,17 @@
 import dataclasses
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import torch
 
 from segstrat.atomic import only_builder
-from segstrat.data.cache.entries import hold
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.parallel import cpu_cores
 from segstrat.pretraining.images import ClassificationData
-from segstrat.pretraining.job import Pretraining, PretrainReport, PretrainSource
+from segstrat.pretraining.job import Pretraining, PretrainReport
 from segstrat.pretraining.loop import (
     build_classifier,
     check_writable,
@@ -26,8 +25,6 @@ from segstrat.pretraining.loop import (
 )
 from segstrat.store import Store
 
-FOLDER = "weights"
-FIGURES_SOURCE = PretrainSource()
 # Images of a step that is only timed; on a CPU, a whole batch of photographs takes a minute.
 TIMED_ON_CPU = 16
 
@@ -46,36 +43,6 @@ def weights_name(pretraining: Pretraining, data: ClassificationData) -> str:
     model = build_classifier(pretraining.backbone, pretraining.width, len(data.classes), recipe)
     key = run_key(model, data, recipe)
     return f"{pretraining.backbone}-{pretraining.width:g}-{data.name}-seed{recipe.seed}-{key[:10]}.pth"
-
-
-def ensure_pretrained(
-    backbone: str,
-    width: float,
-    cache: Path,
-    *,
-    seed: int = 0,
-    source: PretrainSource = FIGURES_SOURCE,
-    machine: Machine | None = None,
-    on_report: Callable[[PretrainReport], object] = lambda report: report,
-) -> Path:
-    """The file with the weights of one pre-training, which is trained in this process if it is not cached.
-
-    Args:
-        source: the images.
-        machine: by default all of this machine.
-        on_report: called after every epoch.
-
-    Raises:
-        UserError: if the cache cannot be written, or the training diverges.
-    """
-    pretraining = Pretraining(backbone=backbone, width=width, seed=seed, source=source)
-    path = cache / FOLDER / weights_name(pretraining, source.open(cache))
-    if not is_sound(path):
-        for report in train_weights(pretraining, path, machine or whole_machine()):
-            if report is not None:
-                on_report(report)
-    hold(path)
-    return path
 
 
 def train_weights(

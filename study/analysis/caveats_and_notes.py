@@ -14,7 +14,7 @@ from study.analysis.study import LONGER, Study, contexts
 from study.analysis.verdict import Verdict
 
 GIVEN = (
-    "All statements are given this checkpoint: every pre-trained trial starts from the same weights, and "
+    "All statements hold for this checkpoint only: every pre-trained trial starts from the same weights, and "
     "another run of the same pre-training may differ by more than the seeds do."
 )
 PER_SEED = "Each seed has its own pre-training, so the intervals include the variation of pre-training."
@@ -25,13 +25,13 @@ def blocking_problem(study: Study) -> str:
     roles = study.manifest.get("roles")
     if not roles:
         return (
-            "the space states no roles, so nothing says which axis is the strategy and which the treatment. "
-            "Add ROLES to the space file, or `roles` to manifest.json."
+            "the study states no roles, so it is unknown which axis is the strategy and which the treatment. "
+            'Add `roles` to manifest.json, such as {"pretrained": "arm", "weight_decay": "treatment"}.'
         )
     if study.trials.empty:
         return "the study has no trials."
     if roles.get("pretrained") != "arm":
-        return "the space does not vary `pretrained`, so there is no gap to look at."
+        return "the space does not vary `pretrained`, so there is no gap to measure."
     if not (study.trials["status"] == "completed").any():
         counts = count_words({str(k): int(n) for k, n in study.trials["status"].value_counts().items()})
         return f"no trial was completed ({counts}), and only completed trials have a final value."
@@ -66,7 +66,7 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
     seeds = study.trials["seed"].nunique()
     if seeds < MIN_SEEDS and not problem:
         found.append(
-            f"The study has {count_seeds(seeds)}. Below three there is no interval and hence no verdict."
+            f"The study has {count_seeds(seeds)}, too few for an interval and a verdict; use at least three."
         )
     if not study.value:
         found.append(
@@ -120,7 +120,7 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict], tunings: Sequence[T
     longer = next((axis for axis in LONGER if axis in study.axes("treatment")), None)
     if longer:
         notes.append(
-            "A longer schedule is among the treatments although it is no regularizer; the sensitivity "
+            "A longer schedule is among the treatments although it is not a regularizer; the sensitivity "
             "analysis has a row without it."
         )
     notes += [tuning_note(tuning) for tuning in tunings]
@@ -128,8 +128,8 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict], tunings: Sequence[T
     notes += [_images_note(images, two_stages=two_stages) for images, two_stages in kinds]
     if any(verdict.look is None and _winners_own(verdict.contrasts) for verdict in verdicts):
         notes.append(
-            "All seeds chose the same setting, so its values are the winner's own: where several settings "
-            "are close, they are optimistically biased. The answering stage has seeds that chose nothing."
+            "All seeds chose the same setting, so its scores are the winner's, biased upwards where several "
+            "settings are close. The seeds of an answering stage take no part in the choice."
         )
     notes += [note for verdict in verdicts if (note := disagreement_note(verdict))]
     return notes
@@ -199,11 +199,12 @@ def _votes(counts: Counter[str]) -> str:
 def planned_sentence(design: AnsweringDesign) -> str:
     """What a design can detect at the assumed seed standard deviation, before the first trial."""
     found = detectable_difference(design, ASSUMED_SEED_SD)
+    seeds = count_seeds(design.max_seeds)
     if found is None:
-        return f"no difference: {count_seeds(design.max_seeds)} per setting allow no interval, three do"
+        return f"no difference: {seeds} per setting are too few for an interval; use at least three"
     return (
-        f"a difference {points(found)} from its threshold by {count_seeds(design.max_seeds)} in 80 % of "
-        f"studies, if scores vary over seeds by {points(ASSUMED_SEED_SD)} (standard deviation)"
+        f"a difference {points(found)} beyond its threshold in 80 % of studies with {seeds}, if scores vary "
+        f"over seeds by {points(ASSUMED_SEED_SD)} (standard deviation)"
     )
 
 
@@ -229,10 +230,10 @@ def outcome_sentences(verdicts: Sequence[Verdict]) -> list[str]:
         context = f"{verdict.context.label}: " if verdict.context.label else ""
         text = (
             f"{context}planned for scores that vary over seeds by {points(ASSUMED_SEED_SD)}, where "
-            f"{count_seeds(stage.design.max_seeds)} detect a difference {points(assumed)} from its threshold "
-            f"in 80 % of studies; they vary by {points(sd)}, hence {points(found)}. The answering stage "
-            f"trained {len(stage.context.trials)} of at most {most} trials, up to look {look.number} of "
-            f"{look.looks}."
+            f"{count_seeds(stage.design.max_seeds)} detect a difference {points(assumed)} beyond its "
+            f"threshold in 80 % of studies; they vary by {points(sd)}, which makes it {points(found)}. The "
+            f"answering stage trained {len(stage.context.trials)} of at most {most} trials, up to look "
+            f"{look.number} of {look.looks}."
         )
         sentences.append(start_sentence(text))
     return sentences

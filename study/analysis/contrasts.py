@@ -230,11 +230,6 @@ def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretra
     return Arm(tables[0], tables[1], reference if reference in untuned.values() else None, untuned)
 
 
-def compare(raw: Arm, pretrained: Arm) -> Contrasts:
-    """The contrasts of two arms."""
-    return compare_pairs([(raw, pretrained)])
-
-
 def compare_pairs(arms: Sequence[tuple[Arm, Arm]]) -> Contrasts:
     """The contrasts of raw and pre-trained arms, averaged over pairs that were scored on different images."""
     raw, pretrained = _average([pair[0] for pair in arms]), _average([pair[1] for pair in arms])

@@ -128,7 +128,7 @@ def _column(study: Study, context: Context, column: str) -> pd.Series | None:
 
 
 def _same_schedule_note() -> str:
-    return "Without the settings of a longer schedule: training longer is no regularization."
+    return "Without the settings of a longer schedule, which is not regularization."
 
 
 def _same_schedule(study: Study, context: Context) -> tuple[Context, pd.Series | None]:

@@ -85,7 +85,7 @@ class Study:
         """The reference's value on each axis of `strategies`; this is its only definition.
 
         The reference is raw (trained from scratch), single-task, with every regularizer at 0. A treatment
-        that is no regularizer, such as the strength of augmentation, has its smallest value there. A study
+        that is not a regularizer, such as the strength of augmentation, has its smallest value there. A study
         need not contain the reference.
         """
         trials = self.trials_of(task)
@@ -116,7 +116,7 @@ class Study:
     def value(self) -> str:
         """Prefix of the primary value's columns: the last epoch's, or the best's where only that is known.
 
-        The last epoch of a completed trial is chosen by nobody; published tables may have the best one only.
+        The last epoch of a completed trial is not selected; published tables may have the best one only.
         """
         return "" if self.manifest.get("value") == "best" else "last_"
 
@@ -136,7 +136,7 @@ class Study:
 class Context:
     """The trials among which raw is compared with pre-trained.
 
-    A context has one task and one value of every axis that is no strategy (backbone, nuisance axes).
+    A context has one task and one value of every axis that is not a strategy (backbone, nuisance axes).
 
     Args:
         fixed: values of the axes that distinguish this context from the study's others.

@@ -174,7 +174,7 @@ def _verdict(context: Context, found: Contrasts, margin: float, look: Look | Non
         learning=learning,
         images=context.images,
         by_margin={
-            # With the margin of the verdict: whether an arm learned anything is no matter of taste.
+            # With the margin of the verdict: whether an arm learned anything does not depend on the reader's.
             value: judge_contrasts(found, value).label
             if learning.cause(margin) is None
             else Label.UNDETERMINED

@@ -213,7 +213,7 @@ def _blocking_reason(verdict: Verdict) -> str:
         return (
             f"the {'raw' if raw else 'pre-trained'} arm did not learn here. Its best setting ends at a mean "
             f"mIoU of {value:.3f}; calling every pixel the most frequent class scores {learning.floor:.3f}, "
-            f"and the difference is no more than the margin of {points(verdict.margin)}. Train longer, or "
+            f"and the difference is within the margin of {points(verdict.margin)}. Train longer, or "
             "with another learning rate, before asking what closes the gap"
         )
     if cause is Cause.SCREENING and verdict.problem:
@@ -293,11 +293,11 @@ def _without_interval(found: Contrasts, context: Context) -> str:
         return " ".join(lacking) or "No seed has final values of both a raw and a pre-trained trial."
     side = "behind" if found.remaining.estimate < 0 else "ahead of"
     text = (
-        f"{start_sentence('one seed allows' if n == 1 else f'{count_seeds(n)} allow')} no interval. There, "
+        f"{'One seed is' if n == 1 else f'{count_seeds(n)} are'} too few for an interval. There, "
         f"pre-trained ends {points(abs(found.remaining.estimate))} {side} the best regularized raw model"
     )
     if found.same_seed:
-        text += " (picked on that very seed)"
+        text += " (chosen on this same seed)"
     if found.gap.estimate is not None:
         side = "behind" if found.gap.estimate < 0 else "ahead of"
         text += f" and {points(abs(found.gap.estimate))} {side} the unregularized one"

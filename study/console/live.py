@@ -115,7 +115,7 @@ class StudyConsole:
         """Says at once that a signal was received; ending the workers takes seconds."""
         cause = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
         self._console.print(
-            Text(f"{cause}: stopping the workers; what has finished is kept. A second one ends at once.")
+            Text(f"{cause}: stopping the workers; what has finished is kept. A second one ends it at once.")
         )
 
 

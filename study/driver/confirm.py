@@ -1,4 +1,4 @@
-"""`--confirm DIR`: the answering stage alone, with another study in the place of screening."""
+"""`--confirm DIR`: the answering stage alone, with another study instead of screening."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,8 +7,7 @@ from segstrat.errors import UserError
 from segstrat.records import Stage
 from segstrat.store import Store
 from study.analysis.answering.design import AnsweringDesign
-from study.cli import Flags
-from study.planning.settings import StudySettings
+from study.cli import Flags, StudySettings
 from study.planning.space import Space
 from study.planning.trials import planned_trial
 from study.state.manifest import read_study_manifest
@@ -27,21 +26,22 @@ def defaults_from_parent(flags: Flags) -> dict[str, Any]:
     Raises:
         UserError: if there is no such study, or for seeds on which its cells were chosen.
     """
-    parent = read_study_manifest(Store(flags.confirm or ""))
+    parent = read_study_manifest(Store(flags.settings["confirm"]))
+    seeds = flags.settings.get("seeds")
     used = sorted({trial["config"]["seed"] for trial in parent["trials"]})
-    if not flags.resume and (again := sorted(set(used).intersection(flags.seeds or ()))):
+    if not flags.resume and (again := sorted(set(used).intersection(seeds or ()))):
         raise UserError(
             f"--seeds {again[0]}: the cells of {parent['study']} were chosen on seeds {used}; confirm them "
             "on others"
         )
-    if flags.seeds is not None and list(flags.seeds) != list(range(flags.seeds[0], flags.seeds[-1] + 1)):
-        raise UserError(f"--seeds {list(flags.seeds)}: --confirm needs consecutive seeds, such as 5,6,7")
+    if seeds is not None and list(seeds) != list(range(seeds[0], seeds[-1] + 1)):
+        raise UserError(f"--seeds {list(seeds)}: --confirm needs consecutive seeds, such as 5,6,7")
     inherited = {key: parent["options"][key] for key in INHERITED if key in parent["options"]}
     return inherited | {
         "name": f"{parent['study']}-confirm",
         "seeds": [max(used) + 1],
         "scheduler": "none",
-        "max_seeds": len(flags.seeds) if flags.seeds is not None else AnsweringDesign().max_seeds,
+        "max_seeds": len(seeds) if seeds is not None else AnsweringDesign().max_seeds,
     }
 
 

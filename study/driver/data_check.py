@@ -8,7 +8,7 @@ from rich.text import Text
 
 from segstrat.errors import UserError
 from segstrat.store import cache_dir, data_root
-from study.planning.settings import StudySettings
+from study.cli import StudySettings
 from study.planning.trials import PlannedTrial
 
 if TYPE_CHECKING:

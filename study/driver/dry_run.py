@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from segstrat.config import Numerics, TrialConfig
+from search_spaces import recipes
+from segstrat.config import WITHOUT_BATCH_NORM, Numerics, TrialConfig
+from segstrat.data.readers.folder import ImageFacts
 from segstrat.formatting import format_duration, format_value
 from segstrat.parallel import cpu_cores
 from segstrat.pretraining.job import Pretraining
@@ -18,12 +20,10 @@ from study.analysis.answering.design import AnsweringDesign
 from study.analysis.caveats_and_notes import planned_sentence
 from study.cli import Flags
 from study.console.tables import new_table, varied_axes
-from study.driver.thinning import ALL, KEPT
-from study.planning.recipe import recipe_warnings
-from study.planning.resources import Node, share
+from study.planning.resources import Node, cost_key, share
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
-from study.state.trial_states import TrialState
+from study.state.trial_states import ALL, KEPT, TrialState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,7 +236,7 @@ def estimate(
     disk = largest = 0
     for trial in trials:
         config = trial.config
-        key = _model_key(config)
+        key = cost_key(config)
         if key not in measured:
             chosen = {name: tasks[name] for name in config.tasks}
             measured[key] = measure_step(config, chosen, machine)
@@ -267,6 +267,43 @@ def estimate(
     )
 
 
-def _model_key(config: TrialConfig) -> tuple[Any, ...]:
-    names = ("model", "backbone", "width", "output_stride", "tasks", "crop_size", "batch_size")
-    return tuple(getattr(config, name) for name in names)
+# A crop that is so much larger than the images is mostly padding.
+PADDED = 1.5
+# At stride 32 a smaller crop has a map of a few cells.
+SMALLEST_AT_32 = 224
+LONG_EPOCHS = 100
+HIGH_RATE = 1e-2
+
+
+def recipe_warnings(configs: Sequence[TrialConfig], images: ImageFacts | None) -> list[str]:
+    """What looks like a mistake in the trials of a folder of one's own."""
+    if images is None or not images.short_side:
+        return []
+    side, count = images.short_side, images.train_images
+    found = []
+    crop = max(config.crop_size for config in configs)
+    epochs = max(config.epochs for config in configs)
+    if crop >= PADDED * side:
+        found.append(
+            f"crops of {crop} pixels on images of {side} are mostly padding; leave crop_size to the recipe"
+        )
+    if count < recipes.SMALL_IMAGES and crop == 512 and epochs >= LONG_EPOCHS:
+        found.append(
+            f"{epochs} epochs of 512 pixels are the thesis's recipe for thousands of images; here are {count}"
+        )
+    rate = max(
+        (config.learning_rate for config in configs if config.backbone in WITHOUT_BATCH_NORM), default=0.0
+    )
+    if rate > HIGH_RATE:
+        found.append(
+            f"a learning rate of {rate:g} suits backbones with batch norm; at this rate one without it may "
+            "predict background everywhere (docs/models.md)"
+        )
+    coarse = [config.crop_size for config in configs if config.model == "fcn32s"]
+    if coarse and min(coarse) < SMALLEST_AT_32:
+        cells = -(-min(coarse) // 32)
+        found.append(
+            f"fcn32s sees a crop of {min(coarse)} pixels as {cells} × {cells} cells; "
+            "fcn8s has 16 times as many (BASE or ON of the space)"
+        )
+    return found

@@ -8,12 +8,11 @@ from rich.text import Text
 
 from segstrat.records import TrialStatus
 from study.analysis.answering.design import AnsweringDesign
-from study.cli import Flags
+from study.cli import Flags, StudySettings
 from study.console.tables import cells_table, problem_lines
 from study.driver.prepare import OpenedStudy
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
-from study.planning.settings import StudySettings
 from study.state.trial_states import TrialStates, count_final
 
 FILES = (
@@ -67,11 +66,11 @@ def header_lines(
 
 
 def weights_words(weights: Mapping[str, Any]) -> str:
-    """Where the pre-trained arm's weights come from, and what statements about it are given."""
+    """Where the pre-trained arm's weights come from, and what the answer covers."""
     source = str(weights["source"])
     if weights["per_seed"]:
         return f"pre-trained on {source} for each answering seed: intervals include that variation"
-    return f"{source}, one checkpoint: every statement is given this checkpoint"
+    return f"{source}, one checkpoint: the answer holds for this checkpoint only"
 
 
 def _stage_line(design: AnsweringDesign, *, screening: bool) -> str:
@@ -87,7 +86,7 @@ def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
         others = "another study runs" if runtime.neighbors == 1 else f"{runtime.neighbors} other studies run"
         lines.append(
             f"shared    {others} on this machine; this one keeps an equal share of the cores to its end "
-            "(stopped and started again with --resume, it counts anew)"
+            "(when it is stopped and started again with --resume, the share is recalculated)"
         )
     if not (flags.dashboard or flags.address):
         return lines
@@ -126,5 +125,5 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
 
 def resume_command(settings: StudySettings) -> str:
     """The command that continues a study."""
-    storage = "" if settings.storage == Flags.storage else f" --storage {settings.storage!r}"
+    storage = "" if settings.storage == StudySettings.storage else f" --storage {settings.storage!r}"
     return f"uv run python study/run.py --resume --name {settings.name}{storage}"

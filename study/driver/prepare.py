@@ -9,11 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from segstrat.config import OWN_DATA
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
-from study.cli import Flags
+from study.cli import Flags, StudySettings, make_settings
 from study.driver.confirm import defaults_from_parent, parent_of, refuse_another_recipe, screened_states
 from study.driver.stages import (
     answering_design,
@@ -25,10 +28,8 @@ from study.driver.stages import (
     two_stage_search,
 )
 from study.frame import read_manifest
-from study.planning.recipe import fit_recipe
 from study.planning.resources import Node
-from study.planning.settings import StudySettings, make_settings
-from study.planning.space import Space, load_space
+from study.planning.space import Space, fit_recipe, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
@@ -71,13 +72,15 @@ def open_study(flags: Flags) -> OpenedStudy:
     # Imported here: `--list` and `--status` do without it.
     from segstrat.data.readers.folder import image_facts
 
+    flags = _with_imported_data(flags)
+    given = flags.settings
     defaults: dict[str, Any] = {}
-    if flags.confirm is not None and not (flags.resume and flags.name):
+    if "confirm" in given and not (flags.resume and "name" in given):
         defaults = defaults_from_parent(flags)
     begun: Mapping[str, Any] = {}
     recorded: Mapping[str, Any] = {}
-    label = space_label(flags.space or "")
-    name = flags.name or defaults.get("name") or default_name(flags, label)
+    label = space_label(given.get("space", ""))
+    name = given.get("name") or defaults.get("name") or default_name(flags, label)
     study = Store(flags.storage) / name
     if flags.resume:
         recorded = read_resumed(study, flags, label)
@@ -85,13 +88,12 @@ def open_study(flags: Flags) -> OpenedStudy:
         _refuse_another_parent(study, flags, begun)
     else:
         _refuse_existing(study, flags)
-    space = load_space(flags.space or begun.get("space") or defaults["space"])
-    _refuse_unknown_data(flags)
-    known = {**defaults, **begun}
-    data = flags.data or known.get("data", StudySettings.data)
-    images = image_facts(data, data_root(flags.data_root or known.get("data_root") or None))
+    known = {**defaults, **begun, **given}
+    space = load_space(known["space"])
+    data = known.get("data", StudySettings.data)
+    images = image_facts(data, data_root(known.get("data_root") or None))
     space = fit_recipe(space, data, images)
-    if not flags.resume and flags.confirm is None:
+    if not flags.resume and "confirm" not in given:
         defaults = stage_defaults(flags, space)
     settings = make_settings(flags, begun, {**defaults, "name": name})
     design = answering_design(flags, settings, recorded)
@@ -225,16 +227,32 @@ def _with_recorded(trials: list[PlannedTrial], recorded: Mapping[str, Any]) -> l
     return sorted([*kept, *added, *proposed], key=lambda trial: trial.order)
 
 
-def _refuse_unknown_data(flags: Flags) -> None:
+def _with_imported_data(flags: Flags) -> Flags:
+    """The flags with the folder that the export of an annotation tool is converted into.
+
+    Raises:
+        UserError: for an unknown protocol, or an export that cannot be converted.
+    """
     from segstrat.data import PROTOCOLS
 
-    if flags.data is not None and flags.data not in PROTOCOLS:
-        raise unknown_name("data protocol", flags.data, PROTOCOLS)
+    data = flags.settings.get("data")
+    if data is None or data in PROTOCOLS:
+        return flags
+    # Imported here: only exports need its libraries.
+    from segstrat.data.convert import FORMATS, imported
+
+    if data not in FORMATS:
+        raise unknown_name("data protocol or format", data, [*PROTOCOLS, *FORMATS])
+    root = data_root(flags.settings.get("data_root"))
+    if root is None:
+        raise UserError(f"--data {data}: give the folder of the export with --data-root DIR")
+    folder = imported(data, root, Console(highlight=False))
+    return replace(flags, settings={**flags.settings, "data": OWN_DATA, "data_root": str(folder)})
 
 
 def _refuse_another_parent(study: Store, flags: Flags, begun: Mapping[str, Any]) -> None:
     for flag in ("confirm", "top"):
-        given = getattr(flags, flag)
+        given = flags.settings.get(flag)
         if given is not None and given != begun.get(flag):
             before = begun.get(flag) or "none"
             raise UserError(f"--{flag} {given}: {study.uri} was started with {before}; leave out --{flag}")
@@ -311,7 +329,6 @@ def _data(manifest: Mapping[str, Any]) -> str:
     return str(data.get("name")) if isinstance(data, Mapping) else ""
 
 
-OWN_DATA = "folder"
 MOST_CHARACTERS = 60
 
 
@@ -324,15 +341,16 @@ def default_name(flags: Flags, space: str) -> str:
     Raises:
         UserError: if images of one's own have no readable `dataset.toml`.
     """
-    data = flags.data or StudySettings.data
+    data = flags.settings.get("data", StudySettings.data)
     if data != OWN_DATA:
         return f"{space}-{data}"
-    if flags.resume and flags.data_root is None:
+    own_root = flags.settings.get("data_root")
+    if flags.resume and own_root is None:
         # The manifest has the data root, so it need not be given again.
         found = studies_of(Store(flags.storage), space, OWN_DATA)
         if len(found) == 1:
             return found[0]
-    root = data_root(flags.data_root)
+    root = data_root(own_root)
     if flags.resume and root is None:
         # No such study, or several: the message about it names them.
         return f"{space}-{OWN_DATA}"

@@ -1,9 +1,11 @@
 """One run of a study, from its first check to its last file."""
 
 import functools
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +18,12 @@ from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
 from study.driver.data_check import check_data
-from study.driver.interrupts import Interrupts, StudyInterruptedError
 from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import asked_precision, divide, study_precision
 from study.driver.prepare import OpenedStudy, describe_study, make_search, open_study, plan_study
 from study.driver.stages import AnsweringLog
-from study.driver.thinning import NONE, thin, thinning
 from study.driver.weights import Weights
 from study.on_ray.runtime import Runtime, ray_session
 from study.planning.resources import Share
@@ -35,7 +35,7 @@ from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
 from study.state.pretrainings import FOLDER, PlannedPretraining
-from study.state.trial_states import TrialState, TrialStates
+from study.state.trial_states import ALL, LAST, NONE, TrialState, TrialStates, drop_checkpoints
 
 if TYPE_CHECKING:
     from study.on_ray.tune_executor import TuneExecutor
@@ -107,6 +107,41 @@ class CommonFailureError(Exception):
     """The first trials all failed with the same error."""
 
 
+class StudyInterruptedError(Exception):
+    """A signal requests that the study end now."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], None]]:
+    """Catches SIGINT and SIGTERM in its block, so that a study ends when nothing is half written.
+
+    Yields:
+        a function that raises `StudyInterruptedError` if a signal has come. A second signal is a
+        `KeyboardInterrupt` at once.
+    """
+    received: list[int] = []
+
+    def handle(signum: int, _: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(signum)
+
+    def check() -> None:
+        if received:
+            raise StudyInterruptedError(received[0])
+
+    before = {signum: signal.signal(signum, handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield check
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """A study that is ready to run, on a machine that is ready."""
@@ -123,9 +158,10 @@ class Session:
 def run_study(flags: Flags) -> int:
     """Runs or resumes a study and returns the exit code.
 
+    After SIGINT or SIGTERM that is 128 plus the signal's number, and what had finished is on disk.
+
     Raises:
         UserError: for everything that can be checked before a trial starts; nothing has started then.
-        StudyInterruptedError: after SIGINT or SIGTERM; what had finished is on disk.
     """
     console = Console(highlight=False)
     opened = open_study(flags)
@@ -192,6 +228,7 @@ def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Consol
 
 def _run(session: Session, console: Console) -> int:
     opened, states = session.opened, session.states
+    keep = opened.settings.keep_checkpoints
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
     search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
@@ -200,7 +237,8 @@ def _run(session: Session, console: Console) -> int:
         finished=[
             *outcome_observers(session),
             *answering_observers(session, search, console),
-            thinning(states, opened.settings.keep_checkpoints),
+            # Until the report is written, the last checkpoints are needed.
+            lambda state: drop_checkpoints(states, [state], ALL if keep == ALL else LAST),
             lambda _: refresher.request(),
         ],
     )
@@ -217,14 +255,14 @@ def _run(session: Session, console: Console) -> int:
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
         console.print(Text(line))
     try:
-        with Interrupts() as interrupts, screen, executor:
+        with interrupts() as check, screen, executor:
             loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.put_trials)
-            loop.run(lambda: _tick(session, screen, interrupts))
+            loop.run(lambda: _tick(session, screen, check))
             screen.tick()
-    except StudyInterruptedError:
+    except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
         print_interrupted(opened.settings, states, console)
-        raise
+        return 128 + interrupt.signum
     except CommonFailureError as failure:
         _finish(refresher, session, console)
         console.print(
@@ -238,8 +276,7 @@ def _run(session: Session, console: Console) -> int:
     finally:
         events.close()
     sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
-    keep = opened.settings.keep_checkpoints
-    thin(states, states.in_order(), keep)
+    drop_checkpoints(states, states.in_order(), keep)
     if keep == NONE:
         # The frames say which checkpoints there are.
         from study.frame import write_frames
@@ -304,9 +341,9 @@ def record(
     )
 
 
-def _tick(session: Session, screen: StudyConsole, interrupts: Interrupts) -> None:
+def _tick(session: Session, screen: StudyConsole, check_signals: Callable[[], None]) -> None:
     try:
-        interrupts.check()
+        check_signals()
     except StudyInterruptedError as interrupt:
         screen.stopping(interrupt.signum)
         raise

@@ -11,8 +11,7 @@ from segstrat.errors import UserError
 from segstrat.records import Stage
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.study import contexts
-from study.cli import Flags
-from study.planning.settings import StudySettings
+from study.cli import Flags, StudySettings
 from study.planning.space import Space
 from study.planning.trials import PlannedTrial, plan, planned_trial
 from study.search.base import FixedPlan, History, NoTrial, Search, answerable_contexts
@@ -31,12 +30,13 @@ def stage_defaults(flags: Flags, space: Space) -> dict[str, Any]:
         UserError: for --max-seeds with a space whose contexts need no answering stage.
     """
     one_stage = {"seeds": space.seeds, "scheduler": "none", "max_seeds": 0}
-    if flags.scheduler == "none" and flags.max_seeds is None:
+    given = flags.settings
+    if given.get("scheduler") == "none" and "max_seeds" not in given:
         return one_stage
     # Which cells there are does not depend on data, weights or seeds.
-    trials = plan(space, flags.data or StudySettings.data, weights="any")
+    trials = plan(space, given.get("data", StudySettings.data), weights="any")
     if not contexts_to_answer(History(None, study_facts(space)), trials):
-        if flags.max_seeds is not None:
+        if "max_seeds" in given:
             raise UserError(
                 f"--max-seeds: space {space.name} has no reference with other raw and pre-trained cells to "
                 "choose from; give --seeds instead"
@@ -61,24 +61,23 @@ def answering_design(
     if not recorded:
         return _new_design(flags, settings) if settings.max_seeds else None
     design = recorded.get("design")
+    most = flags.settings.get("max_seeds")
     if design is None:
-        if flags.max_seeds is not None:
+        if most is not None:
             raise UserError(
                 f"--max-seeds: {settings.name} has no answering stage; give it more seeds with --seeds, or "
                 "confirm its best cells with --confirm"
             )
         return None
     begun = AnsweringDesign.from_dict(design)
-    if flags.max_seeds is None or flags.max_seeds == begun.max_seeds:
-        return begun
-    return begun.extended(flags.max_seeds)
+    return begun if most in (None, begun.max_seeds) else begun.extended(most)
 
 
 def _new_design(flags: Flags, settings: StudySettings) -> AnsweringDesign:
     design = AnsweringDesign(max_seeds=settings.max_seeds)
-    if settings.confirm and flags.seeds is not None:
+    if settings.confirm and "seeds" in flags.settings:
         # Seeds that are given are trained without interim looks.
-        design = AnsweringDesign.single_look(len(flags.seeds))
+        design = AnsweringDesign.single_look(len(settings.seeds))
     if settings.top:
         design = replace(design, raw_candidates=settings.top, pretrained_candidates=settings.top)
     return design

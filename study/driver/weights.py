@@ -17,8 +17,8 @@ from segstrat.pretraining.job import FIGURES, Pretraining, PretrainSource
 from segstrat.records import Stage
 from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
+from study.cli import StudySettings
 from study.driver.stages import first_fresh_seed
-from study.planning.settings import StudySettings
 from study.planning.trials import PlannedTrial
 from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, share_file
 
@@ -182,7 +182,7 @@ class Weights:
     def outlook(self, trials: Sequence[PlannedTrial]) -> str:
         """What will be pre-trained before these trials and the first look; '' without a pre-trained arm."""
         if not self.per_seed and any(trial.config.pretrained for trial in trials):
-            return f"{self.source}, one checkpoint: every statement is given this checkpoint"
+            return f"{self.source}, one checkpoint: the answer holds for this checkpoint only"
         wanted = self._wanted(trials)
         if not wanted:
             return ""

@@ -14,6 +14,7 @@ import pandas as pd
 from segstrat.config import REGULARIZERS
 from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
 from segstrat.records import (
+    SCORES,
     EpochReport,
     SplitScore,
     Stage,
@@ -33,7 +34,6 @@ VALIDATION, HALVED, TEST = "the images that chose", "halves of the validation im
 IMAGES = (VALIDATION, HALVED, TEST)
 
 EPOCH_KEYS = ("trial_id", "epoch", "split", "task")
-SCORES = ("loss", "miou", "miou_thesis", "pixel_accuracy", "class_accuracy")
 EPOCH_FACTS = ("learning_rate", "seconds", "images_per_second", "data_wait")
 TRIAL_KEYS = (
     *("trial_id", "study", "space", "data", "order", "stage", "arm", "cell", "setting", "context"),

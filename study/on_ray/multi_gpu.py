@@ -6,7 +6,8 @@ whole batch. They write the trial's records as any worker does, and the trial re
 
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from concurrent.futures import Future, wait
 from typing import Any
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -58,14 +59,23 @@ def epoch_reports(
     }
     store = study / "trials" / trial_id
     last = max((report.epoch for report in read_records(store)[1]), default=0)
-    fit = _Background(lambda: _fit(settings, workers, cpus, use_gpu=use_gpu))
+    fit: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            fit.set_result(_fit(settings, workers, cpus, use_gpu=use_gpu))
+        except BaseException as error:
+            fit.set_exception(error)
+
+    # A daemon, because the actor may be ended meanwhile.
+    threading.Thread(target=run, name="ray-train", daemon=True).start()
     while True:
-        running = fit.wait(POLL_SECONDS)
+        ended = wait([fit], POLL_SECONDS).done
         for report in read_records(store)[1]:
             if report.epoch > last:
                 last = report.epoch
                 yield report
-        if not running:
+        if ended:
             fit.result()
             return
 
@@ -108,29 +118,3 @@ def _fit(settings: dict[str, Any], workers: int, cpus: int, *, use_gpu: bool) ->
             # Ray's message names no reason; the processes' own errors do.
             failures = getattr(error, "worker_failures", None) or {}
             raise next(iter(failures.values()), error) from error
-
-
-class _Background:
-    """A function in a thread, whose error is raised where its result is asked for."""
-
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="ray-train", daemon=True)
-        self._thread.start()
-
-    def wait(self, seconds: float) -> bool:
-        """Waits at most so long for the end; says whether it is still running."""
-        self._thread.join(seconds)
-        return self._thread.is_alive()
-
-    def result(self) -> None:
-        """Raises what the function raised."""
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            self._function()
-        except BaseException as error:
-            self._error = error

@@ -13,7 +13,7 @@ from segstrat.errors import UserError
 from segstrat.store import Store
 from segstrat.tasks import Task
 from study.on_ray.runtime import living_nodes
-from study.planning.resources import Node
+from study.planning.resources import Node, cost_key
 from study.planning.trials import PlannedTrial
 from study.state.lock import LOCK
 
@@ -103,13 +103,7 @@ def gpu_footprint(
     node = next((node for node in nodes if node.gpus), None)
     if node is None:
         return None, []
-    kinds = {}
-    for trial in trials:
-        config = trial.config
-        kinds[
-            config.model, config.backbone, config.width, config.output_stride, config.tasks,
-            config.crop_size, config.batch_size, config.dropout > 0, config.label_smoothing > 0,
-        ] = config  # fmt: skip
+    kinds = {cost_key(trial.config): trial.config for trial in trials}
     found: list[Footprint] = []
     lines = []
     for config in kinds.values():

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import shutil
 import socket
+import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from segstrat.errors import UserError
 from segstrat.parallel import cpu_cores
-from study.on_ray.scratch import ray_folder, running_drivers, scratch_folder
 from study.planning.resources import Node
 from study.planning.space_files import ship_space_folder
 
@@ -51,6 +55,13 @@ QUIET_ENVIRONMENT = {
 START_ATTEMPTS = 3
 # How long a cluster may take to give the first node for trials.
 NODE_SECONDS = 300.0
+# Of the one temporary folder for all that a running driver needs.
+PREFIX = "segstrat-run-"
+LOCK = "lock"
+# A folder without a lock file may be one that another driver is just making.
+MAKING_SECONDS = 600.0
+# Ray puts sockets into its folder, whose paths a kernel limits to 107 bytes; theirs are 62 bytes longer.
+LONGEST = 44
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +90,20 @@ def prepare_environment(*, joining: bool, verbose: bool = False) -> None:
     variables |= ({} if joining else LOCAL_ENVIRONMENT) | ({} if verbose else QUIET_ENVIRONMENT)
     for name, value in variables.items():
         os.environ.setdefault(name, value)
+
+
+def keep_bytecode(folder: Path) -> None:
+    """Lets this process, and those that it starts, keep compiled modules under `folder`.
+
+    Container images often set PYTHONDONTWRITEBYTECODE; each worker of a study then compiles torch and Ray
+    again, which takes longer than importing them. Does nothing where Python keeps compiled modules already.
+    """
+    if not sys.dont_write_bytecode or sys.pycache_prefix:
+        return
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(folder)
 
 
 @contextmanager
@@ -257,3 +282,54 @@ def _url(address: str | None) -> str:
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder that exists for the length of the block.
+
+    A driver that is killed leaves its folder; the next one deletes it. Whether its owner is alive is known
+    from a lock, which the system releases when a process ends, however it ends.
+    """
+    delete_leftovers(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    with FileLock(folder / LOCK):
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def delete_leftovers(parent: Path) -> list[Path]:
+    """Deletes the folders of drivers that are no longer alive; returns them."""
+    deleted = [folder for folder in parent.glob(f"{PREFIX}*") if is_abandoned(folder)]
+    for folder in deleted:
+        shutil.rmtree(folder, ignore_errors=True)
+    return deleted
+
+
+def running_drivers(own: Path) -> int:
+    """How many other drivers are running on this machine, as far as their folders are next to this one."""
+    others = (folder for folder in own.parent.glob(f"{PREFIX}*") if folder != own)
+    return sum(is_abandoned(folder) is False for folder in others)
+
+
+def is_abandoned(folder: Path) -> bool | None:
+    """Whether nobody holds the folder's lock; None where that is unknown.
+
+    So it is of another user's folder, of one that has just been deleted, and of one that is being made.
+    """
+    try:
+        if not (folder / LOCK).exists():
+            return time.time() - folder.stat().st_mtime > MAKING_SECONDS or None
+        with FileLock(folder / LOCK, blocking=False):
+            return True
+    except Timeout:
+        return False
+    except OSError:
+        return None
+
+
+def ray_folder(scratch: Path) -> str | None:
+    """Ray's folder for logs and sockets; None, which is Ray's default, where the path would be too long."""
+    return str(scratch) if len(str(scratch)) <= LONGEST else None

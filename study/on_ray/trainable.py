@@ -3,7 +3,6 @@
 import math
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 import ray
@@ -12,8 +11,8 @@ from ray import tune
 from segstrat.config import Numerics, TrialConfig
 from segstrat.errors import UserError
 from segstrat.records import (
+    SCORES,
     EpochReport,
-    SplitScore,
     checkpoint_epochs,
     checkpoint_name,
     digest_name,
@@ -40,9 +39,8 @@ SETTINGS: dict[str, Any] = {
     "job_id": "",
     "shared_weights": False,
 }
-"""Keys of a config that are no fields of `TrialConfig`, with their defaults; docs/ray.md explains them."""
+"""Keys of a config that are not fields of `TrialConfig`, with their defaults; docs/ray.md explains them."""
 
-SCORES = tuple(field.name for field in fields(SplitScore) if field.type is float)
 FACTS = ("epoch", "epochs", "status", "learning_rate", "seconds", "images_per_second", "data_wait")
 
 

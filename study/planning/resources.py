@@ -3,8 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from segstrat.config import TrialConfig
 from segstrat.errors import UserError
 from study.cli import AUTO
 
@@ -36,6 +37,12 @@ class Share:
     cpus: int
     gpus: float
     concurrent: int
+
+
+def cost_key(config: TrialConfig) -> tuple[Any, ...]:
+    """Trials that agree in this need the same time, memory and disk for a step."""
+    names = ("model", "backbone", "width", "output_stride", "tasks", "crop_size", "batch_size")
+    return (*(getattr(config, name) for name in names), config.dropout > 0, config.label_smoothing > 0)
 
 
 def share(

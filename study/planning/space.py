@@ -1,20 +1,24 @@
 """A search space: what its file states, read and validated before anything starts, and its points."""
 
-import ast
 import dataclasses
 import difflib
+import functools
 import importlib
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segstrat.config import REGULARIZERS, TASKS, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from study.planning.space_files import import_space_file, is_space_file, space_label
+
+if TYPE_CHECKING:
+    from segstrat.data.readers.folder import ImageFacts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +56,9 @@ DIGITS = 4
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 NOT_SPACES = {"__init__", "recipes"}
 ROLES = ("arm", "treatment", "nuisance", "tuned")
+STRATEGIES = ("pretrained", "tasks", "model", "backbone")
 # What studies compare; the best value of anything else may be chosen for each setting.
-NEVER_TUNED = (*REGULARIZERS, "pretrained", "tasks", "model", "backbone")
+NEVER_TUNED = (*REGULARIZERS, *STRATEGIES)
 # A study sets these fields itself; in a space they would change nothing.
 SET_ELSEWHERE = {
     "seed": "state SEEDS = (0, 1, 2) or give --seeds",
@@ -77,7 +82,7 @@ class Space:
         samples: points that are drawn from `sampled`, the same in every arm.
         search: `grid` (with quasi-random points where axes are sampled) or `tpe` (Optuna, one per arm).
         recipe: `(data, model, pretrained) -> fields`.
-        recipe_name: which recipe that is, once it is chosen for the data, see `study.planning.recipe`.
+        recipe_name: which recipe that is, once it is chosen for the data, see `fit_recipe`.
     """
 
     name: str
@@ -110,12 +115,6 @@ def space_names() -> list[str]:
     return sorted(path.stem for path in SPACES_DIR.glob("*.py") if path.stem not in NOT_SPACES)
 
 
-def space_question(name: str) -> str:
-    """First line of a space's docstring, read without importing it."""
-    doc = ast.get_docstring(ast.parse((SPACES_DIR / f"{name}.py").read_text(encoding="utf-8"))) or ""
-    return doc.partition("\n")[0]
-
-
 def load_space(name: str) -> Space:
     """Reads and validates the space `search_spaces/<name>.py`, or a file anywhere.
 
@@ -138,9 +137,9 @@ def space_from_module(name: str, module: ModuleType) -> Space:
     """Validates what a space's module states; see `load_space`."""
     _check_parts(name, module)
     axes, sampled = _read_axes(name, module.SPACE)
-    _check_roles(name, module)
-    _check_tuned(name, module, sampled)
-    _check_search(name, module, axes, sampled)
+    roles = _read_roles(name, module)
+    _check_tuned(name, module, roles, sampled)
+    _check_search(name, module, roles, axes, sampled)
     from search_spaces import recipes
 
     return Space(
@@ -151,8 +150,8 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         base=dict(module.BASE),
         on=dict(getattr(module, "ON", {})),
         axes=axes,
-        roles=dict(module.ROLES),
-        metric=module.METRIC,
+        roles=roles,
+        metric=getattr(module, "METRIC", _default_metric(module.BASE, axes)),
         sampled=sampled,
         samples=getattr(module, "SAMPLES", 1),
         search=getattr(module, "SEARCH", "grid"),
@@ -161,9 +160,24 @@ def space_from_module(name: str, module: ModuleType) -> Space:
     )
 
 
+def fit_recipe(space: Space, data: str, images: "ImageFacts | None") -> Space:
+    """The space with its recipe chosen for the images at hand, and the name of that recipe.
+
+    A recipe of the space's own gets `images` and `short_side` if it has parameters of these names.
+    """
+    from search_spaces import recipes
+
+    facts = {"images": images.train_images, "short_side": images.short_side} if images else {}
+    own = space.recipe is not recipes.recipe
+    name = f"of {space.name}.py itself" if own else recipes.recipe_name(data, **facts)
+    accepted = inspect.signature(space.recipe).parameters
+    wanted = {key: value for key, value in facts.items() if key in accepted}
+    return dataclasses.replace(space, recipe=functools.partial(space.recipe, **wanted), recipe_name=name)
+
+
 def _check_parts(name: str, module: ModuleType) -> None:
     """Refuses a space that lacks a part, or whose parts are not of their form."""
-    missing = [part for part in ("BASE", "SPACE", "ROLES", "METRIC", "QUESTION") if not hasattr(module, part)]
+    missing = [part for part in ("BASE", "SPACE", "QUESTION") if not hasattr(module, part)]
     if missing:
         raise UserError(
             f"space {name}: {', '.join(missing)} missing; see search_spaces/wd_grid.py for the form"
@@ -179,8 +193,8 @@ def _check_parts(name: str, module: ModuleType) -> None:
         check_fields(name, part, fields)
     _check_values(name, module)
     metrics = [f"{task}_val_miou" for task in TASKS]
-    if module.METRIC not in metrics:
-        raise UserError(f"space {name}: METRIC is {module.METRIC!r}; expected one of {', '.join(metrics)}")
+    if (metric := getattr(module, "METRIC", metrics[0])) not in metrics:
+        raise UserError(f"space {name}: METRIC is {metric!r}; expected one of {', '.join(metrics)}")
 
 
 def _check_values(name: str, module: ModuleType) -> None:
@@ -229,27 +243,45 @@ def _read_axes(name: str, domains: Mapping[str, Any]) -> tuple[dict[str, list[An
     return axes, sampled
 
 
-def _check_roles(name: str, module: ModuleType) -> None:
-    """Refuses an axis without a role, and a role without an axis."""
+def _read_roles(name: str, module: ModuleType) -> dict[str, str]:
+    """The role of each axis; ROLES need not name strategies and regularizers, whose role is clear."""
+    given = getattr(module, "ROLES", {})
+    known = dict.fromkeys(REGULARIZERS, "treatment") | dict.fromkeys(STRATEGIES, "arm") | given
     for axis in module.SPACE:
-        role = module.ROLES.get(axis)
-        if role not in ROLES:
+        if axis not in known:
             raise UserError(
-                f"space {name}: axis {axis!r} has role {role!r}; expected one of {', '.join(ROLES)}"
+                f"space {name}: axis {axis!r} has no role; give ROLES an entry for it: one of "
+                f"{', '.join(ROLES)}"
             )
-    for axis in module.ROLES:
+        if known[axis] not in ROLES:
+            raise UserError(
+                f"space {name}: axis {axis!r} has role {known[axis]!r}; expected one of {', '.join(ROLES)}"
+            )
+    for axis in given:
         if axis not in module.SPACE:
             raise UserError(f"space {name}: ROLES names {axis!r}, which is not an axis of SPACE; remove it")
+    return {axis: known[axis] for axis in module.SPACE}
+
+
+def _default_metric(base: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> str:
+    """The score of the first task that is trained."""
+    tasks = axes.get("tasks", [base.get("tasks")])[0]
+    first = tasks[0] if isinstance(tasks, tuple | list) and tasks else TASKS[0]
+    return f"{first}_val_miou"
 
 
 def _check_search(
-    name: str, module: ModuleType, axes: Mapping[str, list[Any]], sampled: Mapping[str, Distribution]
+    name: str,
+    module: ModuleType,
+    roles: Mapping[str, str],
+    axes: Mapping[str, list[Any]],
+    sampled: Mapping[str, Distribution],
 ) -> None:
     """Refuses a search that does not fit the axes."""
     search = getattr(module, "SEARCH", "grid")
     if search not in ("grid", "tpe"):
         raise UserError(f"space {name}: SEARCH is {search!r}; expected 'grid' or 'tpe'")
-    if search == "tpe" and any(module.ROLES[axis] != "arm" for axis in axes):
+    if search == "tpe" and any(roles[axis] != "arm" for axis in axes):
         raise UserError(
             f"space {name}: a search draws every axis that is not an arm; give distributions instead"
         )
@@ -272,9 +304,11 @@ def check_fields(name: str, part: str, fields: Iterable[str]) -> None:
             )
 
 
-def _check_tuned(name: str, module: ModuleType, sampled: Mapping[str, Distribution]) -> None:
+def _check_tuned(
+    name: str, module: ModuleType, roles: Mapping[str, str], sampled: Mapping[str, Distribution]
+) -> None:
     """Refuses tuned axes whose best value cannot be chosen for each setting."""
-    for axis in (axis for axis, role in module.ROLES.items() if role == "tuned"):
+    for axis in (axis for axis, role in roles.items() if role == "tuned"):
         if axis in NEVER_TUNED:
             raise UserError(
                 f"space {name}: axis {axis!r} is part of what is compared and cannot be tuned; give it "
@@ -314,7 +348,7 @@ def sampled_points(sampled: Mapping[str, Distribution], samples: int) -> list[di
     return quasi_random(sampled, samples)
 
 
-def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 0) -> list[dict[str, Any]]:
+def quasi_random(sampled: Mapping[str, Distribution], samples: int) -> list[dict[str, Any]]:
     """Points of a scrambled Sobol sequence.
 
     The same points are used for every arm and seed, so that a map's cells stay paired.
@@ -322,7 +356,7 @@ def quasi_random(sampled: Mapping[str, Distribution], samples: int, seed: int = 
     from scipy.stats import qmc
 
     power = math.ceil(math.log2(max(samples, 1)))
-    unit = qmc.Sobol(len(sampled), scramble=True, rng=seed).random_base2(power)
+    unit = qmc.Sobol(len(sampled), scramble=True, rng=0).random_base2(power)
     return [
         {axis: drawn.quantile(u) for (axis, drawn), u in zip(sampled.items(), row, strict=True)}
         for row in unit[:samples].tolist()

@@ -141,17 +141,17 @@ SPACE = {{
     # "dropout": tune.uniform(0.0, 0.6),
 }}
 
-# What each axis is for: `arm` (the strategies that are compared), `treatment` (the strength of a
-# regularizer), `nuisance` (every value is a comparison of its own) or `tuned` (such as the learning rate:
-# its best value is chosen for each setting).
-ROLES = {{"pretrained": "arm", "weight_decay": "treatment"}}
+# What an axis is for. Strategies such as `pretrained` are arms and regularizers are treatments; any other
+# axis needs a role: `treatment`, `nuisance` (each value is a comparison of its own) or `tuned` (such as the
+# learning rate: its best value is chosen for each setting).
+# ROLES = {{"batch_size": "nuisance"}}
 
-# What trials are judged by: <task>_val_miou.
-METRIC = "semseg_val_miou"
+# The score by which trials are judged; by default the validation mIoU of the first task.
+# METRIC = "semseg_val_miou"
 
 # Seeds of the screening, which nominates candidates; optional. The answer comes from fresh seeds, which the
-# study adds until the question is settled. A study of one stage trains every cell once per seed: give it at
-# least three, because fewer allow no intervals. --seeds overrides it.
+# study adds until the question is settled. A study of one stage trains every cell once per seed: one or two
+# seeds are too few for an interval; use at least three. --seeds overrides it.
 # SEEDS = (0, 1)
 
 

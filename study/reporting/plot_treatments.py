@@ -101,7 +101,7 @@ def treatment_picture(study: Study, axis: str, task: str) -> Picture | None:
         f"{'last epoch' if study.value else 'epoch with the best validation mIoU'}.{held} Solid lines and "
         "circles: validation; dashed lines and triangles: training; lines join means over seeds of "
         "completed trials, markers are single trials. Hollow markers: trials that were stopped or have "
-        "not finished, at their last value; that is no final value, and no line passes through it.",
+        "not finished, at their last value, which is not a final one: no line passes through it.",
         tuple(draw_treatment(table, axis, score) for score in ("loss", "miou")),
     )
 
@@ -204,9 +204,9 @@ def map_pictures(study: Study, task: str) -> list[Picture]:
                 f"map-{task}-{name}",
                 f"Map of {axis_name(columns)}" + (f" and {axis_name(rows)}" if rows else ""),
                 f"{task} on {study.data_name}: mean validation mIoU of completed trials; below it the "
-                "half-width of its 95 % interval where at least three seeds allow one, and the number of "
+                "half-width of its 95 % interval where there are at least three seeds, and the number of "
                 "completed trials. Hatched: cells with trials that were stopped; where none was "
-                "completed, the best value that they showed, which is no final one.",
+                "completed, the best value that they reached, which is not a final one.",
                 tuple(panels),
             )
         )

@@ -32,25 +32,27 @@ CONTRASTS = {
 }
 
 
-def write_report(folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN) -> str:
+def write_report(folder: str | Path | Store, *, files: bool = True) -> str:
     """Writes report.html and verdict.json of a study and returns the report's one sentence.
 
     Args:
         files: also write each figure as SVG and PNG to figures/. Without them the study is taken to be
             running, and the page reloads itself.
-        margin: the largest difference of mIoU that counts as none.
 
     Raises:
         UserError: if the folder has no frames.
     """
-    sentence, _ = write_study_report(folder, files=files, margin=margin)
-    return sentence
+    return write_study_report(folder, files=files)[0]
 
 
 def write_study_report(
     folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN
 ) -> tuple[str, Page | None]:
-    """The same; also returns the page, or None if the frames are too old for one."""
+    """The same; also returns the page, or None if the frames are too old for one.
+
+    Args:
+        margin: the largest difference of mIoU that counts as none.
+    """
     store = folder if isinstance(folder, Store) else Store(folder)
     try:
         page = make_page(answer_study(Study.open(store), margin), store)

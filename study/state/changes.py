@@ -53,7 +53,7 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
     for name, before in recorded["options"]["numerics"].items():
         after = numerics_now.get(name)
         if name == "precision" and recorded.get("precision") is not None:
-            # Compared above: `auto` and the precision that it means here are no difference.
+            # Compared above: `auto` and the precision that it means here do not differ.
             continue
         if before != after:
             flag = f"--{name.replace('_', '-')}"

@@ -19,7 +19,7 @@ from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
-# Without these a study can be neither shown nor resumed.
+# What showing and resuming a study need.
 NEEDED = ("study", "question", "options", "data", "scheduler", "metric", "trials")
 
 
@@ -134,7 +134,7 @@ def code_digest(folder: Path) -> str:
 
 
 def meaning(source: bytes) -> bytes:
-    """The syntax tree of a module without docstrings, as text; the source itself if it is no Python."""
+    """The syntax tree of a module without docstrings, as text; the source itself if it is not Python."""
     try:
         tree = ast.parse(source)
     except (SyntaxError, ValueError):

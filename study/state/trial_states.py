@@ -12,7 +12,18 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
 
-from segstrat.records import OUTCOME, EpochReport, Stage, TrialRecord, TrialStatus, read_record, write_outcome
+from segstrat.records import (
+    OUTCOME,
+    EpochReport,
+    Stage,
+    TrialRecord,
+    TrialStatus,
+    checkpoint_epochs,
+    checkpoint_name,
+    digest_name,
+    read_record,
+    write_outcome,
+)
 from segstrat.store import Store
 from study.planning.trials import PlannedTrial
 from study.state.halving import Competitor, Decision, HalvingRule, decide, recorded_decisions, stop_rung
@@ -255,3 +266,29 @@ def _without_numbers(message: str) -> str:
 def count_final(states: Iterable[TrialState]) -> int:
     """How many trials have an outcome."""
     return sum(state.final for state in states)
+
+
+ALL, LAST, NONE = "all", "last", "none"
+# Checkpoints of each ended trial: `all` are the two newest ones and that of the best epoch.
+KEPT = {ALL: 3, LAST: 1, NONE: 0}
+
+
+def drop_checkpoints(states: TrialStates, trials: Iterable[TrialState], keep: str) -> None:
+    """Deletes the checkpoints of ended trials that are not kept.
+
+    A failed trial keeps its own: `--resume` continues it from there. Of the others nothing is trained again.
+
+    Args:
+        keep: `all`, `last` (the newest one, from which predictions are made) or `none`.
+    """
+    if keep == ALL:
+        return
+    for state in trials:
+        if not state.final or state.record.status is TrialStatus.FAILED:
+            continue
+        folder = states.folder(state.trial)
+        epochs = checkpoint_epochs(folder.names())
+        for epoch in epochs[: len(epochs) - KEPT[keep]]:
+            # Without its digest a checkpoint counts as one that was never finished.
+            folder.delete(digest_name(checkpoint_name(epoch)))
+            folder.delete(checkpoint_name(epoch))

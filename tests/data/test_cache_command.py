@@ -129,7 +129,7 @@ def test_a_folder_that_is_still_written_is_kept(cache):
     [
         (["figures-12345"], "did you mean figures-12345678?"),
         (["../outside"], "no entry '../outside'"),
-        (["--older-than", "30"], "no duration such as 12h, 30d or 8w"),
+        (["--older-than", "30"], "is not a duration; write 12h, 30d or 8w"),
         (["--all", "figures-12345678"], "only one of them"),
         (["--al"], "did you mean --all?"),
     ],

@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from segstrat.data.images import ImageFiles, header, read_rgb, turned
 from segstrat.errors import UserError
+from tests.data.tiffs import GEOTIFF, no_data, write_tiff
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -64,6 +65,55 @@ def test_transparent_sixteen_bit_colors_are_mixed_with_black(tmp_path):
     alpha = np.full((20, 30, 1), 32768, np.uint16)
     cv2.imwrite(str(tmp_path / "a.png"), np.concatenate([WIDE[..., ::-1], alpha], 2))
     assert np.abs(read_rgb(tmp_path / "a.png") - WIDE / 257 / 2).max() <= 1
+
+
+SPARE = {338: ("H", (0,))}
+"""One channel more than the colors, of no stated meaning, such as infrared."""
+
+
+@pytest.mark.parametrize("planar", [False, True])
+def test_a_geotiff_of_8_bits_is_read_whatever_its_layout(tmp_path, planar):
+    write_tiff(tmp_path / "a.tif", RGB, photometric=2, planar=planar, tags=GEOTIFF | no_data("0"))
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), RGB)
+
+
+def test_a_geotiff_of_16_bits_is_read_without_a_word(tmp_path, capfd):
+    write_tiff(tmp_path / "a.tif", WIDE, photometric=2, tags=GEOTIFF)
+    expected = np.floor(WIDE * (255 / 65535) + 0.5)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), expected)
+    four = np.concatenate([WIDE, WIDE[..., :1]], 2)
+    write_tiff(tmp_path / "a.tif", four, photometric=2, tags=GEOTIFF | SPARE)
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.tif"), expected)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("values", "photometric", "planar", "message"),
+    [
+        (WIDE, 2, True, "16-bit colors that cannot be read; .*INTERLEAVE=PIXEL"),
+        (np.concatenate([WIDE, WIDE[..., :1]], 2), 5, False, "16-bit colors that cannot be read"),
+        (WIDE[..., 0], 0, False, "has 0 as white, with 16 bits; save it with 0 as black"),
+        (np.full((20, 30), 0.5, np.float32), 0, False, "has 0 as white"),
+        (RGB.astype(np.float32), 2, False, "more channels or other numbers than grey or RGB"),
+        (RGB[..., 0].astype(np.float64), 1, False, "more channels or other numbers than grey or RGB"),
+    ],
+    ids=["planes", "inks", "white is 0", "floats with white as 0", "colors in floats", "doubles"],
+)
+def test_a_tiff_that_would_be_misread_is_refused(tmp_path, values, photometric, planar, message):
+    write_tiff(tmp_path / "a.tif", values, photometric=photometric, planar=planar)
+    with pytest.raises(UserError, match=message):
+        read_rgb(tmp_path / "a.tif", 65535)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_transparent_grey_is_mixed_with_black(tmp_path, kind):
+    """Alpha of a TIFF may be stored multiplied with the grey (1) or apart from it (2)."""
+    grey = np.full((20, 30), 100, np.uint8)
+    alpha = np.where(np.arange(30) < 15, 255, 0).astype(np.uint8)
+    stored = np.dstack([np.where(alpha > 0, grey, 0), np.broadcast_to(alpha, grey.shape)]).astype(np.uint8)
+    write_tiff(tmp_path / "a.tif", stored, tags={338: ("H", (kind,))})
+    pixels = read_rgb(tmp_path / "a.tif")
+    np.testing.assert_array_equal(pixels, np.repeat(np.where(alpha > 0, grey, 0)[..., None], 3, 2))
 
 
 def test_values_above_the_maximum_are_refused_not_clipped(tmp_path):

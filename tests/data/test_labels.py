@@ -11,6 +11,7 @@ from PIL import Image
 from segstrat.data.dataset import VOID
 from segstrat.data.labels import ColorLabels, IndexPng, label_values, to_values
 from segstrat.errors import UserError
+from tests.data.tiffs import GEOTIFF, no_data, write_tiff
 
 LABELS = np.arange(48).reshape(6, 8) % 4
 ROAD, SKY = (128, 64, 128), (70, 130, 180)
@@ -96,6 +97,44 @@ def test_no_number_is_void_where_it_is_no_data(tmp_path):
         IndexPng((0, 1, 2))(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize(
+    ("kind", "empty"),
+    [
+        (np.uint8, "255"),
+        (np.int16, "-9999"),
+        (np.int32, "-2147483648"),
+        (np.uint32, "4294967295"),
+        (np.float32, "-3.4028234663852886e+38"),
+        (np.float32, "inf"),
+        (np.float32, "1e10"),
+    ],
+)
+def test_geotiffs_as_geographic_tools_write_them(tmp_path, kind, empty):
+    declared = np.float64(empty).astype(kind)
+    stored = np.where(LABELS == 3, declared, LABELS.astype(kind)).astype(kind)
+    write_tiff(tmp_path / "a.tif", stored, tags=GEOTIFF | no_data(empty))
+    expected = np.where(LABELS == 3, VOID, LABELS)
+    np.testing.assert_array_equal(IndexPng((0, 1, 2), ())(tmp_path / "a.tif"), expected)
+
+
+def test_no_data_that_is_a_class_stays_one(tmp_path):
+    write_tiff(tmp_path / "a.tif", LABELS.astype(np.uint8), tags=GEOTIFF | no_data("0"))
+    np.testing.assert_array_equal(IndexPng((0, 1, 2, 3))(tmp_path / "a.tif"), LABELS)
+
+
+def test_no_data_between_two_labels_is_not_the_lower_one(tmp_path):
+    write_tiff(tmp_path / "a.tif", LABELS.astype(np.uint8), tags=GEOTIFF | no_data("1.5"))
+    with pytest.raises(UserError, match="contains label 1"):
+        IndexPng((0, 2, 3))(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("value", [1.5, 1e30])
+def test_fractions_and_huge_numbers_are_no_labels(tmp_path, value):
+    write_tiff(tmp_path / "a.tif", np.where(LABELS == 3, value, LABELS).astype(np.float32))
+    with pytest.raises(UserError, match="labels that are no whole numbers"):
+        IndexPng((0, 1, 2))(tmp_path / "a.tif")
+
+
 def test_a_tiff_with_white_zero_keeps_its_values(tmp_path):
     Image.fromarray(LABELS.astype(np.uint8)).save(tmp_path / "a.tif")
     content = (tmp_path / "a.tif").read_bytes()
@@ -146,6 +185,15 @@ def test_transparent_labels_are_refused(tmp_path):
     for decode in (ColorLabels((ROAD, SKY)), IndexPng((0, 1))):
         with pytest.raises(UserError, match="transparent pixels"):
             decode(tmp_path / "a.png")
+
+
+def test_one_transparent_color_that_no_pixel_has_does_not_matter(tmp_path):
+    grey = np.repeat(LABELS[..., None], 3, 2).astype(np.uint8)
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=(9, 9, 9))
+    np.testing.assert_array_equal(IndexPng((0, 1, 2, 3))(tmp_path / "a.png"), LABELS)
+    Image.fromarray(grey).save(tmp_path / "a.png", transparency=(2, 2, 2))
+    with pytest.raises(UserError, match="transparent pixels"):
+        IndexPng((0, 1, 2, 3))(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Weights that studies share: made once, continued by whichever process, timed before they are made."""
 
+import contextlib
 import dataclasses
 import itertools
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from segstrat.atomic import only_builder
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.pretraining import cached, recipe
-from segstrat.pretraining.cached import ensure_pretrained, run_seconds, train_weights, weights_name
+from segstrat.pretraining.cached import run_seconds, train_weights, weights_name
 from segstrat.pretraining.job import Pretraining, PretrainReport, PretrainSource, open_figures
 from segstrat.pretraining.recipe import Recipe
 from segstrat.store import Store
@@ -38,6 +40,24 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 def same(a: Path, b: Path) -> bool:
     return all(torch.equal(value, state(b)[name]) for name, value in state(a).items())
+
+
+def ensure_pretrained(
+    backbone: str,
+    width: float,
+    cache: Path,
+    *,
+    seed: int = 0,
+    source: PretrainSource | None = None,
+    on_report: Callable[[PretrainReport], object] = lambda report: report,
+) -> Path:
+    """The file with the weights of one pre-training."""
+    job = Pretraining(backbone=backbone, width=width, seed=seed, source=source or PretrainSource())
+    with contextlib.closing(train_weights(job, file_of(job, cache), ONE_CORE)) as steps:
+        for report in steps:
+            if report is not None:
+                on_report(report)
+    return file_of(job, cache)
 
 
 def test_weights_are_made_once(tmp_path: Path) -> None:

@@ -14,10 +14,9 @@ from segstrat.image_counts import COUNTS, ImageCounts, image_half, write_counts
 from segstrat.records import EpochReport, SplitScore, TrialStatus, write_records
 from segstrat.store import Store
 from study.analysis.answering.design import AnsweringDesign
-from study.cli import parse
+from study.cli import make_settings, parse
 from study.driver.loop import Loop, Observers
 from study.driver.stages import AnsweringLog, as_screening, contexts_to_answer, study_facts, two_stage_search
-from study.planning.settings import make_settings
 from study.planning.space import Space, load_space
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import History

@@ -1,15 +1,16 @@
 """The command line: what flags say and leave to the space, and one sentence for each mistake."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from segstrat.config import TrialConfig
+from segstrat.config import Numerics, TrialConfig
 from segstrat.errors import UserError
-from study.cli import Flags, make_parser, parse
+from study.cli import Flags, StudySettings, make_parser, make_settings, parse
 from study.run import main
 
 ROOT = Path(__file__).parents[2]
@@ -25,26 +26,13 @@ def test_no_flag_sets_what_a_trial_learns():
     assert flags & {field.name for field in dataclasses.fields(TrialConfig)} == {"data", "weights"}
 
 
-def test_values_are_read():
-    flags = parse(
-        [
-            "--space",
-            "s",
-            "--data",
-            "d1",
-            "--seeds",
-            "0,3",
-            "--gpus-per-trial",
-            "0.5",
-            "--budget",
-            ".5",
-            "--name",
-            "a-b",
-            "--no-cache",
-        ]
-    )
+def test_settings_that_are_given_are_told_from_the_rest():
+    line = "--space s --seeds 0,3 --storage here --gpus-per-trial 0.5 --no-cache --compile"
+    flags = parse(line.split())
     assert flags == Flags(
-        space="s", data="d1", seeds=(0, 3), gpus_per_trial=0.5, budget=0.5, name="a-b", no_cache=True
+        settings={"space": "s", "seeds": (0, 3), "storage": "here", "numerics": {"compile": True}},
+        gpus_per_trial=0.5,
+        no_cache=True,
     )
     assert parse(["--space", "s", "--gpus-per-trial", "auto"]).gpus_per_trial == "auto"
 
@@ -128,3 +116,28 @@ def test_unknown_space_and_data(capsys, tmp_path, monkeypatch):
 def test_parse_raises_for_other_callers():
     with pytest.raises(UserError, match="did you mean --seeds"):
         parse(["--space", "s", "--sedes", "1"])
+
+
+def test_a_new_study_takes_flags_then_defaults():
+    flags = parse(["--space", "wd_grid", "--budget", "0.5", "--precision", "bfloat16", "--compile"])
+    settings = make_settings(flags, {}, {"name": "wd_grid-figures", "seeds": (0, 1)})
+    assert settings == StudySettings(
+        name="wd_grid-figures",
+        storage="results",
+        space="wd_grid",
+        seeds=(0, 1),
+        budget=0.5,
+        numerics=Numerics(precision="bfloat16", compile=True),
+    )
+
+
+def test_a_resumed_study_keeps_what_is_not_given_again():
+    flags = parse(
+        ["--space", "wd_grid", "--data", "d1", "--seeds", "0,1", "--scheduler", "none", "--compile"]
+    )
+    begun = json.loads(json.dumps(make_settings(flags, {}, {"name": "x", "seeds": (0,)}).to_dict()))
+    again = make_settings(parse(["--resume", "--name", "x", "--budget", "2"]), begun, {"seeds": (0,)})
+    assert (again.name, again.space, again.data, again.seeds) == ("x", "wd_grid", "d1", (0, 1))
+    assert (again.scheduler, again.budget, again.numerics) == ("none", 2.0, Numerics(compile=True))
+    same = make_settings(parse(["--resume", "--name", "wd_grid-d1"]), begun, {})
+    assert same.to_dict() == begun

@@ -81,7 +81,7 @@ def _show(entries: Sequence[Entry], cache: Path) -> None:
 def _age(text: str) -> float:
     number, unit = text[:-1], text[-1:]
     if unit not in UNITS or not number.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no duration such as 12h, 30d or 8w")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 12h, 30d or 8w")
     return int(number) * UNITS[unit]
 
 

@@ -89,7 +89,7 @@ class Entry:
 
 
 def list_entries(cache: Path) -> list[Entry]:
-    """All entries, by name; lock files are no entries."""
+    """All entries, by name; lock files are not entries."""
     return sorted((_entry(cache, path) for path in _paths(cache)), key=lambda entry: entry.name)
 
 

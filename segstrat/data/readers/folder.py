@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from segstrat.config import OWN_DATA
 from segstrat.data.dataset import VOID
 from segstrat.data.files import Item, LabelFile, read_ids
 from segstrat.data.images import SUFFIXES, ImageFiles, ImageFormat, header
@@ -336,7 +337,7 @@ def image_facts(data: str, root: Path | None) -> ImageFacts | None:
     Raises:
         UserError: for a folder without `dataset.toml`, or a list that cannot be read.
     """
-    if data != "folder":
+    if data != OWN_DATA:
         return None
     items = read(root).items("train")
     step = max(1, len(items) // SAMPLE)

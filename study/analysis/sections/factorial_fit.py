@@ -56,7 +56,7 @@ class PooledError:
 
     @property
     def known(self) -> bool:
-        """Whether intervals can be computed; an exact fit is no certainty."""
+        """Whether intervals can be computed; an exact fit does not make them certain."""
         return self.degrees >= MIN_DEGREES and self.sd > ROUNDING
 
 
@@ -214,7 +214,7 @@ def _model(
     if seeds > 1:
         design = np.hstack([np.eye(len(cells))[cell_of_trial], blocks])
         weights = effect_weights(design, np.hstack([contrasts, nothing]))
-        # Interactions of the seed with effects of a lower order are no error of this order.
+        # Interactions of the seed with effects of a lower order do not belong to the error of this order.
         pooled, refined = (
             orthonormal_basis(
                 np.hstack([design, _by_seed(_terms(factors, cells, up_to)[cell_of_trial], blocks)])

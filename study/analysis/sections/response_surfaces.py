@@ -267,7 +267,7 @@ def _context_surfaces(study: Study, context: Context) -> ResponseSurfaces | None
     used = trial_values(study, context)
     trials = context.trials.assign(value=used.values)
     if "stage" in trials and (trials["stage"] != ANSWERING).any():
-        # Candidates that were trained again on other seeds are no part of the design. A study of one stage
+        # Candidates that were trained again on other seeds are not part of the design. A study of one stage
         # has nothing but answering trials.
         trials = trials[trials["stage"] != ANSWERING]
     arms = [

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from segstrat.config import REGULARIZERS
+from segstrat.config import OWN_DATA, REGULARIZERS
 from segstrat.formatting import format_value
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.answering.stages import planned_looks
@@ -38,8 +38,6 @@ THESIS_DECAYS = (0.0, 1e-4, 5e-4, 1e-3)
 THESIS_BEST_DECAY = 5e-4
 # The thesis found 9 and 7.5 points and called that a large gap.
 LARGE = 0.05
-# The protocol of a user's own images: the thesis's claims are not about them.
-OWN_DATA = "folder"
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Effect:
     Args:
         threshold: the claim says on which side of it the difference is.
         claimed_above: whether the claim puts the difference above the threshold, or below.
-        p: two-sided, that the difference is the threshold; NaN where the seeds allow none. None where
+        p: two-sided, that the difference is the threshold; NaN where there are too few seeds. None where
             `interval` is valid over all looks of a sequential study and decides by itself.
         adjusted_p: the same, adjusted for the number of effects.
         blocked: why nothing is concluded whatever the numbers are; empty if nothing stands in the way.
@@ -173,6 +171,7 @@ def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margi
     """
     settled = [_at_tuned_values(study, of_task) for of_task in verdicts.values()]
     primary = settled[0] if settled else []
+    # The thesis's claims are not about a user's own images.
     if not primary or OWN_DATA in study.protocols:
         return []
     every = [verdict for of_task in settled for verdict in of_task]
@@ -239,7 +238,7 @@ def _why_undetermined(effects: Sequence[Effect]) -> str:
     few = [effect.interval.n for effect in effects if not effect.interval.known]
     if few:
         n = min(few)
-        return f"{way}, but {'one seed allows' if n == 1 else f'{n} seeds allow'} no interval."
+        return f"{way}, but {'one seed is' if n == 1 else f'{n} seeds are'} too few for an interval."
     return f"{way}, but not beyond what chance explains (p-values adjusted over all claims and contexts)."
 
 

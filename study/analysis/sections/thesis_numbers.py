@@ -1,4 +1,4 @@
-"""The thesis's published numbers: as a study, and compared with a user's cells."""
+"""The thesis's published numbers, compared with a user's cells."""
 
 from pathlib import Path
 
@@ -6,13 +6,10 @@ import pandas as pd
 
 from study.analysis.cells import tuned_trials
 from study.analysis.study import Study
-from study.frame import epoch_table
 
 TABLES = Path(__file__).parents[3] / "results" / "thesis"
 # Data that the thesis used; other data is not compared with its numbers.
 PROTOCOLS = frozenset({"voc", "d1", "d1-half", "d2", "d3", "d1+d2"})
-METRICS = ("train_loss", "val_loss", "train_miou", "val_miou")
-PROTOCOL = {"semseg": "50 % of D1 (VOC 2012 + SBD)", "parts": "D3 (PASCAL-Person-Part ∩ SBD)"}
 
 
 def published() -> pd.DataFrame:
@@ -22,55 +19,6 @@ def published() -> pd.DataFrame:
     # Table 1.1 repeats a column of Table 1.2.
     keys = ["task", "tasks", "model", "backbone", "weight_decay", "pretrained"]
     return table.drop_duplicates(keys, keep="last", ignore_index=True)
-
-
-def table_1_2() -> Study:
-    """Table 1.2 (E1, E2) as a study: one seed, scores at the best epoch only, no learning curves."""
-    return _as_study("table_1_2", {"pretrained": "arm", "weight_decay": "treatment"})
-
-
-def table_1_1() -> Study:
-    """Table 1.1 as a study of three backbones."""
-    return _as_study("table_1_1", {"pretrained": "arm", "backbone": "arm"})
-
-
-def _as_study(name: str, roles: dict[str, str]) -> Study:
-    rows = []
-    for index, cell in pd.read_csv(TABLES / f"{name}.csv").iterrows():
-        budget = 100 if cell["pretrained"] else 300
-        arm = "pre-trained" if cell["pretrained"] else "raw"
-        if "backbone" in roles:
-            arm = f"{cell['backbone']}, {arm}"
-        rows.append(
-            {
-                "trial_id": f"{name}-{index}",
-                "study": f"thesis-{name}",
-                "data": "d1",
-                "order": index,
-                "arm": arm,
-                "tasks": cell["task"],
-                "multi_task": False,
-                "dropout": 0.0,
-                "seed": 0,
-                "status": "completed",
-                "epochs_budget": budget,
-                "epochs_run": budget,
-                "val_miou_thesis": cell["val_miou"],
-                "error": "",
-            }
-            | {key: cell[key] for key in ("model", "backbone", "weight_decay", "pretrained")}
-            | {f"{cell['task']}_{metric}": cell[metric] for metric in METRICS}
-            | {f"{cell['task']}_val_miou_thesis": cell["val_miou"]}
-        )
-    manifest = {
-        "study": f"thesis-{name}",
-        "question": "The thesis's own numbers, one seed per cell.",
-        "roles": roles,
-        "metric": "semseg_val_miou",
-        "value": "best",
-        "data": {"name": PROTOCOL["semseg"], "synthetic": False},
-    }
-    return Study(f"thesis-{name}", manifest, pd.DataFrame(rows), epoch_table("", []))
 
 
 def comparison(study: Study, task: str) -> pd.DataFrame:
@@ -121,7 +69,7 @@ def comparison(study: Study, task: str) -> pd.DataFrame:
 
 
 def reasons_to_differ(study: Study) -> list[str]:
-    """Why the user's numbers need not be the thesis's, the data protocol first."""
+    """Why the user's numbers may differ from the thesis's, the data protocol first."""
     trials = study.trials
     data = ", ".join(sorted(set(trials["data"].astype(str))))
     reasons = []
@@ -131,7 +79,7 @@ def reasons_to_differ(study: Study) -> list[str]:
         reasons.append(
             f"Another data protocol. This study ran on {data}: other images, labels or splits. The thesis "
             "trained series 1 on 50 % of D1 and series 2 on D3. The two columns answer the same question on "
-            "different data; their difference is no error of either."
+            "different data; a difference does not make either wrong."
         )
     models = sorted(set(trials["model"].astype(str)) - {"fcn32s", "sunet64"})
     if models:

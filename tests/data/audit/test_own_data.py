@@ -1,5 +1,7 @@
 """The check of a user's own data: what it says, what it does not, and the contact sheet."""
 
+import html
+import re
 import shutil
 import time
 from pathlib import Path
@@ -262,3 +264,18 @@ def test_the_audit_of_ones_own_folder_writes_the_sheet_and_no_published_lists(da
 def test_a_protocol_without_files_has_no_headers(tiny_protocol):
     protocol: DataProtocol = tiny_protocol()
     assert read_headers(protocol) == []
+
+
+def test_names_are_shown_as_they_are(tmp_path, capsys):
+    data = sound(tmp_path / "data", 5, classes=4)
+    data.classes = ["US$ and C$", "_under_ 100% {0}", "<b>&amp; [red]", "猫 \\frac{x^2"]
+    data.describe()
+    assert main(["folder", "--root", str(data.root), "--cache-dir", str(tmp_path / "cache")]) == 0
+    printed = capsys.readouterr().out
+    page = Path(printed.rpartition("Look at the labels before you train: ")[2].strip())
+    with Image.open(page.with_suffix(".png")) as picture:
+        assert picture.height > 12 / 3 * 180
+    for name in data.classes:
+        assert name in printed
+        assert html.escape(name) in page.read_text()
+    assert "<b>" not in re.sub(r"<p><b>.*</b></p>", "", page.read_text())

@@ -169,7 +169,7 @@ def test_a_longer_schedule_is_no_regularization(study_writer, answer_of, make_tr
     assert views["primary"].contrasts.remaining.estimate == pytest.approx(0, abs=0.005)
     assert views["same schedule"].contrasts.remaining.estimate == pytest.approx(0.09, abs=0.01)
     assert any(
-        "no regularizer" in note for note in reading_notes(answer.study, answer.primary, answer.tunings)
+        "not a regularizer" in note for note in reading_notes(answer.study, answer.primary, answer.tunings)
     )
 
 
@@ -206,7 +206,7 @@ def test_equal_compute_needs_different_work(study_writer, grid, scale, shown):
         ),
         (
             lambda trials: [entry for entry in trials if entry["axes"]["seed"] == 0],
-            "One seed allows no interval",
+            "One seed is too few for an interval",
         ),
         (lambda trials: [entry for entry in trials if entry["axes"]["weight_decay"] == 0], "no stand-in"),
         (

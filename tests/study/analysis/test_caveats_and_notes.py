@@ -66,9 +66,9 @@ def test_sentence_report_and_verdict_say_it(study_writer, make_trial):
         path.write_text(json.dumps(records))
     write_frames(folder)
     sentence = write_report(folder, files=False)
-    assert "given this checkpoint" in sentence
-    assert "given this checkpoint" in json.loads((folder / "verdict.json").read_text())["sentence"]
-    assert "given this checkpoint" in (folder / "report.html").read_text()
+    assert "hold for this checkpoint only" in sentence
+    assert "hold for this checkpoint only" in json.loads((folder / "verdict.json").read_text())["sentence"]
+    assert "hold for this checkpoint only" in (folder / "report.html").read_text()
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def notes(study_writer, answer_of, make_trial):
 
 def test_where_all_seeds_choose_the_same_setting_its_values_are_the_winners_own(notes):
     found = notes({0.0: (0.20, 0.21, 0.22), 1e-3: (0.23, 0.24, 0.25), 5e-3: (0.26, 0.27, 0.28)})
-    assert "the winner's own" in found
+    assert "its scores are the winner's" in found
     assert "raw is best" not in found
 
 
@@ -104,5 +104,7 @@ def test_seeds_that_disagree_are_counted(notes):
 
 
 def test_a_plan_says_what_it_can_detect():
-    assert "a difference 1 point from its threshold by 20 seeds" in planned_sentence(AnsweringDesign())
+    assert "a difference 1 point beyond its threshold in 80 % of studies with 20 seeds" in planned_sentence(
+        AnsweringDesign()
+    )
     assert "no difference" in planned_sentence(AnsweringDesign.single_look(2))

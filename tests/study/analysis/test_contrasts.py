@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from study.analysis.cells import best_shown, cell_table
-from study.analysis.contrasts import Arm, choose, compare, contrasts
+from study.analysis.contrasts import Arm, choose, compare_pairs, contrasts
 from study.analysis.intervals import mean_interval
 from study.analysis.scores import final_values
 from study.analysis.sensitivity import sensitivity_views
@@ -88,7 +88,7 @@ def test_intervals_cover_the_true_effects_at_five_seeds(raw, pretrained):
     hits = dict.fromkeys(truth, 0)
     runs = 500
     for _ in range(runs):
-        found = compare(*simulate_arms(raw, pretrained, rng=rng))
+        found = compare_pairs([simulate_arms(raw, pretrained, rng=rng)])
         for name, value in truth.items():
             interval = getattr(found, name)
             hits[name] += bool(interval.known and interval.low <= value <= interval.high)
@@ -99,13 +99,15 @@ def test_intervals_cover_the_true_effects_at_five_seeds(raw, pretrained):
 def test_closes_is_rarely_said_where_nothing_is_closed():
     rng = np.random.default_rng(3)
     labels = [
-        judge_contrasts(compare(*simulate_arms([0.25] * 6, [0.28] * 6, spread=0.012, rng=rng)), MARGIN).label
+        judge_contrasts(
+            compare_pairs([simulate_arms([0.25] * 6, [0.28] * 6, spread=0.012, rng=rng)]), MARGIN
+        ).label
         for _ in range(500)
     ]
     assert labels.count("closes") / 500 < 0.05
     # It is not said rarely because nothing is ever said.
     closed = [
-        judge_contrasts(compare(*simulate_arms([0.25, 0.3], [0.3] * 2, rng=rng)), MARGIN).label
+        judge_contrasts(compare_pairs([simulate_arms([0.25, 0.3], [0.3] * 2, rng=rng)]), MARGIN).label
         for _ in range(100)
     ]
     assert closed.count("closes") > 30
@@ -117,7 +119,7 @@ def test_choosing_on_other_seeds_is_unbiased():
     honest, naive = [], []
     for _ in range(300):
         raw, pre = simulate_arms([0.25] * 6, [0.30] * 6, spread=0.01, rng=rng)
-        honest.append(compare(raw, pre).improvement.estimate)
+        honest.append(compare_pairs([(raw, pre)]).improvement.estimate)
         naive.append(raw.values.mean().iloc[1:].max() - raw.values.mean().iloc[0])
     assert abs(np.mean(honest)) < 0.0015
     assert np.mean(naive) > 0.004
@@ -131,7 +133,7 @@ def test_seeds_that_disagree_widen_the_interval():
     mixed = clear.assign(a=[0.3, 0.2, 0.3, 0.2, 0.3], b=[0.2, 0.3, 0.2, 0.3, 0.25])
     pre = pd.DataFrame({"none": 0.4}, index=seeds)
     for values, factor in ((clear, 1.0), (mixed, 2.0)):
-        found = compare(Arm(values, values, "none"), Arm(pre, pre, "none"))
+        found = compare_pairs([(Arm(values, values, "none"), Arm(pre, pre, "none"))])
         assert found.best_raw.unanimous is (factor == 1.0)
         assert found.variance_factors == {"gap": 1.0, "improvement": factor, "remaining": factor}
         plain = mean_interval(found.differences["improvement"].to_numpy())

@@ -85,7 +85,7 @@ def test_reasons_hold_the_numbers():
 
 def test_a_single_seed_says_so_without_an_interval():
     _, text = reason_of(found(UNKNOWN, UNKNOWN, UNKNOWN))
-    assert "One seed allows no interval" in text
+    assert "One seed is too few for an interval" in text
     assert "95 %" not in text
 
 

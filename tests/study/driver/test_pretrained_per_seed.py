@@ -16,8 +16,8 @@ from segstrat.pretraining.recipe import Recipe
 from segstrat.records import Stage
 from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
+from study.cli import StudySettings
 from study.driver.weights import Weights, file_digest
-from study.planning.settings import StudySettings
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
 from study.run import main

@@ -53,6 +53,8 @@ def run(cluster, few_drawn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     # A study switches off Ray's log files, from which its frame is read.
     monkeypatch.delenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", raising=False)
     add_defaults(monkeypatch, tune.RunConfig, storage_path=str(tmp_path), verbose=0)
+    # Two processes on two cores, which take one trial after the other: each one imports torch once.
+    add_defaults(monkeypatch, tune.TuneConfig, max_concurrent_trials=2, reuse_actors=True)
 
     def execute(code: str, **names: object) -> dict:
         np.random.seed(0)  # what Tune samples from

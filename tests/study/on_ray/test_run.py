@@ -1,4 +1,4 @@
-"""A whole study through the command line, on a real Ray: run, refused, resumed, repeated."""
+"""A whole study through the command line, on a real Ray: run, refused, resumed, extended."""
 
 import json
 import shutil
@@ -90,13 +90,6 @@ def test_a_changed_code_or_seed_is_refused(undisturbed, capsys, tmp_path):
     assert main([*resume, "--seeds", "0,1"]) == 2
     assert "the seeds ([0] before, [0, 1] now)" in capsys.readouterr().err
     assert main([*resume, "--accept-changes"]) == 0
-
-
-@pytest.mark.cluster
-def test_the_same_command_gives_the_same_frame(undisturbed, same_frames):
-    _, flags, folder, _ = undisturbed
-    assert main([*flags, "--name", "second", "--max-concurrent", "3"]) == 0
-    same_frames(folder, folder.parent / "second")
 
 
 def test_more_gpus_than_a_node_has_are_refused(undisturbed, capsys):

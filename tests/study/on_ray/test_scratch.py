@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from study.on_ray.runtime import share_of_cores
-from study.on_ray.scratch import (
+from study.on_ray.runtime import (
     LOCK,
     MAKING_SECONDS,
     PREFIX,
@@ -19,6 +18,7 @@ from study.on_ray.scratch import (
     ray_folder,
     running_drivers,
     scratch_folder,
+    share_of_cores,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -41,7 +41,7 @@ def test_a_folder_ends_with_its_block_also_after_an_error(temporary):
 def test_the_next_driver_deletes_what_a_killed_one_left(temporary):
     code = (
         "import signal, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from study.on_ray.scratch import scratch_folder\n"
+        "from study.on_ray.runtime import scratch_folder\n"
         "with scratch_folder() as folder: print(folder, flush=True); signal.pause()"
     )
     driver = subprocess.Popen(

@@ -7,8 +7,8 @@ import pytest
 from search_spaces import recipes
 from segstrat.config import TrialConfig
 from segstrat.data.readers.folder import ImageFacts
-from study.planning.recipe import fit_recipe, recipe_warnings
-from study.planning.space import load_space
+from study.driver.dry_run import recipe_warnings
+from study.planning.space import fit_recipe, load_space
 from study.planning.trials import plan
 
 

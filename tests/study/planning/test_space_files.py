@@ -34,13 +34,20 @@ def test_the_template_is_a_space(template):
 
 def test_the_template_as_it_is_commented_out_is_right_too(template):
     text = template.read_text()
-    for commented in ("# SEEDS", "# def recipe", "#     rate", "#     return", '# "dropout"'):
+    parts = ("# ROLES", "# METRIC", "# SEEDS", "# def recipe", "#     rate", "#     return", '# "dropout"')
+    for commented in parts:
         assert commented in text
         text = text.replace(commented, commented.removeprefix("# "))
-    text = text.replace("ROLES = {", 'SAMPLES = 4\nROLES = {"dropout": "treatment", ')
+    text = text.replace("ROLES = {", 'SAMPLES = 4\nSPACE["batch_size"] = tune.grid_search([4, 8])\nROLES = {')
     template.write_text(text)
     space = load_space(str(template))
     assert space.seeds == (0, 1)
+    assert space.roles == {
+        "pretrained": "arm",
+        "weight_decay": "treatment",
+        "dropout": "treatment",
+        "batch_size": "nuisance",
+    }
     assert plan(space, "folder", weights="w")[0].config.crop_size == 256
 
 
@@ -66,7 +73,7 @@ def test_modules_next_to_a_space_can_be_imported(template):
         ("import no_such_module", "No module named 'no_such_module'"),
         ("del QUESTION", "QUESTION missing"),
         ("BASE = {'modle': 'fcn8s'}", "did you mean 'model'"),
-        ("ROLES = {}", "has role None"),
+        ("SPACE['batch_size'] = tune.grid_search([4, 8])", "'batch_size' has no role; give ROLES"),
     ],
 )
 def test_a_mistake_in_a_space_is_one_sentence(template, change, words, capsys):
@@ -112,8 +119,8 @@ def test_code_travels_and_data_does_not(template, tmp_path):
 
 
 def test_a_worker_of_another_node_imports_what_was_sent(template, tmp_path):
-    with template.open("a") as file:
-        file.write("import builtins, tools\nbuiltins.seen = tools.VALUE\n")
+    # Not the template itself, whose import of Ray takes seconds.
+    template.write_text("import builtins, tools\nbuiltins.seen = tools.VALUE\n")
     (template.parent / "tools").mkdir()
     (template.parent / "tools" / "__init__.py").write_text("VALUE = 3\n")
     target = tmp_path / "target"

@@ -32,6 +32,20 @@ def module(**parts) -> ModuleType:
     return made
 
 
+def test_strategies_and_regularizers_need_no_role_and_the_first_task_is_the_metric():
+    space = space_from_module("toy", module(ROLES=None, METRIC=None))
+    assert list(space.roles.items()) == [("pretrained", "arm"), ("weight_decay", "treatment")]
+    assert space.metric == "semseg_val_miou"
+    own = {"BASE": {"model": "fcn32s", "tasks": ("parts",)}, "ROLES": {"weight_decay": "nuisance"}}
+    space = space_from_module("toy", module(METRIC=None, **own))
+    assert space.roles == {"pretrained": "arm", "weight_decay": "nuisance"}
+    assert space.metric == "parts_val_miou"
+    tasks = {"tasks": tune.grid_search([("boundaries",), ("boundaries", "semseg")])}
+    assert (
+        space_from_module("toy", module(SPACE=tasks, ROLES=None, METRIC=None)).metric == "boundaries_val_miou"
+    )
+
+
 def test_wd_grid_is_the_thesiss_grid_with_two_values_more():
     space = load_space("wd_grid")
     trials = plan(space, "d1", weights="imagenet")
@@ -80,7 +94,9 @@ def test_a_planned_trial_survives_the_manifest():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        ({"ROLES": None}, "ROLES missing"),
+        ({"QUESTION": None}, "QUESTION missing"),
+        ({"SPACE": {"batch_size": tune.grid_search([4, 8])}, "ROLES": {}}, "'batch_size' has no role"),
+        ({"METRIC": "miou"}, "METRIC is 'miou'; expected one of"),
         ({"SPACE": {"weight_decay": tune.grid_search([])}}, "axis 'weight_decay' has no values"),
         ({"SPACE": {"weight_decay": tune.grid_search([0.1, 0.1])}}, r"lists 0\.1 twice"),
         ({"SPACE": {"wieght_decay": tune.grid_search([0.1])}}, "did you mean 'weight_decay'"),

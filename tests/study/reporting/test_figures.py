@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 
 from study.analysis.answer import answer_study
-from study.analysis.sections.thesis_numbers import table_1_2
 from study.analysis.study import Study
 from study.frame import write_frames
 from study.reporting.figure_style import arm_colors
@@ -30,6 +29,7 @@ from study.reporting.plot_treatments import (
     sampled_table,
     treatment_table,
 )
+from tests.study.published import table_1_2
 
 RAW = {0.0: 0.25, 5e-4: 0.30, 5e-3: 0.28}
 PRE = {0.0: 0.40, 5e-4: 0.38, 5e-3: 0.35}

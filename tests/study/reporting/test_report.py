@@ -1,3 +1,4 @@
+import html
 import html.parser
 import json
 import re
@@ -5,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -13,11 +15,11 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.analysis.answer import answer_study
-from study.analysis.sections.thesis_numbers import table_1_2
 from study.frame import write_frames
 from study.report import main
 from study.reporting.gallery import write_gallery
 from study.reporting.render import make_page, render, write_report
+from tests.study.published import table_1_2
 
 ROOT = Path(__file__).parents[3]
 
@@ -116,15 +118,6 @@ def test_the_thesis_is_compared_on_its_own_data_only(study_writer, make_trial, d
         assert not re.search(r"\bfolder\b", text.partition("</article>")[0])
 
 
-def test_verdict_and_figures_are_written_next_to_the_page(study):
-    write_report(study)
-    verdict = json.loads((study / "verdict.json").read_text())
-    assert verdict["verdict"] == "narrows"
-    assert verdict["effects"][0]["closure"]["low"] is not None
-    files = {path.name for path in (study / "figures").iterdir()}
-    assert {"semseg-weight_decay-a.svg", "semseg-weight_decay-b.png", "answer-semseg-a.png"} <= files
-
-
 def test_the_page_of_a_running_study_reloads_itself(study_writer, make_trial):
     trials = grid(make_trial)
     trials[-1] |= {"status": "unfinished"}
@@ -172,7 +165,7 @@ def test_csv_frames_give_the_same_verdict(study):
 def test_the_thesis_as_a_study_has_a_page():
     text = render([make_page(answer_study(table_1_2()))])
     parsed(text)
-    assert "one seed allows no interval" in text
+    assert "one seed is too few for an interval" in text
     assert "Only the best epoch is known" in text
     assert "9.4" in text
 
@@ -201,7 +194,7 @@ def broken(kind, study_writer, make_trial):
 def test_bad_studies_get_a_page_that_says_why(kind, study_writer, make_trial):
     folder = broken(kind, study_writer, make_trial)
     write_frames(folder)
-    sentence = write_report(folder)
+    sentence = write_report(folder, files=kind == "one seed")
     text = (folder / "report.html").read_text()
     parsed(text)
     assert not re.search(
@@ -223,7 +216,7 @@ def test_a_frame_of_another_version_gets_a_page(study):
 
 def test_a_study_without_a_manifest_says_that_it_has_no_roles(study):
     (study / "manifest.json").unlink()
-    assert "states no roles" in write_report(study)
+    assert "states no roles" in write_report(study, files=False)
 
 
 def test_several_studies_on_one_page(study_writer, make_trial, tmp_path, capsys):
@@ -269,6 +262,7 @@ def test_one_study_is_also_written_where_out_says(study, tmp_path, capsys):
     out = tmp_path / "pages" / "mine.html"
     assert main([str(study), "--margin", "0.02", "--out", str(out)]) == 0
     assert out.read_text() == (study / "report.html").read_text()
+    assert json.loads((study / "verdict.json").read_text())["margin"] == 0.02
     printed = capsys.readouterr().out
     assert "margin of 2 points" in printed
     assert f"{study}/report.html" in printed
@@ -277,22 +271,24 @@ def test_one_study_is_also_written_where_out_says(study, tmp_path, capsys):
     assert "that is a folder" in capsys.readouterr().err
 
 
-def test_figures_of_an_earlier_report_are_deleted_and_other_files_are_kept(study):
-    write_report(study)
+def test_verdict_and_figures_are_written_and_earlier_figures_deleted_but_no_other_files(study):
     figures = study / "figures"
-    first = {path.name for path in figures.iterdir()}
-    own = figures / "my-own.png"
-    own.write_bytes(b"png")
-    stale = figures / "curves-parts-a.png"
-    stale.write_bytes(b"png")
-    (figures / "files.txt").write_text("\n".join([*sorted(first), stale.name]))
+    figures.mkdir()
+    own, stale = figures / "my-own.png", figures / "curves-parts-a.png"
+    for path in (own, stale):
+        path.write_bytes(b"png")
+    (figures / "files.txt").write_text(stale.name)
     write_report(study)
-    assert {path.name for path in figures.iterdir()} == first | {own.name}
-
-
-def test_the_margin_is_a_parameter(study):
-    write_report(study, files=False, margin=0.1)
-    assert json.loads((study / "verdict.json").read_text())["margin"] == 0.1
+    verdict = json.loads((study / "verdict.json").read_text())
+    assert verdict["verdict"] == "narrows"
+    assert verdict["margin"] == 0.01
+    assert verdict["effects"][0]["closure"]["low"] is not None
+    files = {path.name for path in figures.iterdir()}
+    assert {"semseg-weight_decay-a.svg", "semseg-weight_decay-b.png", "answer-semseg-a.png"} <= files
+    assert own.name in files
+    assert stale.name not in files
+    listed = (figures / "files.txt").read_text().split("\n")
+    assert set(listed) == files - {own.name, "files.txt"}
 
 
 def test_a_gallery_is_shown_where_there_is_one(study):
@@ -325,3 +321,27 @@ def test_text_from_outside_is_escaped(study_writer, make_trial):
 def test_a_store_that_is_nowhere_is_told():
     with pytest.raises(UserError, match="no frames"):
         write_report(Store("/nonexistent/study"))
+
+
+NAMES = ["US$ and C$", "_under_ 100% {0}", "<b>&amp; [red] \\frac{x^2"]
+
+
+def test_names_of_classes_and_data_are_shown_as_they_are(study_writer, make_trial):
+    """Neither matplotlib, nor SVG, nor the page, nor Rich takes their signs for its own."""
+    data = {
+        "name": "folder", "title": NAMES[0], "digest": "d", "synthetic": False, "train_images": 9,
+        "val_images": 9, "root": "/data", "classes": {"semseg": [*NAMES, "no score"]},
+    }  # fmt: skip
+    folder = study_writer(grid(make_trial), data=data)
+    write_frames(folder)
+    sentence = write_report(folder)
+    assert NAMES[0] in sentence
+    page = (folder / "report.html").read_text()
+    figures = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg .*?</svg>", page, re.DOTALL)]
+    words = [element for figure in figures for element in figure.iter() if element.tag.endswith("text")]
+    texts = {"".join(element.itertext()).strip() for element in words}
+    for name in NAMES:
+        assert name in texts
+        assert html.escape(name, quote=False) in page
+    assert NAMES[2] not in page
+    assert next((folder / "figures").glob("classes-semseg*.png")).stat().st_size > 1000

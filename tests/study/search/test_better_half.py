@@ -3,9 +3,8 @@
 import random
 
 from segstrat.records import Stage
-from study.cli import parse
+from study.cli import make_settings, parse
 from study.driver.stages import as_screening, contexts_to_answer, two_stage_search
-from study.planning.settings import make_settings
 from study.planning.trials import plan
 from study.search.base import NoTrial
 from study.search.two_stage import BetterHalf, first_seed_to_the_end

@@ -12,11 +12,10 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.records import EpochReport, Stage, write_records
 from segstrat.store import Store
-from study.cli import parse
+from study.cli import make_settings, parse
 from study.driver.loop import Loop, Observers
 from study.driver.prepare import OpenedStudy, plan_study
 from study.driver.stages import as_screening
-from study.planning.settings import make_settings
 from study.planning.space import STARTUP_POINTS, Distribution, load_space
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import NoTrial

@@ -6,9 +6,8 @@ import random
 import pytest
 
 from segstrat.records import Stage
-from study.cli import parse
+from study.cli import make_settings, parse
 from study.driver.stages import as_screening, contexts_to_answer, study_facts, two_stage_search
-from study.planning.settings import make_settings
 from study.planning.space import load_space
 from study.planning.trials import plan
 from study.search.base import History, NoTrial, answerable_contexts

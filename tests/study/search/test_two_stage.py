@@ -11,10 +11,9 @@ import pytest
 from segstrat.records import EpochReport, Stage, write_records
 from segstrat.store import Store
 from study.analysis.answering.design import AnsweringDesign
-from study.cli import parse
+from study.cli import make_settings, parse
 from study.driver.loop import Loop, Observers
 from study.driver.stages import as_screening, contexts_to_answer, study_facts, two_stage_search
-from study.planning.settings import make_settings
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import History, NoTrial

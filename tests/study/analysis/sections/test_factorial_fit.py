@@ -51,7 +51,7 @@ def test_one_seed_pools_interactions_and_several_seeds_pool_seed_by_cell():
     one = fit_factorial(grid(TWO_LEVELS), TWO_LEVELS).errors
     assert (one["main"].degrees, one["interaction"].degrees) == (11, 5)
     three = fit_factorial(grid(TWO_LEVELS, seeds=3, seed=3), TWO_LEVELS).errors
-    # The seed's interactions with main effects (8) are no error of interactions.
+    # The seed's interactions with main effects (8) are not an error of interactions.
     assert (three["main"].degrees, three["interaction"].degrees) == (30, 22)
 
 

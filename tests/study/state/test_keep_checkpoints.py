@@ -6,9 +6,8 @@ import pytest
 
 from segstrat.records import TrialStatus, write_outcome, write_records
 from segstrat.store import Store
-from study.driver.thinning import thin
 from study.state.halving import HalvingRule
-from study.state.trial_states import TrialStates
+from study.state.trial_states import TrialStates, drop_checkpoints
 from tests.study.fakes import FACTS, METRIC, planned, report
 
 
@@ -46,13 +45,13 @@ def kept(states, order):
     ],
 )
 def test_only_completed_trials_lose_checkpoints(states, keep, left):
-    thin(states, states.in_order(), keep)
+    drop_checkpoints(states, states.in_order(), keep)
     assert kept(states, 0) == left if keep != "all" else len(kept(states, 0)) == left
     assert len(kept(states, 1)) == len(kept(states, 2)) == 6
 
 
 def test_a_study_without_checkpoints_is_resumed_without_training_again(states):
-    thin(states, states.in_order(), "none")
+    drop_checkpoints(states, states.in_order(), "none")
     assert states.resume() == []
     assert states.by_id["raw0"].record.status is TrialStatus.COMPLETED
     assert [trial.trial_id for trial in states.waiting()] == ["raw1", "raw2"]

@@ -7,10 +7,10 @@ ROOT = Path(__file__).parents[3]
 CODE = """
 import subprocess, sys
 from pathlib import Path
-from study.driver.bytecode import keep_bytecode
+from study.on_ray.runtime import keep_bytecode
 keep_bytecode(Path(sys.argv[1]))
 import study.state.halving
-subprocess.run([sys.executable, "-c", "import study.console.progress"], check=True)
+subprocess.run([sys.executable, "-c", "import study.planning.space_files"], check=True)
 """
 
 
@@ -24,7 +24,7 @@ def kept(folder: Path, **variables: str) -> set[str]:
 
 
 def test_where_none_may_be_written_they_are_kept_in_the_folder(tmp_path: Path):
-    assert kept(tmp_path, PYTHONDONTWRITEBYTECODE="1") >= {"halving", "progress"}
+    assert kept(tmp_path, PYTHONDONTWRITEBYTECODE="1") >= {"halving", "space_files"}
 
 
 def test_where_python_keeps_them_already_nothing_changes(tmp_path: Path):

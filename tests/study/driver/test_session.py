@@ -5,17 +5,17 @@ import signal
 
 import pytest
 
-from study.driver.interrupts import Interrupts, StudyInterruptedError
+from study.driver.session import StudyInterruptedError, interrupts
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_waits_and_the_second_does_not(signum):
     before = signal.getsignal(signum)
-    with Interrupts() as interrupts:
-        interrupts.check()
+    with interrupts() as check:
+        check()
         os.kill(os.getpid(), signum)
         with pytest.raises(StudyInterruptedError) as caught:
-            interrupts.check()
+            check()
         assert caught.value.signum == signum
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signum)
