@@ -97,24 +97,20 @@ def _numbers(verdict: Verdict) -> str:
 def _mean_scores(verdict: Verdict) -> str:
     """`pre-trained 0.312, raw 0.190, raw with weight decay 5e-4 0.193`."""
     found = verdict.contrasts
-    shown = (
-        ("pre-trained", found.best_pretrained, True),
-        ("raw", found.chosen_reference, False),
-        ("raw with", found.best_raw, True),
-    )
-    words = []
-    for name, chosen, setting in shown:
-        with_setting = f" {chosen.usual}" if setting and name != "pre-trained" else ""
-        words.append(f"{name}{with_setting} {chosen.value.mean():.3f}")
-    return ", ".join(words)
+    scores = {
+        "pre-trained": found.best_pretrained,
+        "raw": found.chosen_reference,
+        f"raw with {found.best_raw.usual}": found.best_raw,
+    }
+    return ", ".join(f"{name} {chosen.value.mean():.3f}" for name, chosen in scores.items())
 
 
 def _remains(remaining: Interval, margin: float) -> str:
     """`12.9 points remain (95 %: at least 1.0, whichever candidate is best)`."""
-    ahead_of = "remains" if points(abs(remaining.estimate or 0.0)).endswith("point") else "remain"
+    remain = "remains" if points(remaining.estimate).endswith("point") else "remain"
     if (remaining.estimate or 0.0) < 0:
         return f"Nothing remains of the gap: regularized raw ends {with_interval(-remaining, margin)} ahead."
-    return f"{start_sentence(with_interval(remaining, margin))} {ahead_of} of the gap."
+    return f"{start_sentence(with_interval(remaining, margin))} {remain} of the gap."
 
 
 def _gains(gap: Interval, margin: float) -> str:
