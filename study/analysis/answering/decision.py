@@ -161,16 +161,15 @@ class Roles:
         """Into how many parts the error is divided of which the statements about a cell have one.
 
         Whatever any one of several candidates could make true is tested with a share of the error
-        (Bonferroni). Raw candidates have equal shares. The pre-trained one that screened best has a half, for
-        it is tested alone at first, and the others have equal shares of the other half. A candidate that is
-        dropped keeps its share: that it trails is found on the same seeds.
+        (Bonferroni). The one of each arm that screened best has a half, and the others have equal shares of
+        the other half. A candidate that is dropped keeps its share: that it trails is found on the same
+        seeds.
         """
-        if cell in self.references:
-            return len(self.references)
-        if cell in self.raw:
-            return len(self.raw)
-        others = len(self.pretrained) - 1
-        return 1 if not others else 2 if cell == self.pretrained[0] else 2 * others
+        for cells in (self.references, self.raw, self.pretrained):
+            if cell in cells:
+                others = len(cells) - 1
+                return 1 if not others else 2 if cell == cells[0] else 2 * others
+        raise ValueError(f"{cell} is no candidate of this context")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def look_seeds(max_seeds: int, fractions: Sequence[float], fewest: int) -> tuple
 
 
 FEWEST_SEEDS = 3
-LOOK_FRACTIONS = (0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1.0)
+LOOK_FRACTIONS = (3 / 24, 4 / 24, 5 / 24, 6 / 24, 8 / 24, 12 / 24, 18 / 24, 1.0)
 
 
 @functools.cache
@@ -131,8 +131,8 @@ class AnsweringDesign:
         raw_candidates, pretrained_candidates: most settings that screening nominates for each arm.
         reference_values: most tuned values, such as learning rates, at which screening nominates the
             reference; the limit of the pre-trained arm applies to them.
-        raw_t: a raw cell is nominated unless it trails its arm's best by more standard errors than this, and
-            likewise one of several tuned values of a setting.
+        trails: a raw cell is nominated unless it trails its arm's best, by a one-sided t test of this size on
+            the screening trials; and likewise one of several tuned values of a setting.
         drop_t, drop_slope: a candidate is dropped at a look of n seeds once it trails its arm's leader by
             more than `drop_t + drop_slope / n` standard errors of a difference within its arm.
         widen: the other pre-trained candidates are trained once the chance that the first one stays ahead by
@@ -143,7 +143,7 @@ class AnsweringDesign:
         extended_from: `max_seeds` of the finished plans that this one extends, the first one first.
     """
 
-    max_seeds: int = 20
+    max_seeds: int = 24
     looks: tuple[int, ...] = ()
     margin: float = 0.01
     error: float = 0.05
@@ -152,7 +152,7 @@ class AnsweringDesign:
     raw_candidates: int = 4
     pretrained_candidates: int = 6
     reference_values: int = 3
-    raw_t: float = 3.0
+    trails: float = 0.025
     drop_t: float = 1.5
     drop_slope: float = 0.5
     widen: float = 0.5
@@ -237,8 +237,9 @@ class AnsweringDesign:
         """The inverse of `to_dict`."""
         # Plans without this entry are from the time when there was one family only.
         fields: dict[str, Any] = {"spending": "obrien-fleming", **values}
-        # Plans of version 0.2 had a limit of their own for pre-trained candidates.
-        fields.pop("pretrained_t", None)
+        # Limits of version 0.2, in standard errors.
+        for name in ("raw_t", "pretrained_t"):
+            fields.pop(name, None)
         for key in ("looks", "extended_from"):
             fields[key] = tuple(fields[key])
         return cls(**fields)

@@ -38,11 +38,12 @@ class PairedDifferences:
 
     A variance from three to six seeds is hardly known, and all differences of a kind have about the same. So
     each one is moderated towards what all cells say (after Smyth 2004): with n seeds,
-    (4 pooled + (n − 1) own) / (n + 3) with n + 3 degrees of freedom. Pooled is, within an arm, twice the
+    (4 pooled + (n − 1) own) / (n + 3) with n + 3 degrees of freedom, and never less than pooled: a cell may
+    have been spared by chance what befell the others of its arm. Pooled is, within an arm, twice the
     variance of its scores about cell and seed; between the arms it is the variance of the difference of the
-    arms' means over seeds, plus what the cells of each arm scatter about its mean. The arms may
-    differ in spread, and in what a seed does to them. docs/simulations.md measures what this costs where the
-    cells of one arm differ in spread.
+    arms' means over seeds, plus what the cells of each arm scatter about its mean. The arms may differ in
+    spread, and in what a seed does to them. docs/simulations.md measures what this costs where the cells of
+    one arm differ in spread.
 
     Args:
         cells: labels, m of them.
@@ -122,7 +123,8 @@ def paired_differences(scores: Floats, cells: Sequence[str], arms: Mapping[str, 
     }
     pooled = _pooled(array, [arms[cell] for cell in cells], deviations)
     degrees = n - 1 + PRIOR_DEGREES
-    variance = np.where(np.isnan(pooled), own, (PRIOR_DEGREES * pooled + (n - 1) * own) / degrees)
+    moderated = np.maximum(pooled, (PRIOR_DEGREES * pooled + (n - 1) * own) / degrees)
+    variance = np.where(np.isnan(pooled), own, moderated)
     error = np.sqrt(variance / n)
     # No spread is not certainty: two cells that agree on every seed get the error of the other cells.
     all_cells = residual_deviation(array)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from segstrat.errors import UserError
 from study.analysis.answering.decision import Roles
@@ -30,13 +31,13 @@ class Nomination:
         roles: reference and candidates, the best first.
         ranking: one row per cell, the best of each arm first: `cell setting pretrained completed reached
             score candidate`.
-        deviations: of each arm (pre-trained or not): standard deviation of a trial's score about its cell and
-            seed; NaN if screening cannot tell.
+        spreads: of each arm (pre-trained or not): standard deviation of a trial's score about its cell and
+            seed, and its degrees of freedom; 0 if screening cannot tell.
     """
 
     roles: Roles
     ranking: pd.DataFrame
-    deviations: Mapping[bool, float]
+    spreads: Mapping[bool, tuple[float, int]]
 
 
 def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | None = None) -> Nomination:
@@ -44,7 +45,7 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
 
     A cell's score is its effect in an additive model of cells and seeds, fitted to the arm's completed
     trials, so that a missing seed neither helps nor harms. Raw cells are nominated unless they trail the best
-    of their arm by more than `design.raw_t` standard errors, up to `design.raw_candidates`. Pre-trained ones
+    of their arm (`design.trails`), up to `design.raw_candidates`. Pre-trained ones
     are all nominated, up to `design.pretrained_candidates`: most are trained only if the best of them does
     not stay ahead. Cells without a completed trial come last, ordered by how far they came: a value from
     the middle of a training never competes with a final one. A diverged trial ranks with the worst on its
@@ -68,7 +69,7 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
     references = trials["cell"].to_numpy(object)[(_settings(trials) == reference).to_numpy(bool)]
     if not len(references):
         raise UserError(f"no screening trial of the reference cell {reference}; a verdict needs one")
-    ranking, deviations = _ranked(trials)
+    ranking, spreads = _ranked(trials)
     cell, setting = (ranking[name].to_numpy(object) for name in ("cell", "setting"))
     arm, score = ranking["pretrained"].to_numpy(bool), ranking["score"].to_numpy(float)
     counts = ranking["completed"].to_numpy(float)
@@ -76,13 +77,17 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
 
     def plausible(rows: np.ndarray, most: int, fewest: int = FEWEST_CANDIDATES) -> list[int]:
         """Those rows of an arm, the best first, that may be the best: at most `most` of them."""
-        deviation = deviations[bool(arm[rows[0]])]
-        if math.isnan(deviation):
+        deviation, degrees = spreads[bool(arm[rows[0]])]
+        if not degrees:
             return list(rows[:most])
         completed = counts[rows].clip(min=1)
         errors = deviation * np.sqrt(1 / completed[0] + 1 / completed)
         trails = score[rows[0]] - score[rows]
-        return list(rows[(trails <= design.raw_t * errors) | (np.arange(len(rows)) < fewest)][:most])
+        return list(
+            rows[(trails <= stats.t.isf(design.trails, degrees) * errors) | (np.arange(len(rows)) < fewest)][
+                :most
+            ]
+        )
 
     raw, pretrained = (np.flatnonzero((arm == each) & ~is_reference & scored) for each in (False, True))
     for able, name in ((raw, "regularized raw"), (pretrained, "pre-trained")):
@@ -106,7 +111,7 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
         pretrained=tuple(cell[chosen_pretrained]),
     )
     ranking["candidate"] = np.isin(np.arange(len(ranking)), [*chosen_raw, *chosen_pretrained])
-    return Nomination(roles, ranking, deviations)
+    return Nomination(roles, ranking, spreads)
 
 
 def better_half(trials: pd.DataFrame, reference: str) -> list[str]:
@@ -150,14 +155,14 @@ def _best_of_settings(ranking: pd.DataFrame) -> pd.DataFrame:
     return ranking.drop_duplicates("setting").reset_index(drop=True)
 
 
-def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, dict[bool, float]]:
-    """One row per cell, the best of each arm first; and the deviations of `Nomination`."""
+def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, dict[bool, tuple[float, int]]]:
+    """One row per cell, the best of each arm first; and the spreads of `Nomination`."""
     scored = trials["status"].isin(["completed", "stopped", "diverged"]).to_numpy(bool)
     columns = {name: trials[name].to_numpy()[scored] for name in ("cell", "seed", "status", "reached")}
     columns["value"] = trials["value"].to_numpy(float)[scored]
     pretrained = trials["pretrained"].to_numpy(bool)[scored]
     rows: list[tuple[str, bool, int, float, float]] = []
-    deviations = {False: math.nan, True: math.nan}
+    spreads = {False: (math.nan, 0), True: (math.nan, 0)}
     for arm in (False, True):
         arm_columns = {name: column[pretrained == arm] for name, column in columns.items()}
         if not len(arm_columns["cell"]):
@@ -165,12 +170,12 @@ def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, dict[bool, float]]:
         cells, squares, degrees = _arm_ranking(arm_columns)
         rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
         if degrees and squares > 0:
-            deviations[arm] = math.sqrt(squares / degrees)
+            spreads[arm] = math.sqrt(squares / degrees), degrees
     ranking = pd.DataFrame(rows, columns=["cell", "pretrained", "completed", "reached", "score"])
     ranking.insert(
         1, "setting", ranking["cell"].map(dict(zip(trials["cell"], _settings(trials), strict=True)))
     )
-    return ranking, deviations
+    return ranking, spreads
 
 
 def _settings(trials: pd.DataFrame) -> pd.Series:
