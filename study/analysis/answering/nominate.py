@@ -83,11 +83,8 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
         completed = counts[rows].clip(min=1)
         errors = deviation * np.sqrt(1 / completed[0] + 1 / completed)
         trails = score[rows[0]] - score[rows]
-        return list(
-            rows[(trails <= stats.t.isf(design.trails, degrees) * errors) | (np.arange(len(rows)) < fewest)][
-                :most
-            ]
-        )
+        may_be = trails <= stats.t.isf(design.trails, degrees) * errors
+        return list(rows[may_be | (np.arange(len(rows)) < fewest)][:most])
 
     raw, pretrained = (np.flatnonzero((arm == each) & ~is_reference & scored) for each in (False, True))
     for able, name in ((raw, "regularized raw"), (pretrained, "pre-trained")):
