@@ -63,7 +63,8 @@ def epoch_reports(
 
     def run() -> None:
         try:
-            fit.set_result(_fit(settings, workers, cpus, use_gpu=use_gpu))
+            _fit(settings, workers, cpus, use_gpu=use_gpu)
+            fit.set_result(None)
         except BaseException as error:
             fit.set_exception(error)
 
