@@ -149,14 +149,14 @@ class AnsweringDesign:
     error: float = 0.05
     spending: Spending = "power"
     screening_seeds: int = 2
-    raw_candidates: int = 4
+    raw_candidates: int = 5
     pretrained_candidates: int = 6
     reference_values: int = 3
-    trails: float = 0.025
+    trails: float = 0.01
     drop_t: float = 1.5
     drop_slope: float = 0.5
     widen: float = 0.5
-    futility: float = 0.2
+    futility: float = 0.3
     hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()
 

@@ -32,7 +32,8 @@ class Nomination:
         ranking: one row per cell, the best of each arm first: `cell setting pretrained completed reached
             score candidate`.
         spreads: of each arm (pre-trained or not): standard deviation of a trial's score about its cell and
-            seed, and its degrees of freedom; 0 if screening cannot tell.
+            seed, of both arms together where that is larger, and its degrees of freedom; 0 if screening
+            cannot tell.
     """
 
     roles: Roles
@@ -159,20 +160,31 @@ def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, dict[bool, tuple[float,
     columns["value"] = trials["value"].to_numpy(float)[scored]
     pretrained = trials["pretrained"].to_numpy(bool)[scored]
     rows: list[tuple[str, bool, int, float, float]] = []
-    spreads = {False: (math.nan, 0), True: (math.nan, 0)}
+    fits: dict[bool, tuple[float, int]] = {False: (0.0, 0), True: (0.0, 0)}
     for arm in (False, True):
         arm_columns = {name: column[pretrained == arm] for name, column in columns.items()}
-        if not len(arm_columns["cell"]):
-            continue
-        cells, squares, degrees = _arm_ranking(arm_columns)
-        rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
-        if degrees and squares > 0:
-            spreads[arm] = math.sqrt(squares / degrees), degrees
+        if len(arm_columns["cell"]):
+            cells, squares, degrees = _arm_ranking(arm_columns)
+            fits[arm] = squares, degrees
+            rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
     ranking = pd.DataFrame(rows, columns=["cell", "pretrained", "completed", "reached", "score"])
     ranking.insert(
         1, "setting", ranking["cell"].map(dict(zip(trials["cell"], _settings(trials), strict=True)))
     )
-    return ranking, spreads
+    return ranking, {arm: _spread(fits[arm], fits[not arm]) for arm in fits}
+
+
+def _spread(own: tuple[float, int], other: tuple[float, int]) -> tuple[float, int]:
+    """The spread of an arm and its degrees of freedom: its own, or that of both arms where that is larger.
+
+    Screening leaves an arm two or three degrees of freedom, so that its own spread is often far too small.
+
+    Args:
+        own, other: residual sum of squares and degrees of freedom of each arm.
+    """
+    both = own[0] + other[0], own[1] + other[1]
+    squares, degrees = max((own, both), key=lambda fit: fit[0] / fit[1] if fit[1] else 0.0)
+    return (math.sqrt(squares / degrees), degrees) if degrees and squares > 0 else (math.nan, 0)
 
 
 def _settings(trials: pd.DataFrame) -> pd.Series:
