@@ -2,8 +2,9 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -143,12 +144,11 @@ def _percent(value: float) -> str:
     return f"{100 * value:.0f} %".replace("-", "−")
 
 
-def _ends(interval: Interval, percent: bool = False) -> str:
+def _ends(interval: Interval | Mapping[str, Any], percent: bool = False) -> str:
     """`+1.0 to +5.2`, or `at least +1.0` where the other end is open."""
     write = _percent if percent else _signed
-    low, high = interval.low, interval.high
-    if low is None or high is None:
-        return ""
+    values = interval if isinstance(interval, Mapping) else vars(interval)
+    low, high = values["low"], values["high"]
     if math.isinf(high):
         return f"at least {write(low)}"
     return f"at most {write(high)}" if math.isinf(low) else f"{write(low)} to {write(high)}"

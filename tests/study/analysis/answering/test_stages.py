@@ -90,9 +90,6 @@ def test_an_extended_study_states_the_confidence_that_is_left(two_stages):
     assert answer.lines[0].endswith("as planned, 4 seeds)."), "what was planned comes first"
     assert answer.lines[0].startswith("In part: weight decay narrows")
     assert answer.lines[1].startswith("Extended: In part: weight decay narrows")
-    assert answer.lines[0].endswith("as planned, 4 seeds)."), "what was planned comes first"
-    assert answer.lines[0].startswith("In part: weight decay narrows")
-    assert answer.lines[1].startswith("Extended: In part: weight decay narrows")
     assert "(92.5 % interval" in answer.sentence
     assert "95 %" not in answer.sentence
     effects = answer.to_dict()["effects"][0]
@@ -134,7 +131,7 @@ def test_an_open_question_continues(two_stages):
     """After four noisy seeds whether raw gains is open: more seeds follow, and the page says so."""
 
     def noisy(trials):
-        rng = np.random.default_rng(1)
+        rng = np.random.default_rng(5)
         for entry in trials:
             if entry["stage"] == "answering":
                 shift = rng.normal(0, 0.05)
