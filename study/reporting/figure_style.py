@@ -107,9 +107,15 @@ def in_points(interval: Interval) -> dict[str, float]:
 
 
 def draw_interval(ax: Axes, y: float, row: Mapping[Hashable, Any], color: str) -> None:
-    """A dot with its interval; no interval, no bar."""
+    """A dot with its interval; no interval, no bar, and an arrow where an end is open."""
     if not np.isnan(row["low"]):
-        ax.plot([row["low"], row["high"]], [y, y], color=color, lw=3, solid_capstyle="butt", alpha=0.85)
+        ends = [row[end] if np.isfinite(row[end]) else row["estimate"] for end in ("low", "high")]
+        ax.plot(ends, [y, y], color=color, lw=3, solid_capstyle="butt", alpha=0.85)
+        for end, direction in (("low", -1), ("high", 1)):
+            if np.isinf(row[end]):
+                arrow = {"arrowstyle": "<|-", "color": color, "lw": 2, "alpha": 0.85}
+                at, tip = (row["estimate"], y), (30 * direction, 0)
+                ax.annotate("", at, tip, textcoords="offset points", arrowprops=arrow)
     ax.plot([row["estimate"]], [y], "o", color=color, mec=PAPER, mew=0.9, ms=8)
 
 

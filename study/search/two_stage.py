@@ -141,7 +141,8 @@ class TwoStageSearch:
         if more or not all(state.final for state in screened):
             tuned = any(state.trial.tuned for state in screened)
             references = self._design.reference_values if tuned else 1
-            cells = references + self._design.raw_candidates + self._design.pretrained_candidates
+            # Of the pre-trained candidates, one alone at first.
+            cells = references + self._design.raw_candidates + 1
             return more + len(self._contexts) * cells * self._design.looks[0]
         answered = _answered(history)
         needed = {pair for progress in self._progress(history).values() for pair in progress.needed}
