@@ -25,7 +25,7 @@ from benchmarks.simulated_spread import borrowed_table
 from benchmarks.simulated_tuning import tuned_table
 from study.analysis.answering.design import AnsweringDesign, Spending
 from study.analysis.answering.differences import seeds_needed
-from study.analysis.contrasts import Arm, Contrasts, compare
+from study.analysis.contrasts import Arm, Contrasts, compare_pairs
 from study.analysis.intervals import Interval, mean_interval
 
 CONTRASTS = ("gap", "improvement", "remaining")
@@ -117,7 +117,7 @@ def one_stage_study(truth: Grid, rng: np.random.Generator, seeds: int) -> Contra
     """The contrasts of a full grid."""
     values, _ = truth.scores(rng, seeds)
     raw, pretrained = (pd.DataFrame(part).add_prefix("cell ") for part in (values[:, :6], values[:, 6:]))
-    return compare(Arm(raw, raw, "cell 0"), Arm(pretrained, pretrained, None))
+    return compare_pairs([(Arm(raw, raw, "cell 0"), Arm(pretrained, pretrained, None))])
 
 
 def agreement(found: list[Contrasts], truth: Grid) -> dict[str, str]:

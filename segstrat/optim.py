@@ -239,7 +239,7 @@ Update = SummedUpdate | AsynchronousUpdate
 
 def make_update(groups: list[ParameterGroup], config: TrialConfig, steps_per_epoch: int) -> Update:
     """The update rule of a config."""
-    options = {"warmup": config.warmup_epochs / config.epochs, "clip": config.clip_gradient}
+    options: dict[str, Any] = {"warmup": config.warmup_epochs / config.epochs, "clip": config.clip_gradient}
     if config.asynchronous:
         return AsynchronousUpdate(groups, **options)
     return SummedUpdate(groups, total_steps=steps_per_epoch * config.epochs, **options)

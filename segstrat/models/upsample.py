@@ -117,7 +117,7 @@ class _Surroundings(torch.autograd.Function):
         return around.flatten(3)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """The gradient of the scores."""
         images, rows, columns = gradient.shape[:3]

@@ -157,7 +157,7 @@ class Study:
 
 def by_own_score(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The `trials` frame with the study's score in the columns of mIoU."""
-    renamed = {}
+    renamed: dict[str, str] = {}
     for task in dict.fromkeys(task for tasks in trials["tasks"] for task in str(tasks).split("+")):
         own = metric.of(task).score
         pairs = zip(*(_score_names(task, score) for score in (MIOU, own)), strict=True)

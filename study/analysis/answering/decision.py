@@ -284,7 +284,7 @@ def replay(
         used = rows[: design.looks[number - 1]]
         if len(used) < design.looks[number - 1]:
             break
-        trained = scores[np.ix_(used, [column[cell] for cell in roles.arms])]
+        trained = scores[used][:, [column[cell] for cell in roles.arms]]
         look = _look_at(trained, seeds[used], roles, design, number, floor)
         looks.append(look)
         if look.label is not None:
@@ -293,8 +293,9 @@ def replay(
         number += look.roles.widened == roles.widened
         roles = look.roles
         # What nobody asked for has no say.
-        later = np.setdiff1d(np.arange(len(seeds)), used)
-        scores[np.ix_(later, [column[cell] for cell in roles.dropped])] = np.nan
+        later = ~np.isin(np.arange(len(seeds)), used)
+        for cell in roles.dropped:
+            scores[later, column[cell]] = np.nan
     return looks
 
 

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 _NO_SPREAD = 1e-12
 
 
-def t_quantile(tail: float, degrees: Floats | float) -> Floats:
+def t_quantile(tail: Floats | float, degrees: Floats | float) -> Floats:
     """Upper quantile of Student's t; `scipy.stats.t.isf` gives the same a hundred times slower."""
     return -np.asarray(special.stdtrit(degrees, tail), dtype=float)
 
@@ -73,9 +73,8 @@ class PairedDifferences:
             tails: the error of each left cell's limits.
         """
         block = np.ix_(self.index(left), self.index(right))
-        return (
-            self.mean[block] - t_quantile(np.array(tails)[:, None], self.degrees[block]) * self.error[block]
-        )
+        quantiles = t_quantile(np.array(tails)[:, None], self.degrees[block])
+        return np.asarray(self.mean[block] - quantiles * self.error[block], dtype=float)
 
     def upper(self, left: Sequence[str], right: Sequence[str], tails: Sequence[float]) -> Floats:
         """The upper limits, likewise, with the error of each right cell's limits."""
@@ -107,10 +106,9 @@ def paired_differences(scores: Floats, cells: Sequence[str], arms: Mapping[str, 
         cells: label of each column.
         arms: the arm of each cell.
     """
-    complete = np.isfinite(scores).all(axis=0)
-    array = scores[:, complete]
     of_column = np.array([arms[cell] for cell in cells])
-    cells = tuple(cell for cell, has in zip(cells, complete, strict=True) if has)
+    complete = np.flatnonzero(np.isfinite(scores).all(axis=0))
+    array, cells = scores[:, complete], tuple(cells[int(column)] for column in complete)
     n, m = array.shape
     mean = array.mean(axis=0)
     mean = mean[:, None] - mean[None, :]
