@@ -37,6 +37,13 @@ def summed(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def summed_with_gradient(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, whose gradient reaches the values of this process."""
+    if world_size() == 1:
+        return values
+    return values + (summed(values.detach()) - values.detach())
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in any process; all of them must ask."""
     if world_size() == 1:
@@ -124,7 +131,7 @@ def synchronize_batch_norm(model: Model, device: torch.device) -> Model:
 
     Raises:
         UserError: on a CPU, where torch has no synchronized batch norm; for a batch norm with a `forward` of
-            its own, which torch would replace by a plain one.
+            its own, which torch would replace by a plain one, unless timm's conversion keeps it.
     """
     if world_size() == 1:
         return model
@@ -138,10 +145,18 @@ def synchronize_batch_norm(model: Model, device: torch.device) -> Model:
             "batch normalization over several processes runs on CUDA only; give the trial one process, or "
             f"choose a backbone without it ({', '.join(WITHOUT_BATCH_NORM)})"
         )
-    for norm in norms:
-        if type(norm).forward is not _BatchNorm.forward:
-            raise UserError(
-                f"{type(norm).__name__} computes more than batch normalization, which torch drops when it "
-                "synchronizes the layer over several processes; give the trial a single GPU"
-            )
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if norms else model
+    own = [norm for norm in norms if type(norm).forward is not _BatchNorm.forward]
+    if any(type(norm).__module__.startswith("timm.") for norm in own):
+        from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+
+        # Activation and dropout are part of timm's layer; torch's conversion would drop them.
+        own = [norm for norm in own if type(norm) is not BatchNormAct2d]
+        convert = convert_sync_batchnorm
+    else:
+        convert = nn.SyncBatchNorm.convert_sync_batchnorm
+    for norm in own:
+        raise UserError(
+            f"{type(norm).__name__} computes more than batch normalization, which is dropped when the layer "
+            "is synchronized over several processes; give the trial a single GPU"
+        )
+    return convert(model) if norms else model

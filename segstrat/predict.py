@@ -21,6 +21,7 @@ from segstrat.models.segmenter import Segmenter
 from segstrat.records import checkpoint_epochs, checkpoint_name, digest_name
 from segstrat.store import Store
 from segstrat.tasks import Task
+from segstrat.training_state import restore_model
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def load_trial(
     labels = state.get("labels", {})  # absent from checkpoints of earlier versions
     tasks = {task: Task(task, classes, **labels.get(task, {})) for task, classes in state["tasks"].items()}
     model = build_model(config, tasks)
-    model.load_state_dict(state["model"])
+    restore_model(model, state)
     target = torch.device(device)
     model.to(target).eval()
     return TrainedTrial(config, tasks, model, target, name)
@@ -83,7 +84,8 @@ def predict(
     """
     height, width = image_HWC.shape[:2]
     image_CHW = torch.from_numpy(np.array(image_HWC)).permute(2, 0, 1)
-    image_BCHW = normalize(image_CHW[None].to(trial.device))
+    standardization = trial.model.backbone.standardization
+    image_BCHW = normalize(image_CHW[None].to(trial.device), standardization=standardization)
     least = trial.model.backbone.strides[-1] / min(height, width)
     total: dict[str, torch.Tensor] = {}
     for scale in scales:

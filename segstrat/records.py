@@ -7,7 +7,7 @@ nothing can change the outcome any more. Nothing else reads or writes these two.
 import dataclasses
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
@@ -135,9 +135,11 @@ class TrialFacts:
         dropout_modules: dropout layers in the built model.
         init_digest: of all parameters before pre-trained weights; equal for paired arms of one seed.
         weights_digest: SHA-256 of the pre-trained weights' file, empty without one.
+        standardization: `mean` and `std` of the images by channel.
         test_images: 0 where the data has no test split.
         constant_miou: task -> split -> mIoU of the best constant prediction, from the labels; known once the
             split was scored.
+        class_weights: task -> weights of its classes in the loss; empty where they are equal.
         half_miou: task -> half -> mIoU on each half of the validation images after the last epoch, see
             `segstrat.image_counts.image_half`.
     """
@@ -153,8 +155,10 @@ class TrialFacts:
     device: str
     precision: str
     test_images: int = 0
+    standardization: Mapping[str, Sequence[float]] = field(default_factory=dict)
     constant_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     half_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    class_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:

@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 from rich.console import Console
 
 from segstrat.commands import StrictParser
-from segstrat.config import BACKBONES
+from segstrat.config import BACKBONES, TIMM_PREFIX
 from segstrat.errors import UserError, unknown_name
 from segstrat.formatting import format_duration
 from segstrat.pretraining.cached import whole_machine
@@ -49,15 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     # Before the data, which may have to be drawn or decoded.
-    if options.backbone not in BACKBONES:
-        raise unknown_name("backbone", options.backbone, BACKBONES)
+    if options.backbone not in BACKBONES and not options.backbone.startswith(TIMM_PREFIX):
+        raise unknown_name("backbone", options.backbone, (*BACKBONES, f"{TIMM_PREFIX}<name>"))
     if options.data != FIGURES and not Path(options.data).expanduser().is_dir():
         raise UserError(f"--data {options.data}: no such folder; give figures, or one with train/ and val/")
     source = PretrainSource(name=options.data, epochs=options.epochs)
     data = source.open(cache_dir())
     recipe = source.recipe(options.backbone, data, options.seed)
     model = build_classifier(options.backbone, options.width, len(data.classes), recipe)
-    out = Path(options.out or f"{options.backbone}-{options.width:g}-{data.name}.pth")
+    out = Path(options.out or f"{options.backbone.replace('/', '-')}-{options.width:g}-{data.name}.pth")
     if out.exists():
         raise UserError(f"--out {out} exists already; choose another name, or delete the file")
     begun = bool(state_store(out).names())

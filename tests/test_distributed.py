@@ -42,7 +42,7 @@ from summed_batch_norm import synchronized
 
 backend = sys.argv[4]
 dist.init_process_group(backend, rank=rank, world_size=2)
-for trial in ("one task", "two tasks"):
+for trial in ("one task", "two tasks", "other losses"):
     config = TrialConfig.from_dict(json.loads((root / trial / "config.json").read_text()))
     protocol = build_protocol("folder", root, tasks=config.tasks)
     model = build_model(config, protocol.tasks)
@@ -91,7 +91,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-TASKS = {"one task": ("semseg",), "two tasks": ("semseg", "parts")}
+TASKS = {
+    "one task": ("semseg",),
+    "two tasks": ("semseg", "parts"),
+    "other losses": ("semseg", "parts"),
+}
+# Sums over the pixels of both processes, which are no sums of what each would find alone.
+OTHER = {
+    "loss": "dice+ohem",
+    "class_weights": "inverse_frequency",
+    "clip_gradient": 0.5,
+    "warmup_epochs": 1.0,
+}
 
 
 def settings(trial: str) -> TrialConfig:
@@ -103,6 +114,7 @@ def settings(trial: str) -> TrialConfig:
         crop_size=32,
         batch_size=4,
         epochs=2,
+        **(OTHER if trial == "other losses" else {}),
     )
 
 
@@ -182,6 +194,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "message"),
     [
         ({"model": "sunet64", "tasks": ("semseg", "parts")}, "cannot train sunet64 on images of which some"),
+        ({"model": "fcn8s", "loss": "dice", "tasks": ("semseg", "parts")}, "cannot train with loss 'dice'"),
         ({"model": "fcn8s", "accumulation_steps": 2}, "cannot train this trial: it accumulates gradients"),
         ({"model": "fcn8s", "asynchronous": True}, "cannot train this trial: its parameter groups"),
         ({"model": "fcn8s"}, "batch normalization over several processes runs on CUDA only"),
@@ -213,6 +226,23 @@ def test_a_batch_norm_that_torch_would_strip_of_its_activation_is_refused(two_pr
 
     with pytest.raises(UserError, match="FusedBatchNorm computes more than batch normalization"):
         distributed.synchronize_batch_norm(nn.Sequential(FusedBatchNorm(3)), torch.device("cuda"))
+
+
+def test_timms_batch_norms_keep_their_activation_when_they_are_synchronized(two_processes):
+    pytest.importorskip("timm", reason="timm is not installed (uv sync --extra timm)")
+    config = TrialConfig(model="fcn16s", backbone="timm/regnetx_002", freeze_batch_norm=True)
+    model = build_model(config, {"semseg": Task("semseg", 2)}).eval()
+    for norm in model.backbone.batch_norms():
+        norm.running_mean.normal_()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        before = model.backbone(images)
+        model = distributed.synchronize_batch_norm(model, torch.device("cuda"))
+        norms = list(model.backbone.batch_norms())
+        assert len(norms) > 20
+        assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+        for ours, alone in zip(model.backbone(images), before, strict=True):
+            assert torch.equal(ours, alone)
 
 
 def test_the_order_tells_how_many_images_of_each_task_all_processes_have(tiny_protocol):

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from segstrat.config import BACKBONES, FCN_STRIDES, MODELS, TrialConfig
+from segstrat.config import BACKBONES, FCN_STRIDES, MODELS, TIMM_PREFIX, TrialConfig
 from segstrat.errors import UserError, unknown_name
 from segstrat.models.backbone import Backbone
 from segstrat.models.fcn import FCNHead
@@ -14,6 +14,7 @@ from segstrat.models.resnet import ResNet
 from segstrat.models.segmenter import Segmenter
 from segstrat.models.squeezenet import SqueezeNet
 from segstrat.models.sunet import DegriddingHead, SUNet
+from segstrat.models.timm_backbone import TimmBackbone
 from segstrat.models.vgg import VGG, AlexNet
 from segstrat.tasks import Task
 
@@ -35,8 +36,18 @@ def make_head(model: str, backbone: Backbone, num_classes: int, dropout: float =
         dropout: of an FCN head; a SUNet has all its dropout in the backbone.
     """
     if model in FCN_STRIDES:
+        if len(backbone.strides) == 1 and (fitting := _fcn_of_one_map(backbone.strides[0])) != model:
+            raise UserError(
+                f"{backbone.name} has one map, of stride {backbone.strides[0]}, and {model} cannot use it; "
+                f"choose the model {fitting}"
+            )
         return FCNHead(backbone, num_classes, FCN_STRIDES[model], dropout)
     return DegriddingHead(backbone, num_classes)
+
+
+def _fcn_of_one_map(stride: int) -> str:
+    """The FCN of the next larger stride: FCN-16s for the usual 14 and 16 of a vision transformer."""
+    return min(FCN_STRIDES, key=lambda model: (FCN_STRIDES[model] < stride, FCN_STRIDES[model]))
 
 
 def build_model(config: TrialConfig, tasks: Mapping[str, Task]) -> Segmenter:
@@ -89,10 +100,10 @@ def build_backbone(
     """Builds and initializes a backbone alone, with its values in a model of that seed.
 
     Args:
-        name: key of `BACKBONES`.
+        name: key of `BACKBONES`, or `timm/<name>`.
         width: multiplier on its channel counts.
         dropout: probability inside the backbone; of VGG, AlexNet and SUNet. Others have theirs in the head.
-        stochastic_depth: drop probability of the last residual branch; of ResNet and SUNet.
+        stochastic_depth: drop probability of the last residual branch; of ResNet, SUNet and timm.
         output_stride: of SUNet: 8, 16 or 32.
         seed: of the initial values.
 
@@ -117,9 +128,9 @@ def assemble_backbone(
     output_stride: int | None = None,
 ) -> Backbone:
     """The modules of `build_backbone` before `initialize`; on the meta device, their shapes alone."""
-    if name not in BACKBONES:
-        raise unknown_name("backbone", name, BACKBONES)
-    kind = FAMILIES[BACKBONES[name]]
+    if name not in BACKBONES and not name.startswith(TIMM_PREFIX):
+        raise unknown_name("backbone", name, (*BACKBONES, f"{TIMM_PREFIX}<name>"))
+    kind = TimmBackbone if name not in BACKBONES else FAMILIES[BACKBONES[name]]
     given: dict[str, Any] = {
         "dropout": dropout,
         "stochastic_depth": stochastic_depth,

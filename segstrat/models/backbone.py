@@ -4,9 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segstrat.data.loading.batch import IMAGENET, Standardization
 from segstrat.errors import UserError
 
 
@@ -23,12 +25,16 @@ class Backbone(nn.Module, ABC):
         centers: pixel index on which the first cell of each map is centered. It is 0 where every layer pads
             by half its kernel, (stride − 1) / 2 where 2×2 pools tile the image. Upsampling needs it.
         min_size: smallest input side for which every map has a cell.
+        multiple: pixels that a side must be a multiple of, for the centers to be as stated.
+        standardization: mean and deviation of the images.
     """
 
     classifier = "classifier."
     """Prefix of the names of the published network's classifier."""
     options: tuple[str, ...] = ()
     """Arguments of its constructor besides name and width."""
+    keeps_constructed_values = False
+    """Whether `initialize` leaves all its values as the constructor draws them, from (seed, `backbone`)."""
 
     def __init__(
         self,
@@ -38,6 +44,8 @@ class Backbone(nn.Module, ABC):
         strides: tuple[int, ...],
         centers: tuple[float, ...],
         min_size: int = 1,
+        multiple: int = 1,
+        standardization: Standardization = IMAGENET,
     ) -> None:
         super().__init__()
         self.name = name
@@ -46,11 +54,22 @@ class Backbone(nn.Module, ABC):
         self.strides = strides
         self.centers = centers
         self.min_size = min_size
+        self.multiple = multiple
+        self.standardization = standardization
         self._batch_norm_frozen = False
 
     @abstractmethod
     def forward(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
         """Feature maps (B, channels[i], ~H / strides[i], ~W / strides[i]), the coarsest last."""
+
+    def padded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Normalized images, padded right and below with the mean color to a size that it takes."""
+        sides = [max(side, self.min_size) for side in images_BCHW.shape[-2:]]
+        below, right = (
+            -(-wanted // self.multiple) * self.multiple - side
+            for wanted, side in zip(sides, images_BCHW.shape[-2:], strict=True)
+        )
+        return F.pad(images_BCHW, (0, right, 0, below)) if below or right else images_BCHW
 
     def translate(self, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """A published state dict in this backbone's names and shapes, without the published classifier."""

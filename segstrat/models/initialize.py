@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from segstrat.errors import UserError
+from segstrat.models.backbone import Backbone
 from segstrat.models.upsample import LearnableUpsample, bilinear_kernel
 
 
@@ -48,7 +49,8 @@ def initialize(module: nn.Module, seed: int, prefix: str = "") -> None:
 
     Convolutions and linear layers draw He normal values (He et al. 2015, arXiv:1502.01852, Eq. 10: variance
     2 / fan-in) and zero biases; score layers are zero, learnable upsampling is bilinear, batch norms are the
-    identity. Every other parameter and every buffer keeps the value that its constructor gave it.
+    identity. Every other parameter and every buffer keeps the value that its constructor gave it, and so does
+    all of a backbone with `keeps_constructed_values`.
 
     Args:
         module: changed in place.
@@ -58,18 +60,29 @@ def initialize(module: nn.Module, seed: int, prefix: str = "") -> None:
     Raises:
         UserError: for a parameter or buffer that no constructor has set.
     """
+    kept = {
+        inner
+        for part in module.modules()
+        if isinstance(part, Backbone) and part.keeps_constructed_values
+        for inner in part.modules()
+    }
     for name, part in module.named_modules(prefix=prefix):
-        if isinstance(part, ScoreLayer):
-            part.weight.zero_()
-        elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            _he_normal(part, torch.Generator().manual_seed(_seed_of(seed, f"{name}.weight")))
-        elif isinstance(part, LearnableUpsample):
-            part.weight.copy_(bilinear_kernel(part.weight.shape[0], part.kernel_size))
-        elif isinstance(part, nn.BatchNorm2d):
-            part.reset_parameters()
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and part.bias is not None:
-            part.bias.zero_()
+        if part not in kept:
+            _set_values(part, name, seed)
         _check_set(part, name)
+
+
+def _set_values(part: nn.Module, name: str, seed: int) -> None:
+    if isinstance(part, ScoreLayer):
+        part.weight.zero_()
+    elif isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        _he_normal(part, torch.Generator().manual_seed(_seed_of(seed, f"{name}.weight")))
+    elif isinstance(part, LearnableUpsample):
+        part.weight.copy_(bilinear_kernel(part.weight.shape[0], part.kernel_size))
+    elif isinstance(part, nn.BatchNorm2d):
+        part.reset_parameters()
+    if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and part.bias is not None:
+        part.bias.zero_()
 
 
 def _check_set(part: nn.Module, name: str) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from segstrat.errors import UserError, unknown_name
@@ -49,7 +48,7 @@ class Segmenter(nn.Module):
                 f"an image of {height}×{width} pixels is smaller than the stride of {self.backbone.name}, "
                 f"{stride}; use images or crops of at least {stride}×{stride}"
             )
-        features = self.backbone(self._padded(images_BCHW))
+        features = self.backbone(self.backbone.padded(images_BCHW))
         logits = {}
         for name in self.heads if tasks is None else tasks:
             if name not in self.heads:
@@ -59,10 +58,3 @@ class Segmenter(nn.Module):
                 chosen = [feature.index_select(0, rows[name]) for feature in features]
             logits[name] = self.heads[name](chosen, (height, width))
         return logits
-
-    def _padded(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        """Images padded right and below with the mean color, up to the backbone's smallest size."""
-        height, width = images_BCHW.shape[-2:]
-        below = max(0, self.backbone.min_size - height)
-        right = max(0, self.backbone.min_size - width)
-        return F.pad(images_BCHW, (0, right, 0, below)) if below or right else images_BCHW

@@ -13,10 +13,13 @@ from safetensors import SafetensorError
 from torch import nn
 from torchvision.models import get_model_weights
 
-from segstrat.config import TrialConfig
+from segstrat import atomic
+from segstrat.config import TIMM_PREFIX, TrialConfig
+from segstrat.data.loading.batch import IMAGENET, Standardization
 from segstrat.errors import UserError
 from segstrat.models.backbone import Backbone
 from segstrat.models.segmenter import Segmenter
+from segstrat.models.timm_backbone import published_tag, published_weights
 
 FORMAT = "segstrat backbone"
 SHOWN = 3  # names of wrong keys in an error message
@@ -33,13 +36,15 @@ def save_backbone(path: Path | str, backbone: Backbone, about: Mapping[str, Any]
     Returns:
         SHA-256 of the file, hex.
     """
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "backbone": backbone.name,
         "width": backbone.width,
         "about": dict(about or {}),
         "state_dict": {name: value.detach().cpu() for name, value in backbone.state_dict().items()},
     }
+    if backbone.standardization != IMAGENET:
+        content["standardization"] = backbone.standardization.to_dict()
     torch.save(content, path)
     return _sha256(Path(path))
 
@@ -56,9 +61,10 @@ def load_backbone_weights(backbone: Backbone, source: str) -> str:
 
     Args:
         backbone: changed in place.
-        source: `imagenet` (torchvision's IMAGENET1K_V1, through torch hub's cache), or a file: weights that
-            `save_backbone` wrote, a torchvision state dict (`.pth`, `.safetensors`) whose classifier is left
-            out, the SUNet authors' checkpoint, or a trial's checkpoint, whose heads are left out.
+        source: `imagenet` (torchvision's IMAGENET1K_V1 or those of timm's tag, through torch hub's cache), or
+            a file: weights that `save_backbone` wrote, a state dict in the names of torchvision or timm
+            (`.pth`, `.safetensors`) whose classifier is left out, the SUNet authors' checkpoint, or a trial's
+            checkpoint, whose heads are left out.
 
     Returns:
         SHA-256 of the file, hex.
@@ -83,7 +89,7 @@ def check_backbone_weights(backbone: Backbone, source: str, *, download: bool = 
         UserError: as `load_backbone_weights`.
     """
     if source == "imagenet":
-        _, path = _imagenet_place(backbone)
+        path = _imagenet_place(backbone)
         if not (download or path.is_file()):
             return
         path = _imagenet_file(backbone)
@@ -97,14 +103,23 @@ def _checked_state(backbone: Backbone, path: Path) -> dict[str, torch.Tensor]:
     content = _read(path)
     if content.get("format") == FORMAT:
         _check_origin(backbone, content, path)
+    if content.get("format") == FORMAT or "standardization" in content:
+        _check_standardization(backbone, content, path)
     state = backbone.translate(_state_dict(content, path))
     _check_fit(backbone, state, path)
     _check_finite(state, path)
     return state
 
 
-def _imagenet_place(backbone: Backbone) -> tuple[str, Path]:
-    """URL of a backbone's imagenet weights, and their file in torch hub's cache."""
+def _imagenet_place(backbone: Backbone) -> Path:
+    """The file of a backbone's imagenet weights in torch hub's cache."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if backbone.name.startswith(TIMM_PREFIX):
+        return folder / f"timm-{published_tag(backbone.name)}.safetensors"
+    return folder / _torchvision_url(backbone).rpartition("/")[2]
+
+
+def _torchvision_url(backbone: Backbone) -> str:
     if backbone.name.startswith("sunet"):
         raise UserError(
             f"torchvision has no weights of {backbone.name}; give the path of its authors' checkpoint"
@@ -113,25 +128,44 @@ def _imagenet_place(backbone: Backbone) -> tuple[str, Path]:
         raise UserError(
             f"imagenet weights are those of width 1, not {backbone.width:g}; set width to 1 or pre-train it"
         )
-    url = get_model_weights(backbone.name).IMAGENET1K_V1.url
-    return url, Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    try:
+        return get_model_weights(backbone.name).IMAGENET1K_V1.url
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"torchvision has no imagenet weights of {backbone.name}; give the path of a file that has some"
+        ) from error
 
 
 def _imagenet_file(backbone: Backbone) -> Path:
-    url, path = _imagenet_place(backbone)
-    folder = path.parent
-    if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        # torchvision's file names end in the first digits of their hash.
-        digits = path.stem.rpartition("-")[2]
-        try:
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=digits)
-        except (urllib.error.URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"imagenet weights of {backbone.name} cannot be downloaded ({error}); put {path.name} into "
-                f"{folder}, or give its path"
-            ) from error
+    path = _imagenet_place(backbone)
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if backbone.name.startswith(TIMM_PREFIX):
+            _download_from_timm(backbone.name, path)
+        else:
+            # torchvision's file names end in the first digits of their hash.
+            digits = path.stem.rpartition("-")[2]
+            torch.hub.download_url_to_file(_torchvision_url(backbone), str(path), hash_prefix=digits)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"imagenet weights of {backbone.name} cannot be downloaded ({reason}); put {path.name} into "
+            f"{path.parent}, or give its path"
+        ) from error
     return path
+
+
+def _download_from_timm(name: str, path: Path) -> None:
+    try:
+        state = published_weights(name)
+    except UserError:
+        raise
+    except Exception as error:  # the clients that timm's hub uses have no common class of errors
+        raise OSError(str(error)) from error
+    with atomic.replacing(path) as temporary:
+        safetensors.torch.save_file(state, temporary)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -175,6 +209,16 @@ def _check_origin(backbone: Backbone, content: Mapping[str, Any], path: Path) ->
                 f"weights {path} are those of {field} {content[field]}, and the model has {field} {wanted}; "
                 "choose the same or other weights"
             )
+
+
+def _check_standardization(backbone: Backbone, content: Mapping[str, Any], path: Path) -> None:
+    given = content.get("standardization")
+    trained = IMAGENET if given is None else Standardization.from_dict(given)
+    if trained != backbone.standardization:
+        raise UserError(
+            f"weights {path} were trained on images with {trained}, and {backbone.name} has "
+            f"{backbone.standardization}; choose the tag of timm that has the same, or other weights"
+        )
 
 
 def _check_fit(backbone: nn.Module, state: Mapping[str, torch.Tensor], path: Path) -> None:

@@ -42,7 +42,8 @@ def weights_name(pretraining: Pretraining, data: ClassificationData) -> str:
     recipe = pretraining.recipe(data)
     model = build_classifier(pretraining.backbone, pretraining.width, len(data.classes), recipe)
     key = run_key(model, data, recipe)
-    return f"{pretraining.backbone}-{pretraining.width:g}-{data.name}-seed{recipe.seed}-{key[:10]}.pth"
+    network = f"{pretraining.backbone.replace('/', '-')}-{pretraining.width:g}"
+    return f"{network}-{data.name}-seed{recipe.seed}-{key[:10]}.pth"
 
 
 def train_weights(

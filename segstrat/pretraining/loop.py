@@ -16,7 +16,7 @@ from torch import nn
 
 from segstrat import atomic
 from segstrat.checkpoint import load_checkpoint, save_checkpoint, state_digest
-from segstrat.data.loading.batch import normalize
+from segstrat.data.loading.batch import IMAGENET, normalize
 from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.models import build_backbone
@@ -32,7 +32,7 @@ from segstrat.store import Store
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Raised whenever this package gives different weights for the same recipe."""
 
 
@@ -46,7 +46,12 @@ class Classifier(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Logits (B, num_classes)."""
-        return self.linear(self.backbone(images_BCHW)[-1].mean((2, 3)))
+        return self.linear(self.backbone(self.backbone.padded(images_BCHW))[-1].mean((2, 3)))
+
+    def standardized(self, images_BCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Images on the device, with the backbone's mean and deviation."""
+        standardization = self.backbone.standardization
+        return normalize(images_BCHW.to(device, non_blocking=True), standardization=standardization)
 
 
 def build_classifier(backbone: str, width: float, num_classes: int, recipe: Recipe) -> Classifier:
@@ -70,6 +75,8 @@ def build_classifier(backbone: str, width: float, num_classes: int, recipe: Reci
 def run_key(model: Classifier, data: ClassificationData, recipe: Recipe) -> str:
     """Hex digest of all that decides the weights: initial model, data, recipe, version of this code."""
     network = [model.backbone.name, model.backbone.width, state_digest(model)]
+    if model.backbone.standardization != IMAGENET:
+        network.append(model.backbone.standardization.to_dict())
     parts = [VERSION, network, data.digest, list(data.classes), dataclasses.asdict(recipe)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
@@ -240,7 +247,7 @@ def _loss(
 ) -> torch.Tensor:
     device = machine.torch_device
     with machine.autocast():
-        logits = model(normalize(images_BCHW.to(device, non_blocking=True)))
+        logits = model(model.standardized(images_BCHW, device))
     return F.cross_entropy(
         logits.float(), labels_B.to(device, non_blocking=True), label_smoothing=recipe.label_smoothing
     )
@@ -264,7 +271,7 @@ def evaluate(
     device = machine.torch_device
     for images_BCHW, labels_B in batches:
         with machine.autocast():
-            logits = model(normalize(images_BCHW.to(device, non_blocking=True)))
+            logits = model(model.standardized(images_BCHW, device))
         best = logits.topk(min(5, logits.shape[1]), dim=1).indices
         found = best == labels_B.to(device, non_blocking=True)[:, None]
         hits += torch.stack([found[:, 0].sum(), found.sum()])

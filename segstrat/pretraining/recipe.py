@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 
-from segstrat.config import WITHOUT_BATCH_NORM
+from segstrat.config import TIMM_PREFIX, WITHOUT_BATCH_NORM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +55,20 @@ DROPOUT = {"vgg16": 0.5, "alexnet": 0.5}
 def recipe_for(backbone: str, data: str, *, epochs: int | None = None, seed: int = 0) -> Recipe:
     """The recipe of a backbone on `figures` or on a folder; `epochs` replaces the recipe's number."""
     recipe = RECIPES["figures" if data == "figures" else "folder"]
-    if backbone in WITHOUT_BATCH_NORM:
+    if _has_no_batch_norm(backbone):
         # Without batch norm they need a tenth of the rate.
         rate = recipe.learning_rate / 10
         recipe = dataclasses.replace(recipe, learning_rate=rate, dropout=DROPOUT.get(backbone, 0.0))
     return dataclasses.replace(recipe, epochs=epochs or recipe.epochs, seed=seed)
+
+
+def _has_no_batch_norm(backbone: str) -> bool:
+    if not backbone.startswith(TIMM_PREFIX):
+        return backbone in WITHOUT_BATCH_NORM
+    # Only the network itself tells; timm and torch are loaded for it alone.
+    from segstrat.models.timm_backbone import has_batch_norm
+
+    return not has_batch_norm(backbone)
 
 
 def fitted(recipe: Recipe, short_side: int) -> Recipe:

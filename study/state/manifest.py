@@ -18,7 +18,10 @@ from study.frame import MANIFEST, SCHEMA, read_manifest
 from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("torch", "torchvision", "ray", "optuna", "numpy", "pandas", "pyarrow", "opencv-python-headless")
+PACKAGES = (
+    *("torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy", "pandas", "pyarrow"),
+    *("opencv-python-headless", "pillow"),
+)
 # What showing and resuming a study need.
 NEEDED = ("study", "question", "options", "data", "scheduler", "metric", "trials")
 

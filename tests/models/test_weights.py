@@ -267,5 +267,11 @@ def test_weights_are_checked_without_a_download_or_memory_for_the_network(tmp_pa
 def test_imagenet_weights_that_do_not_exist_are_refused():
     with pytest.raises(UserError, match=r"imagenet weights are those of width 1, not 0\.5"):
         load_backbone_weights(build_backbone("resnet18", width=0.5), "imagenet")
+    own = build_backbone("resnet18")
+    own.name = "mine"
+    with pytest.raises(
+        UserError, match="torchvision has no imagenet weights of mine; give the path of a file"
+    ):
+        load_backbone_weights(own, "imagenet")
     with pytest.raises(UserError, match="torchvision has no weights of sunet64"):
         load_backbone_weights(build_backbone("sunet64", width=1 / 16), "imagenet")

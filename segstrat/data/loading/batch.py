@@ -2,17 +2,46 @@
 
 import functools
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
 import torch
 
-_MEAN = torch.tensor((0.485, 0.456, 0.406))
-_STD = torch.tensor((0.229, 0.224, 0.225))
-_SHIFT: list[float] = (-_MEAN / _STD).tolist()
-_SCALE: list[float] = (1 / (255 * _STD)).tolist()
+RGB = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """Mean and deviation of a network's images by channel, where 1 is white; ImageNet's by default."""
+
+    mean: RGB = (0.485, 0.456, 0.406)
+    std: RGB = (0.229, 0.224, 0.225)
+    shift: RGB = field(init=False, repr=False)
+    scale: RGB = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        object.__setattr__(self, "shift", _rgb(-mean / std))
+        object.__setattr__(self, "scale", _rgb(1 / (255 * std)))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        """Plain values; `from_dict` is the inverse."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Sequence[float]]) -> "Standardization":
+        """The inverse of `to_dict`."""
+        return cls(*(_rgb(values[name]) for name in ("mean", "std")))
+
+
+def _rgb(values: Iterable[float]) -> RGB:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
+
+
+IMAGENET = Standardization()
 
 
 @dataclass(frozen=True)
@@ -95,37 +124,45 @@ def send_positions(positions: list[int], device: torch.device) -> torch.Tensor:
     return pinned.to(device, non_blocking=True)
 
 
-def normalize(images_BCHW: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """Standardizes uint8 RGB images with ImageNet's mean and deviation, on their device.
+def normalize(
+    images_BCHW: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
+    standardization: Standardization = IMAGENET,
+) -> torch.Tensor:
+    """Standardizes uint8 RGB images, on their device.
 
     Args:
         images_BCHW: (B, 3, H, W) uint8; its memory order is kept.
+        standardization: that of the network, see `Backbone.standardization`.
 
     Returns:
         (B, 3, H, W) of type `dtype`.
     """
-    shift, scale = _constants(images_BCHW.device)
+    shift, scale = _constants(images_BCHW.device, standardization)
     return torch.addcmul(shift, images_BCHW, scale).to(dtype)
 
 
-_CONSTANTS: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
+_CONSTANTS: dict[tuple[torch.device, Standardization], tuple[torch.Tensor, torch.Tensor]] = {}
 
 
-def _constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _constants(device: torch.device, standardization: Standardization) -> tuple[torch.Tensor, torch.Tensor]:
     """Shift and scale (3, 1, 1) on a device; kept there, because a copy would make the host wait."""
     if torch.compiler.is_compiling():
-        return _make_constants(device)
-    if device not in _CONSTANTS:
+        return _make_constants(device, standardization)
+    key = device, standardization
+    if key not in _CONSTANTS:
         with torch.inference_mode(False):
-            _CONSTANTS[device] = _make_constants(device)
-    return _CONSTANTS[device]
+            _CONSTANTS[key] = _make_constants(device, standardization)
+    return _CONSTANTS[key]
 
 
-def _make_constants(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def _make_constants(
+    device: torch.device, standardization: Standardization
+) -> tuple[torch.Tensor, torch.Tensor]:
     # Filled on the device: nothing is copied to it.
     shift, scale = (
         torch.stack([torch.full((), value, device=device) for value in values]).view(3, 1, 1)
-        for values in (_SHIFT, _SCALE)
+        for values in (standardization.shift, standardization.scale)
     )
     return shift, scale
 

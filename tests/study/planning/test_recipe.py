@@ -60,6 +60,14 @@ def test_updates_stay_within_what_the_docstring_says():
         assert 2_500 <= images * fields["epochs"] / fields["batch_size"] <= 15_000
 
 
+def test_the_width_of_the_shared_recipe_is_not_for_timms_networks():
+    base = {"model": "fcn8s", "backbone": "timm/tf_efficientnet_lite0"}
+    space = dataclasses.replace(load_space("wd_grid"), base=base)
+    for fitted in (space, fit_recipe(space, "figures", None)):
+        assert {trial.config.width for trial in plan(fitted, "figures", weights="w")} == {1.0}
+    assert {trial.config.width for trial in plan(load_space("wd_grid"), "figures", weights="w")} == {0.25}
+
+
 def test_a_recipe_of_the_spaces_own_is_the_only_one():
     fitted = fit_recipe(load_space("wd_squeezenet"), "folder", facts(50))
     assert fitted.recipe_name == "of wd_squeezenet.py itself"
