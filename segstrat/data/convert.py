@@ -215,7 +215,7 @@ class Source:
         # A path of another machine: only its end can be found here.
         foreign = bool(re.match(r"[/\\]|\w+:", name)) or ".." in parts
         # Phones write .JPG what tools call .jpg.
-        candidates = self.by_name.get(last) or self.by_lower_name.get(last.lower(), ())
+        candidates = self.by_name.get(last) or self.by_lower_name.get(last.lower(), [])
         ends = {file: _common_end(file.parts, parts) for file in candidates}
         longest = max(ends.values(), default=0)
         if longest == 0 or (longest < len(parts) and not foreign):
