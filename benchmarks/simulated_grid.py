@@ -29,7 +29,14 @@ SHAPES: dict[str, tuple[Sequence[float], Sequence[float]]] = {
     "tied raw": ((0, 0, 0, 0, 0), (4, 4, 0, 4, 4, 6)),
     "hidden": ((0, 1, 1, 2, 2), (1, 1, 1, 1, 1, 0)),
 }
-DEVIATIONS = {"equal": np.ones(12), "by cell": np.array([1.5, 0.7, 1, 0.7, 1, 2, 0.5, 1, 0.7, 1, 0.5, 2])}
+# Of a score over seeds, in points: equal, by cell, and by arm.
+DEVIATIONS = {
+    "equal": np.ones(12),
+    "by cell": np.array([1.5, 0.7, 1, 0.7, 1, 2, 0.5, 1, 0.7, 1, 0.5, 2]),
+    "raw 3": np.repeat([3, 0.5], 6),
+    "pretrained 3": np.repeat([0.5, 3], 6),
+}
+ARMS = {"raw": np.repeat([1.0, 0.0], 6), "pretrained": np.repeat([0.0, 1.0], 6), "both": np.ones(12)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +49,24 @@ class Grid:
         correlation: share of a seed's variance that all cells share.
         noise: the distribution of what they do not share.
         divergence: probability that a trial of a cell diverges and scores `floor`.
+        collapse: probability that a trial of a cell ends `depth` below its level, as trainings do that lose
+            a class.
     """
 
     means: np.ndarray
     deviations: np.ndarray = field(default_factory=lambda: np.full(12, 0.01))
     correlation: float = 0.0
-    noise: Literal["normal", "exponential"] = "normal"
+    noise: Literal["normal", "exponential", "t3"] = "normal"
     divergence: np.ndarray = field(default_factory=lambda: np.zeros(12))
     floor: float = 0.05
+    collapse: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    depth: float = 0.08
 
     @property
     def expected(self) -> np.ndarray:
-        """True mean of each cell, diverged trials included."""
-        return self.means * (1 - self.divergence) + self.floor * self.divergence
+        """True mean of each cell, diverged and collapsed trials included."""
+        level = self.means - self.depth * self.collapse
+        return level * (1 - self.divergence) + self.floor * self.divergence
 
     @property
     def truth(self) -> dict[str, float]:
@@ -73,8 +85,12 @@ class Grid:
         own = rng.normal(size=(seeds, 12))
         if self.noise == "exponential":
             own = rng.exponential(size=(seeds, 12)) - 1
+        elif self.noise == "t3":
+            own = rng.standard_t(3, size=(seeds, 12)) / np.sqrt(3)
         scale = np.sqrt(self.correlation / (1 - self.correlation)) * np.mean(self.deviations)
         values = self.means + own * self.deviations + scale * rng.normal(size=(seeds, 1))
+        if self.collapse.any():
+            values = values - self.depth * (rng.random((seeds, 12)) < self.collapse)
         diverged = rng.random((seeds, 12)) < self.divergence
         return np.where(diverged, self.floor, values), diverged
 
@@ -87,13 +103,14 @@ def grid(
     Args:
         closure: share of the gap that the best raw cell closes.
         gap: between the reference and the best pre-trained cell, in mIoU.
-        points: mean standard deviation over seeds, in points.
+        points: mean standard deviation over seeds, in points; of a spread by arm, a factor.
         spread: one of `DEVIATIONS`.
     """
     raw, pretrained = (np.array(trails) / 100 for trails in SHAPES[shape])
     means = 0.25 + np.concatenate([[0.0], closure * gap - raw, gap - pretrained])
     deviations = DEVIATIONS[spread]
-    return Grid(means=means, deviations=deviations / deviations.mean() * points / 100)
+    level = deviations.mean() if spread in ("equal", "by cell") else 1.0
+    return Grid(means=means, deviations=deviations / level * points / 100)
 
 
 @dataclass(frozen=True)
@@ -104,11 +121,13 @@ class Outcome:
         nomination: what screening nominated.
         looks: of the answering stage.
         trials: of both stages.
+        values: final scores of the answering stage, also of trials that the looks do not ask for.
     """
 
     nomination: Nomination
     looks: list[Look]
     trials: int
+    values: pd.DataFrame
 
     @property
     def last(self) -> Look:
@@ -151,19 +170,25 @@ def run_study(truth: Grid, rng: np.random.Generator, design: AnsweringDesign) ->
     """Both stages of a study."""
     screened = screen(truth, rng, design)
     nomination = nominate(screened, REFERENCE, design)
-    looks = replay(answering_values(truth, rng, design.max_seeds), nomination.roles, design)
-    return Outcome(nomination, looks, len(screened) + answering_trials(nomination.roles, looks))
+    values = answering_values(truth, rng, design.max_seeds)
+    looks = replay(values, nomination.roles, design)
+    return Outcome(nomination, looks, len(screened) + answering_trials(nomination.roles, looks), values)
 
 
 def answering_trials(roles: Roles, looks: Sequence[Look]) -> int:
     """How many trials the looks cost."""
-    trials, seeds = 0, 0
+    trained: set[tuple[str, int]] = set()
     for look in looks:
-        trials += (look.seeds - seeds) * len(roles.active)
-        seeds, roles = look.seeds, look.roles
-    return trials
+        trained |= {(cell, seed) for cell in roles.active for seed in look.used}
+        roles = look.roles
+    return len(trained)
 
 
 def noisier(truth: Grid, **changes: object) -> Grid:
-    """The same truth under other noise."""
-    return replace(truth, **changes)  # type: ignore[arg-type]
+    """The same truth under other noise; with trials that collapse, the levels rise so that means stay."""
+    collapse = changes.pop("collapse", None)
+    found = replace(truth, **changes)  # type: ignore[arg-type]
+    if collapse is None:
+        return found
+    share = 0.1 * ARMS[str(collapse)]
+    return replace(found, collapse=share, means=found.means + found.depth * share)

@@ -79,7 +79,7 @@ def run_tuned_study(
     looks = replay(answering, nomination.roles, design)
     trials = len(screened) + answering_trials(nomination.roles, looks)
     wrong = trails.ravel()[NAMES.index(nomination.roles.reference)] > 0
-    return Outcome(nomination, looks, trials), bool(wrong)
+    return Outcome(nomination, looks, trials, answering), bool(wrong)
 
 
 def _scores(truth: Grid, trails: np.ndarray, rng: np.random.Generator, seeds: int) -> np.ndarray:

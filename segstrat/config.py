@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import UnionType
@@ -48,6 +49,14 @@ WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
 
 TASKS = ("semseg", "parts", "boundaries")
 
+OPTIMIZERS = ("sgd", "adamw")
+LOSSES = ("cross_entropy", "dice", "focal", "ohem")
+CLASS_WEIGHTS = ("none", "inverse_frequency", "effective_number")
+# Losses that are no sums over pixels: those of a part of a batch do not add up to that of the batch.
+_WHOLE_BATCH_LOSSES = ("dice", "ohem")
+# Losses whose target label smoothing changes.
+_SMOOTHED_LOSSES = ("cross_entropy", "ohem")
+
 OWN_DATA = "folder"
 """The protocol of a user's own images."""
 
@@ -63,6 +72,10 @@ class Limit:
 Count = Annotated[int, Limit("a whole number ≥ 1", lambda value: value >= 1)]
 PositiveShare = Annotated[float, Limit("a number in (0, 1]", lambda value: 0 < value <= 1)]
 Probability = Annotated[float, Limit("a number in [0, 1)", lambda value: 0 <= value < 1)]
+NotNegative = Annotated[float, Limit("a number ≥ 0", lambda value: 0 <= value < math.inf)]
+
+# See `TrialConfig.digest`.
+YOUNGER_FIELDS = ("loss", "class_weights", "optimizer", "warmup_epochs", "clip_gradient")
 
 # Fields whose value 0 means: no such regularization.
 REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "stochastic_depth")
@@ -99,14 +112,14 @@ class TrialConfig:
     freeze_batch_norm: bool = False
     """Keep the backbone's batch-norm statistics and affine parameters at their initial values."""
 
-    weight_decay: Annotated[float, Limit("a number ≥ 0", lambda value: 0 <= value < math.inf)] = 5e-4
-    """L2 penalty of SGD, on every parameter as in the thesis."""
+    weight_decay: NotNegative = 5e-4
+    """L2 penalty of SGD, decoupled decay of AdamW; on every parameter as in the thesis."""
     dropout: Probability = 0.0
     """Drop probability; docs/models.md says where it is applied in each model. 0 builds no dropout."""
     stochastic_depth: Probability = 0.0
     """Drop probability of the deepest residual branch, growing linearly from 0 (Huang et al. 2016)."""
     label_smoothing: Probability = 0.0
-    """Weight of the uniform distribution in the cross-entropy target."""
+    """Weight of the uniform distribution in the target of `cross_entropy` and `ohem`."""
     augmentation: Annotated[float, Limit("a number in [0, 2]", lambda value: 0 <= value <= 2)] = 1.0
     """Strength: scale in [2^-s, 2^s], rotation within ±10·s degrees, flip at p = s/2 (at most ½)."""
     crop_size: Annotated[int, Limit("at least 32 pixels", lambda value: value >= 32)] = 512
@@ -118,12 +131,22 @@ class TrialConfig:
     """Images per forward pass."""
     accumulation_steps: Count = 1
     """Forward passes whose gradients make one update."""
+    loss: str = "cross_entropy"
+    """`cross_entropy`, `dice`, `focal`, `ohem`, or a sum of two as `cross_entropy+dice`; of every task."""
+    class_weights: str | tuple[float, ...] = "none"
+    """`none`, `inverse_frequency`, `effective_number`, or a list for the first task's classes."""
+    optimizer: str = "sgd"
+    """`sgd` with momentum, or `adamw`."""
     learning_rate: Annotated[float, Limit("a number > 0", lambda value: 0 < value < math.inf)] = 5e-3
     """Initial rate of heads and raw backbones; falls to 0 by a half cosine (thesis Eq. 6.3)."""
+    warmup_epochs: NotNegative = 0.0
+    """Epochs over which the rate rises linearly to the cosine's; a study scales them with the epochs."""
+    clip_gradient: NotNegative = 0.0
+    """Largest norm of the gradient of an update, over all its parameters; 0 does not clip."""
     pretrained_lr_factor: PositiveShare = 0.1
     """Rate of a pre-trained backbone, as a share of `learning_rate`."""
     momentum: Probability = 0.9
-    """Momentum of SGD."""
+    """Momentum of SGD, β₁ of AdamW (β₂ is 0.999)."""
     asynchronous: bool = False
     """Update backbone and heads each by its own image count (UberNet, arXiv:1609.02132, Table 3)."""
     common_batch: Count = 20
@@ -150,6 +173,13 @@ class TrialConfig:
                 "TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path); give a study "
                 "--weights, or let it train them on a classification folder with --pretrain-on DIR"
             )
+        _check_loss(self)
+        if self.optimizer not in OPTIMIZERS:
+            raise unknown_name("optimizer", self.optimizer, OPTIMIZERS)
+        if self.warmup_epochs >= self.epochs:
+            raise UserError(
+                f"TrialConfig.warmup_epochs={self.warmup_epochs:g}: expected less than {self.epochs} epochs"
+            )
         if self.asynchronous and self.accumulation_steps > 1:
             raise UserError(
                 f"TrialConfig.accumulation_steps={self.accumulation_steps}: expected 1 with asynchronous "
@@ -160,6 +190,11 @@ class TrialConfig:
     def multi_task(self) -> bool:
         """Whether several tasks share the backbone."""
         return len(self.tasks) > 1
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """The terms of `loss`."""
+        return tuple(self.loss.split("+"))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
@@ -177,15 +212,15 @@ class TrialConfig:
                     f"unknown TrialConfig field {name!r}: {hint}Valid fields: {', '.join(sorted(known))}."
                 )
         values = dict(values)
-        if isinstance(values.get("tasks"), list):
-            values["tasks"] = tuple(values["tasks"])
+        for name in ("tasks", "class_weights"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(values[name])
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` is the inverse."""
         values = dataclasses.asdict(self)
-        values["tasks"] = list(self.tasks)
-        return values
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def needs_one_process(self) -> str:
         """Why several processes cannot train this configuration, '' if they can."""
@@ -199,9 +234,15 @@ class TrialConfig:
     def digest(self) -> str:
         """Ten hex digits that name this config; the trial's id and folder.
 
-        The path of the weights is not part of it: their content is checked by its own digest.
+        The path of the weights is not part of it: their content is checked by its own digest. A field that
+        is younger than the first studies is part of it where it differs from its default, so that trials from
+        before it keep their ids.
         """
         values = self.to_dict() | {"weights": self.weights is not None}
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in YOUNGER_FIELDS:
+            if getattr(self, name) == defaults[name]:
+                del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -214,8 +255,9 @@ class Numerics:
 
     Args:
         precision: type of the matrix products; weights, losses and scores stay float32. `auto` takes the
-            type that the device's hardware multiplies fastest. Torch's default on CUDA stands: float32
-            convolutions are computed in TensorFloat-32, with 10 bits of mantissa.
+            type that the device's hardware multiplies fastest; a study measures it, see docs/cluster.md.
+            Torch's default on CUDA stands: float32 convolutions are computed in TensorFloat-32, with 10 bits
+            of mantissa.
         deterministic: deterministic CUDA algorithms, so that a resumed trial ends bit-identical.
         compile: run training steps through `torch.compile`, on CUDA as CUDA graphs. `auto` does so on CUDA
             where the trial is long enough to repay the start, has one process, and finds a C compiler.
@@ -255,9 +297,79 @@ def _check_field(config: TrialConfig, field: dataclasses.Field) -> None:
             raise UserError(f"TrialConfig.{field.name}={value!r}: expected {limit.expected}")
 
 
+def parse_field(name: str, text: str) -> Any:
+    """The value of a field of `TrialConfig` as a command line states it: `1e-3`, `yes`, `semseg+parts`.
+
+    Raises:
+        UserError: for an unknown field, or text that is no value of its type. Limits are not checked.
+    """
+    fields = {field.name: field.type for field in dataclasses.fields(TrialConfig)}
+    if name not in fields:
+        raise unknown_name("field", name, sorted(fields))
+    kind = fields[name]
+    kinds = _options(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    for each in kinds:
+        if (value := _parsed(each, text)) is not None:
+            return value
+    if type(None) in kinds and text == "none":
+        return None
+    names = " or ".join(getattr(get_origin(each) or each, "__name__", str(each)) for each in kinds)
+    raise UserError(f"{name}={text}: expected {names.replace('NoneType', 'none')}")
+
+
+def _parsed(kind: Any, text: str) -> Any:
+    """Text as a value of a type; None if it is none."""
+    if kind is bool:
+        return {"yes": True, "true": True, "no": False, "false": False}.get(text.lower())
+    if get_origin(kind) is tuple:
+        parts = [_parsed(get_args(kind)[0], part) for part in text.split("+")]
+        return None if None in parts else tuple(parts)
+    if kind is str:
+        # A list of numbers is the other form of class weights.
+        return None if text == "" or re.fullmatch(r"[\d.]+(\+[\d.]+)+", text) else text
+    try:
+        return kind(text) if kind in (int, float) else None
+    except ValueError:
+        return None
+
+
 def _options(kind: Any) -> tuple[Any, ...]:
     """The types of a union; of any other annotation, itself."""
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+def _check_loss(config: TrialConfig) -> None:
+    """Checks the loss and the class weights; writes a sum of losses in one order, and weights as floats."""
+    for name in config.losses:
+        if name not in LOSSES:
+            raise unknown_name("loss", name, LOSSES)
+    terms = tuple(name for name in LOSSES if name in config.losses)
+    if len(config.losses) > 2 or len(terms) < len(config.losses):
+        raise UserError(
+            f"TrialConfig.loss={config.loss!r}: expected one loss, or a sum of two different ones"
+        )
+    object.__setattr__(config, "loss", "+".join(terms))
+    if config.accumulation_steps > 1 and (whole := [name for name in terms if name in _WHOLE_BATCH_LOSSES]):
+        raise UserError(
+            f"TrialConfig.accumulation_steps={config.accumulation_steps}: expected 1 with loss {whole[0]!r}, "
+            "which is no sum over the parts of a batch; set batch_size to the whole batch"
+        )
+    if config.label_smoothing and not set(terms) & set(_SMOOTHED_LOSSES):
+        raise UserError(
+            f"TrialConfig.label_smoothing={config.label_smoothing:g}: expected 0 with loss {config.loss!r}, "
+            f"whose target is not smoothed; that of {' and '.join(_SMOOTHED_LOSSES)} is"
+        )
+    weights = config.class_weights
+    if isinstance(weights, str):
+        if weights not in CLASS_WEIGHTS:
+            raise unknown_name("class_weights", weights, CLASS_WEIGHTS)
+        return
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in weights)
+    if not (numbers and all(0 <= value < math.inf for value in weights) and any(weights)):
+        raise UserError(
+            f"TrialConfig.class_weights={list(weights)}: expected a number ≥ 0 for each class, not all 0"
+        )
+    object.__setattr__(config, "class_weights", tuple(float(value) for value in weights))
 
 
 def _check_model(config: TrialConfig) -> None:

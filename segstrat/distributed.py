@@ -37,6 +37,13 @@ def summed(values: torch.Tensor) -> torch.Tensor:
     return values
 
 
+def summed_with_gradient(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes, whose gradient reaches the values of this process."""
+    if world_size() == 1:
+        return values
+    return values + (summed(values.detach()) - values.detach())
+
+
 def any_process(flag: bool, device: torch.device) -> bool:
     """Whether the flag is set in any process; all of them must ask."""
     if world_size() == 1:

@@ -9,7 +9,7 @@ score depends on the images. Needs numpy only.
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ GROUPS = 20
 HALVES = ("a", "b")
 
 Counts = NDArray[np.int64]
+Score = Callable[[Counts, Counts, Counts], float]
+"""From hits, labeled and predicted pixels of each class (C,)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +42,11 @@ class ImageCounts:
     labeled: Counts
     predicted: Counts
 
-    def miou(self, keep: NDArray[np.bool_] | None = None) -> float:
+    def miou(self, keep: NDArray[np.bool_] | None = None, score: Score | None = None) -> float:
         """mIoU over the images of `keep` (N,), or over all; NaN where no class occurs.
+
+        Args:
+            score: from summed counts, in place of mIoU.
 
         As for `segstrat.metrics.ConfusionMatrix`: counts are summed over images, and a class that neither
         occurs nor is predicted is left out of the mean.
@@ -50,17 +55,17 @@ class ImageCounts:
         sums = [
             counts[rows].sum(axis=0, dtype=np.int64) for counts in (self.hits, self.labeled, self.predicted)
         ]
-        return mean_iou(*sums)
+        return (score or mean_iou)(*sums)
 
-    def half_mious(self) -> dict[str, float]:
+    def half_mious(self, score: Score | None = None) -> dict[str, float]:
         """mIoU over each half of the images; `image_half` says which image is in which."""
         halves = np.array([image_half(name) for name in self.ids])
-        return {half: self.miou(halves == half) for half in HALVES}
+        return {half: self.miou(halves == half, score) for half in HALVES}
 
-    def jackknife_mious(self) -> NDArray[np.float64]:
+    def jackknife_mious(self, score: Score | None = None) -> NDArray[np.float64]:
         """mIoU without each group of images (G,), G ≤ `GROUPS`; the groups are the same in every trial."""
         groups = np.array([image_group(name) for name in self.ids])
-        return np.array([self.miou(groups != group) for group in np.unique(groups)])
+        return np.array([self.miou(groups != group, score) for group in np.unique(groups)])
 
     def constant_miou(self) -> float:
         """mIoU of the best constant prediction: the most frequent class everywhere."""

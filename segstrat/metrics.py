@@ -136,6 +136,8 @@ def confusion_counts(
     expected = (target_BHW.shape[0], num_classes, *target_BHW.shape[1:])
     if predictions.ndim == target_BHW.ndim + 1 and predictions.shape == expected:
         predictions = _argmax(predictions)
+        if predictions.device.type == "cpu" and target_BHW.dtype is torch.uint8:
+            return _counts_of_bytes(predictions, target_BHW, num_classes, ignore_index, by_image=by_image)
     elif predictions.shape != target_BHW.shape:
         raise ValueError(
             f"predictions {tuple(predictions.shape)} for targets {tuple(target_BHW.shape)}: expected "
@@ -147,10 +149,42 @@ def confusion_counts(
     rows = torch.where((labels >= 0) & (labels < num_classes), labels, rows)
     known = (columns >= 0) & (columns < num_classes)
     cells = torch.where(known, rows * num_classes + columns, invalid * num_classes)
-    shape = (num_classes + 2, num_classes)
+    return _histograms(cells, (num_classes + 2, num_classes), by_image=by_image)
+
+
+def _counts_of_bytes(
+    predictions_BHW: torch.Tensor,
+    target_BHW: torch.Tensor,
+    num_classes: int,
+    ignore_index: int,
+    *,
+    by_image: bool,
+) -> torch.Tensor:
+    """As `confusion_counts`, of uint8 labels and predictions that are classes.
+
+    All 256 labels are counted, and sorted into rows afterwards: a pass over the counts costs less than
+    several passes over the pixels.
+    """
+    cells = torch.add(predictions_BHW, target_BHW.to(torch.int32), alpha=num_classes)
+    table = _histograms(cells, (256, num_classes), by_image=by_image)
+    classes, others = table.split([num_classes, 256 - num_classes], dim=-2)
+    void = torch.zeros_like(classes[..., 0, :])
+    if num_classes <= ignore_index < 256:
+        void = others[..., ignore_index - num_classes, :]
+    invalid = others.sum(-2) - void
+    return torch.cat([classes, void.unsqueeze(-2), invalid.unsqueeze(-2)], dim=-2)
+
+
+def _histograms(cells: torch.Tensor, shape: tuple[int, int], *, by_image: bool) -> torch.Tensor:
+    """Occurrences of each cell as int64 of that shape; with `by_image` one more dimension comes first.
+
+    Args:
+        cells: (B, H, W) int32 below the product of `shape`.
+    """
+    bins = math.prod(shape)
     if not by_image:
-        return _histogram(cells.flatten(), math.prod(shape)).view(shape)
-    images, bins = len(cells), math.prod(shape)
+        return _histogram(cells.flatten(), bins).view(shape)
+    images = len(cells)
     first = torch.arange(0, images * bins, bins, dtype=torch.int32, device=cells.device)
     counts = _histogram((cells.flatten(1) + first[:, None]).flatten(), images * bins)
     return counts.view(images, *shape)
@@ -167,21 +201,26 @@ def _argmax(logits_BCHW: torch.Tensor) -> torch.Tensor:
     if logits_BCHW.device.type != "cpu":
         return logits_BCHW.argmax(1)
     batch, classes = logits_BCHW.shape[:2]
-    result = torch.empty(batch, *logits_BCHW.shape[2:], dtype=torch.uint8).view(batch, -1)
-    for scores, labels in zip(logits_BCHW, result, strict=True):
-        planes = scores.flatten(1)
-        for chunk, part in zip(planes.split(_CHUNK, 1), labels.split(_CHUNK), strict=True):
-            chunk = chunk.contiguous()
-            best = chunk[0].clone()
+    planes_BCN = logits_BCHW.flatten(2)
+    pixels = planes_BCN.shape[2]
+    result_BN = torch.empty(batch, pixels, dtype=torch.uint8)
+    # Small images are compared together: a call takes longer than the comparison of a few thousand pixels.
+    images = max(1, _CHUNK // max(pixels, 1))
+    for planes, labels in zip(planes_BCN.split(images), result_BN.split(images), strict=True):
+        for chunk, part in zip(planes.split(_CHUNK, 2), labels.split(_CHUNK, 1), strict=True):
+            classes_first = chunk.movedim(1, 0)
+            if chunk.stride(2) != 1:
+                classes_first = classes_first.contiguous()
+            best = classes_first[0].clone(memory_format=torch.contiguous_format)
             part.zero_()
-            larger = torch.empty(len(part), dtype=torch.bool)
+            larger = torch.empty(part.shape, dtype=torch.bool)
             marks = larger.view(torch.uint8)
             for index in range(1, classes):
-                torch.gt(chunk[index], best, out=larger)
+                torch.gt(classes_first[index], best, out=larger)
                 # Indices grow, so that a maximum writes the new one; several times faster than a mask.
                 torch.maximum(part, marks.mul_(index), out=part)
-                torch.maximum(best, chunk[index], out=best)
-    return result.view(batch, *logits_BCHW.shape[2:])
+                torch.maximum(best, classes_first[index], out=best)
+    return result_BN.view(batch, *logits_BCHW.shape[2:])
 
 
 def _histogram(cells: torch.Tensor, bins: int) -> torch.Tensor:

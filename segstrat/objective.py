@@ -3,7 +3,7 @@
 Tensor names carry their shape: B images, C channels or classes, H × W pixels.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from segstrat import distributed
 from segstrat.data.loading.batch import Batch, normalize
-from segstrat.losses import pixel_losses
+from segstrat.losses import label_weights, pixel_losses, training_loss
 from segstrat.machine import Machine
 from segstrat.metrics import confusion_counts
 from segstrat.models.segmenter import Segmenter
@@ -43,15 +43,33 @@ class Objective:
         tasks: the tasks by name; the model has a head for each.
         machine: its device and precision.
         label_smoothing: weight of the uniform distribution in the target of the training loss.
+        losses: terms of the training loss of every task, see `segstrat.losses.training_loss`.
+        class_weights: of the classes of each task; by default they are equal.
     """
 
     def __init__(
-        self, model: Segmenter, tasks: Mapping[str, Task], machine: Machine, label_smoothing: float = 0.0
+        self,
+        model: Segmenter,
+        tasks: Mapping[str, Task],
+        machine: Machine,
+        label_smoothing: float = 0.0,
+        *,
+        losses: Sequence[str] = ("cross_entropy",),
+        class_weights: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self.model = model
         self.tasks = dict(tasks)
         self.machine = machine
         self.label_smoothing = label_smoothing
+        self.losses = tuple(losses)
+        self.plain = self.losses == ("cross_entropy",) and not class_weights
+        device = machine.torch_device
+        self._weights = {
+            name: torch.tensor(
+                (class_weights or {}).get(name, [1.0] * task.num_classes), dtype=torch.float32, device=device
+            )
+            for name, task in tasks.items()
+        }
         self._compiled: Callable[..., tuple[torch.Tensor, dict[str, Tensors]]] | None = None
         self._cuda_graphs = False
 
@@ -84,8 +102,17 @@ class Objective:
         return loss, outputs
 
     def valid_pixels(self, batch: Batch) -> Tensors:
-        """Labelled pixels of each task in the whole batch, over all processes; 0-dim int64."""
-        counts = [(maps != self.tasks[name].ignore_index).sum() for name, maps in batch.labels.items()]
+        """Labelled pixels of each task in the whole batch, over all processes; 0-dim.
+
+        Where classes have weights, or pixels of other losses are counted, the sum of their weights.
+        """
+        if self.plain:
+            counts = [(maps != self.tasks[name].ignore_index).sum() for name, maps in batch.labels.items()]
+        else:
+            counts = [
+                label_weights(self._weights[name])[maps.long()].sum(dtype=torch.float64)
+                for name, maps in batch.labels.items()
+            ]
         total = distributed.summed(torch.stack(counts))
         return dict(zip(batch.labels, total, strict=True))
 
@@ -143,6 +170,18 @@ class Objective:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weighted loss of a task and the plain sum of its pixel losses, both 0-dim."""
         ignore = self.tasks[name].ignore_index
+        if self.model.training and not self.plain:
+            loss, plain_BHW = training_loss(
+                self.losses,
+                logits_BCHW,
+                target_BHW,
+                self._weights[name],
+                ignore_index=ignore,
+                label_smoothing=self.label_smoothing,
+                total=None if pixels is None else pixels[name],
+                summed=distributed.summed_with_gradient,
+            )
+            return loss, plain_BHW.sum(dtype=torch.float64)
         smoothing = self.label_smoothing if self.model.training else 0.0
         losses_BHW, plain_BHW = pixel_losses(logits_BCHW, target_BHW, ignore, smoothing)
         count = (target_BHW != ignore).flatten(1).sum(1) if pixels is None else pixels[name]

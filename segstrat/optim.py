@@ -13,6 +13,7 @@ from segstrat.distributed import OverlappedSum, sum_gradients
 from segstrat.models.segmenter import Segmenter
 
 COMMON = "common"
+ADAM_BETA2 = 0.999
 
 
 @dataclass
@@ -31,7 +32,7 @@ class ParameterGroup:
 
     name: str
     parameters: list[nn.Parameter]
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     initial_lr: float
     images_per_step: int
     total_images: int
@@ -74,30 +75,45 @@ def _trainable(module: nn.Module) -> list[nn.Parameter]:
 def make_parameter_groups(
     model: Segmenter, config: TrialConfig, images_per_epoch: Mapping[str, int], *, fused: bool | None = None
 ) -> list[ParameterGroup]:
-    """One group with its own SGD for the backbone and for each head.
+    """One group with its own optimizer for the backbone and for each head.
 
     Args:
         images_per_epoch: training images by group name: of each task, and of any task under `common`.
-        fused: as in `torch.optim.SGD`.
+        fused: as in `torch.optim.SGD` and `torch.optim.AdamW`.
     """
     groups = []
     for name, parameters in split_parameters(model).items():
         factor = config.pretrained_lr_factor if name == COMMON and config.pretrained else 1.0
         lr = config.learning_rate * factor
-        sgd = torch.optim.SGD(
-            parameters, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay, fused=fused
-        )
         groups.append(
             ParameterGroup(
                 name=name,
                 parameters=parameters,
-                optimizer=sgd,
+                optimizer=_make_optimizer(parameters, config, lr, fused=fused),
                 initial_lr=lr,
                 images_per_step=config.common_batch if name == COMMON else config.head_batch,
                 total_images=images_per_epoch[name] * config.epochs,
             )
         )
     return groups
+
+
+def _make_optimizer(
+    parameters: list[nn.Parameter], config: TrialConfig, lr: float, *, fused: bool | None
+) -> torch.optim.Optimizer:
+    decay = config.weight_decay
+    if config.optimizer == "adamw":
+        betas = (config.momentum, ADAM_BETA2)
+        return torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=decay, fused=fused)
+    return torch.optim.SGD(parameters, lr=lr, momentum=config.momentum, weight_decay=decay, fused=fused)
+
+
+def warmup(progress: float, share: float) -> float:
+    """Share of the scheduled learning rate at `progress` in (0, 1] of the budget, the step itself included.
+
+    It rises linearly and is 1 from `share` of the budget on (Goyal et al. 2017, arXiv:1706.02677, §2.2).
+    """
+    return min(1.0, progress / share) if share > 0 else 1.0
 
 
 def cosine(progress: float) -> float:
@@ -109,9 +125,10 @@ def cosine(progress: float) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
 
 
-def _step(group: ParameterGroup, progress: float) -> None:
+def _step(group: ParameterGroup, rate: float) -> None:
+    """Updates a group at a share of its initial learning rate."""
     for options in group.optimizer.param_groups:
-        options["lr"] = group.initial_lr * cosine(progress)
+        options["lr"] = group.initial_lr * rate
     group.optimizer.step()
     # None, not zero: SGD decays a weight whose gradient is zero, and skips one whose gradient is None.
     group.optimizer.zero_grad(set_to_none=True)
@@ -120,11 +137,18 @@ def _step(group: ParameterGroup, progress: float) -> None:
 
 @dataclass
 class SummedUpdate:
-    """Every group steps after every (accumulated) batch; the losses of all tasks are summed."""
+    """Every group steps after every (accumulated) batch; the losses of all tasks are summed.
+
+    Args:
+        warmup: share of the budget over which the learning rate rises.
+        clip: largest norm of the gradient of all groups that step together; 0 does not clip.
+    """
 
     groups: list[ParameterGroup]
     total_steps: int
     steps: int = 0
+    warmup: float = 0.0
+    clip: float = 0.0
 
     def after_backward(self, images: Mapping[str, int]) -> None:
         """Updates the model; the gradients are those of the whole batch.
@@ -132,10 +156,13 @@ class SummedUpdate:
         Args:
             images: images of this batch by group name; a head without any is not updated.
         """
-        for group in self.groups:
-            group.images_seen += images.get(group.name, 0)
-            if images.get(group.name, 0):
-                _step(group, self.steps / self.total_steps)
+        stepping = [group for group in self.groups if images.get(group.name, 0)]
+        _clip(stepping, self.clip)
+        rate = cosine(self.steps / self.total_steps)
+        rate *= warmup((self.steps + 1) / self.total_steps, self.warmup)
+        for group in stepping:
+            group.images_seen += images[group.name]
+            _step(group, rate)
         self.steps += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -156,9 +183,15 @@ class AsynchronousUpdate:
     its effective batch size divides its gradient by the counter, steps, and starts again from zero. Batches
     are not split at a full counter, so that batch norm sees whole (mixed) batches; a step may then average
     over a few images more than the effective batch.
+
+    Args:
+        warmup: share of a group's images over which its learning rate rises.
+        clip: largest norm of the gradient of a group; 0 does not clip.
     """
 
     groups: list[ParameterGroup] = field(default_factory=list)
+    warmup: float = 0.0
+    clip: float = 0.0
 
     def after_backward(self, images: Mapping[str, int]) -> None:
         """Counts the batch's images and updates the groups whose counter is full.
@@ -173,7 +206,9 @@ class AsynchronousUpdate:
                 for parameter in group.parameters:
                     if parameter.grad is not None:
                         parameter.grad.div_(group.pending)
-                _step(group, (group.images_seen - group.pending) / group.total_images)
+                _clip([group], self.clip)
+                rate = cosine((group.images_seen - group.pending) / group.total_images)
+                _step(group, rate * warmup(group.images_seen / group.total_images, self.warmup))
                 group.pending = 0
 
     def state_dict(self) -> dict[str, Any]:
@@ -192,14 +227,22 @@ class AsynchronousUpdate:
                 parameter.grad = None if gradient is None else gradient.to(parameter.device).clone()
 
 
+def _clip(groups: Iterable[ParameterGroup], largest: float) -> None:
+    """Scales the gradients of some groups, so that their common norm is at most `largest`; 0 does not."""
+    if largest:
+        parameters = [parameter for group in groups for parameter in group.parameters]
+        nn.utils.clip_grad_norm_(parameters, largest)
+
+
 Update = SummedUpdate | AsynchronousUpdate
 
 
 def make_update(groups: list[ParameterGroup], config: TrialConfig, steps_per_epoch: int) -> Update:
     """The update rule of a config."""
+    options = {"warmup": config.warmup_epochs / config.epochs, "clip": config.clip_gradient}
     if config.asynchronous:
-        return AsynchronousUpdate(groups)
-    return SummedUpdate(groups, total_steps=steps_per_epoch * config.epochs)
+        return AsynchronousUpdate(groups, **options)
+    return SummedUpdate(groups, total_steps=steps_per_epoch * config.epochs, **options)
 
 
 def _group_state(group: ParameterGroup) -> dict[str, Any]:

@@ -139,6 +139,7 @@ class TrialFacts:
         test_images: 0 where the data has no test split.
         constant_miou: task -> split -> mIoU of the best constant prediction, from the labels; known once the
             split was scored.
+        class_weights: task -> weights of its classes in the loss; empty where they are equal.
         half_miou: task -> half -> mIoU on each half of the validation images after the last epoch, see
             `segstrat.image_counts.image_half`.
     """
@@ -157,6 +158,7 @@ class TrialFacts:
     standardization: Mapping[str, Sequence[float]] = field(default_factory=dict)
     constant_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     half_miou: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    class_weights: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 def write_records(store: Store, facts: TrialFacts, reports: list[EpochReport]) -> None:

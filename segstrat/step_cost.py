@@ -1,25 +1,30 @@
 """What a training step costs, by trying: time and disk of a trial, and the share of a GPU that it needs."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import get_args
 
 import torch
 
 from segstrat.config import TrialConfig
 from segstrat.data.loading.batch import Batch
-from segstrat.machine import CONTEXT_GIB, Machine
+from segstrat.machine import CONTEXT_GIB, Machine, Precision
 from segstrat.models import build_model
 from segstrat.objective import Objective
 from segstrat.optim import COMMON, SummedUpdate, Update, make_parameter_groups
 from segstrat.tasks import Task
 from segstrat.train import evaluate, train_one_epoch
-from segstrat.training_state import EVAL_BATCH
+from segstrat.training_state import EVAL_BATCH, listed_weights
 
 WARM_UP_STEPS = 3
 STEPS = 5
 # Images of a step that is only tried; two, because batch norm cannot train on one pixel of one image.
 CPU_BATCH = 2
+# Of a step that compares precisions on a CPU.
+PIXELS = 8 * 96**2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +65,37 @@ def measure_step(config: TrialConfig, tasks: Mapping[str, Task], machine: Machin
     return StepTime(
         train_seconds=train / count,
         val_seconds=val / count,
-        # Each parameter with its momentum, in float32.
-        checkpoint_bytes=8 * parameters,
+        # Each parameter with its momentum, and with its second moment for AdamW, in float32.
+        checkpoint_bytes=4 * parameters * (3 if config.optimizer == "adamw" else 2),
     )
+
+
+def measure_precisions(
+    config: TrialConfig, tasks: Mapping[str, Task], *, device: str = "cpu", threads: int = 1
+) -> dict[str, float]:
+    """Seconds of a training step in each precision, on noise; the median of several, taken in turn.
+
+    On a CPU a batch has as many images as `PIXELS` hold, at most that of the config.
+    """
+    count = config.batch_size
+    if device == "cpu":
+        count = min(count, max(CPU_BATCH, PIXELS // config.crop_size**2))
+    steps: dict[str, Callable[[], object]] = {}
+    for precision in get_args(Precision):
+        machine = Machine(device=device, threads=threads, precision=precision)
+        machine.apply()
+        objective, update, batch = _trial_on_noise(config, tasks, machine, count)
+        steps[precision] = partial(train_one_epoch, objective, [batch], update, count)
+
+    def seconds(step: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        step()
+        if device != "cpu":
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    rounds = [{name: seconds(step) for name, step in steps.items()} for _ in range(WARM_UP_STEPS + STEPS)]
+    return {name: statistics.median(each[name] for each in rounds[WARM_UP_STEPS:]) for name in steps}
 
 
 def measure_footprint(
@@ -114,9 +147,17 @@ def _trial_on_noise(
 ) -> tuple[Objective, Update, Batch]:
     model = build_model(config, tasks).to(machine.device).to(memory_format=torch.channels_last)
     counts = dict.fromkeys((COMMON, *tasks), images)
-    update = SummedUpdate(make_parameter_groups(model, config, counts, fused=True), total_steps=10**6)
+    groups = make_parameter_groups(model, config, counts, fused=True)
+    update = SummedUpdate(groups, total_steps=10**6, clip=config.clip_gradient)
     batch = noise_batch(images, config.crop_size, tasks, machine.device)
-    return Objective(model, tasks, machine, config.label_smoothing), update, batch
+    weights = listed_weights(config, tasks)
+    if isinstance(config.class_weights, str) and config.class_weights != "none":
+        # They cost the same, whatever their values.
+        weights = {name: [1.0] * task.num_classes for name, task in tasks.items()}
+    objective = Objective(
+        model, tasks, machine, config.label_smoothing, losses=config.losses, class_weights=weights
+    )
+    return objective, update, batch
 
 
 def busy_share(kernel_seconds: float, seconds: float) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -20,12 +21,14 @@ from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.data.loading.train_loader import TrainLoader
 from segstrat.errors import UserError
 from segstrat.image_counts import ImageCounts
+from segstrat.losses import class_weights
 from segstrat.machine import Machine
 from segstrat.models import build_model
 from segstrat.models.segmenter import Segmenter
 from segstrat.models.weights import load_pretrained
 from segstrat.objective import Objective
 from segstrat.optim import COMMON, Update, make_parameter_groups, make_update
+from segstrat.parallel import parallel_map
 from segstrat.records import EpochReport, TrialFacts
 from segstrat.store import Store
 from segstrat.tasks import Task
@@ -151,7 +154,10 @@ def build_training(
     if distributed.world_size() > 1:
         # Heads are not always used by every process, the backbone is.
         groups[0].overlapped = distributed.OverlappedSum(groups[0].parameters)
-    objective = Objective(model, tasks, machine, config.label_smoothing)
+    weights = class_weights_of(config, tasks, train_set, machine.threads)
+    objective = Objective(
+        model, tasks, machine, config.label_smoothing, losses=config.losses, class_weights=weights
+    )
     if machine.compiles(config.epochs * len(train_loader), distributed.world_size()):
         compile_objective(objective, config, fully_labelled=fully_labelled)
     facts = TrialFacts(
@@ -167,6 +173,7 @@ def build_training(
         test_images=len(protocol.test) if protocol.test else 0,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         precision=machine.precision,
+        class_weights=weights,
     )
     update = make_update(groups, config, len(train_loader))
     return TrainingState(
@@ -186,6 +193,11 @@ def _check_processes(config: TrialConfig, model: Segmenter, *, fully_labelled: b
         return
     if reason := config.needs_one_process():
         raise UserError(f"several processes cannot train this trial: {reason}")
+    if not fully_labelled and {"dice", "ohem"} & set(config.losses):
+        raise UserError(
+            f"several processes cannot train with loss {config.loss!r} on images of which some lack a task, "
+            "because it is computed over the images of all of them; give the trial a single GPU"
+        )
     if not fully_labelled and any(isinstance(module, _BatchNorm) for module in model.heads.modules()):
         # A process whose images lack a task skips its head, while the batch norm of the others waits for it.
         raise UserError(
@@ -266,6 +278,45 @@ def training_set(dataset: Dataset, config: TrialConfig) -> Dataset:
     if config.label_fraction < 1.0:
         dataset = Subset(dataset, nested_indices(dataset.ids, config.label_fraction, config.seed))
     return dataset
+
+
+def class_weights_of(
+    config: TrialConfig, tasks: Mapping[str, Task], dataset: Dataset, threads: int = 1
+) -> dict[str, list[float]]:
+    """The weights of the classes of each task; empty where they are equal.
+
+    Args:
+        dataset: the training images; their labels are read, as they are before augmentation.
+    """
+    rule = config.class_weights
+    if rule == "none" or not isinstance(rule, str):
+        return listed_weights(config, tasks)
+    pixels = {name: np.zeros(task.num_classes, np.int64) for name, task in tasks.items()}
+    images = {name: counts.copy() for name, counts in pixels.items()}
+    for labels in parallel_map(dataset.labels, range(len(dataset)), threads):
+        for name in labels.keys() & pixels.keys():
+            counts = np.bincount(labels[name].ravel(), minlength=256)[: len(pixels[name])]
+            pixels[name] += counts
+            images[name] += counts > 0
+    return {name: class_weights(rule, pixels[name], images[name]) for name in tasks}
+
+
+def listed_weights(config: TrialConfig, tasks: Mapping[str, Task]) -> dict[str, list[float]]:
+    """The weights that a config lists: those of its first task, and 1 for all classes of the others.
+
+    Raises:
+        UserError: if they are not one for each class.
+    """
+    if isinstance(config.class_weights, str):
+        return {}
+    first = tasks[config.tasks[0]]
+    if len(config.class_weights) != first.num_classes:
+        raise UserError(
+            f"TrialConfig.class_weights has {len(config.class_weights)} weights for the {first.num_classes} "
+            f"classes of task {first.name!r}; give one for each, in their order: {', '.join(first.classes)}"
+        )
+    equal = {name: [1.0] * task.num_classes for name, task in tasks.items()}
+    return equal | {first.name: list(config.class_weights)}
 
 
 def images_per_group(dataset: Dataset, tasks: Iterable[str]) -> dict[str, int]:

@@ -35,6 +35,7 @@ class StudySettings:
         top: candidates of each arm in the answering stage; 0 for those of the design.
         keep_checkpoints: of ended trials: `all`, `last` or `none`.
         max_seeds: seeds of the answering stage, at most; 0 for a study of one stage.
+        overrides: axes that replace those of the space, as `FIELD=VALUE,VALUE`.
     """
 
     name: str
@@ -53,12 +54,14 @@ class StudySettings:
     top: int = 0
     keep_checkpoints: str = "all"
     max_seeds: int = 0
+    overrides: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored under `options` in the manifest."""
         # Where a study is stored may change.
         values = {name: getattr(self, name) for name in SETTINGS if name not in ("name", "storage")}
-        return values | {"seeds": list(self.seeds), "numerics": self.numerics.numerics()}
+        lists = {"seeds": list(self.seeds), "overrides": list(self.overrides)}
+        return values | lists | {"numerics": self.numerics.numerics()}
 
 
 SETTINGS = tuple(each.name for each in dataclasses.fields(StudySettings))
@@ -110,7 +113,8 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
     if "pretrain_on" in given:
         values |= {"weights": "", "pretrain_epochs": given.get("pretrain_epochs", 0)}
     numerics = {**defaults.get("numerics", {}), **begun.get("numerics", {}), **given.get("numerics", {})}
-    values |= {"seeds": tuple(values["seeds"]), "numerics": Numerics(**numerics)}
+    values |= {name: tuple(values.get(name, ())) for name in ("seeds", "overrides")}
+    values |= {"numerics": Numerics(**numerics)}
     return StudySettings(**values)
 
 
@@ -129,6 +133,8 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
         given["space"] = str(Path(given["space"]).expanduser().absolute())
     if "pretrain_on" in given:
         given["pretrain_on"] = str(Path(given["pretrain_on"]).expanduser().absolute())
+    if "overrides" in given:
+        given["overrides"] = tuple(given["overrides"])
     if numerics := {name: given.pop(name) for name in Numerics().numerics() if name in given}:
         given["numerics"] = numerics
     settings = {name: given.pop(name) for name in SETTINGS if name in given}
@@ -153,6 +159,8 @@ def refuse_contradictions(flags: Flags) -> None:
         )
     if "confirm" in given and "space" in given:
         raise UserError("--confirm takes the space from the study that it confirms; leave out --space")
+    if {"confirm", "overrides"} <= set(given):
+        raise UserError("--confirm takes the axes from the study that it confirms; leave out --set")
     if "confirm" in given and given.get("scheduler") == "asha":
         raise UserError("--confirm trains every cell to its end; leave out --scheduler asha")
     if {"confirm", "seeds", "max_seeds"} <= set(given):
@@ -184,6 +192,7 @@ def make_parser() -> StrictParser:
     add("--dry-run", action="store_true", help="show trials, budget and a data check; start nothing")
     add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")
     add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
+    add("--set", action="append", dest="overrides", metavar="FIELD=V1,V2", help="replace or add an axis")
     add("--scheduler", choices=("asha", "none"), help="stop weak trials early, arm by arm (default: asha)")
     add("--confirm", metavar="DIR", help="train the best cells of a study again, to the end, on new seeds")
     add("--top", type=_count, metavar="K", help="candidates of each arm that are trained on fresh seeds")

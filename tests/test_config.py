@@ -54,6 +54,22 @@ def test_an_unknown_field_answers_with_the_nearest_name():
         ({"output_stride": 8.0}, r"output_stride must be int or None, not float 8\.0"),
         ({"tasks": ()}, r"tasks=\(\): expected at least one task"),
         ({"asynchronous": True, "accumulation_steps": 2}, "accumulation_steps=2: expected 1"),
+        ({"optimizer": "adam"}, "unknown optimizer 'adam': did you mean 'adamw'"),
+        ({"loss": "cross_entropie"}, "unknown loss 'cross_entropie': did you mean 'cross_entropy'"),
+        ({"loss": "dice+dice"}, r"loss='dice\+dice': expected one loss, or a sum of two different ones"),
+        ({"loss": "dice+focal+ohem"}, "expected one loss, or a sum of two"),
+        ({"loss": "dice", "accumulation_steps": 2}, "accumulation_steps=2: expected 1 with loss 'dice'"),
+        ({"loss": "focal", "label_smoothing": 0.1}, r"label_smoothing=0\.1: expected 0 with loss 'focal'"),
+        ({"class_weights": "inverse"}, "unknown class_weights 'inverse'"),
+        (
+            {"class_weights": (1.0, -1.0)},
+            r"class_weights=\[1\.0, -1\.0\]: expected a number ≥ 0 for each class",
+        ),
+        ({"class_weights": (0, 0)}, "not all 0"),
+        ({"class_weights": ("1", 2.0)}, "expected a number ≥ 0 for each class"),
+        ({"warmup_epochs": 3, "epochs": 3}, "warmup_epochs=3: expected less than 3 epochs"),
+        ({"warmup_epochs": -1.0}, r"warmup_epochs=-1\.0: expected a number ≥ 0"),
+        ({"clip_gradient": -1.0}, r"clip_gradient=-1\.0: expected a number ≥ 0"),
     ],
 )
 def test_a_bad_value_is_named_with_what_was_expected(fields: dict, message: str):
@@ -70,6 +86,28 @@ def test_the_digest_depends_on_the_science_and_not_on_the_path_of_the_weights():
     here = TrialConfig(pretrained=True, weights="/here/w.pth")
     assert here.digest() == TrialConfig(pretrained=True, weights="/there/w.pth").digest()
     assert len({TrialConfig().digest(), TrialConfig(seed=1).digest(), here.digest()}) == 3
+
+
+def test_trials_from_before_a_field_keep_their_ids():
+    # Ids of configs before there were other losses, class weights, AdamW, warm-up and clipping.
+    assert TrialConfig().digest() == "e080d601d7"
+    multi = TrialConfig(data="voc", model="sunet64", tasks=("semseg", "parts"), weight_decay=0.0, seed=3)
+    assert multi.digest() == "2d25a02044"
+    for change in (
+        {"loss": "dice"},
+        {"class_weights": (1.0, 2.0)},
+        {"optimizer": "adamw"},
+        {"warmup_epochs": 1.0},
+        {"clip_gradient": 1.0},
+    ):
+        assert TrialConfig(**change).digest() != TrialConfig().digest()
+
+
+def test_a_list_of_class_weights_survives_json():
+    config = TrialConfig(class_weights=(1, 2.5), loss="dice+cross_entropy")
+    assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert config.class_weights == (1.0, 2.5)
+    assert config.loss == "cross_entropy+dice", "a sum is written in one order"
 
 
 def test_backbones_are_resolved():

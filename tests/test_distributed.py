@@ -42,7 +42,7 @@ from summed_batch_norm import synchronized
 
 backend = sys.argv[4]
 dist.init_process_group(backend, rank=rank, world_size=2)
-for trial in ("one task", "two tasks"):
+for trial in ("one task", "two tasks", "other losses"):
     config = TrialConfig.from_dict(json.loads((root / trial / "config.json").read_text()))
     protocol = build_protocol("folder", root, tasks=config.tasks)
     model = build_model(config, protocol.tasks)
@@ -91,7 +91,18 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-TASKS = {"one task": ("semseg",), "two tasks": ("semseg", "parts")}
+TASKS = {
+    "one task": ("semseg",),
+    "two tasks": ("semseg", "parts"),
+    "other losses": ("semseg", "parts"),
+}
+# Sums over the pixels of both processes, which are no sums of what each would find alone.
+OTHER = {
+    "loss": "dice+ohem",
+    "class_weights": "inverse_frequency",
+    "clip_gradient": 0.5,
+    "warmup_epochs": 1.0,
+}
 
 
 def settings(trial: str) -> TrialConfig:
@@ -103,6 +114,7 @@ def settings(trial: str) -> TrialConfig:
         crop_size=32,
         batch_size=4,
         epochs=2,
+        **(OTHER if trial == "other losses" else {}),
     )
 
 
@@ -182,6 +194,7 @@ def two_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "message"),
     [
         ({"model": "sunet64", "tasks": ("semseg", "parts")}, "cannot train sunet64 on images of which some"),
+        ({"model": "fcn8s", "loss": "dice", "tasks": ("semseg", "parts")}, "cannot train with loss 'dice'"),
         ({"model": "fcn8s", "accumulation_steps": 2}, "cannot train this trial: it accumulates gradients"),
         ({"model": "fcn8s", "asynchronous": True}, "cannot train this trial: its parameter groups"),
         ({"model": "fcn8s"}, "batch normalization over several processes runs on CUDA only"),

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -137,3 +139,27 @@ def test_a_gpu_gets_bfloat16_where_it_has_units_for_it():
     """Shows that units are asked for, and not torch's emulation on older cards."""
     expected = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
     assert fastest_precision(torch.device("cuda")) == expected
+
+
+FAULTS = """
+import resource, sys, torch
+from segstrat.machine import Machine
+if sys.argv[1] == "applied":
+    Machine().apply()
+def step():
+    return [torch.ones(1 << 21) for _ in range(6)]  # 8 MiB each
+step()
+step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_step_gets_the_memory_that_the_one_before_has_freed():
+    faults = {
+        how: int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, check=True).stdout)
+        for how in ("plain", "applied")
+    }
+    assert faults["applied"] < 200 < 2000 < faults["plain"]

@@ -200,6 +200,29 @@ def test_the_chunked_argmax_is_argmax(dtype: torch.dtype, memory_format: torch.m
     assert np.array_equal(_argmax(cropped).numpy(), numpys[:, 7:290, 5:299])
 
 
+@pytest.mark.parametrize("ignore_index", [255, 21, 9, -1, 300])
+@pytest.mark.parametrize("by_image", [False, True])
+@pytest.mark.parametrize("size", [(8, 80, 80), (3, 300, 301)])
+def test_labels_of_bytes_are_counted_as_those_of_any_type(
+    size: tuple[int, ...], ignore_index: int, by_image: bool
+):
+    """Small images are compared together, large ones in parts; classes, void pixels and invalid labels."""
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(size[0], 9, *size[1:], generator=generator).round(decimals=1)
+    labels = torch.randint(0, 256, size, generator=generator)
+    labels = torch.where(torch.rand(size, generator=generator) < 0.7, labels % 9, labels)
+    logits[0, 1, 3], logits[1, :, 4] = float("nan"), float("nan")
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        given = logits.to(memory_format=memory_format)
+        options = (9, ignore_index)
+        of_bytes = confusion_counts(given, labels.to(torch.uint8), *options, by_image=by_image)
+        assert torch.equal(of_bytes, confusion_counts(given, labels, *options, by_image=by_image))
+        counted = of_bytes.sum(0) if by_image else of_bytes
+        assert counted[:9].sum() == (labels < 9).sum()
+        assert counted[9].sum() == (labels == ignore_index).sum()
+        assert counted.sum() == labels.numel()
+
+
 def test_both_histograms_count_the_same():
     torch.manual_seed(0)
     cells = torch.randint(0, 30, (10_007,), dtype=torch.int32)

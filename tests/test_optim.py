@@ -8,7 +8,15 @@ import torch
 from torch import nn
 
 from segstrat.config import TrialConfig
-from segstrat.optim import AsynchronousUpdate, SummedUpdate, cosine, make_parameter_groups, split_parameters
+from segstrat.optim import (
+    AsynchronousUpdate,
+    SummedUpdate,
+    cosine,
+    make_parameter_groups,
+    make_update,
+    split_parameters,
+    warmup,
+)
 
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
@@ -160,3 +168,60 @@ def test_a_parameter_in_two_groups_raises():
 )
 def test_cosine_has_the_closed_forms_values(progress: float, share: float):
     assert math.isclose(cosine(progress), share, abs_tol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("progress", "share", "rate"), [(0.1, 0.0, 1.0), (0.1, 0.4, 0.25), (0.4, 0.4, 1.0), (0.9, 0.4, 1.0)]
+)
+def test_warmup_rises_linearly(progress: float, share: float, rate: float):
+    assert warmup(progress, share) == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_warmup_multiplies_the_cosine(asynchronous: bool):
+    settings = config(
+        epochs=2,
+        warmup_epochs=1.0,
+        asynchronous=asynchronous,
+        common_batch=10,
+        head_batch=10,
+        weight_decay=0.0,
+    )
+    model = TinyModel(("semseg",))
+    groups = make_parameter_groups(model, settings, {"common": 20, "semseg": 20})
+    update, rates = make_update(groups, settings, steps_per_epoch=2), []
+    for _ in range(4):
+        model(torch.ones(1, 1), "semseg").sum().backward()
+        update.after_backward({"common": 10, "semseg": 10})
+        rates.append(update.groups[0].optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([LR * 0.5, LR * 0.8535533906, LR * 0.5, LR * 0.1464466094])
+
+
+def test_clipping_scales_the_gradient_of_all_groups_together():
+    # Both gradients are products of input, and of the other weight: (1.5, 1.0), of norm 1.803.
+    settings = config(clip_gradient=0.5, weight_decay=0.0)
+    model = TinyModel(("semseg",))
+    groups = make_parameter_groups(model, settings, {"common": 1, "semseg": 1})
+    model(torch.ones(1, 1), "semseg").sum().backward()
+    make_update(groups, settings, 1).after_backward({"common": 1, "semseg": 1})
+    scale = 0.5 / math.hypot(1.5, 1.0)
+    assert model.backbone.weight.item() == pytest.approx(1.0 - LR * scale * 1.5, abs=1e-6)
+    assert model.heads["semseg"].weight.item() == pytest.approx(1.5 - LR * scale * 1.0, abs=1e-6)
+
+
+def test_adamw_against_its_formula():
+    settings = config(optimizer="adamw")
+    model = TinyModel(("semseg",))
+    groups = make_parameter_groups(model, settings, {"common": 1, "semseg": 1})
+    update = SummedUpdate(groups, total_steps=3)
+    value, first, second = 1.0, 0.0, 0.0
+    for step in range(3):
+        head = model.heads["semseg"].weight.item()
+        model(torch.ones(1, 1), "semseg").sum().backward()
+        update.after_backward({"common": 1, "semseg": 1})
+        lr = LR * cosine(step / 3)
+        first, second = MOMENTUM * first + (1 - MOMENTUM) * head, 0.999 * second + 0.001 * head**2
+        value *= 1 - lr * DECAY
+        corrected = first / (1 - MOMENTUM ** (step + 1)), second / (1 - 0.999 ** (step + 1))
+        value -= lr * corrected[0] / (math.sqrt(corrected[1]) + 1e-8)
+        assert model.backbone.weight.item() == pytest.approx(value, abs=1e-5)

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from segstrat import step_cost
 from segstrat.config import TrialConfig
 from segstrat.machine import CONTEXT_GIB, Machine
 from segstrat.models import build_model
@@ -89,3 +90,19 @@ def test_on_a_gpu_the_device_is_waited_for():
         for size in (64, 512)
     )
     assert large.train_seconds > 3 * small.train_seconds
+
+
+def test_both_precisions_are_timed_in_turn(monkeypatch):
+    order = []
+    plain = step_cost.train_one_epoch
+
+    def noted(objective, batches, *arguments):
+        order.append((objective.machine.precision, len(batches[0])))
+        return plain(objective, batches, *arguments)
+
+    monkeypatch.setattr(step_cost, "train_one_epoch", noted)
+    settings = TrialConfig(model="fcn8s", width=0.25, crop_size=64, batch_size=30)
+    found = step_cost.measure_precisions(settings, SEMSEG)
+    assert found.keys() == {"float32", "bfloat16"}
+    assert all(seconds > 0 for seconds in found.values())
+    assert order == [("float32", 18), ("bfloat16", 18)] * 8, "eight images of 96 pixels are 18 of 64"

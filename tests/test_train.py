@@ -61,8 +61,16 @@ def test_the_same_config_twice_gives_the_same_numbers(tiny_protocol):
         {},
         {"dropout": 0.3, "tasks": ("semseg", "parts")},
         {"asynchronous": True, "common_batch": 5, "head_batch": 4, "tasks": ("semseg", "parts")},
+        {"optimizer": "adamw", "warmup_epochs": 1.5, "clip_gradient": 0.5, "loss": "cross_entropy+dice"},
+        {"optimizer": "adamw", "asynchronous": True, "common_batch": 5, "tasks": ("semseg", "parts")},
     ],
-    ids=["plain", "dropout and two tasks", "asynchronous with pending gradients"],
+    ids=[
+        "plain",
+        "dropout and two tasks",
+        "asynchronous with pending gradients",
+        "AdamW",
+        "asynchronous AdamW",
+    ],
 )
 def test_a_killed_trial_ends_bit_identical(tiny_protocol, tmp_path: Path, fields: dict):
     settings = config(**fields)
@@ -266,6 +274,55 @@ def test_every_valid_pixel_is_counted_once(tiny_protocol):
     assert int(counts[-1].sum()) == 2 * 48
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"loss": "dice", "optimizer": "adamw"},
+        {"loss": "focal", "class_weights": "effective_number"},
+        {"loss": "ohem", "asynchronous": True},
+        {"loss": "focal+ohem", "class_weights": "inverse_frequency", "accumulation_steps": 1},
+    ],
+)
+def test_every_loss_trains_several_tasks_in_half_precision(tiny_protocol, fields: dict):
+    settings = config(**fields, tasks=("semseg", "parts"), epochs=1)
+    machine = Machine(precision="bfloat16")
+    (report,) = train(settings, protocol=tiny_protocol(mixed=settings.asynchronous), machine=machine)
+    assert report.status == "completed"
+    assert all(math.isfinite(score.loss) for score in report.scores)
+
+
+def test_the_loss_that_is_reported_is_the_plain_cross_entropy(tiny_protocol):
+    # With no step to speak of, all losses score the same network.
+    still = {"learning_rate": 1e-30, "epochs": 1, "freeze_batch_norm": True}
+    plain, dice = (
+        next(train(config(**still, loss=loss), protocol=tiny_protocol())).scores
+        for loss in ("cross_entropy", "dice")
+    )
+    assert plain == dice
+
+
+def test_class_weights_come_from_the_training_labels_and_are_recorded(tiny_protocol, tmp_path: Path):
+    protocol, store = tiny_protocol(), Store(tmp_path)
+    settings = config(epochs=1, class_weights="inverse_frequency", tasks=("semseg", "parts"))
+    list(train(settings, protocol=protocol, store=store))
+    labels = torch.cat([torch.tensor(s.labels["semseg"].ravel()) for s in protocol.train.samples]).long()
+    counts = torch.bincount(labels, minlength=256)[:3].double()
+    recorded = read_records(store)[0]["class_weights"]
+    assert recorded["semseg"] == pytest.approx((counts.sum() / (3 * counts)).tolist())
+    assert len(recorded["parts"]) == 3
+
+
+def test_listed_class_weights_are_those_of_the_first_task(tiny_protocol):
+    def weights(**fields) -> dict:
+        return build_training(config(**fields), Machine(), tiny_protocol()).facts.class_weights
+
+    both = weights(class_weights=(1.0, 5.0, 2.0), tasks=("parts", "semseg"))
+    assert both == {"parts": [1.0, 5.0, 2.0], "semseg": [1.0, 1.0, 1.0]}
+    assert weights() == {}
+    with pytest.raises(UserError, match="2 weights for the 3 classes of task 'semseg'; give one for each"):
+        weights(class_weights=(1.0, 5.0))
+
+
 def test_bfloat16_on_the_cpu_still_learns(tiny_protocol):
     settings = config(epochs=20, batch_size=4, crop_size=48, augmentation=0.0, learning_rate=0.05)
     *_, last = train(settings, protocol=tiny_protocol(train=4, val=1), machine=Machine(precision="bfloat16"))
@@ -301,6 +358,11 @@ CHANGES: dict[str, tuple[object, dict]] = {
     "common_batch": (3, ASYNCHRONOUS),
     "head_batch": (3, ASYNCHRONOUS),
     "validate_every": (2, {"epochs": 2}),
+    "loss": ("dice", {}),
+    "class_weights": ("inverse_frequency", {}),
+    "optimizer": ("adamw", {}),
+    "warmup_epochs": (0.9, {}),
+    "clip_gradient": (0.1, {}),
     "seed": (1, {}),
 }
 

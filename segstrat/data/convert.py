@@ -186,6 +186,14 @@ class Source:
             names[file.name].append(file)
         return names
 
+    @cached_property
+    def by_lower_name(self) -> dict[str, list[PurePosixPath]]:
+        """Files by the last part of their path in lower case."""
+        names = defaultdict(list)
+        for file in self.files:
+            names[file.name.lower()].append(file)
+        return names
+
     def having(self, *suffixes: str) -> list[PurePosixPath]:
         """Files with one of these suffixes, in any case; if one file was given, only that one."""
         if self.file and self.file.suffix.lower() in suffixes:
@@ -203,16 +211,19 @@ class Source:
             UserError: if there is none or more than one.
         """
         parts = tuple(part for part in re.split(r"[/\\]", name) if part not in ("", "."))
+        last = parts[-1] if parts else ""
         # A path of another machine: only its end can be found here.
         foreign = bool(re.match(r"[/\\]|\w+:", name)) or ".." in parts
-        ends = {
-            file: _common_end(file.parts, parts) for file in self.by_name.get(parts[-1] if parts else "", ())
-        }
+        # Phones write .JPG what tools call .jpg.
+        candidates = self.by_name.get(last) or self.by_lower_name.get(last.lower(), ())
+        ends = {file: _common_end(file.parts, parts) for file in candidates}
         longest = max(ends.values(), default=0)
         if longest == 0 or (longest < len(parts) and not foreign):
+            alike = [file for file in self.files if file.stem == PurePosixPath(last).stem]
+            hint = f" (found {alike[0]})" if alike else ""
             raise UserError(
-                f"{where} names {name}, which is not below {self.root}; export with the images, or copy them "
-                "there"
+                f"{where} names {name}, which is not below {self.root}{hint}; export with the images, or put "
+                "the annotations into their folder"
             )
         found = [file for file, end in ends.items() if end == longest]
         beside = [file for file in found if str(file.parent) == str(PurePosixPath(where).parent)]
@@ -249,8 +260,10 @@ def _is_part(folder: Path) -> bool:
 
 
 def _common_end(first: Sequence[str], second: Sequence[str]) -> int:
+    """How many of the last parts are the same, in any case."""
     pairs = zip(reversed(first), reversed(second), strict=False)
-    return next((count for count, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
+    same = (a.lower() == b.lower() for a, b in pairs)
+    return next((count for count, equal in enumerate(same) if not equal), min(len(first), len(second)))
 
 
 def _name(path: PurePosixPath) -> str:
@@ -269,7 +282,7 @@ def _json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; check SOURCE") from error
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no complete JSON file ({error}); export it again") from error
+        raise UserError(f"{path} is not a complete JSON file ({error}); export it again") from error
 
 
 def _get(record: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
@@ -413,7 +426,7 @@ def _coco_shape(annotation: Any, where: str) -> Any:
         outline = outline if isinstance(outline[0], list) else [outline]
         for polygon in outline:
             if not _are_coordinates(polygon) or len(polygon) % 2:
-                raise UserError(f"{where} has a polygon that is no list of points x, y; export it again")
+                raise UserError(f"{where} has a polygon that is not a list of points x, y; export it again")
         # pycocotools takes four numbers for a box.
         polygons = [polygon for polygon in outline if len(polygon) >= 6]
         if polygons:
@@ -646,7 +659,7 @@ def _paint_labelme(shapes: list[tuple[int, Any]], height: int, width: int, where
         kind = shape.get("shape_type") or "polygon"
         points = [*_get(shape, "points", list, f"{where}, a shape")]
         if not all(_are_coordinates(point) and len(point) == 2 for point in points):
-            raise UserError(f"{where} has a {kind} whose points are no pairs x, y; export it again")
+            raise UserError(f"{where} has a {kind} whose points are not pairs x, y; export it again")
         expected = {"circle": 2, "rectangle": 2, "mask": 2, "oriented_rectangle": 4}.get(kind)
         if len(points) != expected if expected else kind == "polygon" and len(points) < 3:
             raise UserError(f"{where} has a {kind} with {len(points)} points; correct it and save again")
@@ -1048,7 +1061,7 @@ def _rows(source: Source, file: PurePosixPath) -> Iterator[tuple[dict[str, Any],
                     raise UserError(f"{path}: {image} and {label} must be images, as bytes and path")
                 yield cells[0] or {}, cells[1] or {}
     except (OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is no complete parquet file ({error}); download it again") from error
+        raise UserError(f"{path} is not a complete parquet file ({error}); download it again") from error
 
 
 def _column(names: Sequence[str], given: str | None, usual: Sequence[str], flag: str, path: Path) -> str:
@@ -1230,7 +1243,7 @@ def find_groups(ids: Sequence[str], pattern: str | None) -> list[str]:
     """The group of each image: the first group of a regular expression on its id; each its own without one.
 
     Raises:
-        UserError: if it is no regular expression with a group, or matches nothing in an id.
+        UserError: if it is not a regular expression with a group, or matches nothing in an id.
     """
     if pattern is None:
         return list(ids)
@@ -1238,7 +1251,7 @@ def find_groups(ids: Sequence[str], pattern: str | None) -> list[str]:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UserError(
-            f"--group-by {pattern!r} is no regular expression ({error}), see docs/data.md"
+            f"--group-by {pattern!r} is not a regular expression ({error}), see docs/data.md"
         ) from error
     if not compiled.groups:
         raise UserError(

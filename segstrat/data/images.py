@@ -116,15 +116,17 @@ def open_image(path: Path) -> Image.Image:
 def _remedy(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(12)
     except OSError:
         start = b""
-    if start in (b"II", b"MM"):
+    if start[:2] in (b"II", b"MM"):
         return (
             "its TIFF has more channels or other numbers than grey or RGB of 8 or 16 bits; convert it, an "
             "image for example with `gdal_translate -ot Byte -scale -b 1 -b 2 -b 3 FILE NEW`, a label with "
             "`gdal_translate -ot UInt16 -b 1 FILE NEW`"
         )
+    if start[4:8] == b"ftyp":
+        return "it is a HEIC picture of a phone; save it as JPEG, for example with `magick FILE FILE.jpg`"
     return "download it again"
 
 
@@ -345,7 +347,7 @@ def scaled(values: np.ndarray, maximum: float, path: Path) -> np.ndarray:
         raise UserError(
             f"{path} has values from {low:g} to {high:g}, but the images are scaled from 0 to {maximum:g}; "
             "state the largest value of all images in dataset.toml, for example image_max = "
-            f"{high if np.isfinite(high) else 1.0:g}, and remove values below 0 or that are no numbers"
+            f"{high if np.isfinite(high) else 1.0:g}, and remove values below 0 or that are not numbers"
         )
     if values.dtype == np.uint16:
         table = np.floor(np.arange(int(high) + 1) * (255 / maximum) + 0.5)
@@ -354,7 +356,7 @@ def scaled(values: np.ndarray, maximum: float, path: Path) -> np.ndarray:
 
 
 def turned(pixels: np.ndarray, tag: int) -> np.ndarray:
-    """Stored pixels (H, W[, C]) as an orientation tag wants them shown (EXIF 2.3, tag 0x0112)."""
+    """Stored pixels (H, W[, C]) as the orientation tag says to show them (EXIF 2.3, tag 0x0112)."""
     if tag in TRANSPOSED:
         pixels = pixels.swapaxes(0, 1)
     # Which axes are reversed, after rows and columns have changed places.

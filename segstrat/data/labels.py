@@ -99,7 +99,7 @@ class ColorLabels:
             nearest = min(self.colors, key=lambda known: float(np.square(np.subtract(known, color)).sum()))
             raise UserError(
                 f"{path} has {counts.max():,} pixels of the color {list(color)} and {len(codes) - 1} more "
-                f"colors that are no class (the nearest is {list(nearest)}); export the labels without "
+                f"colors that are not a class (the nearest is {list(nearest)}); export the labels without "
                 "smoothed edges, or add the color to colors or ignore in dataset.toml"
             )
         return classes_HW.astype(np.uint8)
@@ -121,7 +121,7 @@ def stored_labels(path: Path) -> tuple[np.ndarray, int | None]:
 
     Returns:
         (H, W) integers, whatever their bit depth, or (H, W, 3) uint8 colors; and the value of pixels without
-        data in a GeoTIFF: `_NO_NUMBER` if that is no whole number, None if it declares none.
+        data in a GeoTIFF: `_NO_NUMBER` if that is not a whole number, None if it declares none.
 
     Raises:
         UserError: if it is damaged, lossy, transparent, or holds neither whole numbers nor 8-bit colors.
@@ -185,7 +185,7 @@ def _whole_numbers(values_HW: np.ndarray, declared: float | None, path: Path) ->
         absent |= values_HW == declared
     numbers_HW = np.where(absent, _NO_NUMBER, values_HW)
     if np.abs(numbers_HW).max(initial=0) >= _EXACT or (numbers_HW != np.rint(numbers_HW)).any():
-        raise UserError(f"{path} has labels that are no whole numbers; save class numbers")
+        raise UserError(f"{path} has labels that are not whole numbers; save class numbers")
     return numbers_HW.astype(np.int64)
 
 

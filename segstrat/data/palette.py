@@ -6,7 +6,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-# What class 0 is called where it is no object: overlays leave the image as it is there.
+# What class 0 is called where it is not an object: overlays leave the image as it is there.
 BACKGROUND_NAMES = frozenset(("background", "bg", "none", "other", "interior", "unlabeled", "unlabelled"))
 VOID_COLOR = (224, 224, 192)
 # Levels of each channel among which distinct colors are chosen.

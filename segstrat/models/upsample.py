@@ -1,10 +1,13 @@
 """Upsampling of score maps to pixels, with every cell at its position in the image."""
 
+import itertools
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.autograd.function import once_differentiable
 
 
 class LearnableUpsample(nn.Module):
@@ -49,15 +52,14 @@ class LearnableUpsample(nn.Module):
         before = 0 if self.crop == stride else 1
         crop = self.crop % stride
         total = _cells_for(size, crop, stride)
-        cells = _extend(scores_BChw, before, total)
         rows, columns = total[0] - 1, total[1] - 1
-        # Block m meets cell m with the second half of the kernel, and cell m + 1 with the first.
-        taps = [cells[..., 1 - y : 1 - y + rows, 1 - x : 1 - x + columns] for y in (0, 1) for x in (0, 1)]
-        around = torch.stack(taps, dim=-1).permute(0, 2, 3, 1, 4).flatten(3)
+        around: torch.Tensor = _Surroundings.apply(scores_BChw, before, total)
         blocks = around @ self._quarters()
         # (B, row, column, C, y in block, x in block) -> (B, C, H, W)
         blocks = blocks.unflatten(-1, (channels, stride, stride)).permute(0, 3, 1, 4, 2, 5)
         pixels = blocks.reshape(-1, channels, rows * stride, columns * stride)
+        if pixels.shape[-2:] == size:
+            return pixels
         return pixels[..., crop : crop + size[0], crop : crop + size[1]]
 
     def _quarters(self) -> torch.Tensor:
@@ -95,6 +97,68 @@ def bilinear_upsample(
     cells = _extend(scores_BChw, 1, _cells_for(size, crop, stride)).contiguous()
     pixels = F.interpolate(cells, scale_factor=stride, mode="bilinear", align_corners=False)
     return pixels[..., crop : crop + size[0], crop : crop + size[1]]
+
+
+class _Surroundings(torch.autograd.Function):
+    """The 2×2 cells around each block, as rows of a matrix; cells beyond the border repeat those at it.
+
+    Automatic differentiation would fill a whole map with zeros for each of the dozen slices, and add them up.
+    The sums here have the same order.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, scores_BChw: torch.Tensor, before: int, total: tuple[int, int]) -> torch.Tensor:
+        """(B, rows, columns, C · 4 quarters), of `total` − 1 rows and columns; arguments as of `_extend`."""
+        ctx.size, ctx.before = scores_BChw.shape[2:], before
+        cells = _extend(scores_BChw, before, total)
+        around = cells.new_empty(len(cells), total[0] - 1, total[1] - 1, cells.shape[1], 4)
+        for quarter, (rows, columns) in enumerate(_taps(total)):
+            around[..., quarter] = cells[:, :, rows, columns].permute(0, 2, 3, 1)
+        return around.flatten(3)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        """The gradient of the scores."""
+        images, rows, columns = gradient.shape[:3]
+        total = (rows + 1, columns + 1)
+        around = gradient.unflatten(3, (-1, 4)).permute(0, 3, 1, 2, 4)
+        cells = around.new_zeros(images, around.shape[1], *total)
+        for quarter, (in_rows, in_columns) in reversed(list(enumerate(_taps(total)))):
+            cells[:, :, in_rows, in_columns] += around[..., quarter]
+        for axis, count in ((3, ctx.size[1]), (2, ctx.size[0])):
+            cells = _folded(cells, axis, count, ctx.before)
+        return cells, None, None
+
+
+def _taps(total: tuple[int, int]) -> list[tuple[slice, slice]]:
+    """Rows and columns of the cells in each quarter of the kernel.
+
+    Block m meets cell m with the second half of the kernel, and cell m + 1 with the first.
+    """
+    halves = [[slice(1, count), slice(0, count - 1)] for count in total]
+    return list(itertools.product(*halves))
+
+
+def _folded(gradient: torch.Tensor, axis: int, count: int, before: int) -> torch.Tensor:
+    """The gradient of `count` cells from that of the extended map; the reverse of `_extend`."""
+    behind = gradient.shape[axis] - before - count
+    if behind < 0:  # the last cells were cropped
+        shape = list(gradient.shape)
+        shape[axis] = -behind
+        gradient = torch.cat([gradient, gradient.new_zeros(shape)], axis)
+    if not before and behind <= 0:
+        return gradient
+    parts = gradient.split([before, count, max(behind, 0)], axis)
+    own = parts[1].clone(memory_format=torch.contiguous_format)
+    if behind > 0:
+        last, *others = parts[2].unbind(axis)
+        for other in others:
+            last = last + other
+        own.select(axis, count - 1).add_(last)
+    for first in parts[0].unbind(axis):
+        own.select(axis, 0).add_(first)
+    return own
 
 
 def _cells_for(size: tuple[int, int], crop: int, stride: int) -> tuple[int, int]:

@@ -12,7 +12,9 @@ from segstrat.data.loading.batch import host_memory
 from segstrat.parallel import parallel_map
 from segstrat.pretraining.images import ImageFolder
 
-_STREAM = 2
+# Streams 1 and 2 are those of training. The order has another than the crops: NumPy drops trailing zeros of a
+# seed, so that [seed, stream, epoch] and [seed, stream, epoch, 0] are one generator.
+_ORDER_STREAM, _CROP_STREAM = 3, 4
 _BATCHES_AHEAD = 2
 _CPU = torch.device("cpu")
 # Crops between portrait 3:4 and landscape 4:3 (Szegedy et al. 2015, arXiv:1409.4842, §6).
@@ -42,11 +44,11 @@ def train_batches(
         images (B, 3, crop_size, crop_size) uint8 RGB in channels-last order, and labels (B,) int64, both in
         host memory.
     """
-    order = np.random.default_rng([seed, _STREAM, epoch]).permutation(len(images))
+    order = np.random.default_rng([seed, _ORDER_STREAM, epoch]).permutation(len(images))
     batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
     def crop(index: int) -> np.ndarray:
-        rng = np.random.default_rng([seed, _STREAM, epoch, index])
+        rng = np.random.default_rng([seed, _CROP_STREAM, epoch, index])
         return random_crop(images.read(index), crop_size, smallest_crop, rng)
 
     whole = [batch for batch in batches if len(batch) > 1]

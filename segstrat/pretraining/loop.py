@@ -32,7 +32,7 @@ from segstrat.store import Store
 
 T = TypeVar("T")
 
-VERSION = 1
+VERSION = 2
 """Raised whenever this package gives different weights for the same recipe."""
 
 

@@ -46,7 +46,8 @@ class Answer:
     """What a study says.
 
     Args:
-        label, sentence: the verdict on the primary task, over all contexts.
+        label, lines: the verdict on the primary task, over all contexts, and the answer in a few lines: the
+            answer itself, the numbers behind it, and what is open or was not tested.
         verdicts: by task, one per context; the primary task first.
         sensitivity: one entry per verdict of the primary task.
         tunings: how tuned axes were chosen for the primary task, one per context and axis.
@@ -58,13 +59,18 @@ class Answer:
     study: Study
     margin: float
     label: Label
-    sentence: str
+    lines: Sequence[str]
     verdicts: Mapping[str, Sequence[Verdict]]
     sensitivity: Sequence[Sequence[View]]
     tunings: Sequence[Tuning]
     counts: Mapping[str, int]
     caveats: Sequence[str]
     sections: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @property
+    def sentence(self) -> str:
+        """The answer as one paragraph."""
+        return " ".join(self.lines)
 
     @property
     def primary(self) -> Sequence[Verdict]:
@@ -83,6 +89,7 @@ class Answer:
             "study": self.study.name,
             "verdict": self.label,
             "sentence": self.sentence,
+            "lines": list(self.lines),
             "margin": self.margin,
             "confidence": CONFIDENCE,
             "data": self.study.data_name,
@@ -123,15 +130,15 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
     tuned = tunings(study, [(verdict.context, verdict.contrasts) for verdict in primary])
-    label, sentence = Label.UNDETERMINED, f"Undetermined: {problem}"
+    label, lines = Label.UNDETERMINED, [f"Undetermined: {problem}"]
     if not problem:
-        label, sentence = summarize(study, primary)
-        sentence = " ".join(filter(None, [sentence, checkpoint_note(study)]))
+        label, lines = summarize(study, primary)
+        lines = [*lines, *filter(None, [checkpoint_note(study)])]
     return Answer(
         study=study,
         margin=margin,
         label=label,
-        sentence=sentence,
+        lines=lines,
         verdicts=verdicts,
         sensitivity=[sensitivity_views(study, verdict, margin) for verdict in primary],
         tunings=tuned,

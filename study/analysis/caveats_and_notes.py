@@ -224,7 +224,9 @@ def outcome_sentences(verdicts: Sequence[Verdict]) -> list[str]:
         )
         if sd is None or assumed is None or found is None:
             continue
-        most = len(stage.roles.active) * stage.design.max_seeds
+        roles = stage.roles
+        nominated = (*roles.references, *roles.raw, *roles.pretrained)
+        most = len(nominated) * stage.design.max_seeds
         context = f"{verdict.context.label}: " if verdict.context.label else ""
         text = (
             f"{context}planned for scores that vary over seeds by {points(ASSUMED_SEED_SD)}, where "

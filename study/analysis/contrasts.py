@@ -313,7 +313,7 @@ def _minus(left: pd.Series, right: pd.Series) -> pd.Series:
 NO_SPREAD = 1e-18
 
 
-def intervals_with_images(found: Contrasts, context: Context, split: str) -> dict[str, Interval]:
+def contrasts_with_images(found: Contrasts, context: Context, split: str) -> dict[str, Interval]:
     """Intervals of gap, improvement and remaining over seeds and images; empty without the scores they need.
 
     Args:

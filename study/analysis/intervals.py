@@ -29,6 +29,8 @@ Floats = NDArray[np.float64]
 class Interval:
     """A mean with its interval; `low` and `high` are None where the seeds do not allow one.
 
+    An end is infinite where only the other one was tested: "at least `low`".
+
     Args:
         estimate: the point estimate; None where there is no value at all.
         n: number of seeds.

@@ -1,5 +1,6 @@
 """How differences, shares and counts are written, with their intervals."""
 
+import math
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
@@ -20,7 +21,7 @@ def points(value: float | None, *, signed: bool = False) -> str:
 
 
 def with_interval(interval: Interval, margin: float = 0.0) -> str:
-    """`3.1 points (95 % interval 1.2 to 5.2, 5 seeds)`.
+    """`3.1 points (95 % interval 1.2 to 5.2, 5 seeds)`; or `3.1 points (95 %: at least 1.2, 5 seeds)`.
 
     Args:
         margin: what the bounds are compared with, beside zero. A bound that rounds to either of them gets
@@ -31,9 +32,13 @@ def with_interval(interval: Interval, margin: float = 0.0) -> str:
     if interval.low is None or interval.high is None:
         return f"{points(interval.estimate)} ({count_seeds(interval.n)}, no interval)"
     low, high = (_bound(end, (0.0, margin)) for end in (interval.low, interval.high))
-    return (
-        f"{points(interval.estimate)} ({interval.level} interval {low} to {high}, {count_seeds(interval.n)})"
-    )
+    if math.isinf(interval.high):
+        ends = f"{interval.level}: at least {low}"
+    elif math.isinf(interval.low):
+        ends = f"{interval.level}: at most {high}"
+    else:
+        ends = f"{interval.level} interval {low} to {high}"
+    return f"{points(interval.estimate)} ({ends}, {count_seeds(interval.n)})"
 
 
 def _bound(end: float, thresholds: Iterable[float]) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from segstrat.image_counts import HALVES
+from segstrat.scores import MIOU, WORDS
 from study.analysis.study import Context, Study
 from study.frame.build import HALVED, TEST
 
@@ -32,15 +33,15 @@ class ScorePair:
     reported: pd.Series
 
 
-def reported_column(task: str, images: str) -> str:
+def reported_column(task: str, images: str, score: str = MIOU) -> str:
     """The column of `trials` whose values the answering stage reports on these images.
 
     What is nominated on the first half of the validation images is reported on the second one.
     """
     return {
-        TEST: f"last_{task}_test_miou",
-        HALVED: f"last_{task}_val_miou_{HALVES[-1]}",
-    }.get(images, f"last_{task}_val_miou")
+        TEST: f"last_{task}_test_{score}",
+        HALVED: f"last_{task}_val_{score}_{HALVES[-1]}",
+    }.get(images, f"last_{task}_val_{score}")
 
 
 def trial_scores(study: Study, context: Context) -> tuple[ScorePair, ...]:
@@ -89,17 +90,19 @@ def final_values(
 
 @dataclass(frozen=True)
 class TrialValues:
-    """Validation mIoU of the trials of a context, at the same point of each trial's own budget.
+    """Validation scores of the trials of a context, at the same point of each trial's own budget.
 
     Args:
         values: one per trial, indexed like the context's trials; NaN where there is none.
         fraction: the share of its epochs after which a trial is read; 1 for final values.
         counts: number of trials in each status.
+        score: what is compared, in words.
     """
 
     values: pd.Series
     fraction: float
     counts: Mapping[str, int]
+    score: str = WORDS[MIOU]
 
     @property
     def final(self) -> bool:
@@ -127,11 +130,11 @@ def trial_values(study: Study, context: Context, *, survivors: bool = False) -> 
     counts = {str(name): int(count) for name, count in status.value_counts().items()}
     stopped = trials[status == "stopped"]
     if stopped.empty:
-        return TrialValues(final_values(study, context, survivors=survivors), 1.0, counts)
+        return TrialValues(final_values(study, context, survivors=survivors), 1.0, counts, context.score)
     fraction = float((stopped["epochs_run"] / stopped["epochs_budget"]).min())
     values = _values_at(study, context, fraction).where(status != "failed")
     floor = np.nan if survivors else context.floor or 0.0
-    return TrialValues(values.where(status != "diverged", floor), fraction, counts)
+    return TrialValues(values.where(status != "diverged", floor), fraction, counts, context.score)
 
 
 def _values_at(study: Study, context: Context, fraction: float) -> pd.Series:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from segstrat.formatting import axis_name, format_duration, format_value
+from segstrat.scores import MIOU, WORDS
 from study.analysis.answering.decision import Label
 from study.analysis.cells import full_context
 from study.analysis.contrasts import Contrasts, contrasts
@@ -48,7 +49,12 @@ def sensitivity_views(study: Study, verdict: Verdict, margin: float = MARGIN) ->
     others = [
         ("survivors", _survivors_note(context), context, _survivors(study, context)),
         ("all validation images", _same_images_note(), context, _same_images(study, verdict)),
-        ("best epoch", _best_epoch_note(), context, _column(study, context, f"{context.task}_val_miou")),
+        (
+            "best epoch",
+            _best_epoch_note(context),
+            context,
+            _column(study, context, f"{context.task}_val_miou"),
+        ),
         ("thesis metric", _thesis_metric_note(), context, _thesis_metric(study, context)),
         ("same schedule", _same_schedule_note(), *_same_schedule(study, context)),
         ("equal epochs", *_equal_epochs(study, context)),
@@ -107,8 +113,8 @@ def _same_images(study: Study, verdict: Verdict) -> pd.Series | None:
     return None if verdict.images == VALIDATION else final_values(study, verdict.context)
 
 
-def _best_epoch_note() -> str:
-    return "As the thesis reports: the epoch with the best validation mIoU."
+def _best_epoch_note(context: Context) -> str:
+    return f"As the thesis reports: the epoch with the best validation {context.score}."
 
 
 def _thesis_metric_note() -> str:
@@ -116,6 +122,8 @@ def _thesis_metric_note() -> str:
 
 
 def _thesis_metric(study: Study, context: Context) -> pd.Series | None:
+    if context.score != WORDS[MIOU]:
+        return None
     return _column(study, context, f"{study.value}{context.task}_val_miou_thesis")
 
 

@@ -14,9 +14,19 @@ import pandas as pd
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.image_counts import HALVES
+from segstrat.scores import MIOU, WORDS, Metric
 from segstrat.store import Store
 from study.frame import load, read_manifest
-from study.frame.build import HALVED, IMAGES, TEST, VALIDATION, identified, splitting_axes
+from study.frame.build import (
+    HALVED,
+    IMAGES,
+    TEST,
+    VALIDATION,
+    identified,
+    metric_of,
+    splitting_axes,
+    untreated_value,
+)
 
 # Treatments that train longer instead of regularizing.
 LONGER = ("epochs_factor", "schedule")
@@ -31,6 +41,8 @@ class Study:
         name: the study's name.
         manifest: what was asked; may be empty.
         trials, epochs: the frames, see `study.frame`; those of earlier versions get the columns they lack.
+            Where the study judges its trials by another score than mIoU, the columns of mIoU hold that score
+            here, so that everything is computed from it.
     """
 
     name: str
@@ -41,6 +53,18 @@ class Study:
     def __post_init__(self) -> None:
         if not {"cell", "setting", "context", "reference"} <= set(self.trials):
             object.__setattr__(self, "trials", identified(self.trials, self.manifest))
+        if self.metric.score != MIOU:
+            object.__setattr__(self, "trials", by_own_score(self.trials, self.metric))
+            object.__setattr__(self, "epochs", epochs_by_own_score(self.epochs, self.metric))
+
+    @property
+    def metric(self) -> Metric:
+        """By what the study judges its trials."""
+        return metric_of(self.manifest)
+
+    def score_words(self, task: str) -> str:
+        """The score by which the trials of a task are judged, such as `mIoU`."""
+        return self.metric.of(task).words
 
     @classmethod
     def open(cls, folder: str | Path | Store) -> "Study":
@@ -69,8 +93,7 @@ class Study:
     def tasks(self) -> list[str]:
         """Tasks that any trial learned, the one of the study's metric first."""
         found = dict.fromkeys(task for tasks in self.trials["tasks"] for task in str(tasks).split("+"))
-        metric = str(self.manifest.get("metric", ""))
-        return sorted(found, key=lambda task: not metric.startswith(f"{task}_"))
+        return sorted(found, key=lambda task: task != self.metric.task)
 
     def trials_of(self, task: str) -> pd.DataFrame:
         """The trials that learned a task."""
@@ -94,7 +117,7 @@ class Study:
             if axis == "tasks":
                 levels[axis] = min(trials[axis], key=lambda tasks: (str(tasks).count("+"), str(tasks)))
             else:
-                levels[axis] = 0.0 if axis in REGULARIZERS else trials[axis].min()
+                levels[axis] = untreated_value(axis, trials[axis])
         return levels
 
     @property
@@ -132,6 +155,37 @@ class Study:
         return f"{name} (synthetic)" if data.get("synthetic") else name
 
 
+def by_own_score(trials: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The `trials` frame with the study's score in the columns of mIoU."""
+    renamed = {}
+    for task in dict.fromkeys(task for tasks in trials["tasks"] for task in str(tasks).split("+")):
+        own = metric.of(task).score
+        pairs = zip(*(_score_names(task, score) for score in (MIOU, own)), strict=True)
+        if own != MIOU:
+            renamed |= {miou: trials.get(name, np.nan) for miou, name in pairs if miou in trials}
+    return trials.assign(**renamed)
+
+
+def epochs_by_own_score(epochs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
+    """The `epochs` frame with the study's score as `miou`."""
+    if epochs.empty:
+        return epochs
+    rows = zip(epochs["task"], epochs["miou"], epochs["iou"], strict=True)
+    own = {task: metric.of(task) for task in epochs["task"].unique()}
+    scores = [miou if own[task].score == MIOU else own[task].from_iou(iou) for task, miou, iou in rows]
+    return epochs.assign(miou=scores)
+
+
+def _score_names(task: str, score: str) -> list[str]:
+    """The columns of a score."""
+    final = [
+        f"{prefix}{task}_{split}_{score}" for prefix in ("", "last_") for split in ("train", "val", "test")
+    ]
+    halves = [f"last_{task}_val_{score}_{half}" for half in HALVES]
+    both = [f"{task}_{split}_constant_{score}" for split in ("val", "test")]
+    return [*final, *halves, *both, *(f"last_{task}_{split}_{score}_jackknife" for split in ("val", "test"))]
+
+
 @dataclass(frozen=True)
 class Context:
     """The trials among which raw is compared with pre-trained.
@@ -145,8 +199,9 @@ class Context:
         tuned: axes whose best value is chosen for each setting.
         key: by which the manifest's `answering` knows it; unlike its label it is never shown alone.
         images: on which its scores are reported, one of `study.frame.build.IMAGES`.
-        floor: mIoU of the best constant prediction on these images, with which a diverged trial counts; None
-            if unknown.
+        floor: score of the best constant prediction on these images, with which a diverged trial counts;
+            None if unknown.
+        score: by which its trials are judged, in words.
     """
 
     task: str
@@ -157,6 +212,7 @@ class Context:
     key: str = ""
     images: str = VALIDATION
     floor: float | None = None
+    score: str = WORDS[MIOU]
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -250,7 +306,8 @@ def contexts(study: Study, task: str) -> list[Context]:
         key = ", ".join(filter(None, [task, group["context"].iloc[0]]))
         images = reporting_images(study, key, task, group)
         floor = _floor(study, task, group, "test" if images == TEST else "val")
-        found.append(Context(task, fixed, reference, group, tuned, key, images, floor))
+        score = study.score_words(task)
+        found.append(Context(task, fixed, reference, group, tuned, key, images, floor, score))
     return found
 
 
@@ -308,6 +365,6 @@ def _floor(study: Study, task: str, trials: pd.DataFrame, split: str) -> float |
             if column in source and source[column].notna().any():
                 return float(source[column].dropna().iloc[0])
         known = (study.manifest.get("data") or {}).get("constant_miou", {}).get(task, {})
-        if place in known:
+        if place in known and study.metric.of(task).score == MIOU:
             return float(known[place])
     return None

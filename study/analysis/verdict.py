@@ -19,9 +19,10 @@ from study.analysis.answering.stages import (
     answering_stage,
     candidates,
     design_of,
+    intervals_with_images,
     stage_contrasts,
 )
-from study.analysis.contrasts import Contrasts, contrasts, intervals_with_images
+from study.analysis.contrasts import Contrasts, contrasts, contrasts_with_images
 from study.analysis.intervals import Interval
 from study.analysis.study import SCREENING, Context, Study, contexts
 from study.frame.build import TEST
@@ -75,6 +76,7 @@ class Verdict:
         with_images: the contrasts' intervals over seeds and images; empty without the scores they need.
         stage: the answering stage; None for a study of one stage.
         look: the look that `contrasts` belong to; None for a study of one stage.
+        planned: what the study was planned to end with, where it was extended afterwards.
         problem: why the answering stage cannot go on, '' if it can.
     """
 
@@ -91,6 +93,7 @@ class Verdict:
     with_images: Mapping[str, Interval] = field(default_factory=dict)
     stage: AnsweringStage | None = None
     look: Look | None = None
+    planned: Look | None = None
     problem: str = ""
 
     def blocked_by(self, cause: Cause) -> "Verdict":
@@ -101,7 +104,7 @@ class Verdict:
     @property
     def score_name(self) -> str:
         """What is compared, in words."""
-        return "test mIoU" if self.images == TEST else "validation mIoU"
+        return f"{'test' if self.images == TEST else 'validation'} {self.context.score}"
 
     @property
     def blocked(self) -> bool:
@@ -136,9 +139,17 @@ def decide(study: Study, context: Context, margin: float = MARGIN) -> Verdict:
     if look is None:
         found = _verdict(context, contrasts(study, context), margin)
         return replace(found.blocked_by(Cause.SCREENING), stage=stage, problem=problem)
-    answering = stage.context
-    found = _verdict(answering, stage_contrasts(stage, look), margin, look)
-    return replace(found, stage=stage, problem=problem if look.label is None else "")
+    found = _verdict(stage.context, stage_contrasts(stage, look), margin, look)
+    planned = None
+    if design.extended_from:
+        planned = answering_stage(study, context, design.before_extension, stage.roles).last_look
+    return replace(
+        found,
+        stage=stage,
+        planned=planned,
+        with_images=intervals_with_images(stage, look, _split(stage.context)),
+        problem=problem if look.label is None else "",
+    )
 
 
 def incomplete(context: Context) -> Cause | None:
@@ -170,7 +181,7 @@ def _verdict(context: Context, found: Contrasts, margin: float, look: Look | Non
             for value in MARGINS
         },
         decisive=decisive_contrasts(found, margin, look),
-        with_images=intervals_with_images(found, context, "test" if context.images == TEST else "val"),
+        with_images={} if look else contrasts_with_images(found, context, _split(context)),
         look=look,
     )
     blocking = learning.cause(margin)
@@ -179,6 +190,11 @@ def _verdict(context: Context, found: Contrasts, margin: float, look: Look | Non
     elif look.label is None:
         blocking = blocking or Cause.MORE_SEEDS
     return verdict.blocked_by(blocking) if blocking else verdict
+
+
+def _split(context: Context) -> str:
+    """The split that a context reports on."""
+    return "test" if context.images == TEST else "val"
 
 
 def _best_means(found: Contrasts) -> tuple[float | None, float | None]:

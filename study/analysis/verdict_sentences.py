@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from segstrat.formatting import axis_name, join_words
+from segstrat.scores import MIOU, WORDS
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.contrasts import Contrasts
+from study.analysis.intervals import Interval
 from study.analysis.phrases import (
     ahead,
     count_seeds,
@@ -16,7 +18,7 @@ from study.analysis.phrases import (
     start_sentence,
     with_interval,
 )
-from study.analysis.study import Context, Study
+from study.analysis.study import LONGER, Context, Study
 from study.analysis.verdict import Verdict
 
 QUESTIONS = {
@@ -26,46 +28,135 @@ QUESTIONS = {
 }
 
 
-def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, str]:
-    """One label and one paragraph for all contexts of a task."""
+def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, list[str]]:
+    """One label for all contexts of a task, and the answer in at most three lines.
+
+    Returns:
+        the label; the answer in one sentence, the numbers behind it, and what is open or was not tested.
+    """
     if not verdicts:
-        return Label.UNDETERMINED, f"Undetermined: no trial of {study.name} learned the task of its metric."
-    where, means = f"On {study.data_name}", join_words(stand_ins(study))
+        return Label.UNDETERMINED, [f"Undetermined: no trial of {study.name} learned the task of its metric."]
+    where, means = setting_words(study), join_words(stand_ins(study))
     if not means:
         gaps = "; ".join(_gap_only(verdict) for verdict in verdicts)
-        return Label.UNDETERMINED, (
-            f"{where}, this study varies no stand-in for pre-training (no treatment, no multi-task "
-            f"training), so it shows the gap and not whether it can be closed. {start_sentence(gaps)}."
-        )
-    if len(verdicts) == 1 and verdicts[0].cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
-        return verdicts[0].label, f"{where}, {_details(verdicts[0])[0].lower()}{_details(verdicts[0])[1:]}"
-    if len(verdicts) == 1:
-        return verdicts[0].label, f"{_opening(verdicts[0].label, where, means)} {_details(verdicts[0])}"
-    details = "; ".join(f"{verdict.context.label}: {_brief(verdict)}" for verdict in verdicts)
+        return Label.UNDETERMINED, [
+            f"This study varies no stand-in for pre-training (no treatment, no multi-task training), so it "
+            f"shows the gap and not whether it can be closed ({where}).",
+            f"{start_sentence(gaps)}.",
+        ]
     labels = {verdict.label for verdict in verdicts}
-    if len(labels) == 1:
-        return verdicts[0].label, f"{_opening(verdicts[0].label, where, means)} {details}."
-    return Label.UNDETERMINED, f"{where}, the answer depends on the context. {details}."
+    label = verdicts[0].label if len(labels) == 1 else Label.UNDETERMINED
+    causes = {verdict.cause for verdict in verdicts}
+    opening = _opening(label, means, causes.pop() if len(causes) == 1 else None)
+    if len(labels) > 1:
+        opening = "The answer depends on the context"
+    lines = [f"{opening} ({where})."]
+    if len(verdicts) == 1 and (planned := verdicts[0].planned) is not None and planned.label is not None:
+        # What was added after a look at the answer is told after the answer.
+        answer = _opening(planned.label, means, None)
+        lines = [f"{answer} ({where}; as planned, {count_seeds(planned.seeds)}).", f"Extended: {lines[0]}"]
+    if len(verdicts) == 1:
+        lines += [_numbers(verdicts[0]), _open_questions(study, verdicts[0], means)]
+    else:
+        lines += [f"{start_sentence(each.context.label)}: {_brief(each)}." for each in verdicts]
+    return label, [line for line in lines if line]
+
+
+def setting_words(study: Study) -> str:
+    """What was trained on what: `drawn scenes, FCN-8s with resnet18, 24 epochs`, as far as it is the same."""
+    trials = study.trials
+    words = [study.data_name]
+    for axis in ("model", "backbone"):
+        if axis in trials and trials[axis].nunique() == 1:
+            words.append(str(trials[axis].iloc[0]))
+    budgets = sorted({int(epochs) for epochs in trials["epochs_budget"].dropna()})
+    if budgets:
+        words.append(f"{join_range(budgets)} epoch{'s' * (budgets != [1])}")
+    return ", ".join(words)
+
+
+def join_range(values: Sequence[int]) -> str:
+    """`24`, or `100 to 300`."""
+    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _numbers(verdict: Verdict) -> str:
+    """Mean scores, and what remains of the gap; why there is no answer where something prevents one."""
+    if verdict.blocked or not verdict.contrasts.remaining.known:
+        return reason(verdict)
+    found, means = verdict.contrasts, _mean_scores(verdict)
+    lines = [f"Mean {verdict.score_name} of {count_seeds(found.remaining.n)}: {means}."]
+    if verdict.label is Label.UNDETERMINED:
+        lines.append(reason(verdict))
+    elif verdict.label in (Label.NOT_NEEDED, Label.HURTS):
+        lines.append(f"Pre-training {_gains(found.gap, verdict.margin)}.")
+    else:
+        lines.append(_remains(found.remaining, verdict.margin))
+    return " ".join(lines)
+
+
+def _mean_scores(verdict: Verdict) -> str:
+    """`pre-trained 0.312, raw 0.190, raw with weight decay 5e-4 0.193`."""
+    found = verdict.contrasts
+    scores = {
+        "pre-trained": found.best_pretrained,
+        "raw": found.chosen_reference,
+        f"raw with {found.best_raw.usual}": found.best_raw,
+    }
+    return ", ".join(f"{name} {chosen.value.mean():.3f}" for name, chosen in scores.items())
+
+
+def _remains(remaining: Interval, margin: float) -> str:
+    """`12.9 points remain (95 %: at least 1.0, whichever candidate is best)`."""
+    remain = "remains" if points(remaining.estimate).endswith("point") else "remain"
+    if (remaining.estimate or 0.0) < 0:
+        return f"Nothing remains of the gap: regularized raw ends {with_interval(-remaining, margin)} ahead."
+    return f"{start_sentence(with_interval(remaining, margin))} {remain} of the gap."
+
+
+def _gains(gap: Interval, margin: float) -> str:
+    if (gap.estimate or 0.0) < 0:
+        return f"loses {with_interval(-gap, margin)}"
+    return f"gains {with_interval(gap, margin)}"
+
+
+def _open_questions(study: Study, verdict: Verdict, means: str) -> str:
+    """What the intervals leave open, and which usual stand-ins this study does not vary."""
+    found, words = verdict.contrasts, []
+    answered = verdict.label in (Label.CLOSES, Label.NARROWS, Label.DOES_NOT_CLOSE)
+    improvement = found.improvement
+    if answered and improvement.known and not improvement.above(0) and not improvement.below(verdict.margin):
+        verb = "help" if " and " in means else "helps"
+        words.append(f"Open: whether {means} {verb} raw ({with_interval(improvement)}).")
+    elif answered and improvement.above(0):
+        words.append(f"{start_sentence(means)} gains {with_interval(improvement)} on raw.")
+    if answered and improvement.above(0) and found.closure.known:
+        words.append(f"That is {percent(found.closure)} of the gap.")
+    missing = untested(study)
+    if missing:
+        words.append(f"Not tested: {join_words(missing)}.")
+    return " ".join(words)
+
+
+def untested(study: Study) -> list[str]:
+    """Usual stand-ins for pre-training that the study does not vary."""
+    varied = {axis for axis in study.axes("treatment") if study.trials[axis].nunique() > 1}
+    found = [
+        name
+        for axes, name in (
+            (("weight_decay",), "weight decay"),
+            (("dropout",), "dropout"),
+            (LONGER, "longer training"),
+        )
+        if not varied & set(axes)
+    ]
+    return found if study.varies_multi_task else [*found, "multi-task training"]
 
 
 def stand_ins(study: Study) -> list[str]:
     """What stands in for pre-training in this study, in words."""
     names = [axis_name(axis) for axis in study.axes("treatment") if study.trials[axis].nunique() > 1]
     return [*names, "multi-task training"] if study.varies_multi_task else names
-
-
-def verdict_headline(label: Label, cause: Cause | None = None) -> str:
-    """The verdict in a few words."""
-    if cause is Cause.RAW_NOT_LEARNED:
-        return "Undetermined: the raw arm did not learn here"
-    if cause is Cause.PRETRAINED_NOT_LEARNED:
-        return "Undetermined: the pre-trained arm did not learn here"
-    return {
-        Label.CLOSES: "Closes the gap",
-        Label.NARROWS: "Narrows the gap",
-        Label.DOES_NOT_CLOSE: "Does not close the gap",
-        Label.UNDETERMINED: "Undetermined",
-    }[label]
 
 
 def reason(verdict: Verdict) -> str:
@@ -118,9 +209,9 @@ def _blocking_reason(verdict: Verdict) -> str:
         value = learning.raw if raw else learning.pretrained
         return (
             f"the {'raw' if raw else 'pre-trained'} arm did not learn here. Its best setting ends at a mean "
-            f"mIoU of {value:.3f}; calling every pixel the most frequent class scores {learning.floor:.3f}, "
-            f"and the difference is within the margin of {points(verdict.margin)}. Train longer, or "
-            "with another learning rate, before asking what closes the gap"
+            f"{verdict.context.score} of {value:.3f}; {constant_words(verdict.context)} scores "
+            f"{learning.floor:.3f}, and the difference is within the margin of {points(verdict.margin)}. "
+            "Train longer, or with another learning rate, before asking what closes the gap"
         )
     if cause is Cause.SCREENING and verdict.problem:
         return f"the answering stage cannot start: {verdict.problem}"
@@ -161,15 +252,20 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
         case Cause.NO_INTERVAL:
             return _without_interval(found, context)
         case Cause.NO_GAP:
-            gained = f"it gains {with_interval(found.gap, margin)}"
-            if found.gap.below(margin):
-                return (
-                    f"pre-training itself does not help by more than the margin of {points(margin)}: "
-                    f"{gained}, so there is no gap to close"
-                )
+            gained = f"it {_gains(found.gap, margin)}"
             return (
                 f"pre-training itself is not shown to help by more than the margin of {points(margin)}: "
                 f"{gained}, so there may be no gap to close"
+            )
+        case Cause.NO_HELP:
+            return (
+                f"pre-training itself helps by less than the margin of {points(margin)}: it "
+                f"{_gains(found.gap, margin)}. There is no gap to close"
+            )
+        case Cause.HARM:
+            return (
+                f"pre-training itself makes the network worse by more than the margin of {points(margin)}: "
+                f"it {_gains(found.gap, margin)}. There is no gap to close"
             )
         case Cause.NO_REFERENCE:
             text = f"{remaining}, but nothing says what regularization contributed."
@@ -205,21 +301,18 @@ def _without_interval(found: Contrasts, context: Context) -> str:
     return " ".join([f"{text}.", *_missing(found, context)])
 
 
-def _opening(label: Label, where: str, means: str) -> str:
+def _opening(label: Label, means: str, cause: Cause | None) -> str:
     close, narrow, do = ("close", "narrow", "do") if " and " in means else ("closes", "narrows", "does")
+    if cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
+        return f"Undetermined: {cause} here"
     return {
-        Label.CLOSES: f"{where}, {means} {close} the gap to pre-training.",
-        Label.NARROWS: f"{where}, {means} {narrow} the gap to pre-training without closing it.",
-        Label.DOES_NOT_CLOSE: f"{where}, {means} {do} not close the gap to pre-training.",
-        Label.UNDETERMINED: f"{where}, it is undetermined whether {means} {close} the gap to pre-training.",
+        Label.CLOSES: f"Yes: {means} {close} the gap to pre-training here",
+        Label.NARROWS: f"In part: {means} {narrow} the gap to pre-training here without closing it",
+        Label.DOES_NOT_CLOSE: f"No: {means} {do} not close the gap to pre-training here",
+        Label.NOT_NEEDED: "Pre-training is not needed here: it helps by less than the margin",
+        Label.HURTS: "Pre-training hurts here: the network ends better without it",
+        Label.UNDETERMINED: f"Undetermined: whether {means} {close} the gap to pre-training here",
     }[label]
-
-
-def _details(verdict: Verdict) -> str:
-    closure = verdict.contrasts.closure
-    if verdict.label is Label.UNDETERMINED or closure.estimate is None:
-        return reason(verdict)
-    return f"{reason(verdict)} That is {percent(closure)} of the gap."
 
 
 def _brief(verdict: Verdict) -> str:
@@ -234,3 +327,12 @@ def _brief(verdict: Verdict) -> str:
 def _gap_only(verdict: Verdict) -> str:
     prefix = f"{verdict.context.label}: " if verdict.context.label else ""
     return f"{prefix}pre-trained ends {ahead(verdict.contrasts.gap)} raw"
+
+
+def constant_words(context: Context) -> str:
+    """The best constant prediction, in words."""
+    return (
+        "calling every pixel the most frequent class"
+        if context.score == WORDS[MIOU]
+        else "one class everywhere"
+    )

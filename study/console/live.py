@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from segstrat.formatting import format_duration
+from segstrat.scores import Metric
 from study.console.progress import outlook_words, progress_words, seconds_left
 from study.console.tables import status_text, trials_table
 from study.planning.trials import PlannedTrial
@@ -119,9 +120,9 @@ class StudyConsole:
         )
 
 
-def ending_line(state: TrialState, metric: str) -> str:
+def ending_line(state: TrialState, metric: Metric) -> str:
     """One line for a trial that has ended."""
     last = state.record.last_report
-    value = last.metrics().get(metric) if last else None
-    score = f", {metric} {value:.3f}" if value is not None else ""
+    value = metric.of_report(last) if last else None
+    score = f", {metric.name} {value:.3f}" if value is not None else ""
     return f"{state.trial.label}: {status_text(state)}{score}"

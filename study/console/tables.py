@@ -9,6 +9,7 @@ from rich.text import Text
 
 from segstrat.formatting import format_value
 from segstrat.records import TrialStatus
+from segstrat.scores import Metric
 from study.planning.trials import ARM_FIELDS, PlannedTrial
 from study.state.pretrainings import PretrainState
 from study.state.trial_states import TrialState
@@ -33,7 +34,7 @@ def varied_axes(trials: Sequence[PlannedTrial]) -> list[str]:
 
 def trials_table(
     states: Sequence[TrialState],
-    metric: str,
+    metric: Metric,
     pretrainings: Sequence[PretrainState] = (),
     *,
     width: int,
@@ -55,14 +56,14 @@ def trials_table(
     axes = varied_axes([state.trial for state in states])
 
     def scores(split: str) -> list[str]:
-        return [_last_score(row, metric.partition("_")[0], split) for row in rows]
+        return [_last_score(row, metric, split) for row in rows]
 
     columns = [
         Column(title="arm", cells=[_name(row) for row in rows]),
         *(Column(title=axis_title(axis), cells=[_axis_value(row, axis) for row in rows]) for axis in axes),
         Column(title="epoch", cells=[_epochs(row) for row in rows]),
-        Column(title="val\nmIoU", cells=scores("val")),
-        Column(title="train\nmIoU", cells=scores("train"), optional=True),
+        Column(title=f"val\n{metric.words}", cells=scores("val")),
+        Column(title=f"train\n{metric.words}", cells=scores("train"), optional=True),
         Column(title="wait", cells=[_data_wait(row) for row in rows], optional=True),
         Column(title="status", cells=[status_text(row) for row in rows]),
     ]
@@ -101,7 +102,7 @@ def problem_lines(states: Sequence[TrialState]) -> list[str]:
     ]
 
 
-def cells_table(states: Sequence[TrialState], metric: str, *, width: int) -> Table:
+def cells_table(states: Sequence[TrialState], metric: Metric, *, width: int) -> Table:
     """One row per cell (arm × every axis but the seed), raw first: the metric after the last epoch, mean
     over seeds.
 
@@ -125,7 +126,7 @@ def cells_table(states: Sequence[TrialState], metric: str, *, width: int) -> Tab
             for axis in axes
         ),
         Column(
-            title=two_lines(metric.replace("_", " ").replace("miou", "mIoU")),
+            title=two_lines(f"{metric.task} val {metric.words}"),
             cells=[_mean_of_completed(members, metric) for members in rows],
         ),
         Column(title="trials", cells=[_status_counts(members) for members in rows]),
@@ -167,13 +168,13 @@ def _data_wait(row: TrialState | PretrainState) -> str:
     return f"{report.data_wait:.0%}" if report else "–"
 
 
-def _mean_of_completed(states: Sequence[TrialState], metric: str) -> str:
+def _mean_of_completed(states: Sequence[TrialState], metric: Metric) -> str:
     values = [
-        report.metrics()[metric]
+        value
         for state in states
         if state.record.status is TrialStatus.COMPLETED
         and (report := state.record.last_report)
-        and metric in report.metrics()
+        and (value := metric.of_report(report)) is not None
     ]
     return f"{sum(values) / len(values):.3f}" if values else "–"
 
@@ -183,12 +184,12 @@ def _status_counts(states: Sequence[TrialState]) -> str:
     return ", ".join(f"{shown.count(status)} {status}" for status in dict.fromkeys(shown))
 
 
-def _last_score(row: TrialState | PretrainState, task: str, split: str) -> str:
-    """The newest mIoU; the validation may be older than the last epoch."""
+def _last_score(row: TrialState | PretrainState, metric: Metric, split: str) -> str:
+    """The newest score; the validation may be older than the last epoch."""
     if isinstance(row, TrialState):
         tasks = row.trial.config.tasks
         for report in reversed(row.record.reports):
-            score = report.value(task if task in tasks else tasks[0], split, "miou")
+            score = metric.of(metric.task if metric.task in tasks else tasks[0]).of_report(report, split)
             if score is not None:
                 return f"{score:.3f}"
     return "–"

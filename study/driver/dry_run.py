@@ -22,7 +22,7 @@ from study.cli import Flags
 from study.console.tables import new_table, varied_axes
 from study.planning.resources import Node, cost_key, share
 from study.planning.trials import PlannedTrial
-from study.state.halving import HalvingRule
+from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import ALL, KEPT, TrialState
 
 
@@ -67,7 +67,14 @@ def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their recipe and cost and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
     from study.driver.data_check import check_data
-    from study.driver.prepare import make_search, open_study, plan_study
+    from study.driver.prepare import (
+        make_search,
+        open_study,
+        plan_study,
+        stopping_rule,
+        stopping_words,
+        with_classes,
+    )
     from study.driver.weights import Weights
 
     console = Console(highlight=False)
@@ -77,14 +84,13 @@ def show_plan(flags: Flags) -> int:
     weights = Weights(settings, opened.design)
     weights.check(trials, download=False)
     data = check_data(settings, trials, cache=False)
+    opened = with_classes(opened, data)
     console.print(Text(f"{settings.name}: {space.question}"))
     console.print(trials_table(trials))
     console.print(Text(f"recipe   {space.recipe_name}"))
     console.print(recipe_table(trials))
     epochs = sum(trial.config.epochs for trial in trials)
     images = sum(trial.config.epochs * trial.config.label_fraction for trial in trials) * data["train_images"]
-    rungs = ", ".join(f"{fraction:.0%}" for fraction in HalvingRule.of(settings.scheduler).fractions)
-    stopping = f"at {rungs} of each budget, within each arm, context and seed" if rungs else "none"
     kind = "synthetic, drawn by this project" if data["synthetic"] else data["root"]
     to_make = weights.to_make(trials)
     cost = estimate(
@@ -98,7 +104,7 @@ def show_plan(flags: Flags) -> int:
     )
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
-        f"stopping {stopping}",
+        f"stopping {stopping_words(stopping_rule(opened), trials)}",
         f"data     {data['title']} ({kind}): {data['train_images']} training and {data['val_images']} "
         "validation images were found",
         f"look     {data['sheet']} shows the labels on their images",
@@ -110,11 +116,16 @@ def show_plan(flags: Flags) -> int:
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     if outlook := weights.outlook(trials):
         lines.append(f"weights  {outlook}")
-    more = make_search(opened, trials).remaining([TrialState(trial=trial) for trial in trials])
+    states = [TrialState(trial=trial) for trial in trials]
+    search = make_search(opened, trials)
+    more = search.remaining(states)
+    screened = search.screening_left(states) if isinstance(search, TwoStageSearch) else 0
     if more:
         seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
+        kinds = f"screened and {more - screened} on fresh seeds" if screened else "trials"
         lines.append(
-            f"then     about {more} more trials up to the next look, about {format_duration(seconds)} more"
+            f"then     about {screened or more} more {kinds} up to the next look, about "
+            f"{format_duration(seconds)} more"
         )
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [

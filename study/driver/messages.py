@@ -10,9 +10,11 @@ from segstrat.records import TrialStatus
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags, StudySettings
 from study.console.tables import cells_table, problem_lines
-from study.driver.prepare import OpenedStudy
+from study.driver.prepare import OpenedStudy, stopping_words
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
+from study.search.base import Search
+from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import TrialStates, count_final
 
 FILES = (
@@ -24,12 +26,12 @@ FILES = (
 
 
 def header_lines(
-    opened: OpenedStudy, manifest: Mapping[str, Any], states: TrialStates, share: Share, proposals: int
+    opened: OpenedStudy, manifest: Mapping[str, Any], states: TrialStates, share: Share, search: Search
 ) -> list[str]:
     """The study's question, data and machine.
 
     Args:
-        proposals: trials that a search will still propose.
+        search: where further trials come from.
     """
     settings, data, hardware = opened.settings, manifest["data"], manifest["hardware"]
     kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
@@ -38,24 +40,25 @@ def header_lines(
     per_trial = f"{share.cpus} core{'s' * (share.cpus > 1)}" + (f", {share.gpus:g} GPU" if share.gpus else "")
     trials = states.in_order()
     epochs = sum(state.trial.config.epochs for state in trials)
-    stopping = (
-        "weak ones are stopped early, within each arm, context and seed"
-        if settings.scheduler == "asha"
-        else "no early stopping"
-    )
+    more = search.remaining(trials)
+    follow = more - search.screening_left(trials) if isinstance(search, TwoStageSearch) else 0
+    # A search has not proposed all of them yet.
+    planned = len(trials) + more - follow
+    epochs = round(epochs * planned / len(trials))
     lines = [
         f"{settings.name}: {opened.space.question}",
         f"data      {data['title']} ({kind}), {images}",
         f"recipe    {opened.space.recipe_name}",
         f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
         f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
-        f"precision {manifest['precision']}{' (auto)' * (settings.numerics.precision == 'auto')}",
-        f"trials    {len(trials)}, at most {epochs} epochs in total; {stopping}",
+        f"precision {_precision_words(manifest, auto=settings.numerics.precision == 'auto')}",
+        f"trials    {planned}, at most {epochs} epochs in total",
+        f"stopping  {stopping_words(states.rule, [state.trial for state in trials])}",
     ]
     if opened.design is not None:
         lines.append(_stage_line(opened.design, screening=not settings.confirm))
-    if proposals:
-        lines.append(f"          about {proposals} more trials follow")
+    if follow:
+        lines.append(f"          about {follow} on fresh seeds follow until the first look")
     if any(state.trial.config.pretrained for state in trials):
         lines.append(f"weights   {weights_words(manifest['weights'])}")
     lines.append(f"results   {opened.study.uri}")
@@ -63,6 +66,18 @@ def header_lines(
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def _precision_words(manifest: Mapping[str, Any], *, auto: bool) -> str:
+    """The precision, and what a step of the study's networks took in each where `auto` measured it."""
+    measured = manifest.get("precision_seconds") or []
+    steps = [
+        f"{each['network']}: {1000 * each['float32']:.0f} ms in float32, "
+        f"{1000 * each['bfloat16']:.0f} in bfloat16"
+        for each in measured
+    ]
+    words = f" (auto{': ' * bool(steps)}{'; '.join(steps)})" if auto else ""
+    return f"{manifest['precision']}{words}"
 
 
 def weights_words(weights: Mapping[str, Any]) -> str:

@@ -70,26 +70,52 @@ def asked_precision(flag: str, recorded: Mapping[str, Any]) -> str:
     return str(recorded.get("precision") or AUTO) if flag == AUTO else flag
 
 
-def study_precision(asked: str, nodes: Sequence[Node], *, gpus: float) -> str:
-    """What `--precision` means on these nodes.
+def study_precision(
+    asked: str,
+    nodes: Sequence[Node],
+    trials: Sequence[PlannedTrial],
+    classes: Mapping[str, Sequence[str]],
+    division: Share,
+) -> tuple[str, list[dict[str, Any]]]:
+    """What `--precision` means on these nodes, and the seconds of a step of each network that decided it.
+
+    `auto` is float32 on devices without units for bfloat16. On others a few steps of the study's networks
+    decide, on the first node: depthwise convolutions gain nothing from such units, and lose by conversions.
 
     Args:
         asked: see `asked_precision`.
-        gpus: of each trial.
+        classes: of each task.
+        division: what each trial gets.
 
     Raises:
-        UserError: if `auto` means another precision on one node than on another.
+        UserError: if some nodes have units for bfloat16 and others do not.
     """
     if asked != AUTO:
-        return asked
+        return asked, []
+    from study.on_ray import probes
+
+    gpus = division.gpus
     if len(nodes) == 1 and not gpus:
         # Usually this machine; asking Ray would take seconds.
-        from study.on_ray.probes import precision_here
+        possible = probes.precision_here("cpu")
+    else:
+        possible = common_precision(probes.possible_precisions(nodes, gpus=gpus))
+    if possible != "bfloat16":
+        return possible, []
+    tasks = {name: Task(name, names) for name, names in classes.items()}
+    node = next(node for node in nodes if node.gpus or not gpus)
+    found = probes.precision_seconds(node, trials, tasks, gpus=gpus, cpus=division.cpus)
+    return faster_precision(found), found
 
-        return precision_here("cpu")
-    from study.on_ray.probes import precisions
 
-    return common_precision(precisions(nodes, gpus=gpus))
+def faster_precision(seconds: Sequence[Mapping[str, Any]]) -> str:
+    """The precision in which networks take less time, each relative to its step in float32.
+
+    Args:
+        seconds: of a step in each precision, by network.
+    """
+    shares = [each["bfloat16"] / each["float32"] for each in seconds]
+    return "bfloat16" if sum(shares) < len(shares) else "float32"
 
 
 def common_precision(by_node: dict[str, str]) -> str:

@@ -14,6 +14,8 @@ from rich.console import Console
 from segstrat.config import OWN_DATA
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
+from segstrat.records import Stage
+from segstrat.scores import Metric
 from segstrat.store import Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags, StudySettings, make_settings
@@ -33,7 +35,7 @@ from study.planning.space import Space, fit_recipe, load_space
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
-from study.search.two_stage import BetterHalf, first_seed_to_the_end
+from study.search.two_stage import BetterHalf, split_by_seed
 from study.state.changes import accepted_changes, changes, refuse_changes
 from study.state.halving import HalvingRule
 from study.state.manifest import contains_study, new_manifest, read_study_manifest
@@ -89,7 +91,11 @@ def open_study(flags: Flags) -> OpenedStudy:
     else:
         _refuse_existing(study, flags)
     known = {**defaults, **begun, **given}
-    space = load_space(known["space"])
+    overrides = tuple(known.get("overrides", ()))
+    if flags.resume and overrides != (before := tuple(begun.get("overrides", ()))):
+        words = f"--set {' --set '.join(before)}" if before else "none"
+        raise UserError(f"--set: {study.uri} was started with {words}; leave out --set")
+    space = load_space(known["space"], overrides)
     data = known.get("data", StudySettings.data)
     images = image_facts(data, data_root(known.get("data_root") or None))
     space = fit_recipe(space, data, images)
@@ -105,6 +111,19 @@ def open_study(flags: Flags) -> OpenedStudy:
         recorded=recorded,
         images=images,
     )
+
+
+def with_classes(opened: OpenedStudy, data: Mapping[str, Any]) -> OpenedStudy:
+    """The study with the class that its score is about, now that the classes of the data are known.
+
+    Args:
+        data: as from `check_data`.
+
+    Raises:
+        UserError: if the score is that of a class that the task does not have.
+    """
+    metric = Metric.parse(opened.space.metric.name, data["classes"])
+    return replace(opened, space=replace(opened.space, metric=metric))
 
 
 def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
@@ -130,7 +149,7 @@ def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
     if opened.design is not None:
         trials = as_screening(trials)
         if _halves_over_seeds(opened):
-            trials = first_seed_to_the_end(trials)
+            trials, _ = split_by_seed(trials)
     return _with_recorded(trials, opened.recorded)
 
 
@@ -145,6 +164,9 @@ def make_search(
     """
     settings, space, design = opened.settings, opened.space, opened.design
     weights = planned_weights(settings)
+    if settings.confirm and manifest is None:
+        # Its classes, of which a score may be.
+        manifest = {"data": read_manifest(Store(settings.confirm)).get("data")}
     facts = study_facts(space, design, manifest)
     history, recorded = History(opened.study, facts), facts.get("answering")
     if settings.confirm and design is not None:
@@ -169,7 +191,7 @@ def make_search(
         return screening
     if _halves_over_seeds(opened):
         planned = plan(space, settings.data, seeds=settings.seeds, budget=settings.budget, weights=weights)
-        later = [trial for trial in as_screening(planned) if trial.config.seed != min(settings.seeds)]
+        _, later = split_by_seed(as_screening(planned))
         screening = BetterHalf(contexts_to_answer(history, planned), history, later)
     return two_stage_search(
         settings,
@@ -181,6 +203,22 @@ def make_search(
         screening=screening,
         recorded=recorded,
     )
+
+
+def stopping_rule(opened: OpenedStudy) -> HalvingRule:
+    """The rule of early stopping; a resumed study keeps that of the version that started it."""
+    rule = HalvingRule.of(opened.settings.scheduler)
+    recorded = opened.recorded.get("scheduler")
+    if recorded and recorded["name"] == rule.to_dict()["name"]:
+        return HalvingRule.from_dict(recorded)
+    return rule
+
+
+def stopping_words(rule: HalvingRule, trials: Sequence[PlannedTrial]) -> str:
+    """What early stopping may do to the trials of a study."""
+    stoppable = [trial for trial in trials if not trial.reference and trial.stage is not Stage.ANSWERING]
+    words = rule.words(ranked=any(not trial.exempt for trial in stoppable)) if stoppable else "none"
+    return f"{words}; every trial is trained to its end" if words == "none" else words
 
 
 def _halves_over_seeds(opened: OpenedStudy) -> bool:
@@ -375,6 +413,7 @@ def describe_study(
     weights: dict[str, str],
     nodes: Sequence[Node],
     precision: str,
+    precision_seconds: Sequence[Mapping[str, Any]],
     accept_changes: bool,
 ) -> dict[str, Any]:
     """The manifest.
@@ -394,11 +433,13 @@ def describe_study(
             "options": settings.to_dict(),
             "hardware": describe_hardware(nodes),
             "precision": precision,
+            "precision_seconds": precision_seconds,
             "data": data,
             "seeds": list(settings.seeds),
             "roles": space.roles,
-            "metric": space.metric,
-            "scheduler": HalvingRule.of(settings.scheduler).to_dict(),
+            "metric": space.metric.name,
+            "search": space.search,
+            "scheduler": stopping_rule(opened).to_dict(),
             "budget": settings.budget,
             "weights": weights,
             "design": opened.design.to_dict() if opened.design else None,
@@ -413,6 +454,7 @@ def describe_study(
         refuse_changes(opened.study, found)
     accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
     kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
+    kept |= {key: opened.recorded[key] for key in ("precision_seconds",) if key in opened.recorded}
     # What was fixed before the first look stands.
     kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
     return manifest | kept | {"accepted": accepted}

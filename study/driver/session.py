@@ -22,7 +22,15 @@ from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
 from study.driver.placement import asked_precision, divide, study_precision
-from study.driver.prepare import OpenedStudy, describe_study, make_search, open_study, plan_study
+from study.driver.prepare import (
+    OpenedStudy,
+    describe_study,
+    make_search,
+    open_study,
+    plan_study,
+    stopping_rule,
+    with_classes,
+)
 from study.driver.stages import AnsweringLog
 from study.driver.weights import Weights
 from study.on_ray.runtime import Runtime, ray_session
@@ -31,7 +39,6 @@ from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.state.changes import accepted_changes
-from study.state.halving import HalvingRule
 from study.state.lock import study_lock
 from study.state.manifest import ManifestFile
 from study.state.pretrainings import FOLDER, PlannedPretraining
@@ -178,6 +185,7 @@ def run_study(flags: Flags) -> int:
         # Before the data, which may take minutes to decode.
         weights.check(trials)
         data = check_data(settings, trials, cache=not flags.no_cache)
+        opened = with_classes(opened, data)
         console.print(Text("Starting Ray …", style="dim"))
         with ray_session(
             address=flags.address,
@@ -191,7 +199,7 @@ def run_study(flags: Flags) -> int:
             check_shared(study, runtime.nodes)
             asked = asked_precision(settings.numerics.precision, opened.recorded)
             share = divide(flags, asked, runtime.nodes, trials, data, console)
-            precision = study_precision(asked, runtime.nodes, gpus=share.gpus)
+            precision, measured = study_precision(asked, runtime.nodes, trials, data["classes"], share)
             content = describe_study(
                 opened,
                 trials,
@@ -199,6 +207,7 @@ def run_study(flags: Flags) -> int:
                 weights=weights.describe(),
                 nodes=runtime.nodes,
                 precision=precision,
+                precision_seconds=measured,
                 accept_changes=flags.accept_changes,
             )
             manifest = ManifestFile(study, content)
@@ -216,8 +225,7 @@ def run_study(flags: Flags) -> int:
 
 def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Console) -> TrialStates:
     """The states of the planned trials, from disk where the study is resumed."""
-    rule = HalvingRule.of(opened.settings.scheduler)
-    states = TrialStates(opened.study, rule, opened.space.metric)
+    states = TrialStates(opened.study, stopping_rule(opened), opened.space.metric)
     for trial in trials:
         states.add(trial)
     if opened.recorded:
@@ -250,8 +258,7 @@ def _run(session: Session, console: Console) -> int:
         record=functools.partial(record, session),
     )
     screen = StudyConsole(console, states, search, session.share.concurrent, jobs.pretrainings)
-    proposals = search.remaining(states.in_order())
-    lines = header_lines(opened, session.manifest.content, states, session.share, proposals)
+    lines = header_lines(opened, session.manifest.content, states, session.share, search)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
         console.print(Text(line))
     try:

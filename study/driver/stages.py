@@ -91,7 +91,7 @@ def study_facts(
         "study": space.name,
         "space": space.name,
         "roles": space.roles,
-        "metric": space.metric,
+        "metric": space.metric.name,
         "design": design.to_dict() if design else None,
     }
     return facts | {key: value for key, value in (manifest or {}).items() if key not in ("trials", *facts)}

@@ -3,6 +3,7 @@
 A running study decides on the same rows as its report, see `study.search.base.History`.
 """
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segstrat.config import REGULARIZERS
+from segstrat.config import REGULARIZERS, TrialConfig
+from segstrat.errors import UserError
 from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
 from segstrat.records import (
     SCORES,
@@ -24,6 +26,7 @@ from segstrat.records import (
     checkpoint_name,
     read_record,
 )
+from segstrat.scores import MIOU, Metric
 from segstrat.store import Store
 
 STATUSES = tuple(str(status) for status in TrialStatus)
@@ -49,19 +52,37 @@ TRIAL_FACTS = (
 )
 
 
-def score_columns(tasks: Iterable[str]) -> list[str]:
+def score_columns(tasks: Iterable[str], metric: Metric | None = None) -> list[str]:
     """Scores at the best epoch, and under `last_…` at the last scored one."""
-    parts = itertools.product(tasks, ("", "last_"), ("train", "val"), SCORES)
-    return [f"{prefix}{task}_{split}_{score}" for task, prefix, split, score in parts]
+    return [
+        f"{prefix}{task}_{split}_{score}"
+        for task in tasks
+        for prefix, split in itertools.product(("", "last_"), ("train", "val"))
+        for score in dict.fromkeys((*SCORES, *_own_scores(task, metric)))
+    ]
 
 
-def image_columns(tasks: Iterable[str]) -> list[str]:
+def _own_scores(task: str, metric: Metric | None) -> tuple[str, ...]:
+    """mIoU, and the score of a task by which a study judges its trials."""
+    return tuple(dict.fromkeys((MIOU, metric.of(task).score if metric else MIOU)))
+
+
+def metric_of(manifest: Mapping[str, Any]) -> Metric:
+    """By what a study judges its trials; mIoU of its first task where its manifest does not say it."""
+    try:
+        return Metric.parse(str(manifest.get("metric")), (manifest.get("data") or {}).get("classes"))
+    except UserError:
+        return Metric("")
+
+
+def image_columns(tasks: Iterable[str], metric: Metric | None = None) -> list[str]:
     """What derives from pixel counts of every image after the last epoch: numbers."""
     columns = []
     for task in tasks:
-        columns += [f"last_{task}_val_miou_{half}" for half in HALVES]
-        columns += [f"last_{task}_test_miou"]
-        columns += [f"{task}_{split}_constant_miou" for split in ("val", "test")]
+        for score in _own_scores(task, metric):
+            columns += [f"last_{task}_val_{score}_{half}" for half in HALVES]
+            columns += [f"last_{task}_test_{score}"]
+            columns += [f"{task}_{split}_constant_{score}" for split in ("val", "test")]
     return columns
 
 
@@ -70,12 +91,18 @@ def image_names(tasks: Iterable[str]) -> list[str]:
     return [f"{task}_images" for task in tasks]
 
 
-def jackknife_columns(tasks: Iterable[str]) -> list[str]:
-    """mIoU without each group of images: arrays (G,)."""
-    return [f"last_{task}_{split}_miou_jackknife" for task in tasks for split in ("val", "test")]
+def jackknife_columns(tasks: Iterable[str], metric: Metric | None = None) -> list[str]:
+    """Scores without each group of images: arrays (G,)."""
+    return [
+        f"last_{task}_{split}_{score}_jackknife"
+        for task in tasks
+        for score in _own_scores(task, metric)
+        for split in ("val", "test")
+    ]
 
 
 SCHEMA = 1
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
 # Arm axes whose values are compared with each other; another value of any other one is another context.
 COMPARED = ("pretrained", "tasks")
 # Axes that the label of an arm shows.
@@ -136,8 +163,9 @@ def trial_row(
         folder: of the trial's files, which hold the pixel counts of every image; None: without them.
     """
     row = _facts_of(manifest, trial, record) | _identity(trial, manifest.get("roles") or {})
-    row |= _score_values(record, trial["config"]["tasks"], _primary_task(manifest, trial))
-    return row | _image_values(record, trial["config"]["tasks"], row, folder)
+    metric = metric_of(manifest)
+    row |= _score_values(record, trial["config"]["tasks"], _primary_task(manifest, trial), metric)
+    return row | _image_values(record, trial["config"]["tasks"], row, folder, metric)
 
 
 def trials_frame(rows: list[dict[str, Any]], manifest: Mapping[str, Any]) -> pd.DataFrame:
@@ -147,13 +175,14 @@ def trials_frame(rows: list[dict[str, Any]], manifest: Mapping[str, Any]) -> pd.
         manifest: its `roles` are those of the axes.
     """
     tasks = list(dict.fromkeys(task for row in rows for task in row["tasks"].split("+")))
-    scores = score_columns(tasks)
+    metric = metric_of(manifest)
+    scores = score_columns(tasks, metric)
     scores += ["val_miou_thesis", "last_val_miou_thesis", *(f"{task}_best_epoch" for task in tasks)]
-    images = image_columns(tasks)
+    images = image_columns(tasks, metric)
     names = image_names(tasks)
     tail = ["seconds", "images_per_second", *TRIAL_FACTS, "error", "checkpoint"]
     found = dict.fromkeys(key for row in rows for key in row)
-    jackknives = [name for name in jackknife_columns(tasks) if name in found]
+    jackknives = [name for name in jackknife_columns(tasks, metric) if name in found]
     last = [*scores, *images, *names, *jackknives, *tail]
     others = [name for name in found if name not in {*TRIAL_KEYS, *last}]
     whole = ["stop_rung", "stop_epoch", "best_epoch", "num_parameters", "dropout_modules"]
@@ -187,6 +216,17 @@ def identified(trials: pd.DataFrame, manifest: Mapping[str, Any]) -> pd.DataFram
     return _with_references(trials.assign(**pd.DataFrame(found, index=trials.index)), roles)
 
 
+def untreated_value(axis: str, values: Iterable[Any]) -> Any:
+    """The reference's value on a treatment axis: 0 of a regularizer, otherwise the smallest of some values.
+
+    Of words, such as the name of a loss, it is the default, or the first in alphabetical order without it.
+    """
+    if axis in REGULARIZERS:
+        return 0.0
+    values, default = list(values), DEFAULTS.get(axis)
+    return default if isinstance(default, str) and default in values else min(values)
+
+
 def _identity(trial: Mapping[str, Any], roles: Mapping[str, str]) -> dict[str, Any]:
     tuned = [axis for axis in trial["axes"] if roles.get(axis) == "tuned"]
     axes = [axis for axis in splitting_axes(roles) if axis in trial["axes"]]
@@ -205,7 +245,7 @@ def _with_references(trials: pd.DataFrame, roles: Mapping[str, str]) -> pd.DataF
         several = trials["tasks"].astype(str).str.contains("+", regex=False)
         found = ~trials["pretrained"].astype(bool) & ~several
         for axis in (axis for axis, role in roles.items() if role == "treatment" and axis in trials):
-            found &= trials[axis] == (0 if axis in REGULARIZERS else trials[axis].min())
+            found &= trials[axis] == untreated_value(axis, trials[axis])
         known = known.astype(object).where(known.notna(), found)
     return trials.assign(reference=known.astype(bool))
 
@@ -237,7 +277,9 @@ def _exact_value(value: Any) -> str:
     if isinstance(value, float):
         short = f"{value:g}"
         return short if float(short) == value else repr(float(value))
-    return "+".join(value) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, list | tuple):
+        return "+".join(map(_exact_value, value))
+    return str(value)
 
 
 def splitting_axes(roles: Mapping[str, str]) -> list[str]:
@@ -280,12 +322,14 @@ def _facts_of(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: Tri
     }
     # `weights` may be a path of one machine; `weights_digest` identifies its content.
     settings = {key: value for key, value in config.items() if key not in ("epochs", "weights")}
-    row |= settings | {"tasks": "+".join(config["tasks"])}
+    row |= {
+        name: _exact_value(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
     row |= {name: value for name, value in trial["axes"].items() if name not in (*config, *row)}
     return row | {name: record.facts.get(name) for name in TRIAL_FACTS}
 
 
-def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str) -> dict[str, Any]:
+def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str, metric: Metric) -> dict[str, Any]:
     """Each task's scores at its best validation epoch, and under `last_…` at the last scored epoch."""
     columns: dict[str, Any] = {}
     for task in tasks:
@@ -295,8 +339,10 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str) -> di
                 # The test split is scored at the last epoch only, see `_image_values`.
                 if score.task == task and score.split in scored:
                     scored[score.split][report.epoch] = score
-        known = [epoch for epoch, score in scored["val"].items() if not math.isnan(score.miou)]
-        best = max(known, key=lambda epoch: (scored["val"][epoch].miou, -epoch), default=None)
+        own = metric.of(task)
+        values = {epoch: own.of_entry(score) for epoch, score in scored["val"].items()}
+        known = [epoch for epoch, value in values.items() if not math.isnan(value)]
+        best = max(known, key=lambda epoch: (values[epoch], -epoch), default=None)
         columns[f"{task}_best_epoch"] = best
         for split, by_epoch in scored.items():
             at_best = by_epoch.get(best) if best is not None else None
@@ -304,6 +350,9 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str) -> di
             for name in SCORES:
                 columns[f"{task}_{split}_{name}"] = getattr(at_best, name, None)
                 columns[f"last_{task}_{split}_{name}"] = getattr(at_last, name, None)
+            if own.score != MIOU:
+                columns[f"{task}_{split}_{own.score}"] = own.of_entry(at_best) if at_best else None
+                columns[f"last_{task}_{split}_{own.score}"] = own.of_entry(at_last) if at_last else None
     columns["best_epoch"] = columns[f"{primary}_best_epoch"]
     for prefix in ("", "last_"):
         columns[f"{prefix}val_miou_thesis"] = columns[f"{prefix}{primary}_val_miou_thesis"]
@@ -311,7 +360,7 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str) -> di
 
 
 def _image_values(
-    record: TrialRecord, tasks: Iterable[str], row: Mapping[str, Any], folder: Store | None
+    record: TrialRecord, tasks: Iterable[str], row: Mapping[str, Any], folder: Store | None, metric: Metric
 ) -> dict[str, Any]:
     """What derives from the pixel counts of every image, and the score of the best constant prediction."""
     values: dict[str, Any] = {}
@@ -328,13 +377,27 @@ def _image_values(
             values |= {f"last_{task}_val_miou_{half}": miou for half, miou in images.half_mious().items()}
         else:
             values[f"last_{task}_{split}_miou"] = images.miou()
+        if (own := metric.of(task)).score != MIOU:
+            values |= _own_image_values(images, task, split, own)
     if completed:
-        values |= {f"{task}_images": _images(record, counts, task) for task in tasks}
+        values |= {f"{task}_images": _images(record, counts, task, metric.of(task)) for task in tasks}
         if not _promises_counts(record) and (last := record.last_report):
             # Without counts, the test split's score is all that there is.
             tests = [score for score in last.scores if score.split == "test"]
             values = {f"last_{score.task}_test_miou": score.miou for score in tests} | values
+            for own, entry in [(metric.of(score.task), score) for score in tests]:
+                values.setdefault(f"last_{own.task}_test_{own.score}", own.of_entry(entry))
     return values
+
+
+def _own_image_values(images: ImageCounts, task: str, split: str, metric: Metric) -> dict[str, Any]:
+    """As for mIoU, by the score of the study."""
+    prefix, score = f"last_{task}_{split}_{metric.score}", metric.from_counts
+    values: dict[str, Any] = {f"{task}_{split}_constant_{metric.score}": metric.constant(images)}
+    values[f"{prefix}_jackknife"] = images.jackknife_mious(score)
+    if split == "val":
+        return values | {f"{prefix}_{half}": value for half, value in images.half_mious(score).items()}
+    return values | {prefix: images.miou(score=score)}
 
 
 def _counts(record: TrialRecord, folder: Store | None) -> tuple[dict[tuple[str, str], ImageCounts], str]:
@@ -367,15 +430,17 @@ def _promises_counts(record: TrialRecord) -> bool:
     return bool(record.facts.get("half_miou") or record.facts.get("constant_miou"))
 
 
-def _images(record: TrialRecord, counts: Mapping[tuple[str, str], ImageCounts], task: str) -> str:
+def _images(
+    record: TrialRecord, counts: Mapping[tuple[str, str], ImageCounts], task: str, metric: Metric
+) -> str:
     """The images on which a trial was scored without choosing on all of them, lost or not."""
     last = record.last_report
     test = last.value(task, "test", "miou") if last else None
     if (test is not None and math.isfinite(test)) or (task, "test") in counts:
         return TEST
     halves = (record.facts.get("half_miou") or {}).get(task)
-    if halves is None and (task, "val") in counts:
-        halves = counts[task, "val"].half_mious()
+    if (halves is None or metric.score != MIOU) and (task, "val") in counts:
+        halves = counts[task, "val"].half_mious(metric.from_counts)
     known = [(halves or {}).get(half) for half in HALVES]
     return HALVED if all(half is not None and math.isfinite(half) for half in known) else VALIDATION
 

@@ -103,10 +103,9 @@ def gpu_footprint(
     node = next((node for node in nodes if node.gpus), None)
     if node is None:
         return None, []
-    kinds = {cost_key(trial.config): trial.config for trial in trials}
     found: list[Footprint] = []
     lines = []
-    for config in kinds.values():
+    for config in {cost_key(trial.config): trial.config for trial in trials}.values():
         tasks_of_model = {name: tasks[name] for name in config.tasks}
         answers = ask([node], footprint_here, config, tasks_of_model, precision, gpu=True)
         if not answers:
@@ -115,10 +114,9 @@ def gpu_footprint(
             )
         ((_, footprint),) = answers
         found.append(footprint)
-        name = f"{config.model} {config.backbone or ''}".strip()
         lines.append(
-            f"{name}, batch {config.batch_size} at {config.crop_size} px: {footprint.memory_gib:.1f} GiB "
-            f"of the GPU, which is busy {footprint.busy:.0%} of a step"
+            f"{network_name(config)}: {footprint.memory_gib:.1f} GiB of the GPU, which is busy "
+            f"{footprint.busy:.0%} of a step"
         )
     largest = replace(
         found[0],
@@ -126,6 +124,12 @@ def gpu_footprint(
         busy=max(footprint.busy for footprint in found),
     )
     return largest, lines
+
+
+def network_name(config: TrialConfig) -> str:
+    """A network with its batch, in words."""
+    name = f"{config.model} {config.backbone or ''}".strip()
+    return f"{name}, batch {config.batch_size} at {config.crop_size} px"
 
 
 def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: str) -> "Footprint":
@@ -139,8 +143,8 @@ def footprint_here(config: TrialConfig, tasks: Mapping[str, Task], precision: st
         return Footprint(memory_gib=float("inf"), busy=1.0)
 
 
-def precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
-    """The precision that `auto` means on each node, by its address.
+def possible_precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
+    """`bfloat16` for each node that has units for it, `float32` for any other, by its address.
 
     Args:
         gpus: of each trial; nodes without a GPU are left out where trials need one.
@@ -150,8 +154,39 @@ def precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]:
     return {node.address: precision for node, precision in answers}
 
 
+def precision_seconds(
+    node: Node, trials: Sequence[PlannedTrial], tasks: Mapping[str, Task], *, gpus: float, cpus: int
+) -> list[dict[str, Any]]:
+    """The study's networks, and seconds of a step of each in each precision on one node.
+
+    Raises:
+        UserError: if the node is lost meanwhile.
+    """
+    found: list[dict[str, Any]] = []
+    for config in {cost_key(trial.config): trial.config for trial in trials}.values():
+        device = "cuda" if gpus else "cpu"
+        own = {name: tasks[name] for name in config.tasks}
+        answers = ask([node], precision_seconds_here, config, own, device, cpus, gpu=bool(gpus))
+        if not answers:
+            raise UserError(
+                f"node {node.address} was lost while --precision auto tried a model there; start again"
+            )
+        ((_, seconds),) = answers
+        found.append({"network": network_name(config), **seconds})
+    return found
+
+
+def precision_seconds_here(
+    config: TrialConfig, tasks: Mapping[str, Task], device: str, threads: int
+) -> dict[str, float]:
+    """Seconds of a step in each precision on the device of this process."""
+    from segstrat.step_cost import measure_precisions
+
+    return measure_precisions(config, tasks, device=device, threads=threads)
+
+
 def precision_here(device: str) -> str:
-    """The precision that `auto` means on the device of this process."""
+    """`bfloat16` where the device of this process has units for it, else `float32`."""
     import torch
 
     from segstrat.machine import fastest_precision

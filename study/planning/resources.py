@@ -42,6 +42,7 @@ class Share:
 def cost_key(config: TrialConfig) -> tuple[Any, ...]:
     """Trials that agree in this need the same time, memory and disk for a step."""
     names = ("model", "backbone", "width", "output_stride", "tasks", "crop_size", "batch_size")
+    names += ("loss", "optimizer")
     return (*(getattr(config, name) for name in names), config.dropout > 0, config.label_smoothing > 0)
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from segstrat.config import REGULARIZERS, TASKS, TrialConfig
+from segstrat.config import REGULARIZERS, TASKS, TrialConfig, parse_field
 from segstrat.errors import UserError, unknown_name
+from segstrat.scores import Metric
 from study.planning.space_files import import_space_file, is_space_file, space_label
 
 if TYPE_CHECKING:
@@ -59,6 +60,18 @@ ROLES = ("arm", "treatment", "nuisance", "tuned")
 STRATEGIES = ("pretrained", "tasks", "model", "backbone")
 # What studies compare; the best value of anything else may be chosen for each setting.
 NEVER_TUNED = (*REGULARIZERS, *STRATEGIES)
+# Of axes that `--set` adds; that of all others is `nuisance`.
+USUAL_ROLES = {
+    "arm": STRATEGIES,
+    "treatment": (
+        *REGULARIZERS,
+        *("augmentation", "loss", "class_weights", "freeze_batch_norm", "epochs_factor"),
+    ),
+    "tuned": (
+        *("learning_rate", "pretrained_lr_factor", "momentum", "optimizer"),
+        *("warmup_epochs", "clip_gradient"),
+    ),
+}
 # A study sets these fields itself; in a space they would change nothing.
 SET_ELSEWHERE = {
     "seed": "state SEEDS = (0, 1, 2) or give --seeds",
@@ -93,7 +106,7 @@ class Space:
     on: dict[str, dict[str, Any]]
     axes: dict[str, list[Any]]
     roles: dict[str, str]
-    metric: str
+    metric: Metric
     sampled: dict[str, Distribution]
     samples: int
     search: str
@@ -115,22 +128,75 @@ def space_names() -> list[str]:
     return sorted(path.stem for path in SPACES_DIR.glob("*.py") if path.stem not in NOT_SPACES)
 
 
-def load_space(name: str) -> Space:
+def load_space(name: str, overrides: Sequence[str] = ()) -> Space:
     """Reads and validates the space `search_spaces/<name>.py`, or a file anywhere.
 
     Args:
         name: of a space, or the path of its file, which ends in `.py`.
+        overrides: axes that replace its own, as `--set` gives them, see `with_overrides`.
 
     Raises:
         UserError: for an unknown space, or one whose axes or roles are invalid.
     """
     if is_space_file(name):
-        return space_from_module(space_label(name), import_space_file(Path(name).absolute()))
+        module = import_space_file(Path(name).absolute())
+        return space_from_module(space_label(name), with_overrides(module, overrides))
     if name not in space_names():
         if Path(f"{name}.py").is_file():
             raise UserError(f"unknown space {name!r}: did you mean the file {name}.py?")
         raise unknown_name("space", name, space_names())
-    return space_from_module(name, importlib.import_module(f"search_spaces.{name}"))
+    module = importlib.import_module(f"search_spaces.{name}")
+    return space_from_module(name, with_overrides(module, overrides))
+
+
+def with_overrides(module: ModuleType, overrides: Sequence[str]) -> ModuleType:
+    """A space's module with other axes, as if its file stated them.
+
+    `weight_decay=0,1e-3` makes an axis of these values, whose role is that of the space, or the usual one;
+    `crop_size=64` fixes the field instead.
+
+    Raises:
+        UserError: for another form, an unknown field, a value that is not of its type, or a field twice.
+    """
+    parts = {name: dict(getattr(module, name, {})) for name in ("BASE", "SPACE", "ROLES", "ON")}
+    given: list[str] = []
+    for text in overrides:
+        axis, equals, values = text.partition("=")
+        if not equals or not values or axis in given:
+            raise UserError(f"--set {text}: expected FIELD=VALUE,VALUE once for each field")
+        if axis in SET_ELSEWHERE:
+            raise UserError(f"--set {text}: a study sets {axis} itself; {SET_ELSEWHERE[axis]}")
+        given.append(axis)
+        try:
+            parsed = [_override_value(axis, value) for value in values.split(",")]
+        except UserError as error:
+            raise UserError(f"--set {text}: {error}") from error
+        role = parts["ROLES"].pop(axis, usual_role(axis))
+        parts["SPACE"].pop(axis, None)
+        if len(parsed) > 1 or axis == EPOCHS_FACTOR:
+            parts["SPACE"][axis], parts["ROLES"][axis] = {"grid_search": parsed}, role
+        else:
+            parts["BASE"][axis] = parsed[0]
+        parts["ON"] = {data: {k: v for k, v in on.items() if k != axis} for data, on in parts["ON"].items()}
+    if not given:
+        return module
+    derived = ModuleType(module.__name__, module.__doc__)
+    derived.__dict__.update({**vars(module), **parts})
+    return derived
+
+
+def _override_value(axis: str, text: str) -> Any:
+    if axis != EPOCHS_FACTOR:
+        return parse_field(axis, text.strip())
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{axis}={text}: expected a number") from None
+
+
+def usual_role(axis: str) -> str:
+    """The role of an axis that a space does not have."""
+    return next((role for role, axes in USUAL_ROLES.items() if axis in axes), "nuisance")
 
 
 def space_from_module(name: str, module: ModuleType) -> Space:
@@ -138,7 +204,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
     _check_parts(name, module)
     axes, sampled = _read_axes(name, module.SPACE)
     roles = _read_roles(name, module)
-    _check_tuned(name, module, roles, sampled)
+    _check_tuned(name, roles)
     _check_search(name, module, roles, axes, sampled)
     from search_spaces import recipes
 
@@ -151,7 +217,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         on=dict(getattr(module, "ON", {})),
         axes=axes,
         roles=roles,
-        metric=getattr(module, "METRIC", _default_metric(module.BASE, axes)),
+        metric=Metric.parse(getattr(module, "METRIC", _default_metric(module.BASE, axes))),
         sampled=sampled,
         samples=getattr(module, "SAMPLES", 1),
         search=getattr(module, "SEARCH", "grid"),
@@ -192,9 +258,13 @@ def _check_parts(name: str, module: ModuleType) -> None:
             )
         check_fields(name, part, fields)
     _check_values(name, module)
-    metrics = [f"{task}_val_miou" for task in TASKS]
-    if (metric := getattr(module, "METRIC", metrics[0])) not in metrics:
-        raise UserError(f"space {name}: METRIC is {metric!r}; expected one of {', '.join(metrics)}")
+    metric = getattr(module, "METRIC", "semseg_val_miou")
+    if not isinstance(metric, str):
+        raise UserError(f"space {name}: METRIC is {metric!r}; expected a name such as semseg_val_miou")
+    try:
+        Metric.parse(metric)
+    except UserError as error:
+        raise UserError(f"space {name}: METRIC is {error}") from error
 
 
 def _check_values(name: str, module: ModuleType) -> None:
@@ -304,48 +374,47 @@ def check_fields(name: str, part: str, fields: Iterable[str]) -> None:
             )
 
 
-def _check_tuned(
-    name: str, module: ModuleType, roles: Mapping[str, str], sampled: Mapping[str, Distribution]
-) -> None:
-    """Refuses tuned axes whose best value cannot be chosen for each setting."""
+def _check_tuned(name: str, roles: Mapping[str, str]) -> None:
+    """Refuses tuned axes that are part of what is compared."""
     for axis in (axis for axis, role in roles.items() if role == "tuned"):
         if axis in NEVER_TUNED:
             raise UserError(
                 f"space {name}: axis {axis!r} is part of what is compared and cannot be tuned; give it "
                 "another role"
             )
-        if axis in sampled:
-            raise UserError(
-                f"space {name}: axis {axis!r} is tuned, so every setting tries the same values; list them "
-                "with tune.grid_search([...])"
-            )
-        if getattr(module, "SEARCH", "grid") == "tpe":
-            raise UserError(
-                f"space {name}: a search trains no setting twice, so it cannot tune {axis!r} for each "
-                "setting; fix it in BASE, or use a grid"
-            )
 
 
 # With SEARCH = "tpe" so many quasi-random points, the same in every arm, come before Optuna's proposals.
 STARTUP_POINTS = 8
+# At so many drawn values of the tuned axes the unregularized setting is tried.
+REFERENCE_DRAWS = 4
 
 
 def space_points(space: Space) -> list[dict[str, Any]]:
     """The points of a space that are known before it runs: the grid, times the quasi-random draws."""
     grid = itertools.product(*([(axis, value) for value in values] for axis, values in space.axes.items()))
     known = min(space.samples, STARTUP_POINTS) if space.search == "tpe" else space.samples
-    draws = sampled_points(space.sampled, known) if space.sampled else [{}]
+    draws = sampled_points(space.sampled, known, space.roles) if space.sampled else [{}]
     return [dict(point) | draw for point in grid for draw in draws]
 
 
-def sampled_points(sampled: Mapping[str, Distribution], samples: int) -> list[dict[str, Any]]:
-    """Quasi-random points; where only regularizers are drawn, the first point is that without any.
+def sampled_points(
+    sampled: Mapping[str, Distribution], samples: int, roles: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """Quasi-random points; where the treatments that are drawn are regularizers, the first is without any.
 
-    Gap closure is measured from the unregularized setting, which a distribution never draws.
+    Gap closure is measured from the unregularized setting, which a distribution never draws. A tuned axis
+    that is drawn, such as the learning rate, has a value of its own in each point: every drawn setting has
+    one, the unregularized setting a quarter of the points and at most `REFERENCE_DRAWS`. Where no treatment
+    is drawn, every setting of the grid tries the same drawn values.
     """
-    if set(sampled) <= set(REGULARIZERS):
-        return [dict.fromkeys(sampled, 0.0), *quasi_random(sampled, samples - 1)]
-    return quasi_random(sampled, samples)
+    tuned = {axis: drawn for axis, drawn in sampled.items() if roles.get(axis) == "tuned"}
+    treatments = set(sampled) - set(tuned)
+    if (tuned and not treatments) or not treatments <= set(REGULARIZERS):
+        return quasi_random(sampled, samples)
+    rates = quasi_random(tuned, min(REFERENCE_DRAWS, max(1, samples // 4))) if tuned else [{}]
+    references = [{axis: rate.get(axis, 0.0) for axis in sampled} for rate in rates]
+    return [*references, *quasi_random(sampled, samples - len(references))]
 
 
 def quasi_random(sampled: Mapping[str, Distribution], samples: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from segstrat.config import REGULARIZERS, TIMM_PREFIX, TrialConfig
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
-from study.frame.build import ARM_FIELDS, cell_of, setting_of
+from study.frame.build import ARM_FIELDS, cell_of, setting_of, untreated_value
 from study.planning.space import EPOCHS_FACTOR, Space, check_fields, space_points
 
 
@@ -28,7 +28,8 @@ class PlannedTrial:
         context: the trial's values on the nuisance axes, '' without such axes.
         reference: whether this is the reference, see `is_reference`.
         stage: `screening` trials only nominate candidates; `answering` trials enter the verdict.
-        exempt: whether early stopping must leave it alone, as on the first of several screening seeds.
+        exempt: whether its rank may not stop it early, as where screening saves seeds instead of epochs; a
+            trial that trails by far is stopped all the same.
         tuned: axes whose best value is chosen for each setting.
     """
 
@@ -153,17 +154,15 @@ def planned_trial(
 def is_reference(space: Space, axes: Mapping[str, Any], config: TrialConfig) -> bool:
     """Whether a point is the reference: raw (trained from scratch), single-task, without regularization.
 
-    Every varied regularizer is 0; any other treatment, such as augmentation, has its smallest value. With a
-    tuned axis there is a reference at each of its values, of which the best one counts.
+    Every treatment has its `untreated_value`. With a tuned axis there is a reference at each of its values,
+    of which the best one counts.
     """
     if config.pretrained or config.multi_task:
         return False
     for axis in (axis for axis, role in space.roles.items() if role == "treatment" and axis in axes):
-        if axis in REGULARIZERS:
-            untreated = axes[axis] == 0
-        else:
-            untreated = axis in space.axes and axes[axis] == min(space.axes[axis])
-        if not untreated:
+        if axis not in space.axes and axis not in REGULARIZERS:
+            return False
+        if axes[axis] != untreated_value(axis, space.axes.get(axis, ())):
             return False
     return True
 
@@ -193,7 +192,11 @@ def make_config(
         raise UserError(
             f"space {space.name}: epochs is {fields.get('epochs')!r}; expected a whole number of at least 1"
         )
-    fields["epochs"] = max(1, round(fields["epochs"] * budget * axes.get(EPOCHS_FACTOR, 1)))
+    whole = fields["epochs"]
+    fields["epochs"] = max(1, round(whole * budget * axes.get(EPOCHS_FACTOR, 1)))
+    if isinstance(fields.get("warmup_epochs"), int | float) and fields["epochs"] != whole:
+        # The schedule keeps its shape.
+        fields["warmup_epochs"] *= fields["epochs"] / whole
     fields["weights"] = weights if pretrained else None
     try:
         return TrialConfig.from_dict(fields)

@@ -95,6 +95,11 @@ def new_panel(title: str, *, width: float = 4.9, height: float = 3.6) -> Iterato
         yield figure, ax
 
 
+def score_title(score: str) -> str:
+    """The title of a panel that shows a score."""
+    return "Mean IoU" if score == "mIoU" else f"{score[0].upper()}{score[1:]}"
+
+
 def in_points(interval: Interval) -> dict[str, float]:
     """Columns of a figure's table: `estimate low high n`, in points (or percent), NaN where unknown."""
     ends = {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
@@ -102,9 +107,15 @@ def in_points(interval: Interval) -> dict[str, float]:
 
 
 def draw_interval(ax: Axes, y: float, row: Mapping[Hashable, Any], color: str) -> None:
-    """A dot with its interval; no interval, no bar."""
+    """A dot with its interval; no interval, no bar, and an arrow where an end is open."""
     if not np.isnan(row["low"]):
-        ax.plot([row["low"], row["high"]], [y, y], color=color, lw=3, solid_capstyle="butt", alpha=0.85)
+        ends = [row[end] if np.isfinite(row[end]) else row["estimate"] for end in ("low", "high")]
+        ax.plot(ends, [y, y], color=color, lw=3, solid_capstyle="butt", alpha=0.85)
+        for end, direction in (("low", -1), ("high", 1)):
+            if np.isinf(row[end]):
+                arrow = {"arrowstyle": "<|-", "color": color, "lw": 2, "alpha": 0.85}
+                at, tip = (row["estimate"], y), (30 * direction, 0)
+                ax.annotate("", at, tip, textcoords="offset points", arrowprops=arrow)
     ax.plot([row["estimate"]], [y], "o", color=color, mec=PAPER, mew=0.9, ms=8)
 
 

@@ -16,7 +16,6 @@ from study.analysis.phrases import count_words
 from study.analysis.sections.factorial_effects import FactorialEffects, effect_sentences
 from study.analysis.sections.response_surfaces import ResponseSurfaces, surface_sentences
 from study.analysis.sections.thesis_numbers import comparison, reasons_to_differ
-from study.analysis.verdict_sentences import verdict_headline
 from study.reporting.figure_files import Picture
 from study.reporting.gallery import Gallery
 from study.reporting.plot_classes import class_picture
@@ -87,10 +86,10 @@ class Page:
         return "".join(c if c.isalnum() else "-" for c in self.answer.study.name)
 
     @property
-    def headline(self) -> str:
-        """The verdict in large letters."""
-        causes = {verdict.cause for verdict in self.answer.primary}
-        return verdict_headline(self.answer.label, causes.pop() if len(causes) == 1 else None)
+    def score(self) -> str:
+        """By what the trials are judged, such as `mIoU`."""
+        study = self.answer.study
+        return study.score_words(study.tasks[0]) if study.tasks else "mIoU"
 
     @property
     def several(self) -> bool:

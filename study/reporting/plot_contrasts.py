@@ -81,7 +81,7 @@ def contrast_table(verdict: Verdict) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(margin=100 * verdict.margin)
 
 
-def draw_contrasts(table: pd.DataFrame, level: str = "95 %") -> Figure:
+def draw_contrasts(table: pd.DataFrame, level: str = "95 %", score: str = "mIoU") -> Figure:
     """One line per contrast, with the margin as a band around zero.
 
     Args:
@@ -103,7 +103,7 @@ def draw_contrasts(table: pd.DataFrame, level: str = "95 %") -> Figure:
         ax.set_ylim(len(table) - 0.5, -0.6)
         ax.set_yticks([])
         ax.spines["left"].set_visible(False)
-        ax.set_xlabel(f"points of mIoU (band: margin of ±{margin:g})")
+        ax.set_xlabel(f"points of {score} (band: margin of ±{margin:g})")
         ax.margins(x=0.12)
     return figure
 
@@ -113,7 +113,7 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
     study = answer.study
     seeds = seed_table(verdict)
     level = verdict.contrasts.remaining.level
-    panels = [draw_contrasts(contrast_table(verdict), level)]
+    panels = [draw_contrasts(contrast_table(verdict), level, verdict.context.score)]
     if len(seeds):
         panels.insert(0, draw_seeds(seeds, verdict.score_name))
     where = f", {verdict.context.label}" if verdict.context.label else ""
@@ -140,7 +140,7 @@ def context_table(answer: Answer) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_contexts(table: pd.DataFrame, margin: float) -> Figure:
+def draw_contexts(table: pd.DataFrame, margin: float, score: str = "mIoU") -> Figure:
     """One row per context: the gap to the raw reference above, what remains to the best raw below."""
     groups = list(dict.fromkeys(zip(table["task"], table["context"], strict=True)))
     several = table["task"].nunique() > 1
@@ -156,7 +156,7 @@ def draw_contexts(table: pd.DataFrame, margin: float) -> Figure:
         ax.set_yticks(range(len(groups)), names)
         ax.set_ylim(len(groups) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel("points of mIoU that pre-trained is ahead")
+        ax.set_xlabel(f"points of {score} that pre-trained is ahead")
         handles = [
             Line2D([], [], color=BLUE, marker="o", label="of the raw reference"),
             Line2D([], [], color=ORANGE, marker="o", label="of the best regularized raw"),
@@ -175,7 +175,7 @@ def contexts_picture(answer: Answer) -> Picture | None:
         "The gap in every context",
         f"On {answer.study.data_name}. Blue: how far pre-trained is ahead of the raw reference; orange: of "
         "the best regularized raw. Bars: 95 % intervals over paired seeds; gray band: the margin.",
-        (draw_contexts(table, answer.margin),),
+        (draw_contexts(table, answer.margin, answer.contexts[0].context.score),),
     )
 
 

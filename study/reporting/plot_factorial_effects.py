@@ -74,7 +74,9 @@ def effects_picture(effects: FactorialEffects, data: str) -> Picture | None:
         return None
     arms = [name for name in (RAW, PRETRAINED) if name in effects.responses]
     main = table["kind"] == "main"
-    parts = [(main & table["response"].isin(arms), "Main effects", "points of validation mIoU")]
+    parts = [
+        (main & table["response"].isin(arms), "Main effects", f"points of validation {effects.used.score}")
+    ]
     if DIFFERENCE in effects.responses:
         parts.append(
             (main & (table["response"] == DIFFERENCE), "More for raw than for pre-trained", "points")

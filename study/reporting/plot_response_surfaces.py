@@ -38,7 +38,9 @@ def surface_table(surfaces: ResponseSurfaces, arm: ArmSurface) -> pd.DataFrame:
     return pd.DataFrame(columns | {"inside": fit.inside, "plausible": fit.plausible})
 
 
-def draw_surface(table: pd.DataFrame, arm: ArmSurface, axes: tuple[SurfaceAxis, SurfaceAxis]) -> Figure:
+def draw_surface(
+    table: pd.DataFrame, arm: ArmSurface, axes: tuple[SurfaceAxis, SurfaceAxis], score: str = "mIoU"
+) -> Figure:
     """Contours over two axes; blank where the fit would extrapolate."""
     size = round(len(table) ** 0.5)
     x, y, value = (table[name].to_numpy(float).reshape(size, size) for name in ("x", "y", "value"))
@@ -52,7 +54,7 @@ def draw_surface(table: pd.DataFrame, arm: ArmSurface, axes: tuple[SurfaceAxis, 
         lines = ax.contour(x, y, value, levels=levels, colors=PAPER, linewidths=0.6)
         for drawn in (filled, lines):
             drawn.set_clip_path(region)
-        figure.colorbar(filled, ax=ax, label="validation mIoU, %", shrink=0.8)
+        figure.colorbar(filled, ax=ax, label=f"validation {score}, %", shrink=0.8)
         if not table.loc[inside, "plausible"].all():
             # Continued beyond the region, so that its outline ends where the region does.
             nearest = cKDTree(table.loc[inside, ["x", "y"]]).query(table[["x", "y"]])[1]
@@ -76,7 +78,7 @@ def draw_surface(table: pd.DataFrame, arm: ArmSurface, axes: tuple[SurfaceAxis, 
     return figure
 
 
-def draw_curve(table: pd.DataFrame, arm: ArmSurface, axis: SurfaceAxis) -> Figure:
+def draw_curve(table: pd.DataFrame, arm: ArmSurface, axis: SurfaceAxis, score: str = "mIoU") -> Figure:
     """The surface over one axis, with its simultaneous band."""
     with new_panel(arm.arm) as (figure, ax):
         color = arm_colors([arm.arm])[arm.arm]
@@ -86,7 +88,7 @@ def draw_curve(table: pd.DataFrame, arm: ArmSurface, axis: SurfaceAxis) -> Figur
         _points_on_curve(ax, arm, axis, color)
         ax.set_xticks(*_ticks(axis))
         ax.set_xlabel(axis_name(axis.axis))
-        ax.set_ylabel("validation mIoU, %")
+        ax.set_ylabel(f"validation {score}, %")
     return figure
 
 
@@ -98,19 +100,20 @@ def surface_picture(surfaces: ResponseSurfaces, data: str) -> Picture | None:
         if table.empty:
             continue
         if len(surfaces.axes) == 1:
-            panels.append(draw_curve(table, arm, surfaces.axes[0]))
+            panels.append(draw_curve(table, arm, surfaces.axes[0], surfaces.used.score))
         else:
-            panels.append(draw_surface(table, arm, (surfaces.axes[0], surfaces.axes[1])))
+            axes = (surfaces.axes[0], surfaces.axes[1])
+            panels.append(draw_surface(table, arm, axes, surfaces.used.score))
     if not panels:
         return None
     where = f", {surfaces.context}" if surfaces.context else ""
     return Picture(
         figure_name("surface", surfaces.task, surfaces.context),
         "Response surface",
-        f"{surfaces.task} on {data}{where}, {surfaces.used.when}: validation mIoU in percent, a second-order "
-        "surface fitted to the points that learned. Star: its maximum; dashed: where the maximum may lie "
-        "with 95 % confidence. Nothing is drawn beyond the points, where the surface would extrapolate. Each "
-        "arm has its own color scale.",
+        f"{surfaces.task} on {data}{where}, {surfaces.used.when}: validation {surfaces.used.score} in "
+        "percent, a second-order surface fitted to the points that learned. Star: its maximum; dashed: where "
+        "the maximum may lie with 95 % confidence. Nothing is drawn beyond the points, where the surface "
+        "would extrapolate. Each arm has its own color scale.",
         tuple(panels),
     )
 

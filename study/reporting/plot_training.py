@@ -23,6 +23,7 @@ from study.reporting.figure_style import (
     arm_dots,
     hollow_dot,
     new_panel,
+    score_title,
 )
 
 LOOKS: dict[str, dict] = {"val": {"lw": 1.8}, "train": {"lw": 1.2, "ls": (0, (1, 1.4)), "mfc": PAPER}}
@@ -83,13 +84,13 @@ def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def draw_curves(table: pd.DataFrame, score: str) -> Figure:
+def draw_curves(table: pd.DataFrame, score: str, title: str = "Mean IoU") -> Figure:
     """Validation solid with seed bands, training dotted."""
     of_score = table[table["score"] == score]
     last = int(of_score["epoch"].max())
     # Markers, because the line of a single epoch is invisible.
     marker = "o" if last <= FEW_EPOCHS else None
-    with new_panel("Loss" if score == "loss" else "Mean IoU") as (figure, ax):
+    with new_panel("Loss" if score == "loss" else title) as (figure, ax):
         for (name, split), line in of_score.groupby(["line", "split"], sort=False):
             color = LINES[str(name)]
             look = LOOKS["val" if split == "val" else "train"]
@@ -130,7 +131,7 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
         f"{verdict.context.task} on {study.data_name}{where}, completed trials: mean over seeds, the band "
         "spans the smallest and the largest seed. Training scores are those of augmented crops while "
         f"training. {settings}. {disagreement_note(verdict)}".strip(),
-        tuple(draw_curves(table, score) for score in ("loss", "miou")),
+        tuple(draw_curves(table, score, score_title(verdict.context.score)) for score in ("loss", "miou")),
     )
 
 
@@ -153,7 +154,7 @@ def plane_table(study: Study, task: str) -> pd.DataFrame:
     return table.dropna(subset=["train", "val"])
 
 
-def draw_plane(table: pd.DataFrame) -> Figure:
+def draw_plane(table: pd.DataFrame, score: str = "mIoU") -> Figure:
     """The further to the right of the diagonal, the more a trial over-fits."""
     colors = arm_colors(list(table["arm"]))
     with new_panel("Training against validation", height=4.6) as (figure, ax):
@@ -175,8 +176,8 @@ def draw_plane(table: pd.DataFrame) -> Figure:
             float(table["val"].max()) + 0.1 * spread + pad / 2,
         )
         ax.grid(visible=False)
-        ax.set_xlabel("training mIoU")
-        ax.set_ylabel("validation mIoU")
+        ax.set_xlabel(f"training {score}")
+        ax.set_ylabel(f"validation {score}")
         handles = [*arm_dots(colors), Line2D([], [], color=MUTED, label="no over-fitting")]
         handles += [hollow_dot()] * (not table["final"].all())
         figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
@@ -192,7 +193,7 @@ def plane_picture(study: Study, task: str) -> Picture | None:
         f"plane-{task}",
         "Over-fitting",
         f"{task} on {study.data_name}: one marker per trial. On the dark diagonal training and validation "
-        "agree; each light one further right is 0.1 mIoU more of over-fitting. Training scores are those "
-        "of augmented crops. Hollow: trials without a final value.",
-        (draw_plane(table),),
+        f"agree; each light one further right is 0.1 {study.score_words(task)} more of over-fitting. "
+        "Training scores are those of augmented crops. Hollow: trials without a final value.",
+        (draw_plane(table, study.score_words(task)),),
     )

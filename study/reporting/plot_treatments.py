@@ -26,6 +26,7 @@ from study.reporting.figure_style import (
     hollow_dot,
     new_panel,
     raw_first,
+    score_title,
 )
 
 
@@ -59,13 +60,13 @@ def treatment_table(study: Study, axis: str, task: str) -> pd.DataFrame:
     return table.dropna(subset=["value"]).sort_values(["arm", "split", "score", "level"], ignore_index=True)
 
 
-def draw_treatment(table: pd.DataFrame, axis: str, score: str) -> Figure:
+def draw_treatment(table: pd.DataFrame, axis: str, score: str, title: str = "Mean IoU") -> Figure:
     """One panel of Figure 6.1: one line per arm and split through the means of completed trials."""
     of_score = table[table["score"] == score]
     levels = sorted(of_score["level"].unique())
     position = {level: index for index, level in enumerate(levels)}
     colors = arm_colors(list(table["arm"]))
-    with new_panel("Cross-entropy loss" if score == "loss" else "Mean IoU") as (figure, ax):
+    with new_panel("Cross-entropy loss" if score == "loss" else title) as (figure, ax):
         for (arm, split), group in of_score.groupby(["arm", "split"]):
             color, dashes = colors[str(arm)], "-" if split == "val" else (0, (4, 2))
             final = group[group["final"]]
@@ -92,17 +93,18 @@ def treatment_picture(study: Study, axis: str, task: str) -> Picture | None:
     table = treatment_table(study, axis, task)
     if not 1 < table["level"].nunique() <= MOST_LEVELS:
         return None
+    words = study.score_words(task)
     others = [axis_name(other) for other in study.axes("treatment") if other != axis]
     held = f" {' and '.join(others).capitalize()} at the reference's value." if others else ""
     return Picture(
         f"{task}-{axis}",
-        f"Loss and mIoU against {axis_name(axis)}",
+        f"Loss and {words} against {axis_name(axis)}",
         f"{task} on {study.data_name}, "
-        f"{'last epoch' if study.value else 'epoch with the best validation mIoU'}.{held} Solid lines and "
-        "circles: validation; dashed lines and triangles: training; lines join means over seeds of "
+        f"{'last epoch' if study.value else f'epoch with the best validation {words}'}.{held} Solid "
+        "lines and circles: validation; dashed lines and triangles: training; lines join means over seeds of "
         "completed trials, markers are single trials. Hollow markers: trials that were stopped or have "
         "not finished, at their last value, which is not a final one: no line passes through it.",
-        tuple(draw_treatment(table, axis, score) for score in ("loss", "miou")),
+        tuple(draw_treatment(table, axis, score, score_title(words)) for score in ("loss", "miou")),
     )
 
 
@@ -188,7 +190,7 @@ def map_pictures(study: Study, task: str) -> list[Picture]:
     pairs: list[tuple[str | None, str]] = [*itertools.combinations(axes, 2)] or [
         (None, axis) for axis in axes
     ]
-    pictures = []
+    pictures, words = [], study.score_words(task)
     for rows, columns in pairs:
         table = map_table(study, task, rows, columns)
         if table.empty:
@@ -196,14 +198,14 @@ def map_pictures(study: Study, task: str) -> list[Picture]:
         panels = []
         groups = ["context"] if rows is None else ["context", "arm"]
         for values, part in table.groupby(groups, sort=False):
-            title = ", ".join(str(value) for value in values if value) or "Validation mIoU"
+            title = ", ".join(str(value) for value in values if value) or f"Validation {words}"
             panels.append(draw_map(part, rows, columns, title, color_range(table)))
         name = columns if rows is None else f"{rows}-{columns}"
         pictures.append(
             Picture(
                 f"map-{task}-{name}",
                 f"Map of {axis_name(columns)}" + (f" and {axis_name(rows)}" if rows else ""),
-                f"{task} on {study.data_name}: mean validation mIoU of completed trials; below it the "
+                f"{task} on {study.data_name}: mean validation {words} of completed trials; below it the "
                 "half-width of its 95 % interval where there are at least three seeds, and the number of "
                 "completed trials. Hatched: cells with trials that were stopped; where none was "
                 "completed, the best value that they reached, which is not a final one.",
@@ -268,7 +270,7 @@ def sampled_table(study: Study, task: str) -> pd.DataFrame:
     return table.dropna(subset=["value"])
 
 
-def draw_sampled(table: pd.DataFrame, axis: str) -> Figure:
+def draw_sampled(table: pd.DataFrame, axis: str, score: str = "mIoU") -> Figure:
     """Validation mIoU against one sampled treatment; trials without a final value are hollow."""
     colors = arm_colors(list(table["arm"]))
     with new_panel(f"Against {axis_name(axis)}") as (figure, ax):
@@ -281,7 +283,7 @@ def draw_sampled(table: pd.DataFrame, axis: str) -> Figure:
             # A few trials are at exactly zero, which a logarithmic axis cannot show.
             ax.set_xscale("symlog", linthresh=float(positive.min()) / 2, linscale=0.3)
         ax.set_xlabel(axis_name(axis))
-        ax.set_ylabel("validation mIoU")
+        ax.set_ylabel(f"validation {score}")
         handles = arm_dots(colors) + [hollow_dot()] * (not table["final"].all())
         figure.legend(handles=handles, loc="outside lower center", ncols=3, labelcolor=MUTED)
     return figure
@@ -298,5 +300,5 @@ def sampled_picture(study: Study, task: str) -> Picture | None:
         "Sampled points",
         f"{task} on {study.data_name}: one marker per trial, at the values that were drawn for it. Hollow: "
         "stopped or unfinished trials at their last value, which is not a final one.",
-        tuple(draw_sampled(table, axis) for axis in axes),
+        tuple(draw_sampled(table, axis, study.score_words(task)) for axis in axes),
     )

@@ -1,8 +1,10 @@
 """A study's frames -> report.html, verdict.json and figures/. Needs neither torch nor Ray."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -10,6 +12,7 @@ import numpy as np
 from segstrat.formatting import format_value
 from segstrat.store import Store
 from study.analysis.answer import Answer, answer_study
+from study.analysis.intervals import Interval
 from study.analysis.phrases import points
 from study.analysis.study import Study
 from study.analysis.verdict import MARGIN
@@ -118,8 +121,9 @@ def _environment() -> jinja2.Environment:
         "slug": lambda text: str(text).replace(" ", "_"),
         "known": _known,
         "miou": lambda value: f"{value:.3f}" if _known(value) else "",
-        "signed": lambda value: f"{100 * value:+.1f}".replace("-", "−") if _known(value) else "",
-        "percent": lambda value: f"{100 * value:.0f} %".replace("-", "−"),
+        "signed": _signed,
+        "percent": _percent,
+        "ends": _ends,
         "share": lambda value: f"{100 * value:.0f} %",
         "points": points,
         "value": format_value,
@@ -130,3 +134,21 @@ def _environment() -> jinja2.Environment:
 
 def _known(value: object) -> bool:
     return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _signed(value: float | None) -> str:
+    return f"{100 * value:+.1f}".replace("-", "−") if value is not None and _known(value) else ""
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %".replace("-", "−")
+
+
+def _ends(interval: Interval | Mapping[str, Any], percent: bool = False) -> str:
+    """`+1.0 to +5.2`, or `at least +1.0` where the other end is open."""
+    write = _percent if percent else _signed
+    values = interval if isinstance(interval, Mapping) else vars(interval)
+    low, high = values["low"], values["high"]
+    if math.isinf(high):
+        return f"at least {write(low)}"
+    return f"at most {write(high)}" if math.isinf(low) else f"{write(low)} to {write(high)}"

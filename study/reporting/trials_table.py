@@ -19,10 +19,10 @@ def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
     for task in study.tasks:
         word = f"{task} " if len(study.tasks) > 1 else ""
         columns += [
-            (f"{word}val mIoU", f"final {task}", True),
+            (f"{word}val {study.score_words(task)}", f"final {task}", True),
             (f"{word}last shown", f"shown {task}", True),
             (f"{word}at best epoch", f"{task}_val_miou", True),
-            (f"{word}train mIoU", study.column(task, "train", "miou"), True),
+            (f"{word}train {study.score_words(task)}", study.column(task, "train", "miou"), True),
         ]
     columns += [("minutes", "minutes", True)]
     if study.trials["error"].map(lambda text: isinstance(text, str) and text != "").any():

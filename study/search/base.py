@@ -5,9 +5,10 @@ from enum import Enum
 from typing import Any, Protocol
 
 from segstrat.records import TrialRecord
+from segstrat.scores import Metric
 from segstrat.store import Store
 from study.analysis.study import Context, Study, contexts
-from study.frame.build import epoch_table, trial_row, trials_frame
+from study.frame.build import epoch_table, metric_of, trial_row, trials_frame
 from study.planning.trials import PlannedTrial
 from study.state.trial_states import TrialState
 
@@ -71,6 +72,11 @@ class History:
         rows = [self.row(state) for state in states]
         trials = trials_frame(rows, manifest)
         return Study(str(manifest["study"]), manifest, trials, epoch_table("", []))
+
+    @property
+    def metric(self) -> Metric:
+        """By what the study judges its trials."""
+        return metric_of(self._manifest)
 
     def forget(self, states: Iterable[TrialState]) -> None:
         """Reads the files of these trials again: what was lost or damaged since is lost here too."""

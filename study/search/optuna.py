@@ -135,7 +135,7 @@ def as_optuna_distribution(drawn: Distribution) -> BaseDistribution:
 
 def as_optuna_trial(space: Space, state: TrialState) -> FrozenTrial:
     """A finished trial as Optuna knows it: a stopped one is pruned, never complete."""
-    scores = {report.epoch: report.metrics().get(space.metric) for report in state.record.reports}
+    scores = {report.epoch: space.metric.of_report(report) for report in state.record.reports}
     finite = {epoch: value for epoch, value in scores.items() if value is not None and math.isfinite(value)}
     kind = STATES.get(state.record.status, OptunaState.FAIL) if finite else OptunaState.FAIL
     return create_trial(

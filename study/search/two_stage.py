@@ -141,11 +141,18 @@ class TwoStageSearch:
         if more or not all(state.final for state in screened):
             tuned = any(state.trial.tuned for state in screened)
             references = self._design.reference_values if tuned else 1
-            cells = references + self._design.raw_candidates + self._design.pretrained_candidates
+            # Of the pre-trained candidates, one alone at first.
+            cells = references + self._design.raw_candidates + 1
             return more + len(self._contexts) * cells * self._design.looks[0]
         answered = _answered(history)
         needed = {pair for progress in self._progress(history).values() for pair in progress.needed}
         return len(needed - set(answered))
+
+    def screening_left(self, history: Sequence[TrialState]) -> int:
+        """How many more trials will be screened, at most; they are among those of `remaining`."""
+        if self._screened is not None:
+            return 0
+        return self._screening.remaining(self._screening_of(history))
 
     def progress(self, history: Sequence[TrialState]) -> dict[str, Progress]:
         """How far each context is, by its key; empty while screening runs."""
@@ -190,7 +197,8 @@ class TwoStageSearch:
 
     def _is_scored(self, state: TrialState, progress: Progress) -> bool:
         """Whether a trial has a score on the images that report; a diverged one has the floor."""
-        value = self._history.row(state).get(reported_column(progress.task, progress.images))
+        score = self._history.metric.of(progress.task).score
+        value = self._history.row(state).get(reported_column(progress.task, progress.images, score))
         if state.record.status is not TrialStatus.COMPLETED:
             return state.record.status is TrialStatus.DIVERGED
         return value is not None and math.isfinite(value)
@@ -287,9 +295,10 @@ class BetterHalf:
     """Proposes the trials of further screening seeds once those of the seeds before have ended.
 
     All cells are screened on the first seed, the better half of each arm on each further one. A cell that is
-    slow to start is judged by where it ends, which stopping within a training cannot do, and a study of two
-    seeds costs three quarters of the whole grid. With a tuned axis these are the better half of an arm's
-    settings, and the better half of the values that each of them has tried.
+    slow to start is judged by where it ends, which ranks within a training cannot do, and a study of two
+    seeds costs three quarters of the whole grid. Only a cell that trails by far is stopped on its way. With a
+    tuned axis these are the better half of an arm's settings, and the better half of the values that each of
+    them has tried.
 
     Args:
         contexts: key -> task of those that are answered; a cell is trained if it is in the better half of
@@ -361,7 +370,11 @@ class BetterHalf:
         return cells
 
 
-def first_seed_to_the_end(trials: Sequence[PlannedTrial]) -> list[PlannedTrial]:
-    """The trials of the first seed, none of which may be stopped."""
+def split_by_seed(trials: Sequence[PlannedTrial]) -> tuple[list[PlannedTrial], list[PlannedTrial]]:
+    """The trials of the first seed and the later ones; no rank stops any of them."""
     first = min(trial.config.seed for trial in trials)
-    return [replace(trial, exempt=True) for trial in trials if trial.config.seed == first]
+    exempt = [replace(trial, exempt=True) for trial in trials]
+    return (
+        [trial for trial in exempt if trial.config.seed == first],
+        [trial for trial in exempt if trial.config.seed != first],
+    )

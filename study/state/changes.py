@@ -20,6 +20,9 @@ FIXED = {
     "precision": ("the precision", "pass --precision {precision}"),
 }
 SHOWN = ("seeds", "budget", "precision")
+# Packages of which two major versions give other trials: OpenCV 4.14 and 5.0 warp an image to other pixels,
+# and Optuna 4.9 and 5.0 propose other points from the same trials.
+MAJOR_VERSIONS = {"opencv-python-headless": "OpenCV", "optuna": "Optuna"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
             if key in SHOWN:
                 words += f" ({before} before, {after} now)"
             found.append(Change(words, advice.format(**places)))
+    found += _other_versions(recorded, now)
     numerics_now = now["options"]["numerics"]
     for name, before in recorded["options"]["numerics"].items():
         after = numerics_now.get(name)
@@ -67,6 +71,19 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
     if not expected and not found:
         words = f"the trials ({len(new - old)} new, {len(old - new)} gone)"
         found.append(Change(words, RESTORE.format(**places)))
+    return found
+
+
+def _other_versions(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]:
+    """Packages of another major version, whose other versions give other trials."""
+    found = []
+    for package, name in MAJOR_VERSIONS.items():
+        before, after = ((manifest.get("versions") or {}).get(package, "") for manifest in (recorded, now))
+        searched = package != "optuna" or now.get("search") == "tpe"
+        known = before[:1].isdigit() and after[:1].isdigit()
+        if searched and known and before.partition(".")[0] != after.partition(".")[0]:
+            words = f"the version of {name} ({before} before, {after} now)"
+            found.append(Change(words, f"install {package}=={before}"))
     return found
 
 

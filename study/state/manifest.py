@@ -19,8 +19,8 @@ from study.planning.trials import PlannedTrial
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    *("torch", "torchvision", "timm", "ray", "optuna", "numpy", "pandas", "pyarrow"),
-    "opencv-python-headless",
+    *("torch", "torchvision", "timm", "ray", "optuna", "numpy", "scipy", "pandas", "pyarrow"),
+    *("opencv-python-headless", "pillow"),
 )
 # What showing and resuming a study need.
 NEEDED = ("study", "question", "options", "data", "scheduler", "metric", "trials")

@@ -24,6 +24,7 @@ from segstrat.records import (
     read_record,
     write_outcome,
 )
+from segstrat.scores import Metric
 from segstrat.store import Store
 from study.planning.trials import PlannedTrial
 from study.state.halving import Competitor, Decision, HalvingRule, decide, recorded_decisions, stop_rung
@@ -77,10 +78,10 @@ class TrialStates:
     Args:
         study: the study's folder.
         rule: of early stopping.
-        metric: the score by which trials are judged at a rung, such as `semseg_val_miou`.
+        metric: the score by which trials are judged at a rung.
     """
 
-    def __init__(self, study: Store, rule: HalvingRule, metric: str) -> None:
+    def __init__(self, study: Store, rule: HalvingRule, metric: Metric) -> None:
         self.study = study
         self.rule = rule
         self.metric = metric
@@ -90,7 +91,8 @@ class TrialStates:
     @classmethod
     def recorded(cls, study: Store, manifest: Mapping[str, Any]) -> "TrialStates":
         """Those of the trials in a study's manifest, as an earlier or another run left them on disk."""
-        states = cls(study, HalvingRule.from_dict(manifest["scheduler"]), manifest["metric"])
+        metric = Metric.parse(manifest["metric"], manifest["data"].get("classes"))
+        states = cls(study, HalvingRule.from_dict(manifest["scheduler"]), metric)
         for trial in manifest["trials"]:
             states.add(PlannedTrial.from_dict(trial))
         states.read()
@@ -232,26 +234,38 @@ class TrialStates:
         return {other.trial.trial_id: row for other, row in zip(group, table, strict=True)}
 
 
-def competitor(state: TrialState, rule: HalvingRule, metric: str) -> Competitor:
+def competitor(state: TrialState, rule: HalvingRule, metric: Metric) -> Competitor:
     """A trial as the rungs see it.
 
-    References, exempt trials and trials of the answering stage compete but are never stopped. A diverged
-    trial ranks last at each rung that it did not reach.
+    References and trials of the answering stage compete but are never stopped. A diverged trial ranks last at
+    each rung that it did not reach.
     """
     trial, record = state.trial, state.record
     epochs = rule.rung_epochs(trial.config.epochs, trial.config.validate_every)
-    scores = {report.epoch: report.metrics().get(metric) for report in record.all_reports}
+    reports = {report.epoch: report for report in record.all_reports}
     diverged = bool(record.all_reports) and record.all_reports[-1].status == TrialStatus.DIVERGED
     missing = math.nan if diverged else None
-    values = [None if epoch is None else scores.get(epoch) for epoch in epochs]
+    judged = [None if epoch is None else reports.get(epoch) for epoch in epochs]
+    values = [None if report is None else metric.of_report(report) for report in judged]
     judged_before = record.final and record.status is not TrialStatus.FAILED
     return Competitor(
         epochs=epochs,
         values=tuple(missing if value is None else value for value in values),
+        learned=tuple(None if report is None else _learned(report, metric.task) for report in judged),
         ended=record.final or state.phase is Phase.ENDED,
-        exempt=trial.exempt or trial.reference or trial.stage is Stage.ANSWERING or diverged,
+        exempt=trial.reference or trial.stage is Stage.ANSWERING or diverged,
+        ranked=not trial.exempt,
         recorded=recorded_decisions(rule, record.stop_rung) if judged_before else None,
     )
+
+
+def _learned(report: EpochReport, task: str) -> float | None:
+    """Mean IoU of a task on the validation split, without that of the best class."""
+    for score in report.scores:
+        if score.split == "val" and score.task == task:
+            found = [iou for iou in score.iou if iou is not None]
+            return (sum(found) - max(found)) / len(found) if found else None
+    return None
 
 
 def _phase_on_disk(record: TrialRecord) -> Phase:

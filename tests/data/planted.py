@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -104,14 +105,14 @@ def _scene(rng: np.random.Generator, size: tuple[int, int], count: int) -> tuple
 
 Fault = Callable[[Planted], None]
 FAULTS: dict[str, Fault] = {}
-SQUARE = set()
+ASKED: dict[str, dict[str, Any]] = {}
+"""Fault -> what `sound` is asked for."""
 
 
-def fault(square: bool = False) -> Callable[[Fault], Fault]:
+def fault(**asked: Any) -> Callable[[Fault], Fault]:
     def register(plant: Fault) -> Fault:
         FAULTS[plant.__name__] = plant
-        if square:
-            SQUARE.add(plant.__name__)
+        ASKED[plant.__name__] = asked
         return plant
 
     return register
@@ -264,6 +265,28 @@ def short_sides(data: Planted) -> None:
 
 
 @fault()
+def masks_inverted_in_some_files(data: Planted) -> None:
+    data.classes = ["background", "object"]
+    for index, name in enumerate(data.ids):
+        mask = (data.labels[name] > 0).astype(np.uint8)
+        data.save_label(name, mask if index % 3 else 1 - mask)
+
+
+@fault(classes=4)
+def labels_resized_like_pictures(data: Planted) -> None:
+    for name in data.ids:
+        height, width = data.labels[name].shape
+        small = cv2.resize(data.labels[name], (width // 2, height // 2), interpolation=cv2.INTER_NEAREST)
+        data.save_label(name, cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC).clip(0, 3))
+
+
+@fault()
+def images_that_were_never_labelled(data: Planted) -> None:
+    for name in data.splits["train"][:2]:
+        data.save_label(name, np.zeros_like(data.labels[name]))
+
+
+@fault()
 def a_class_name_twice(data: Planted) -> None:
     data.classes[-1] = data.classes[0]
 
@@ -305,6 +328,14 @@ def turned_labels(data: Planted) -> None:
 def shifted_labels(data: Planted) -> None:
     for name in data.ids:
         data.save_label(name, np.roll(data.labels[name], 9, axis=1))
+
+
+@fault()
+def labels_of_images_that_were_cropped(data: Planted) -> None:
+    for name in data.ids:
+        height, width = data.labels[name].shape
+        cut = data.images[name][height // 6 : height - height // 6, width // 6 : width - width // 6]
+        data.save_image(name, cv2.resize(cut, (width, height)))
 
 
 @fault()
@@ -377,6 +408,16 @@ def copies_in_validation(data: Planted) -> None:
     for name, other in zip(data.splits["val"], data.splits["train"], strict=False):
         shutil.copy(data.image_path(other), data.image_path(name))
         shutil.copy(data.label_path(other), data.label_path(name))
+
+
+@fault()
+def training_images_saved_again_for_validation(data: Planted) -> None:
+    for name, other in zip(data.splits["val"][:2], data.splits["train"], strict=False):
+        data.save_image(name, data.images[other])
+        data.image_path(name).unlink()
+        picture = Image.fromarray(data.images[other])
+        data.save_image(name, picture.resize((picture.width, picture.height)), "jpg", quality=90)
+        data.save_label(name, data.labels[other])
 
 
 @fault()

@@ -325,7 +325,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
         after(
             coco, lambda root: (root / "annotations" / "instances_val2017.json").write_text('{"images": [')
         ),
-        "instances_val2017.json is no complete JSON file",
+        "instances_val2017.json is not a complete JSON file",
     ),
     "unknown category": (
         "coco",
@@ -371,17 +371,17 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "polygon of odd length": (
         "coco",
         first("segmentation", [[1, 2, 3, 4, 5, 6, 7]]),
-        "has a polygon that is no",
+        "has a polygon that is not",
     ),
     "polygon at infinity": (
         "coco",
         first("segmentation", [[1, 2, 3, 1e12, 5, 6]]),
-        "has a polygon that is no",
+        "has a polygon that is not",
     ),
     "polygon of nothing": (
         "coco",
         first("segmentation", [[1, 2, 3, math.nan, 5, 6]]),
-        "has a polygon that is no",
+        "has a polygon that is not",
     ),
     "RLE too short": (
         "coco",
@@ -508,7 +508,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "damaged parquet": (
         "huggingface",
         lambda root: (root.mkdir(), (root / "train.parquet").write_bytes(b"PAR1")),
-        "train.parquet is no complete parquet file",
+        "train.parquet is not a complete parquet file",
     ),
     "no such columns": (
         "huggingface",
@@ -538,7 +538,7 @@ def test_a_fault_is_told_in_one_sentence_and_nothing_is_left(name: str, tmp_path
         (["--splits", "70,10,10"], "percentages train,val,test that sum to 100"),
         (["--splits", "100,0"], "training and validation both need images"),
         (["--splits", "a,b"], "percentages train,val,test"),
-        (["--group-by", "(a"], "is no regular expression"),
+        (["--group-by", "(a"], "is not a regular expression"),
         (["--group-by", "day"], "has no group"),
         (["--group-by", "(night)"], "finds no group in the id"),
         (["--group-by", "(d)"], "cannot be divided into 3 splits"),
@@ -563,6 +563,23 @@ def test_groups_in_several_own_splits_are_refused(tmp_path: Path, capsys):
     assert main(["ade20k", str(tmp_path / "export"), "--out", str(tmp_path / "out"), *flags]) == 2
     assert "is in several splits of the export (2 such groups); give --splits" in capsys.readouterr().err
     run("ade20k", tmp_path / "export", tmp_path / "out", *flags, "--splits", "50,50")
+
+
+def test_a_phone_writes_suffixes_in_capitals(tmp_path: Path):
+    expected = coco(tmp_path / "export")
+    for path in (tmp_path / "export").rglob("*.jpg"):
+        path.rename(path.with_suffix(".JPG"))
+    run("coco", tmp_path / "export", tmp_path / "out")
+    assert_same(read(tmp_path / "out")[1], expected)
+
+
+def test_an_image_of_another_format_is_named(tmp_path: Path, capsys):
+    coco(tmp_path / "export")
+    path = tmp_path / "export" / "train2017" / "train_1.jpg"
+    path.rename(path.with_suffix(".HEIC"))
+    assert main(["coco", str(tmp_path / "export"), "--out", str(tmp_path / "out")]) == 2
+    assert "names train_1.jpg, which is not below" in (error := capsys.readouterr().err)
+    assert "(found train2017/train_1.HEIC)" in error
 
 
 def test_what_exists_is_not_overwritten(tmp_path: Path, capsys):

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 import filelock
@@ -259,6 +260,34 @@ def test_the_facts_hold_a_digest_of_every_pixel(tmp_path: Path) -> None:
             hasher.update(draw_single(split, index)[0].tobytes())
     assert facts["digest"] == hasher.hexdigest()
     assert facts["semseg"] == list(CLASSES)
+
+
+def test_several_processes_draw_what_one_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The helpers' images are in their places, and in the digest in their order."""
+    monkeypatch.setattr(write, "SHARED_FROM", 1)
+    drawn = {}
+    for cores in (1, 3):
+        monkeypatch.setattr(write, "cpu_cores", lambda cores=cores: cores)
+        root = tmp_path / str(cores)
+        write._make_folders(root)
+        drawn[cores] = list(islice(write._drawn(root), 12))
+    assert drawn[1] == drawn[3]
+    assert len({*drawn[1]}) == 12
+    names = [path.name for path in sorted((tmp_path / "3" / "JPEGImages").iterdir())]
+    assert names[:12] == [f"train_{index:04d}.png" for index in range(12)]
+    for name in names[:12]:
+        first, second = ((tmp_path / cores / "JPEGImages" / name).read_bytes() for cores in ("1", "3"))
+        assert first == second
+
+
+def test_the_error_of_a_helper_is_that_of_the_drawing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(write, "SHARED_FROM", 1)
+    monkeypatch.setattr(write, "cpu_cores", lambda: 2)
+    monkeypatch.setattr(write, "_write_job", lambda *_: b"drawn here")
+    with pytest.raises(FileNotFoundError):
+        list(write._drawn(tmp_path / "no folder"))
 
 
 @pytest.mark.usefixtures("few_figures")

@@ -224,6 +224,12 @@ def test_what_is_no_image_is_one_sentence(tmp_path, content):
         read_rgb(tmp_path / "a.png")
 
 
+def test_a_heic_picture_says_what_to_do(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 100)
+    with pytest.raises(UserError, match=r"HEIC picture of a phone; save it as JPEG"):
+        read_rgb(tmp_path / "a.jpg")
+
+
 def touch(folder: Path, *names: str) -> None:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

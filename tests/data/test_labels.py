@@ -131,7 +131,7 @@ def test_no_data_between_two_labels_is_not_the_lower_one(tmp_path):
 @pytest.mark.parametrize("value", [1.5, 1e30])
 def test_fractions_and_huge_numbers_are_no_labels(tmp_path, value):
     write_tiff(tmp_path / "a.tif", np.where(LABELS == 3, value, LABELS).astype(np.float32))
-    with pytest.raises(UserError, match="labels that are no whole numbers"):
+    with pytest.raises(UserError, match="labels that are not whole numbers"):
         IndexPng((0, 1, 2))(tmp_path / "a.tif")
 
 

@@ -9,7 +9,7 @@ from segstrat.data import build_protocol
 from segstrat.data.audit.checks import audit
 from segstrat.data.audit.headers import Needs
 from segstrat.errors import UserError
-from tests.data.planted import FAULTS, SQUARE, sound
+from tests.data.planted import ASKED, FAULTS, sound
 
 NEEDS = Needs(stride=32, smallest_crop=48, largest_crop=64)
 
@@ -31,7 +31,7 @@ def test_a_sound_data_set_passes_without_a_word(tmp_path, seed):
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_every_kind_of_fault_is_said(tmp_path, name):
-    data = sound(tmp_path / "data", len(name), square=name in SQUARE)
+    data = sound(tmp_path / "data", len(name), **ASKED[name])
     FAULTS[name](data)
     data.describe()
     messages = said(tmp_path / "data")
@@ -46,7 +46,7 @@ def test_a_hundred_random_data_sets_with_a_fault(tmp_path):
     for seed in range(100):
         name = str(rng.choice(list(FAULTS)))
         root = tmp_path / f"data{seed}"
-        data = sound(root, 100 + seed, square=name in SQUARE)
+        data = sound(root, 100 + seed, **ASKED[name])
         FAULTS[name](data)
         data.describe()
         cache = tmp_path / f"cache{seed}" if seed % 2 else None

@@ -4,7 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from segstrat.models.upsample import LearnableUpsample, bilinear_kernel, bilinear_upsample
+from segstrat.models.upsample import (
+    LearnableUpsample,
+    _extend,
+    _Surroundings,
+    bilinear_kernel,
+    bilinear_upsample,
+)
 
 
 @pytest.mark.parametrize(
@@ -52,3 +58,25 @@ def test_fixed_bilinear_puts_cells_on_their_centre(center: float) -> None:
     row = bilinear_upsample(ramp, (60, 60), stride=8, center=center)[0, 0, 30]
     expected = ((torch.arange(60) - center) / 8).clamp(0, 8)
     assert (row - expected).abs().max() <= 0.5 / 8 + 1e-6
+
+
+@pytest.mark.parametrize("before", [0, 1])
+@pytest.mark.parametrize("total", [(5, 5), (4, 7), (6, 4), (3, 8)])
+@pytest.mark.parametrize("size", [(4, 4), (1, 2)])
+def test_the_gradient_of_the_surroundings_is_that_of_the_plain_slices(
+    before: int, total: tuple[int, int], size: tuple[int, int]
+) -> None:
+    """To the last bit: the sums have the order of automatic differentiation."""
+    torch.manual_seed(0)
+    scores = torch.randn(2, 3, *size, requires_grad=True)
+    around = _Surroundings.apply(scores, before, total)
+
+    cells = _extend(scores, before, total)
+    rows, columns = total[0] - 1, total[1] - 1
+    taps = [cells[..., 1 - y : 1 - y + rows, 1 - x : 1 - x + columns] for y in (0, 1) for x in (0, 1)]
+    plain = torch.stack(taps, dim=-1).permute(0, 2, 3, 1, 4).flatten(3)
+
+    assert torch.equal(around, plain)
+    seed = torch.randn_like(plain)
+    (got,), (want,) = (torch.autograd.grad(output, scores, seed) for output in (around, plain))
+    assert torch.equal(got, want)

@@ -146,6 +146,19 @@ def test_an_epoch_is_a_function_of_seed_and_epoch_whatever_the_threads(tmp_path:
     assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(one, later, strict=True))
 
 
+def test_order_and_crops_of_an_epoch_are_drawn_from_streams_of_their_own(monkeypatch, tmp_path: Path) -> None:
+    train = open_classification(write_set(tmp_path, {"a": 4, "b": 3})).train
+    seeds, plain = [], np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or plain(seed))
+    batches_of(train, epoch=0, batch_size=7)
+    batches_of(train, epoch=1, batch_size=7)
+    # Training draws its order and its placements from the streams 1 and 2.
+    seeds += [[3, 1, 0], [3, 2, 0, 0], [3, 1, 1], [3, 2, 1, 0]]
+    assert len(seeds) == 2 * (1 + 7) + 4
+    first = {plain(seed).random() for seed in seeds}
+    assert len(first) == len(seeds), "two draws share a generator"
+
+
 def test_batches_hold_every_image_but_a_last_single_one(tmp_path: Path) -> None:
     train = open_classification(write_set(tmp_path, {"a": 4, "b": 3})).train
     assert [len(labels) for _, labels in batches_of(train, batch_size=4)] == [4, 3]

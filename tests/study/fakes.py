@@ -7,10 +7,11 @@ from typing import Any
 
 from segstrat.config import TrialConfig
 from segstrat.records import EpochReport, SplitScore, Stage, TrialFacts
+from segstrat.scores import Metric
 from study.planning.trials import PlannedTrial
 from study.state.executor import Ended, Event, Job, Report, Reported, Retried, Started, job_id
 
-METRIC = "semseg_val_miou"
+METRIC = Metric("semseg")
 FACTS = TrialFacts(
     num_parameters=1, realised_weight_decay=0.0, dropout_modules=0, init_digest="", weights_digest="",
     data_digest="", train_images=1, val_images=1, device="cpu", precision="float32",

@@ -20,7 +20,7 @@ from study.driver.stages import AnsweringLog, as_screening, contexts_to_answer, 
 from study.planning.space import Space, load_space
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import History
-from study.search.two_stage import BetterHalf, Progress, first_seed_to_the_end
+from study.search.two_stage import BetterHalf, Progress, split_by_seed
 from study.state.halving import HalvingRule
 from study.state.manifest import ManifestFile
 from study.state.trial_states import TrialStates, count_final
@@ -154,8 +154,8 @@ class RandomStudy:
             flags, {}, {"name": "x", "seeds": seeds, "max_seeds": self.design.max_seeds}
         )
         planned = as_screening(plan(case.space, "figures", seeds=seeds, weights="w"))
-        self.later = [trial for trial in planned if trial.config.seed > 0]
-        self.trials = first_seed_to_the_end(planned) if self.later else list(planned)
+        first, self.later = split_by_seed(planned)
+        self.trials = first if self.later else list(planned)
         self.manifest = {
             "schema": 1, "study": "x", "seeds": list(seeds), "scheduler": HalvingRule().to_dict(),
             "data": {"name": "figures"}, "question": "?", "options": {}, "trials": [],

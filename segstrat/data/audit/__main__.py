@@ -52,7 +52,7 @@ def _run(options: argparse.Namespace) -> int:
     cache = options.cache_dir or cache_dir()
     protocol = build_protocol(options.protocol, options.root)
     report = audit(protocol, full=True, cache_dir=cache, progress=True)
-    # The published data sets are no part of a folder of one's own.
+    # The published data sets are not part of a user's folder.
     published = options.root and not protocol.own
     rows = overlaps(published_lists(Path(options.root))) if published else []
     console = Console()

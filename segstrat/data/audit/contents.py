@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from segstrat.commands import tracked
@@ -29,6 +30,12 @@ LABELS = 200
 PICTURES = 24
 """Images of a split that are looked at."""
 
+COMPARED = 2000
+"""Images of a split that are compared with those of the others, where reading them is free."""
+
+_THUMB, _ALIKE, _PLAIN = 16, 0.995, 4.0
+_THIN, _RIMS, _OFTEN = 4, 12, 0.25
+
 _OTHER_WORDS = (("l", "r"), ("lt", "rt"), ("links", "rechts"), ("gauche", "droite"), ("izquierda", "derecha"))
 """What left and right are called elsewhere: noticed, but not exchanged unless `swap` says so."""
 
@@ -43,11 +50,13 @@ class LabelCounts:
     Args:
         ids: names of the images.
         counts: (N, 256) pixels of each class index and of `VOID`.
+        signs: (N, 4) what tells labels that were changed, see `_signs`.
         whole: whether all label maps of the split were counted.
     """
 
     ids: tuple[str, ...]
     counts: np.ndarray
+    signs: np.ndarray
     whole: bool
 
     def total(self) -> np.ndarray:
@@ -64,17 +73,44 @@ def count_labels(
     order += sorted(set(indices) - set(order)) if further else []
 
     def count(index: int) -> np.ndarray:
-        return np.bincount(dataset.labels(index)[task.name].ravel(), minlength=256)
+        label_HW = dataset.labels(index)[task.name]
+        return np.concatenate([np.bincount(label_HW.ravel(), minlength=256), _signs(label_HW)])
 
     rows: list[np.ndarray] = []
     seen = np.zeros(256, bool)
     for row in tracked(parallel_map(count, order), len(order), f"check {task.name}", progress):
         rows.append(row)
-        seen |= row > 0
+        seen |= row[:256] > 0
         if len(rows) >= least and not dataset.decoded and seen[: task.num_classes].all():
             break
     ids = tuple(dataset.ids[index] for index in order[: len(rows)])
-    return LabelCounts(ids, np.array(rows).reshape(-1, 256), len(rows) == len(indices))
+    table = np.array(rows).reshape(-1, 260)
+    return LabelCounts(ids, table[:, :256], table[:, 256:], len(rows) == len(indices))
+
+
+def _signs(label_HW: np.ndarray) -> tuple[int, int, bool, bool]:
+    """Facts of a label map that tell whether it was interpolated or inverted.
+
+    Returns:
+        thin stripes of a class between a lower and a higher one, in rows; borders of two classes whose
+        numbers are not neighbors; whether class 0 takes most of the image's frame; whether it is somewhere,
+        but not in the frame.
+    """
+    width = label_HW.shape[1]
+    flat = np.ascontiguousarray(label_HW).ravel().astype(np.int16)
+    new = np.append(True, flat[1:] != flat[:-1])
+    new[::width] = True
+    starts = np.flatnonzero(new)
+    values, rows = flat[starts], starts // width
+    lengths = np.diff(np.append(starts, flat.size))
+    known = values != VOID
+    beside = (rows[1:] == rows[:-1]) & known[1:] & known[:-1]
+    steps = np.diff(values)
+    far = int((np.abs(steps[beside]) > 1).sum())
+    inner = beside[1:] & beside[:-1] & (steps[1:] * steps[:-1] > 0) & (lengths[1:-1] <= _THIN)
+    frame = np.concatenate([label_HW[0], label_HW[-1], label_HW[:, 0], label_HW[:, -1]])
+    enclosed = not (frame == 0).any() and (label_HW == 0).mean() > 0.01
+    return int(inner.sum()), far, bool((frame == 0).mean() > _MOSTLY), bool(enclosed)
 
 
 def check_labels(protocol: DataProtocol, *, progress: bool = False) -> Findings:
@@ -96,6 +132,7 @@ def check_labels(protocol: DataProtocol, *, progress: bool = False) -> Findings:
                 continue
             found.errors += _no_information(task, split, counted)
             found.warnings += _void(task, split, counted, decode)
+            found.warnings += _changed(task, split, counted)
             if split != "train":
                 found.warnings += _absent(task, split, counted)
         if protocol.flip and task.swap is None:
@@ -106,6 +143,7 @@ def check_labels(protocol: DataProtocol, *, progress: bool = False) -> Findings:
 def check_pictures(protocol: DataProtocol, *, progress: bool = False) -> Findings:
     """Whether a sample of the images shows something, and whether the labels lie on it."""
     found = Findings()
+    found.warnings += _near_copies(protocol)
     for split, dataset in (("train", protocol.train), ("val", protocol.val), ("test", protocol.test)):
         if dataset is None:
             continue
@@ -123,6 +161,47 @@ def check_pictures(protocol: DataProtocol, *, progress: bool = False) -> Finding
             aligned = check_alignment(task, labelled)
             found.warnings += [f"{split}: {words}" for words in aligned.warnings]
     return found
+
+
+def _near_copies(protocol: DataProtocol) -> Iterator[str]:
+    """Images of a split that look like training images: saved again, resized, or frames of one video."""
+    paths = {
+        (split, item.id): item.image
+        for split, parts in protocol.files.items()
+        for part in parts
+        for item in part.items
+    }
+    known = _thumbs(protocol.train)
+    names, table = list(known), np.stack(list(known.values()))
+    for split, dataset in (("val", protocol.val), ("test", protocol.test)):
+        if dataset is None:
+            continue
+        pairs = []
+        for name, thumb in _thumbs(dataset).items():
+            alike = table @ thumb
+            twin = names[int(alike.argmax())]
+            # Copies of files are found by their headers.
+            same = paths[split, name].stat().st_size == paths["train", twin].stat().st_size
+            if alike.max() > _ALIKE and not same:
+                pairs.append((name, twin))
+        if pairs:
+            yield (
+                f"{len(pairs):,} image(s) of {split} look like training images, e.g. {pairs[0][0]} like "
+                f"{pairs[0][1]}; keep pictures of one thing, and frames of one video, in one split"
+            )
+
+
+def _thumbs(dataset: Dataset) -> dict[str, np.ndarray]:
+    """Id -> small picture of mean 0 and length 1, of those images that show something."""
+
+    def thumb(index: int) -> np.ndarray:
+        image = np.ascontiguousarray(dataset.read(index).image)
+        small = cv2.resize(image, (_THUMB, _THUMB), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+        small -= small.mean()
+        return small / np.linalg.norm(small) if small.std() > _PLAIN else np.zeros_like(small)
+
+    order = _spread(range(len(dataset)), COMPARED if dataset.decoded else PICTURES)
+    return {dataset.ids[index]: small for index, small in zip(order, parallel_map(thumb, order), strict=True)}
 
 
 def _darkness(protocol: DataProtocol, samples: Sequence[Sample], found: Findings) -> None:
@@ -267,6 +346,30 @@ def _void(task: Task, split: str, counted: LabelCounts, decode: Decoder | None) 
             f"{len(alone):,} label(s) of {task.name} in {split} have only {task.classes[0]!r} and {VOID}, "
             f"which is void, e.g. {counted.ids[alone[0]]}; if {VOID} is an object there, make its number "
             "that of its class"
+        )
+
+
+def _changed(task: Task, split: str, counted: LabelCounts) -> Iterator[str]:
+    """Labels without an object, that were resized like pictures, or whose classes 0 and 1 are exchanged."""
+    classes = counted.counts[:, : task.num_classes] > 0
+    rims, far, framed, enclosed = counted.signs.T
+    blank = np.flatnonzero(classes[:, 0] & ~classes[:, 1:].any(1) & (counted.counts[:, VOID] == 0))
+    if len(blank) and classes[:, 1:].any():
+        yield (
+            f"{len(blank):,} label(s) of {task.name} in {split} have {task.classes[0]!r} alone, e.g. "
+            f"{counted.ids[blank[0]]}; right if nothing else is there, wrong if they were never labelled"
+        )
+    if rims.sum() >= max(_RIMS, _OFTEN * far.sum()):
+        worst = counted.ids[int(rims.argmax())]
+        yield (
+            f"labels of {task.name} in {split} have thin rims of one class between two others, e.g. {worst}, "
+            "as if they had been resized with interpolation; resize labels to the nearest pixel"
+        )
+    if enclosed.any() and framed.mean() > _MOSTLY:
+        name, first = task.classes[0], counted.ids[int(enclosed.argmax())]
+        yield (
+            f"{enclosed.sum():,} label(s) of {task.name} in {split} have {name!r} only inside, e.g. {first}, "
+            "where the others have it along the frame of the image; check that they are not inverted"
         )
 
 

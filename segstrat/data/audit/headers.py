@@ -227,31 +227,38 @@ def _orientation(files: Sequence[Files], found: Findings) -> None:
     if tagged[0].item.format.orientation != "auto":
         found.warnings.append(f"{number}; orientation = {tagged[0].item.format.orientation!r} decides")
         return
-    told = [
-        e for e in tagged if _header(e).orientation in TRANSPOSED and _header(e).size[0] != _header(e).size[1]
-    ]
+    told = [entry for entry in tagged if _tells(entry)]
+    open_ones = [entry for entry in tagged if not _tells(entry)]
     stored = [entry for entry in told if entry.as_stored()]
-    open_ones = [entry for entry in tagged if entry not in told]
     if stored and (open_ones or len(stored) < len(told)):
+        other = next(entry for entry in tagged if not _tells(entry) or not entry.as_stored())
         found.errors.append(
             f"{number}: the label of {stored[0].item.image.name} was made on the picture as stored, but "
-            f"{next(e for e in tagged if e not in stored).item.image.name} would be turned; write "
-            "orientation = "
-            '"stored" or "upright" in dataset.toml, whichever the annotation tool did, and look at the '
-            "contact "
-            "sheet"
+            f'{other.item.image.name} would be turned; write orientation = "stored" or "upright" in '
+            "dataset.toml, as the annotation tool did, and look at the contact sheet"
         )
     elif stored:
         found.warnings.append(f"{number}; they are read as stored, because the labels have that size")
+    elif open_ones and told:
+        found.warnings.append(
+            f"{number}; they are turned upright, because {len(told):,} labels have that size and the others, "
+            f"such as that of {open_ones[0].item.image.name}, do not tell"
+        )
     elif open_ones:
         found.warnings.append(
             f"{number}; they are turned as it says, like in a viewer. The size of "
             f"{open_ones[0].item.image.name} does not tell whether its label was drawn so: look at the "
-            "contact "
-            'sheet, and write orientation = "stored" in dataset.toml if the labels lie beside their objects'
+            'contact sheet, and write orientation = "stored" in dataset.toml if the labels lie beside their '
+            "objects"
         )
     else:
         found.warnings.append(f"{number}; they are turned upright, because the labels have that size")
+
+
+def _tells(entry: Files) -> bool:
+    """Whether the size of the label shows on which picture it was made."""
+    height, width = _header(entry).size
+    return _header(entry).orientation in TRANSPOSED and height != width
 
 
 def _depths(files: Sequence[Files], found: Findings) -> None:
@@ -388,7 +395,8 @@ def _copies(files: Sequence[Files], found: Findings) -> None:
             for entry in group:
                 same[_content(entry.item.image)].append(entry)
     groups = [group for group in same.values() if len(group) > 1]
-    across = [group for group in groups if len({entry.split for entry in group}) > 1]
+    splits = [len({entry.split for entry in group}) for group in groups]
+    across = [group for group, count in zip(groups, splits, strict=True) if count > 1]
     for split in ("val", "test"):
         whole = [entry for entry in files if entry.split == split]
         seen = [
@@ -409,7 +417,7 @@ def _copies(files: Sequence[Files], found: Findings) -> None:
             f"{len(across):,} image(s) are in two splits under different ids, e.g. {first.item.id} of "
             f"{first.split} and {second.item.id} of {second.split}; remove them from one"
         )
-    within = [group for group in groups if group not in across]
+    within = [group for group, count in zip(groups, splits, strict=True) if count == 1]
     if within:
         names = " and ".join(entry.item.id for entry in within[0][:2])
         number = sum(len(group) - 1 for group in within)

@@ -3,6 +3,12 @@
 import errno
 import hashlib
 import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +21,17 @@ from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
+from segstrat.parallel import cpu_cores
 from segstrat.store import cache_dir
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}
 GENERATOR = ("canvas.py", "brush.py", "kinds.py", "scenes.py")
+CLASSIFICATION = "classification/"
+# Fewer images are drawn before another process has started.
+SHARED_FROM = 200
+_OS_ERRORS = 100  # exit codes above it are numbers of errors
+_SHARE = "from segstrat.data.figures.write import draw_share; draw_share()"
 
 
 def generator_digest() -> str:
@@ -31,7 +43,7 @@ def generator_digest() -> str:
 
 
 def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
-    """The folder of the embedded data; draws it on first use, which takes half a minute.
+    """The folder of the embedded data; draws it on first use, which takes about half a minute of one core.
 
     The data appears atomically. Of several processes that ask at once, one draws and the others wait; on a
     file system without locks each draws, and the first to finish wins.
@@ -72,17 +84,86 @@ def _draw(root: Path, progress: bool) -> None:
     with atomic.creating_folder(root) as part:
         _make_folders(part)
         hasher = hashlib.sha256()
-        jobs = [(_write_scene, split, index) for split, count in SCENES.items() for index in range(count)]
-        jobs += [(_write_single, split, index) for split, count in SINGLES.items() for index in range(count)]
-        for write, split, index in tracked(jobs, len(jobs), "draw the embedded data (once)", progress):
-            for pixels in write(part, split, index):
-                hasher.update(pixels.tobytes())
+        count = len(_jobs())
+        for pixels in tracked(_drawn(part), count, "draw the embedded data (once)", progress):
+            hasher.update(pixels)
         for split, count in SCENES.items():
             names = "".join(f"{_scene_name(split, index)}\n" for index in range(count))
             (part / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(names, encoding="utf-8")
         facts = {"digest": hasher.hexdigest(), "seed": SEED, "scenes": SCENES, "classification": SINGLES}
         facts |= {"semseg": CLASSES, "parts": PARTS}
         (part / "figures.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _jobs() -> list[tuple[str, int]]:
+    """Split and index of every image, in the order of the digest."""
+    every = {**SCENES, **{f"{CLASSIFICATION}{split}": count for split, count in SINGLES.items()}}
+    return [(split, index) for split, count in every.items() for index in range(count)]
+
+
+def _write_job(root: Path, job: tuple[str, int]) -> bytes:
+    """Draws and writes an image and its labels; returns all their pixels."""
+    split, index = job
+    if split.startswith(CLASSIFICATION):
+        arrays = _write_single(root, split.removeprefix(CLASSIFICATION), index)
+    else:
+        arrays = _write_scene(root, split, index)
+    return b"".join(array.tobytes() for array in arrays)
+
+
+def _drawn(root: Path) -> Iterator[bytes]:
+    """Draws and writes every image, and yields their pixels in order; all cores take turns.
+
+    Drawing is Python that holds the interpreter lock: processes use the other cores, and send their pixels.
+    """
+    jobs = _jobs()
+    cores = cpu_cores() if len(jobs) >= SHARED_FROM else 1
+    given = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(Path(__file__).parents[3]), *([given] if given else [])])
+    helpers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _SHARE, str(root), str(first), str(cores)],
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": path},
+        )
+        for first in range(1, cores)
+    ]
+    try:
+        for number, job in enumerate(jobs):
+            if number % cores == 0:
+                yield _write_job(root, job)
+                continue
+            helper = helpers[number % cores - 1]
+            assert helper.stdout is not None
+            size = int.from_bytes(helper.stdout.read(4))
+            if not size:
+                code = helper.wait()
+                if code <= _OS_ERRORS:
+                    raise RuntimeError(f"a process that draws images ended with exit code {code}")
+                raise OSError(code - _OS_ERRORS, os.strerror(code - _OS_ERRORS))
+            yield helper.stdout.read(size)
+    finally:
+        for helper in helpers:
+            helper.kill()
+            helper.communicate()
+
+
+def draw_share() -> None:
+    """Draws and writes a share of the images in a process of its own, which `_drawn` starts.
+
+    For each image, the length and the pixels go to standard output; the exit code tells an `OSError`.
+    """
+    # Ctrl-C reaches every process of the terminal; the parent ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    root, first, step = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    try:
+        for job in islice(_jobs(), first, None, step):
+            pixels = _write_job(root, job)
+            sys.stdout.buffer.write(len(pixels).to_bytes(4) + pixels)
+            sys.stdout.buffer.flush()
+    except OSError as error:
+        # Not through `sys.exit`: the flush at exit would fail again.
+        os._exit(_OS_ERRORS + (error.errno or errno.EIO))
 
 
 def _make_folders(root: Path) -> None:

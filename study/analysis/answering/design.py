@@ -100,7 +100,7 @@ def look_seeds(max_seeds: int, fractions: Sequence[float], fewest: int) -> tuple
 
 
 FEWEST_SEEDS = 3
-LOOK_FRACTIONS = (0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 0.8, 1.0)
+LOOK_FRACTIONS = (3 / 24, 4 / 24, 5 / 24, 6 / 24, 8 / 24, 12 / 24, 18 / 24, 1.0)
 
 
 @functools.cache
@@ -128,34 +128,35 @@ class AnsweringDesign:
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
         spending: how the error is spread over the looks.
         screening_seeds: seeds of the screening stage.
-        raw_candidates, pretrained_candidates: most cells that screening nominates for each arm.
+        raw_candidates, pretrained_candidates: most settings that screening nominates for each arm.
         reference_values: most tuned values, such as learning rates, at which screening nominates the
             reference; the limit of the pre-trained arm applies to them.
-        raw_t, pretrained_t: a cell is nominated unless it trails its arm's best by more standard errors than
-            this. Without the best raw cell the study loses power; without the best pre-trained one it may
-            say "closes" where that is false, so pre-trained cells are left out less easily.
+        trails: a raw cell is nominated unless it trails its arm's best, by a one-sided t test of this size on
+            the screening trials; and likewise one of several tuned values of a setting.
         drop_t, drop_slope: a candidate is dropped at a look of n seeds once it trails its arm's leader by
-            more than `drop_t + drop_slope / n` standard errors of a paired difference.
+            more than `drop_t + drop_slope / n` standard errors of a difference within its arm.
+        widen: the other pre-trained candidates are trained once the chance that the first one stays ahead by
+            more than the margin at the last look is below this.
         futility: whether regularization helps is given up once the chance to show it by `max_seeds` is
             below this.
         hopeless: the same for the remaining gap, whose two sides are the answer.
         extended_from: `max_seeds` of the finished plans that this one extends, the first one first.
     """
 
-    max_seeds: int = 20
+    max_seeds: int = 24
     looks: tuple[int, ...] = ()
     margin: float = 0.01
     error: float = 0.05
     spending: Spending = "power"
     screening_seeds: int = 2
-    raw_candidates: int = 3
+    raw_candidates: int = 5
     pretrained_candidates: int = 6
     reference_values: int = 3
-    raw_t: float = 1.5
-    pretrained_t: float = 3.0
+    trails: float = 0.01
     drop_t: float = 1.5
     drop_slope: float = 0.5
-    futility: float = 0.2
+    widen: float = 0.5
+    futility: float = 0.3
     hopeless: float = 0.02
     extended_from: tuple[int, ...] = ()
 
@@ -188,11 +189,11 @@ class AnsweringDesign:
         """With which an interval holds over all looks together: 0.95, or less after an extension."""
         return round(1 - self.spent[-1], 6)
 
-    def tail_probability(self, look: int, comparisons: int = 1) -> float:
+    def tail_probability(self, look: int, comparisons: float = 1) -> float:
         """One-sided tail probability of one end of an interval at a look (counted from 1).
 
         Args:
-            comparisons: how many candidates may still make the statement true; they share the error.
+            comparisons: into how many equal parts the error is divided.
         """
         spent = tuple(value / 2 / comparisons for value in self.spent)
         return tail_probabilities(self.looks, spent)[look - 1]
@@ -216,6 +217,15 @@ class AnsweringDesign:
             extended_from=(*self.extended_from, self.max_seeds),
         )
 
+    @property
+    def before_extension(self) -> "AnsweringDesign":
+        """The plan that was made before the first answering trial."""
+        if not self.extended_from:
+            return self
+        seeds = self.extended_from[0]
+        looks = tuple(look for look in self.looks if look <= seeds)
+        return replace(self, max_seeds=seeds, looks=looks, extended_from=())
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the manifest holds them."""
         return {
@@ -227,6 +237,9 @@ class AnsweringDesign:
         """The inverse of `to_dict`."""
         # Plans without this entry are from the time when there was one family only.
         fields: dict[str, Any] = {"spending": "obrien-fleming", **values}
+        # Limits of version 0.2, in standard errors.
+        for name in ("raw_t", "pretrained_t"):
+            fields.pop(name, None)
         for key in ("looks", "extended_from"):
             fields[key] = tuple(fields[key])
         return cls(**fields)

@@ -6,8 +6,8 @@ the estimate would take both as known and promise too much.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -28,9 +28,22 @@ def t_quantile(tail: float, degrees: Floats | float) -> Floats:
     return -np.asarray(special.stdtrit(degrees, tail), dtype=float)
 
 
+# Degrees of freedom that the pooled variance of a difference counts for, beside the seeds' own.
+PRIOR_DEGREES = 4
+
+
 @dataclass(frozen=True)
 class PairedDifferences:
     """Differences between cells over the same seeds.
+
+    A variance from three to six seeds is hardly known, and all differences of a kind have about the same. So
+    each one is moderated towards what all cells say (after Smyth 2004): with n seeds,
+    (4 pooled + (n − 1) own) / (n + 3) with n + 3 degrees of freedom, and never less than pooled: a cell may
+    have been spared by chance what befell the others of its arm. Pooled is, within an arm, twice the
+    variance of its scores about cell and seed; between the arms it is the variance of the difference of the
+    arms' means over seeds, plus what the cells of each arm scatter about its mean. The arms may differ in
+    spread, and in what a seed does to them. docs/simulations.md measures what this costs where the cells of
+    one arm differ in spread.
 
     Args:
         cells: labels, m of them.
@@ -38,6 +51,7 @@ class PairedDifferences:
         mean: mean difference row − column, (m, m).
         error: its standard error, (m, m).
         degrees: degrees of freedom of that error, (m, m).
+        deviations: of each arm: standard deviation of a score about its cell and seed; NaN if unknown.
     """
 
     cells: tuple[str, ...]
@@ -45,28 +59,31 @@ class PairedDifferences:
     mean: Floats
     error: Floats
     degrees: Floats
+    deviations: Mapping[str, float]
 
     @property
     def seeds(self) -> int:
         """Number of seeds."""
         return len(self.values)
 
-    def lower(self, left: Sequence[str], right: Sequence[str], tail: float) -> Floats:
-        """One-sided lower confidence limits of left − right with error `tail`, (left, right)."""
+    def lower(self, left: Sequence[str], right: Sequence[str], tails: Sequence[float]) -> Floats:
+        """One-sided lower confidence limits of left − right, (left, right).
+
+        Args:
+            tails: the error of each left cell's limits.
+        """
         block = np.ix_(self.index(left), self.index(right))
-        return self.mean[block] - t_quantile(tail, self.degrees[block]) * self.error[block]
+        return (
+            self.mean[block] - t_quantile(np.array(tails)[:, None], self.degrees[block]) * self.error[block]
+        )
 
-    def upper(self, left: Sequence[str], right: Sequence[str], tail: float) -> Floats:
-        """The upper limits, likewise."""
-        return -self.lower(right, left, tail).T
+    def upper(self, left: Sequence[str], right: Sequence[str], tails: Sequence[float]) -> Floats:
+        """The upper limits, likewise, with the error of each right cell's limits."""
+        return -self.lower(right, left, tails).T
 
-    @property
-    def pooled_error(self) -> float:
-        """Standard error of a difference, from the residuals of all cells about cell and seed."""
-        n, cells = self.values.shape
-        residuals = self.values - self.values.mean(axis=0)
-        residuals = residuals - residuals.mean(axis=1, keepdims=True)
-        return math.sqrt(2 * float((residuals**2).sum()) / ((n - 1) * (cells - 1)) / n)
+    def error_within(self, arm: str) -> float:
+        """Standard error of a difference between two cells of an arm."""
+        return math.sqrt(2 / self.seeds) * self.deviations[arm]
 
     def column(self, cell: str) -> Floats:
         """Scores of one cell, one per seed (n,)."""
@@ -81,28 +98,96 @@ class PairedDifferences:
         return [self.cells.index(label) for label in labels]
 
 
-def paired_differences(values: pd.DataFrame) -> PairedDifferences:
-    """All differences between the columns of values (seeds × cells), which must be complete."""
-    array = values.to_numpy(float)
-    n = len(array)
+def paired_differences(scores: Floats, cells: Sequence[str], arms: Mapping[str, str]) -> PairedDifferences:
+    """All differences between the cells that have a score on every seed.
+
+    Args:
+        scores: seeds × cells. A cell that lacks a seed, because it was dropped, takes part in the pooled
+            variance only.
+        cells: label of each column.
+        arms: the arm of each cell.
+    """
+    complete = np.isfinite(scores).all(axis=0)
+    array = scores[:, complete]
+    of_column = np.array([arms[cell] for cell in cells])
+    cells = tuple(cell for cell, has in zip(cells, complete, strict=True) if has)
+    n, m = array.shape
     mean = array.mean(axis=0)
+    mean = mean[:, None] - mean[None, :]
     if n < 2:
-        unknown = np.full((len(mean), len(mean)), np.nan)
-        return PairedDifferences(
-            tuple(map(str, values.columns)), array, mean[:, None] - mean[None, :], unknown, unknown
-        )
-    spread = (array[:, :, None] - array[:, None, :]).var(axis=0, ddof=1)
-    found = PairedDifferences(
-        cells=tuple(map(str, values.columns)),
-        values=array,
-        mean=mean[:, None] - mean[None, :],
-        error=np.sqrt(spread / n),
-        degrees=np.full(spread.shape, float(n - 1)),
-    )
+        unknown = np.full((m, m), np.nan)
+        return PairedDifferences(cells, array, mean, unknown, unknown, dict.fromkeys(arms.values(), np.nan))
+    own = (array[:, :, None] - array[:, None, :]).var(axis=0, ddof=1)
+    deviations = {
+        arm: residual_deviation(scores[:, of_column == arm]) for arm in dict.fromkeys(arms.values())
+    }
+    pooled = _pooled(array, [arms[cell] for cell in cells], deviations)
+    degrees = n - 1 + PRIOR_DEGREES
+    moderated = np.maximum(pooled, (PRIOR_DEGREES * pooled + (n - 1) * own) / degrees)
+    variance = np.where(np.isnan(pooled), own, moderated)
+    error = np.sqrt(variance / n)
     # No spread is not certainty: two cells that agree on every seed get the error of the other cells.
-    identical = found.error <= _NO_SPREAD * max(float(np.abs(array).max()), 1.0)
-    pooled = found.pooled_error if found.pooled_error > 0 else np.nan
-    return replace(found, error=np.where(identical, pooled, found.error))
+    all_cells = residual_deviation(array)
+    fallback = math.sqrt(2 / n) * all_cells if all_cells > 0 else np.nan
+    identical = error <= _NO_SPREAD * max(float(np.abs(array).max()), 1.0)
+    return PairedDifferences(
+        cells=cells,
+        values=array,
+        mean=mean,
+        error=np.where(identical, fallback, error),
+        degrees=np.where(np.isnan(pooled), n - 1.0, float(degrees)),
+        deviations=deviations,
+    )
+
+
+def _pooled(values: Floats, arms: Sequence[str], deviations: Mapping[str, float]) -> Floats:
+    """The variance of each difference that all cells together say, (m, m); NaN where they say nothing."""
+    pooled = np.full((len(arms), len(arms)), np.nan)
+    of_arm = np.array(arms)
+    names = list(dict.fromkeys(arms))
+    # An arm of one cell has no scatter about its mean.
+    about = {
+        name: 0.0 if (of_arm == name).sum() == 1 else (1 - 1 / (of_arm == name).sum()) * deviations[name] ** 2
+        for name in names
+    }
+    for left in names:
+        for right in names:
+            rows, columns = np.flatnonzero(of_arm == left), np.flatnonzero(of_arm == right)
+            if left == right:
+                found = 2 * deviations[left] ** 2
+            else:
+                level = values[:, rows].mean(axis=1) - values[:, columns].mean(axis=1)
+                found = float(level.var(ddof=1)) + about[left] + about[right]
+            pooled[np.ix_(rows, columns)] = found
+    return pooled
+
+
+def residual_deviation(values: Floats) -> float:
+    """Standard deviation of scores about the additive effects of their cells and seeds.
+
+    Args:
+        values: (seeds, cells), NaN where there is none.
+
+    Returns:
+        NaN with fewer than two seeds or cells.
+    """
+    known = np.isfinite(values)
+    if known.all():
+        n, m = values.shape
+        degrees = (n - 1) * (m - 1)
+        residuals = values - values.mean(axis=0)
+        residuals = residuals - residuals.mean(axis=1, keepdims=True)
+    else:
+        seeds, cells = np.nonzero(known)
+        # Seeds and cells without a score have no column that varies, and so no part in the rank.
+        design = np.hstack([seeds[:, None] == np.unique(seeds), cells[:, None] == np.unique(cells)]).astype(
+            float
+        )
+        y = values[known] - values[known].mean() if len(seeds) else values[known]
+        effects, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+        degrees = len(y) - int(rank)
+        residuals = y - design @ effects
+    return math.sqrt(float((residuals**2).sum()) / degrees) if degrees > 0 else math.nan
 
 
 Side = Literal["above", "below", "either"]
@@ -221,6 +306,5 @@ def observed_seed_sd(values: pd.DataFrame) -> float | None:
     """
     if min(values.shape) < 2:
         return None
-    found = paired_differences(values)
-    sd = found.pooled_error * math.sqrt(found.seeds / 2)
+    sd = residual_deviation(values.to_numpy(float))
     return sd if np.isfinite(sd) else None

@@ -2,16 +2,18 @@
 
 Screening trains every cell to the end on its first seed, and the better half of each arm on further ones.
 Its values are optimistic for the best cells, so they decide nothing but which candidates are trained again,
-on fresh seeds. Missing the best pre-trained cell would make the gap look too easy to close, so whatever
-may be the best is nominated, not only what looks best.
+on fresh seeds. Missing the best pre-trained cell would make the gap look too easy to close, so every
+pre-trained setting is nominated, and of the raw ones each that may be the best.
 """
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from segstrat.errors import UserError
 from study.analysis.answering.decision import Roles
@@ -29,28 +31,31 @@ class Nomination:
         roles: reference and candidates, the best first.
         ranking: one row per cell, the best of each arm first: `cell setting pretrained completed reached
             score candidate`.
-        deviation: standard deviation of a trial's score about its cell and seed; NaN if screening cannot
-            tell.
+        spreads: of each arm (pre-trained or not): standard deviation of a trial's score about its cell and
+            seed, of both arms together where that is larger, and its degrees of freedom; 0 if screening
+            cannot tell.
     """
 
     roles: Roles
     ranking: pd.DataFrame
-    deviation: float
+    spreads: Mapping[bool, tuple[float, int]]
 
 
 def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | None = None) -> Nomination:
     """The cells of one context that may be the best of their arm.
 
     A cell's score is its effect in an additive model of cells and seeds, fitted to the arm's completed
-    trials, so that a missing seed neither helps nor harms. A cell is nominated unless it trails the best
-    of its arm by more than `design.raw_t` or `design.pretrained_t` standard errors, up to
-    `design.raw_candidates` and `design.pretrained_candidates`. Cells without a completed trial come
-    last, ordered by how far they came: a value from the middle of a training never competes with a final
-    one. A diverged trial ranks with the worst on its seed. Ties take the order of the rows.
+    trials, so that a missing seed neither helps nor harms. Raw cells are nominated unless they trail the best
+    of their arm (`design.trails`), up to `design.raw_candidates`. Pre-trained ones
+    are all nominated, up to `design.pretrained_candidates`: most are trained only if the best of them does
+    not stay ahead. Cells without a completed trial come last, ordered by how far they came: a value from
+    the middle of a training never competes with a final one. A diverged trial ranks with the worst on its
+    seed. Ties take the order of the rows.
 
     With a tuned axis, such as the learning rate, a setting competes at each of its values, and the reference
-    is nominated at each value that may be its best. If only the value that is best in screening were trained
-    again, a reference at a wrong one would make regularization look helpful (docs/simulations.md).
+    and each pre-trained setting are nominated at each value that may be their best. If only the value that is
+    best in screening were trained again, a reference at a wrong one would make regularization look helpful
+    (docs/simulations.md).
 
     Args:
         trials: one row per screening trial: `cell` (label), `pretrained` (bool), `seed`, `status`, `value`
@@ -62,39 +67,49 @@ def nominate(trials: pd.DataFrame, reference: str, design: AnsweringDesign | Non
         UserError: if an arm has no candidate or no trial of the reference is planned.
     """
     design = design or AnsweringDesign()
-    references = trials.loc[_settings(trials) == reference, "cell"]
-    if references.empty:
+    references = trials["cell"].to_numpy(object)[(_settings(trials) == reference).to_numpy(bool)]
+    if not len(references):
         raise UserError(f"no screening trial of the reference cell {reference}; a verdict needs one")
-    ranking, deviation = _ranked(trials)
-    ranking["candidate"] = False
-    # The limits count settings; each may have several values that may be its best.
-    values = int(ranking["setting"].value_counts().max()) if len(ranking) else 1
-    for pretrained, most, limit in (
-        (False, values * design.raw_candidates, design.raw_t),
-        (True, values * design.pretrained_candidates, design.pretrained_t),
-    ):
-        able = ranking[
-            (ranking["pretrained"] == pretrained)
-            & (ranking["setting"] != reference)
-            & ranking["score"].notna()
-        ]
-        if able.empty:
-            arm = "pre-trained" if pretrained else "regularized raw"
-            raise UserError(f"screening left no {arm} cell with a score; nothing can be answered")
-        ranking.loc[_plausible(able, deviation, most, limit), "candidate"] = True
-    chosen = ranking[ranking["candidate"]]
-    tuned = ranking[(ranking["setting"] == reference) & ranking["score"].notna()]
-    if len(tuned):
-        references = tuned.loc[
-            _plausible(tuned, deviation, design.reference_values, design.pretrained_t), "cell"
-        ]
-    roles = Roles(
-        reference=str(references.iloc[0]),
-        other_references=tuple(references.iloc[1:]) if len(tuned) else (),
-        raw=tuple(chosen.loc[~chosen["pretrained"], "cell"]),
-        pretrained=tuple(chosen.loc[chosen["pretrained"], "cell"]),
+    ranking, spreads = _ranked(trials)
+    cell, setting = (ranking[name].to_numpy(object) for name in ("cell", "setting"))
+    arm, score = ranking["pretrained"].to_numpy(bool), ranking["score"].to_numpy(float)
+    counts = ranking["completed"].to_numpy(float)
+    is_reference, scored = setting == reference, np.isfinite(score)
+
+    def plausible(rows: np.ndarray, most: int, fewest: int = FEWEST_CANDIDATES) -> list[int]:
+        """Those rows of an arm, the best first, that may be the best: at most `most` of them."""
+        deviation, degrees = spreads[bool(arm[rows[0]])]
+        if not degrees:
+            return list(rows[:most])
+        completed = counts[rows].clip(min=1)
+        errors = deviation * np.sqrt(1 / completed[0] + 1 / completed)
+        trails = score[rows[0]] - score[rows]
+        may_be = trails <= stats.t.isf(design.trails, degrees) * errors
+        return list(rows[may_be | (np.arange(len(rows)) < fewest)][:most])
+
+    raw, pretrained = (np.flatnonzero((arm == each) & ~is_reference & scored) for each in (False, True))
+    for able, name in ((raw, "regularized raw"), (pretrained, "pre-trained")):
+        if not len(able):
+            raise UserError(f"screening left no {name} cell with a score; nothing can be answered")
+    # The limit counts settings; each may have several values that may be its best.
+    chosen_raw = plausible(raw, max(Counter(setting[raw]).values()) * design.raw_candidates)
+    settings = list(dict.fromkeys(setting[pretrained]))[: design.pretrained_candidates]
+    chosen_pretrained = sorted(
+        row
+        for each in settings
+        for row in plausible(pretrained[setting[pretrained] == each], len(pretrained), fewest=1)
     )
-    return Nomination(roles, ranking, deviation)
+    tuned = np.flatnonzero(is_reference & scored)
+    if len(tuned):
+        references = cell[plausible(tuned, design.reference_values)]
+    roles = Roles(
+        reference=str(references[0]),
+        other_references=tuple(references[1:]) if len(tuned) else (),
+        raw=tuple(cell[chosen_raw]),
+        pretrained=tuple(cell[chosen_pretrained]),
+    )
+    ranking["candidate"] = np.isin(np.arange(len(ranking)), [*chosen_raw, *chosen_pretrained])
+    return Nomination(roles, ranking, spreads)
 
 
 def better_half(trials: pd.DataFrame, reference: str) -> list[str]:
@@ -138,41 +153,38 @@ def _best_of_settings(ranking: pd.DataFrame) -> pd.DataFrame:
     return ranking.drop_duplicates("setting").reset_index(drop=True)
 
 
-def _plausible(able: pd.DataFrame, deviation: float, most: int, limit: float) -> pd.Index:
-    """Rows of the cells that may be the best, the best `most` of them.
-
-    Args:
-        able: the ranking of one arm.
-    """
-    if math.isnan(deviation):
-        return able.index[:most]
-    counts = able["completed"].clip(lower=1).to_numpy(float)
-    errors = deviation * np.sqrt(1 / counts[0] + 1 / counts)
-    trails = able["score"].iloc[0] - able["score"].to_numpy(float)
-    plausible = (trails <= limit * errors) | (np.arange(len(able)) < FEWEST_CANDIDATES)
-    return able.index[plausible][:most]
-
-
-def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, float]:
-    """One row per cell, the best of each arm first; and the deviation of `Nomination`."""
+def _ranked(trials: pd.DataFrame) -> tuple[pd.DataFrame, dict[bool, tuple[float, int]]]:
+    """One row per cell, the best of each arm first; and the spreads of `Nomination`."""
     scored = trials["status"].isin(["completed", "stopped", "diverged"]).to_numpy(bool)
     columns = {name: trials[name].to_numpy()[scored] for name in ("cell", "seed", "status", "reached")}
     columns["value"] = trials["value"].to_numpy(float)[scored]
     pretrained = trials["pretrained"].to_numpy(bool)[scored]
     rows: list[tuple[str, bool, int, float, float]] = []
-    squares, degrees = 0.0, 0
+    fits: dict[bool, tuple[float, int]] = {False: (0.0, 0), True: (0.0, 0)}
     for arm in (False, True):
         arm_columns = {name: column[pretrained == arm] for name, column in columns.items()}
-        if not len(arm_columns["cell"]):
-            continue
-        cells, arm_squares, arm_degrees = _arm_ranking(arm_columns)
-        rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
-        squares, degrees = squares + arm_squares, degrees + arm_degrees
+        if len(arm_columns["cell"]):
+            cells, squares, degrees = _arm_ranking(arm_columns)
+            fits[arm] = squares, degrees
+            rows += [(cell, arm, completed, reached, score) for cell, completed, reached, score in cells]
     ranking = pd.DataFrame(rows, columns=["cell", "pretrained", "completed", "reached", "score"])
     ranking.insert(
         1, "setting", ranking["cell"].map(dict(zip(trials["cell"], _settings(trials), strict=True)))
     )
-    return ranking, math.sqrt(squares / degrees) if degrees and squares > 0 else math.nan
+    return ranking, {arm: _spread(fits[arm], fits[not arm]) for arm in fits}
+
+
+def _spread(own: tuple[float, int], other: tuple[float, int]) -> tuple[float, int]:
+    """The spread of an arm and its degrees of freedom: its own, or that of both arms where that is larger.
+
+    Screening leaves an arm two or three degrees of freedom, so that its own spread is often far too small.
+
+    Args:
+        own, other: residual sum of squares and degrees of freedom of each arm.
+    """
+    both = own[0] + other[0], own[1] + other[1]
+    squares, degrees = max((own, both), key=lambda fit: fit[0] / fit[1] if fit[1] else 0.0)
+    return (math.sqrt(squares / degrees), degrees) if degrees and squares > 0 else (math.nan, 0)
 
 
 def _settings(trials: pd.DataFrame) -> pd.Series:

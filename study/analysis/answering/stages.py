@@ -6,16 +6,18 @@ holds what is fixed before the first look of each context: the images that repor
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from segstrat.errors import UserError
-from study.analysis.answering.decision import Look, Roles, replay
+from study.analysis.answering.decision import Look, Roles, asked_for, look_intervals, replay
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.nominate import nominate
 from study.analysis.contrasts import Arm, Chosen, Contrasts
+from study.analysis.intervals import MIN_SEEDS, Interval
 from study.analysis.scores import seeds_by_cells, trial_scores
 from study.analysis.study import ANSWERING, SCREENING, Context, Study
 from study.frame.build import HALVED
@@ -145,7 +147,46 @@ def answering_stage(study: Study, context: Context, design: AnsweringDesign, rol
     ended = seeds_by_cells(answering, (answering.trials["status"] != "unfinished").astype(float))
     ended = ended.reindex(columns=values.columns)
     looks = tuple(replay(values, roles, design, context.floor, ended))
-    return AnsweringStage(answering, design, roles, values, looks)
+    return AnsweringStage(answering, design, roles, asked_for(values, looks), looks)
+
+
+def intervals_with_images(stage: AnsweringStage, look: Look, split: str) -> dict[str, Interval]:
+    """A look's intervals of gap, improvement and remaining over seeds and images.
+
+    The variance of each difference over images, by the grouped jackknife (see `study.analysis.contrasts`), is
+    added to its variance over seeds; critical values and shares of the error are those of the look.
+
+    Args:
+        split: `val` or `test`, whichever is reported.
+
+    Returns:
+        empty without the scores that it needs.
+    """
+    column = f"last_{stage.context.task}_{split}_miou_jackknife"
+    trials = stage.context.trials
+    if column not in trials:
+        return {}
+    roles = look.roles_before
+    cells = list(roles.active)
+    rows = trials["cell"].isin(cells) & trials["seed"].isin(look.used)
+    without: dict[str, list[np.ndarray]] = {cell: [] for cell in cells}
+    for cell, scores in zip(trials.loc[rows, "cell"], trials.loc[rows, column], strict=True):
+        if isinstance(scores, np.ndarray):
+            without[cell].append(scores)
+    lengths = {len(scores) for cell in cells for scores in without[cell]}
+    if len(lengths) != 1 or min(lengths) < MIN_SEEDS or not all(without.values()):
+        return {}
+    means = np.array([np.mean(without[cell], axis=0) for cell in cells])
+    groups = means.shape[1]
+    differences = means[:, None, :] - means[None, :, :]
+    variance = (groups - 1) * differences.var(axis=2)
+    method = f"{{}}, and over {groups} groups of images"
+    found = look_intervals(stage.values.loc[list(look.used)], roles, stage.design, look.number, variance)
+    return {
+        name: replace(each, method=method.format(each.method))
+        for name, each in found.items()
+        if name != "closure"
+    }
 
 
 def stage_contrasts(stage: AnsweringStage, look: Look) -> Contrasts:

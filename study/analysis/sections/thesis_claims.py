@@ -22,6 +22,7 @@ from scipy import stats
 
 from segstrat.config import OWN_DATA, REGULARIZERS
 from segstrat.formatting import format_value
+from segstrat.scores import MIOU
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.answering.stages import planned_looks
 from study.analysis.cells import at_tuned_values
@@ -164,15 +165,15 @@ class Mechanism:
 
 
 def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margin: float) -> list[Claim]:
-    """C1–C5 with their status; empty where nothing can be compared, and for a user's own images.
+    """C1–C5 with their status; empty where nothing can be compared, a user's own images, and other scores.
 
     Args:
         verdicts: by task, of every context; the primary task first.
     """
     settled = [_at_tuned_values(study, of_task) for of_task in verdicts.values()]
     primary = settled[0] if settled else []
-    # The thesis's claims are not about a user's own images.
-    if not primary or OWN_DATA in study.protocols:
+    # The thesis's claims are not about a user's own images, nor about other scores.
+    if not primary or OWN_DATA in study.protocols or study.metric.score != MIOU:
         return []
     every = [verdict for of_task in settled for verdict in of_task]
     claims = [

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from segstrat.scores import MIOU
 from study.analysis.cells import tuned_trials
 from study.analysis.study import Study
 
@@ -30,7 +31,7 @@ def comparison(study: Study, task: str) -> pd.DataFrame:
         epoch, the thesis code's metric), `best_epoch` and `primary` (the VOC protocol), and `difference`
         (like_with_like − thesis). Empty for data that the thesis did not use.
     """
-    if not study.protocols <= PROTOCOLS:
+    if not study.protocols <= PROTOCOLS or study.metric.score != MIOU:
         return pd.DataFrame()
     done = tuned_trials(study, task)
     done = done[done["status"] == "completed"]

@@ -19,3 +19,11 @@ for (const head of document.querySelectorAll(".sortable th")) {
   head.addEventListener("click", sort);
   head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
 }
+
+// A link to a folded section unfolds it.
+const unfold = () => {
+  const details = document.getElementById(location.hash.slice(1))?.querySelector(":scope > details");
+  if (details) details.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();

@@ -18,7 +18,7 @@ from segstrat.data.audit.headers import Needs, check_headers, read_headers
 from segstrat.data.audit.sheet import draw_sheet, write_sheet
 from segstrat.data.palette import label_palette
 from segstrat.data.protocols import DataProtocol
-from tests.data.planted import FAULTS, Planted, sound
+from tests.data.planted import ASKED, FAULTS, Planted, sound
 
 NEEDS = Needs(stride=32, smallest_crop=48, largest_crop=64)
 
@@ -202,19 +202,25 @@ def test_names_of_sides(tmp_path, classes, words):
 
 def test_headers_of_ten_thousand_files_take_seconds(data):
     """Linked files: 5,000 images and 5,000 labels, in seconds of processor time."""
+    # Photographs of a phone, of which some do not tell how their labels were made.
+    data.save_label("p00", np.ascontiguousarray(data.labels["p00"].T))
+    tag_all(data, 5, ["p00"])
+    tag_all(data, 3, ["p01"])
     names = [f"n{index}" for index in range(5000)]
-    for name in names:
-        data.image_path(name).hardlink_to(data.image_path("p00"))
-        data.label_path(name).hardlink_to(data.label_path("p00"))
+    for index, name in enumerate(names):
+        first = f"p0{index % 2}"
+        data.image_path(name).hardlink_to(data.image_path(first))
+        data.label_path(name).hardlink_to(data.label_path(first))
     data.splits = {"train": names[:4000], "val": names[4000:]}
     data.describe()
     protocol = build_protocol("folder", data.root)
     started = time.process_time()
     files = read_headers(protocol)
-    check_headers(files, protocol)
+    found = check_headers(files, protocol)
     # Two cores for ten seconds.
     assert time.process_time() - started < 20
     assert len(files) == 5000
+    assert "turned upright, because 2,500 labels have that size and the others" in found.warnings[0]
 
 
 # The contact sheet.
@@ -279,3 +285,54 @@ def test_names_are_shown_as_they_are(tmp_path, capsys):
         assert name in printed
         assert html.escape(name) in page.read_text()
     assert "<b>" not in re.sub(r"<p><b>.*</b></p>", "", page.read_text())
+
+
+# Labels and images that were changed.
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("masks_inverted_in_some_files", "only inside, e.g. p00, where the others have it along the frame"),
+        ("labels_resized_like_pictures", "as if they had been resized with interpolation"),
+        (
+            "images_that_were_never_labelled",
+            "2 label(s) of semseg in train have 'background' alone, e.g. p00",
+        ),
+        (
+            "training_images_saved_again_for_validation",
+            "2 image(s) of val look like training images, e.g. p08",
+        ),
+        ("labels_of_images_that_were_cropped", "better when they are enlarged 1.5 times about the center"),
+    ],
+)
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_was_changed_is_named(tmp_path, name, words, cached):
+    data = sound(tmp_path / "data", 5, **ASKED[name])
+    FAULTS[name](data)
+    data.describe()
+    errors, warnings = check(data, **({"cache_dir": tmp_path / "cache"} if cached else {}))
+    assert errors == []
+    assert any(words in warning for warning in warnings), warnings
+
+
+def test_a_class_around_another_is_no_sign_of_interpolation(data):
+    data.classes = ["background", "cell", "nucleus"]
+    for name in data.ids:
+        label = np.zeros_like(data.labels[name])
+        y, x = (int(data.rng.integers(0, side - 30)) for side in label.shape)
+        label[y : y + 30, x : x + 30], label[y + 8 : y + 22, x + 8 : x + 22] = 1, 2
+        data.save_image(name, np.array([(30, 30, 30), (200, 190, 80), (80, 200, 220)], np.uint8)[label])
+        data.save_label(name, label)
+    data.describe()
+    assert check(data) == ([], [])
+
+
+def test_pictures_of_one_camera_do_not_look_alike(data):
+    """Dark corners on all of them, and different things in front."""
+    for name in data.ids:
+        height, width = data.labels[name].shape
+        y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+        darker = data.images[name] * (1 - 0.4 * (x**2 + y**2) / 2)[..., None]
+        data.save_image(name, darker.astype(np.uint8))
+    assert check(data) == ([], [])

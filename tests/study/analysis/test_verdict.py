@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pandas as pd
 import pytest
@@ -55,12 +56,9 @@ def reason_of(contrasts, margin=MARGIN):
         (GAP, interval(-0.03, -0.01), interval(0.06, 0.09), "does not close"),
         (GAP, interval(0.03, 0.06), interval(0.0, 0.03), "undetermined"),  # holds the margin
         (interval(-0.01, 0.02), interval(0.0, 0.02), interval(-0.005, 0.005), "undetermined"),  # no gap shown
-        (
-            interval(0.002, 0.008),
-            interval(0.0, 0.02),
-            interval(-0.005, 0.005),
-            "undetermined",
-        ),  # below margin
+        (interval(0.002, 0.008), interval(0.0, 0.02), interval(-0.005, 0.005), "not needed"),
+        (interval(-0.172, -0.029), interval(0.0, 0.02), interval(-0.2, 0.0), "hurts"),
+        (interval(0.05, math.inf), interval(-0.01, 0.02), interval(0.03, math.inf), "does not close"),
         (UNKNOWN, UNKNOWN, UNKNOWN, "undetermined"),
         (NOTHING, NOTHING, NOTHING, "undetermined"),
         (NOTHING, NOTHING, interval(0.02, 0.05), "undetermined"),  # no reference

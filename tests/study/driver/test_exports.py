@@ -104,7 +104,7 @@ def test_converting_ends_with_commands_to_copy(command, tmp_path, capsys, monkey
     printed = capsys.readouterr().out
     look, run = re.findall(r"^  uv run python study/run\.py (.*)$", printed, re.MULTILINE)
     assert look == f"{run} --dry-run"
-    flags = parse(shlex.split(run))
-    assert (flags.space, flags.data, flags.data_root) == ("wd_grid", "folder", "my data")
+    settings = parse(shlex.split(run)).settings
+    assert (settings["space"], settings["data"], settings["data_root"]) == ("wd_grid", "folder", "my data")
     monkeypatch.setattr("study.driver.weights.Weights.check", lambda *_, **__: None)
     assert main([*command, *shlex.split(look)[2:]]) == 0

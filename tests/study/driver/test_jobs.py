@@ -91,7 +91,7 @@ class Rounds:
             if missing and not all(state.final for state in earlier):
                 return NoTrial.WAIT
             if missing:
-                score = sum(state.record.reports[-1].metrics()[METRIC] for state in earlier)
+                score = sum(state.record.reports[-1].metrics()[METRIC.name] for state in earlier)
                 return trial(*missing[0], score)
         return NoTrial.DONE
 

@@ -9,10 +9,22 @@ import pytest
 from PIL import Image
 
 from segstrat.errors import UserError
+from segstrat.scores import Metric
 from study.cli import parse
 from study.driver.messages import resume_command
-from study.driver.prepare import folder_name, open_study
+from study.driver.prepare import (
+    OpenedStudy,
+    folder_name,
+    make_search,
+    open_study,
+    plan_study,
+    stopping_rule,
+    stopping_words,
+    with_classes,
+)
 from study.frame import SCHEMA
+from study.planning.trials import PlannedTrial
+from study.state.halving import HalvingRule
 
 ON_OWN = ["--space", "wd_grid", "--data", "folder"]
 
@@ -43,13 +55,38 @@ def begin(storage: Path, *flags: str) -> str:
         "options": settings.to_dict(),
         "data": {"name": settings.data},
         "scheduler": {},
-        "metric": opened.space.metric,
+        "metric": opened.space.metric.name,
         "design": opened.design.to_dict() if opened.design else None,
         "trials": [],
     }
     (storage / settings.name).mkdir(parents=True)
     (storage / settings.name / "manifest.json").write_text(json.dumps(manifest))
     return settings.name
+
+
+def test_axes_that_are_set_are_recorded_and_kept_on_resume(storage: Path):
+    given = ("--set", "weight_decay=0,1e-3", "--set", "dropout=0.1")
+    name = begin(storage, "--space", "wd_grid", *given)
+    recorded = json.loads((storage / name / "manifest.json").read_text())["options"]
+    assert recorded["overrides"] == ["weight_decay=0,1e-3", "dropout=0.1"]
+    again = ("--space", "wd_grid", "--resume", "--storage", str(storage))
+    for flags in (again, (*again, *given)):
+        opened = open_study(parse(flags))
+        assert opened.space.axes["weight_decay"] == [0.0, 1e-3]
+        assert opened.space.base["dropout"] == 0.1
+    with pytest.raises(
+        UserError, match=r"was started with --set weight_decay=0,1e-3 --set dropout=0\.1; leave out --set"
+    ):
+        open_study(parse((*again, "--set", "weight_decay=0,1")))
+
+
+def test_a_score_is_that_of_a_class_of_the_data(storage: Path):
+    opened = open_study(parse(["--space", "loss_imbalance", "--storage", str(storage)]))
+    assert opened.space.metric.index is None
+    found = with_classes(opened, {"classes": {"semseg": ["background", "head"]}})
+    assert found.space.metric == Metric("semseg", "iou_head", 1)
+    with pytest.raises(UserError, match="unknown class of task semseg 'head'"):
+        with_classes(opened, {"classes": {"semseg": ["background", "hand"]}})
 
 
 @pytest.fixture
@@ -126,3 +163,45 @@ def test_a_new_study_needs_a_readable_description(storage, tmp_path):
         open_study(parse([*ON_OWN, "--data-root", str(tmp_path), "--storage", str(storage)]))
     with pytest.raises(UserError, match="needs a data root"):
         open_study(parse([*ON_OWN, "--storage", str(storage)]))
+
+
+def planned_words(storage: Path, *flags: str) -> str:
+    """What the header and `--dry-run` say of early stopping."""
+    opened = open_study(parse([*flags, "--storage", str(storage)]))
+    return stopping_words(stopping_rule(opened), plan_study(opened))
+
+
+def test_the_console_says_which_trials_may_be_stopped(storage):
+    words = planned_words(storage, "--space", "wd_grid")
+    assert words.startswith("a screening trial with less than 20% after 25% of its epochs")
+    assert "best 1/2" not in words, "no rank stops a trial where seeds are halved"
+    assert "best 1/2" in planned_words(storage, "--space", "wd_grid", "--seeds", "0")
+    assert "best 1/2" in planned_words(storage, "--space", "optuna_wd_dropout")
+    to_the_end = "none; every trial is trained to its end"
+    assert planned_words(storage, "--space", "wd_grid", "--scheduler", "none") == to_the_end
+
+
+def test_trials_of_all_screening_seeds_are_exempt_from_ranks(storage):
+    opened = open_study(parse(["--space", "wd_grid", "--storage", str(storage)]))
+    trials = plan_study(opened)
+    assert len(trials) == 12
+    assert all(trial.exempt for trial in trials)
+    later = later_seeds(opened, trials)
+    assert later
+    assert all(trial.exempt and trial.config.seed == 1 for trial in later)
+
+
+def later_seeds(opened: OpenedStudy, trials: list[PlannedTrial]) -> list[PlannedTrial]:
+    """The further trials that the search knows of."""
+    return make_search(opened, trials)._screening._later  # type: ignore[attr-defined]
+
+
+def test_a_resumed_study_keeps_the_rule_of_the_version_that_started_it(storage):
+    name = begin(storage, "--space", "wd_grid")
+    path = storage / name / "manifest.json"
+    manifest = json.loads(path.read_text())
+    earlier = {"name": "asha", "reduction_factor": 2, "rung_fractions": [0.25, 0.5], "min_competitors": 2}
+    resume = ["--space", "wd_grid", "--resume", "--storage", str(storage)]
+    for scheduler, shares in ((earlier, ()), (HalvingRule().to_dict(), (0.2, 0.5))):
+        path.write_text(json.dumps(manifest | {"scheduler": scheduler}))
+        assert stopping_rule(open_study(parse(resume))).least_shares == shares

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from segstrat.config import TrialConfig
+from segstrat.scores import Metric
 from segstrat.store import Store
 from study.driver.loop import Loop
 from study.driver.session import CommonFailureError
@@ -19,7 +20,7 @@ from study.state.trial_states import TrialStates
 pytestmark = pytest.mark.cluster
 
 EPOCHS = 4
-METRIC = "semseg_val_miou"
+METRIC = Metric("semseg")
 
 
 def scripted_trial() -> type[SegmentationTrial]:

@@ -130,7 +130,7 @@ def both_arms() -> list[PlannedTrial]:
 def stopped_by_ray(trials: list[PlannedTrial]) -> set[str]:
     """The trials that Ray's own scheduler stops, four at a time."""
     scheduler = AsyncHyperBandScheduler(
-        time_attr="epoch", metric=METRIC, mode="max", max_t=12, grace_period=2, reduction_factor=2
+        time_attr="epoch", metric=METRIC.name, mode="max", max_t=12, grace_period=2, reduction_factor=2
     )
     waiting = [(trial, tune_trial(trial)) for trial in trials]
     for _, handle in waiting:
@@ -140,7 +140,7 @@ def stopped_by_ray(trials: list[PlannedTrial]) -> set[str]:
         trial, handle, epoch = running.pop(0)
         epoch += 1
         score = value(trial.arm, quality(trial.order), epoch)
-        decision = scheduler.on_trial_result(None, handle, {"epoch": epoch, METRIC: score})
+        decision = scheduler.on_trial_result(None, handle, {"epoch": epoch, METRIC.name: score})
         if decision == TrialScheduler.STOP or epoch == BUDGETS[trial.arm]:
             if epoch < BUDGETS[trial.arm]:
                 stopped.add(trial.trial_id)

@@ -14,6 +14,7 @@ SIZES = {
     "batch_size": 24,
     "dropout_wd": 36,
     "label_fraction": 24,
+    "loss_imbalance": 16,
     "multitask": 6,
     "optuna_wd_dropout": 48,
     "photos_budget": 4,
@@ -130,3 +131,61 @@ def test_parts_of_another_type_are_one_sentence(tmp_path, lines, message):
     with pytest.raises(UserError, match=message) as raised:
         plan(load_space(str(path)), "figures", seeds=(0,))
     assert "\n" not in str(raised.value)
+
+
+def test_set_makes_an_axis_as_if_the_space_stated_it():
+    plain, derived = load_space("wd_grid"), load_space("wd_grid", ["weight_decay=0,1e-3", "loss=dice"])
+    assert derived.axes == {"pretrained": [False, True], "weight_decay": [0.0, 1e-3]}
+    assert derived.roles == plain.roles
+    assert derived.base == {**plain.base, "loss": "dice"}
+    assert plain.axes == load_space("wd_grid").axes, "the space itself changed"
+    ids = {trial.trial_id for trial in plan(plain, "figures", weights="w")}
+    without = load_space("wd_grid", ["weight_decay=0,1e-3"])
+    assert {trial.trial_id for trial in plan(without, "figures", weights="w")} < ids
+
+
+@pytest.mark.parametrize(
+    ("override", "values", "role"),
+    [
+        ("learning_rate=0.01,0.1", [0.01, 0.1], "tuned"),
+        ("optimizer=sgd,adamw", ["sgd", "adamw"], "tuned"),
+        ("loss=cross_entropy,cross_entropy+dice", ["cross_entropy", "cross_entropy+dice"], "treatment"),
+        ("class_weights=none,1+20", ["none", (1.0, 20.0)], "treatment"),
+        ("tasks=semseg,semseg+parts", [("semseg",), ("semseg", "parts")], "arm"),
+        ("label_fraction=0.5,1", [0.5, 1.0], "nuisance"),
+        ("epochs_factor=1,2", [1.0, 2.0], "treatment"),
+        ("freeze_batch_norm=yes,no", [True, False], "treatment"),
+    ],
+)
+def test_an_axis_that_set_adds_has_its_usual_role(override, values, role):
+    space = load_space("wd_grid", [override])
+    axis = override.partition("=")[0]
+    assert (space.axes[axis], space.roles[axis]) == (values, role)
+
+
+def test_a_single_value_replaces_what_some_data_have():
+    space = load_space("wd_grid", ["model=fcn16s", "weight_decay=0.001"])
+    assert "weight_decay" not in space.axes
+    configs = [trial.config for trial in plan(space, "figures", weights="w")]
+    assert {(config.model, config.weight_decay) for config in configs} == {("fcn16s", 0.001)}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "wieght_decay=0,1",
+            "--set wieght_decay=0,1: unknown field 'wieght_decay': did you mean 'weight_decay'",
+        ),
+        ("weight_decay=a,b", "weight_decay=a: expected float"),
+        ("epochs=1.5", r"epochs=1\.5: expected int"),
+        ("pretrained=maybe", "pretrained=maybe: expected bool"),
+        ("output_stride=x", "output_stride=x: expected int or none"),
+        ("seed=0,1", "a study sets seed itself; state SEEDS"),
+        ("weight_decay", "expected FIELD=VALUE,VALUE once for each field"),
+        ("weight_decay=0,0", "lists 0.0 twice"),
+    ],
+)
+def test_what_set_cannot_mean_is_refused(override, message):
+    with pytest.raises(UserError, match=message):
+        load_space("wd_grid", [override])

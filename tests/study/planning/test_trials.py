@@ -120,20 +120,17 @@ def test_a_planned_trial_survives_the_manifest():
         ),
         (
             {
-                "SPACE": {"learning_rate": tune.loguniform(1e-3, 1e-1)},
-                "ROLES": {"learning_rate": "tuned"},
-                "SAMPLES": 4,
-            },
-            "'learning_rate' is tuned.*list them with tune.grid_search",
-        ),
-        (
-            {
                 "SPACE": {"learning_rate": tune.grid_search([0.1])},
                 "ROLES": {"learning_rate": "tuned"},
                 "SEARCH": "tpe",
             },
-            "cannot tune 'learning_rate' for each setting",
+            "a search draws every axis that is not an arm; give distributions instead",
         ),
+        (
+            {"METRIC": "semseg_miou"},
+            "METRIC is 'semseg_miou': expected one of <task>_val_miou, <task>_val_dice",
+        ),
+        ({"METRIC": "cars_val_iou_car"}, "with <task> one of semseg, parts, boundaries"),
     ],
 )
 def test_an_unsound_space_is_refused_with_the_axis_named(parts: dict, message: str):
@@ -251,3 +248,43 @@ def test_a_tuned_axis_is_part_of_the_cell_and_not_of_the_setting():
     references = {trial.cell for trial in trials if trial.reference}
     assert references == {"raw weight_decay=0 (learning_rate=0.01)", "raw weight_decay=0 (learning_rate=0.1)"}
     assert all(PlannedTrial.from_dict(trial.to_dict()) == trial for trial in trials)
+
+
+def test_a_tuned_axis_may_be_drawn_for_every_setting_of_a_grid():
+    toy = module(
+        SPACE={
+            "pretrained": tune.grid_search([False, True]),
+            "weight_decay": tune.grid_search([0.0, 0.1]),
+            "learning_rate": tune.loguniform(1e-3, 1e-1),
+        },
+        ROLES={"pretrained": "arm", "weight_decay": "treatment", "learning_rate": "tuned"},
+        SAMPLES=4,
+    )
+    trials = plan(space_from_module("toy", toy), "figures", weights="w")
+    rates = {}
+    for trial in trials:
+        rates.setdefault(trial.setting, set()).add(trial.config.learning_rate)
+    assert len(trials) == 16
+    assert len(set(map(frozenset, rates.values()))) == 1, "settings try different rates"
+    assert all(trial.tuned == ("learning_rate",) for trial in trials)
+    assert sum(trial.reference for trial in trials) == 4
+
+
+@pytest.mark.parametrize(("search", "known"), [("grid", 16), ("tpe", 8)])
+def test_a_tuned_axis_may_be_drawn_with_the_treatments(search, known):
+    toy = module(
+        SPACE={
+            "pretrained": tune.grid_search([False, True]),
+            "learning_rate": tune.loguniform(1e-3, 1e-1),
+            "weight_decay": tune.loguniform(1e-5, 1e-2),
+        },
+        ROLES={"pretrained": "arm", "weight_decay": "treatment", "learning_rate": "tuned"},
+        SAMPLES=16,
+        SEARCH=search,
+    )
+    trials = plan(space_from_module("toy", toy), "figures", weights="w")
+    references = [trial for trial in trials if trial.reference]
+    assert len(trials) == 2 * known
+    assert len({trial.config.learning_rate for trial in references}) == len(references) == known // 4
+    drawn = [trial for trial in trials if trial.axes["weight_decay"] > 0 and not trial.config.pretrained]
+    assert len({trial.config.learning_rate for trial in drawn}) == len(drawn) == known - known // 4

@@ -7,7 +7,7 @@ from study.cli import make_settings, parse
 from study.driver.stages import as_screening, contexts_to_answer, two_stage_search
 from study.planning.trials import plan
 from study.search.base import NoTrial
-from study.search.two_stage import BetterHalf, first_seed_to_the_end
+from study.search.two_stage import BetterHalf, split_by_seed
 from tests.study.fakes import report
 from tests.study.search.test_two_stage import BUDGET, Study, effect
 
@@ -23,10 +23,10 @@ def slow_train(trial):
 
 
 def study_of_two_seeds(folder, known=None) -> Study:
-    study = Study(folder, known=known or first_seed_to_the_end(as_screening(planned())))
+    study = Study(folder, known=known or split_by_seed(as_screening(planned()))[0])
     flags = parse(["--space", study.space.name, "--budget", str(BUDGET)])
     settings = make_settings(flags, {}, {"name": "x", "seeds": (0, 1), "max_seeds": 10})
-    later = [trial for trial in as_screening(planned(study.space)) if trial.config.seed == 1]
+    _, later = split_by_seed(as_screening(planned(study.space)))
     screening = BetterHalf(contexts_to_answer(study.history, later), study.history, later)
     study.search = two_stage_search(
         settings,
@@ -87,7 +87,7 @@ def test_a_resumed_study_screens_the_same_cells(tmp_path):
 
 def test_how_many_trials_remain_is_known_beforehand(tmp_path):
     study = study_of_two_seeds(tmp_path)
-    later = [trial for trial in as_screening(planned(study.space)) if trial.config.seed == 1]
+    _, later = split_by_seed(as_screening(planned(study.space)))
     screening = BetterHalf(contexts_to_answer(study.history, later), study.history, later)
     assert screening.remaining(study.states.in_order()) == 6
     study.run(train=slow_train, stop_after=18)

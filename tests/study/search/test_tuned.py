@@ -11,7 +11,7 @@ from study.driver.stages import as_screening, contexts_to_answer, study_facts, t
 from study.planning.space import load_space
 from study.planning.trials import plan
 from study.search.base import History, NoTrial, answerable_contexts
-from study.search.two_stage import BetterHalf, first_seed_to_the_end
+from study.search.two_stage import BetterHalf, split_by_seed
 from study.state.trial_states import TrialState
 from tests.study.fakes import report
 from tests.study.search.test_two_stage import BUDGET, PRETRAINED, RAW, Study
@@ -48,10 +48,10 @@ def tuned_study(folder, known=None) -> Study:
     """Two screening seeds, of which the second one trains the better half."""
     space = tuned_space()
     planned = as_screening(plan(space, "figures", seeds=(0, 1), budget=BUDGET, weights="w"))
-    study = Study(folder, space=space, known=known or first_seed_to_the_end(planned))
+    study = Study(folder, space=space, known=known or split_by_seed(planned)[0])
     flags = parse(["--space", space.name, "--budget", str(BUDGET)])
     settings = make_settings(flags, {}, {"name": "x", "seeds": (0, 1), "max_seeds": 10})
-    later = [trial for trial in planned if trial.config.seed == 1]
+    _, later = split_by_seed(planned)
     study.screening = BetterHalf(contexts_to_answer(study.history, planned), study.history, later)
     study.search = two_stage_search(
         settings,

@@ -218,6 +218,16 @@ def test_every_context_is_answered_for_itself(tmp_path):
         assert len(contexts) == 1
 
 
+def test_what_is_still_screened_is_counted_apart(tmp_path):
+    space = dataclasses.replace(load_space("optuna_wd_dropout"), samples=10)
+    study = Study(tmp_path, space=space, seeds=(0,))
+    known, design = study.states.in_order(), study.design
+    assert len(known) == 16
+    assert study.search.screening_left(known) == 4, "ten points in each of two arms"
+    cells = 1 + design.raw_candidates + design.pretrained_candidates
+    assert study.search.remaining(known) == 4 + cells * design.looks[0]
+
+
 def test_optunas_points_are_screened_too(tmp_path):
     space = dataclasses.replace(load_space("optuna_wd_dropout"), samples=10)
 

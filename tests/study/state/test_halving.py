@@ -29,6 +29,8 @@ class Group:
         self.ended: set[str] = set()
         self.recorded: dict[str, int | None] = {}
         self.exempt: set[str] = set()
+        self.unranked: set[str] = set()
+        self.learned: dict[str, float] = {}
 
     def report(self, name: str, epoch: int, value: float) -> None:
         self.values[name][epoch] = value
@@ -46,7 +48,9 @@ class Group:
                 epochs=self.epochs,
                 values=tuple(None if epoch is None else values.get(epoch) for epoch in self.epochs),
                 ended=name in self.ended,
+                learned=tuple(self.learned.get(name) for _ in self.epochs),
                 exempt=name in self.exempt,
+                ranked=name not in self.unranked,
                 recorded=recorded_decisions(self.rule, self.recorded[name])
                 if name in self.recorded
                 else None,
@@ -125,6 +129,72 @@ def test_an_exempt_trial_competes_and_is_never_stopped() -> None:
     # d did not pass, but its value at the rung counts, and so does the reference's: e is last of five.
     assert stops["e"] == Stop(0, 2)
     assert group.decisions()["reference"] == (Decision.PASS, Decision.PASS)
+
+
+def trailing(learned: dict[str, float], **rule: object) -> dict[str, Stop | None]:
+    """What becomes of trials that no rank may stop, the later the lower their value."""
+    group = Group(learned, **rule)
+    group.learned, group.unranked = learned, set(learned)
+    values = {name: [0.5 - 0.05 * place] * 8 for place, name in enumerate(learned)}
+    return run_in_turn(group, values)
+
+
+def test_what_trails_the_best_by_far_is_stopped_and_no_rank_matters() -> None:
+    stops = trailing({"a": 0.30, "b": 0.10, "c": 0.16, "d": 0.0, "e": 0.15})
+    # 20 % of .30 are .06, 50 % are .15; c and e are behind it in rank and stay.
+    assert stops == {"a": None, "b": Stop(1, 4), "c": None, "d": Stop(0, 2), "e": None}
+
+
+def test_only_earlier_trials_are_compared_with_so_that_the_first_one_stays() -> None:
+    assert trailing({"a": 0.0, "b": 0.3, "c": 0.01}) == {"a": None, "b": None, "c": Stop(0, 2)}
+
+
+def test_nothing_trails_where_nothing_has_been_learned() -> None:
+    """As long as every trial predicts one class alone, none is worse than the others."""
+    assert set(trailing({"a": 0.0, "b": 0.0, "c": 0.0}).values()) == {None}
+
+
+@pytest.mark.parametrize("unknown", [math.nan, None])
+def test_an_unknown_amount_stops_nothing_and_counts_for_nothing(unknown: float | None) -> None:
+    stops = trailing({"a": 0.3, "b": unknown, "c": 0.2})  # type: ignore[dict-item]
+    assert stops == {"a": None, "b": None, "c": None}
+
+
+def test_the_reference_may_trail() -> None:
+    group = Group("ab")
+    group.learned, group.exempt = {"a": 0.3, "b": 0.0}, {"b"}
+    assert run_in_turn(group, {"a": [0.5] * 8, "b": [0.1] * 8}) == {"a": None, "b": None}
+
+
+def test_a_trial_waits_for_what_earlier_ones_have_learned() -> None:
+    group = Group("ab")
+    group.learned, group.unranked = {"a": 0.3, "b": 0.0}, {"a", "b"}
+    group.report("b", 2, 0.1)
+    assert group.decisions()["b"][0] is Decision.OPEN
+    group.report("a", 2, 0.5)
+    assert group.stop("b") == Stop(0, 2)
+
+
+def test_a_study_of_an_earlier_version_keeps_its_rule() -> None:
+    manifest = {"name": "asha", "reduction_factor": 2, "rung_fractions": [0.25, 0.5], "min_competitors": 2}
+    rule = HalvingRule.from_dict(manifest)
+    assert rule.least_shares == ()
+    learned = {"a": 0.3, "b": 0.0, "c": 0.0}
+    assert set(trailing(learned, least_shares=rule.least_shares).values()) == {None}
+    assert rule.words(ranked=False) == "none"
+    assert HalvingRule.from_dict(HalvingRule().to_dict()) == HalvingRule()
+
+
+def test_the_words_say_what_may_be_stopped() -> None:
+    rule = HalvingRule()
+    bounds = (
+        "less than 20% after 25% of its epochs, less than 50% after 50% of its epochs of what the best one"
+    )
+    assert bounds in rule.words(ranked=False)
+    assert "never the reference, never the answering stage" in rule.words(ranked=False)
+    assert "best 1/2" not in rule.words(ranked=False)
+    assert "best 1/2" in rule.words(ranked=True)
+    assert HalvingRule.of("none").words(ranked=True) == "none"
 
 
 def test_an_exempt_trial_need_not_wait_for_earlier_ones() -> None:

@@ -5,7 +5,14 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.store import Store
 from study.state.changes import accepted_changes, changes, refuse_changes
-from study.state.manifest import ROOT, code_digest, describe_code, read_study_manifest, write_manifest
+from study.state.manifest import (
+    ROOT,
+    code_digest,
+    describe_code,
+    read_study_manifest,
+    versions,
+    write_manifest,
+)
 
 BEGUN = {
     "schema": 1,
@@ -152,3 +159,26 @@ def test_a_study_of_one_stage_may_get_more_seeds_but_lose_no_trial():
     assert changes(BEGUN, BEGUN | {"seeds": [0, 1], "trials": trials}) == []
     lost = BEGUN | {"seeds": [0, 1], "trials": trials[1:]}
     assert [change.words for change in changes(BEGUN, lost)] == ["the trials (2 new, 1 gone)"]
+
+
+@pytest.mark.parametrize(
+    ("package", "before", "after", "search", "words"),
+    [
+        ("opencv-python-headless", "4.14", "5.0", "grid", ["the version of OpenCV (4.14 before, 5.0 now)"]),
+        ("opencv-python-headless", "4.13", "4.14", "grid", []),
+        ("optuna", "4.9.0", "5.0.0", "tpe", ["the version of Optuna (4.9.0 before, 5.0.0 now)"]),
+        ("optuna", "4.9.0", "5.0.0", "grid", []),
+        ("optuna", "4.9.0", "not installed", "tpe", []),
+    ],
+)
+def test_another_major_version_that_gives_other_trials_is_named(package, before, after, search, words):
+    begun = BEGUN | {"versions": {package: before}}
+    found = changes(begun, begun | {"versions": {package: after}, "search": search})
+    assert [change.words for change in found] == words
+    assert [change.advice for change in found] == [f"install {package}=={before}"] * len(words)
+
+
+def test_versions_of_all_that_decodes_and_computes_are_recorded():
+    found = versions()
+    assert {"pillow", "scipy", "opencv-python-headless", "optuna", "torch", "numpy"} <= found.keys()
+    assert "not installed" not in found.values()

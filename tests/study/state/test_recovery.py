@@ -13,6 +13,7 @@ from segstrat.checkpoint import save_checkpoint
 from segstrat.config import TrialConfig
 from segstrat.image_counts import ImageCounts, write_counts
 from segstrat.records import EpochReport, SplitScore, TrialFacts, read_record, write_outcome, write_records
+from segstrat.scores import Metric
 from segstrat.store import Store
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
@@ -192,7 +193,7 @@ def test_a_resumed_study_names_the_trial_and_leaves_the_others_alone(tmp_path, f
     untouched = content(study / "trials" / "b")
 
     def states() -> TrialStates:
-        made = TrialStates(study, HalvingRule(fractions=()), "semseg_val_miou")
+        made = TrialStates(study, HalvingRule(fractions=()), Metric("semseg"))
         for order, name in enumerate(("a", "b")):
             config = TrialConfig(epochs=EPOCHS, weight_decay=order / 10)
             made.add(PlannedTrial(trial_id=name, order=order, arm="raw", axes={}, config=config))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from segstrat.config import TrialConfig
-from segstrat.records import EpochReport, write_records
+from segstrat.records import EpochReport, Stage, write_records
 from segstrat.store import Store
 from study.planning.trials import PlannedTrial
 from study.state.halving import HalvingRule
-from study.state.trial_states import TrialStates
+from study.state.trial_states import TrialStates, competitor
 from tests.study.fakes import FACTS, METRIC, planned, report
 
 
@@ -62,6 +62,29 @@ def test_outcomes_of_completed_stopped_and_diverged(make_states):
     }  # fmt: skip
     assert outcome(states, "raw3")["error"] == "not finite at step 3"
     assert final == ["raw0", "raw1", "raw2", "raw3"]
+
+
+@pytest.mark.parametrize("kind", ["screening", "reference", "answering"])
+def test_a_trial_that_has_not_left_the_constant_prediction_is_stopped(make_states, kind):
+    """No rank may stop either; the constant one even has the higher mIoU, because its one class is large."""
+    fields = {"stage": Stage.ANSWERING if kind == "answering" else Stage.SCREENING, "exempt": True}
+    second = planned(1, **fields | {"reference": kind == "reference"})
+    states = make_states(planned(0, **fields), second)
+    for trial_id, iou in (("raw0", (0.3, 0.2, None, 0.4)), ("raw1", (0.95, 0.0, 0.0, None))):
+        states.started(trial_id)
+        for epoch in range(1, 9):
+            states.reported(trial_id, [with_iou(report(epoch, 0.3), iou)])
+            if states.should_end(trial_id):
+                break
+        states.ended(trial_id)
+    assert competitor(states.by_id["raw0"], states.rule, METRIC).learned == pytest.approx((0.5 / 3, 0.5 / 3))
+    stopped = "stopped" if kind == "screening" else "completed"
+    assert [state.shown for state in states.in_order()] == ["completed", stopped]
+
+
+def with_iou(given: EpochReport, iou: tuple[float | None, ...]) -> EpochReport:
+    scores = tuple(dataclasses.replace(score, iou=iou) for score in given.scores)
+    return dataclasses.replace(given, scores=scores)
 
 
 def test_the_facts_that_an_answer_uses_are_known_at_once(make_states, tmp_path):
@@ -238,7 +261,7 @@ def test_the_newest_attempt_of_an_epoch_counts(make_states):
     assert states.by_id["raw0"].shown == "retrying"
     states.started("raw0")
     assert states.reported("raw0", [report(2, 0.25)]) == [], "no new epoch"
-    assert [r.metrics()[METRIC] for r in states.by_id["raw0"].record.reports] == [0.1, 0.25]
+    assert [r.metrics()[METRIC.name] for r in states.by_id["raw0"].record.reports] == [0.1, 0.25]
     assert states.by_id["raw0"].record.attempts == 2
 
 

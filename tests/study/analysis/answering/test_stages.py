@@ -87,6 +87,9 @@ def test_an_extended_study_states_the_confidence_that_is_left(two_stages):
     study = two_stages(8)
     manifest = study.manifest | {"design": DESIGN.extended(8).to_dict()}
     answer = answer_study(Study(study.name, manifest, study.trials, study.epochs))
+    assert answer.lines[0].endswith("as planned, 4 seeds)."), "what was planned comes first"
+    assert answer.lines[0].startswith("In part: weight decay narrows")
+    assert answer.lines[1].startswith("Extended: In part: weight decay narrows")
     assert "(92.5 % interval" in answer.sentence
     assert "95 %" not in answer.sentence
     effects = answer.to_dict()["effects"][0]
@@ -128,7 +131,7 @@ def test_an_open_question_continues(two_stages):
     """After four noisy seeds whether raw gains is open: more seeds follow, and the page says so."""
 
     def noisy(trials):
-        rng = np.random.default_rng(1)
+        rng = np.random.default_rng(5)
         for entry in trials:
             if entry["stage"] == "answering":
                 shift = rng.normal(0, 0.05)

@@ -1,0 +1,87 @@
+"""Scores of whole studies against sums by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from segstrat.errors import UserError
+from segstrat.image_counts import ImageCounts
+from segstrat.records import EpochReport, SplitScore
+from segstrat.scores import Metric
+
+CLASSES = {"semseg": ["background", "car", "traffic light"], "parts": ["background", "head"]}
+# Labels 100, 10 and 5 pixels; hits 90, 4 and 0; predicted 100, 12 and 3.
+HITS, LABELED, PREDICTED = (np.array(row) for row in ([90, 4, 0], [100, 10, 5], [100, 12, 3]))
+IOU = (90 / 110, 4 / 18, 0.0)
+
+
+def entry(iou: tuple, split: str = "val", task: str = "semseg") -> SplitScore:
+    return SplitScore(
+        split=split, task=task, loss=1.0, miou=0.25, miou_thesis=0.2, pixel_accuracy=0.9, class_accuracy=0.5,
+        iou=iou,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("semseg_val_miou", (90 / 110 + 4 / 18) / 3, "mIoU"),
+        ("semseg_val_dice", (2 * 90 / 200 + 2 * 4 / 22) / 3, "mean Dice"),
+        ("semseg_val_foreground_miou", 4 / 18 / 2, "mIoU without background"),
+        ("semseg_val_iou_car", 4 / 18, "IoU of car"),
+        ("semseg_val_iou_traffic light", 0.0, "IoU of traffic light"),
+    ],
+)
+def test_scores_from_counts_and_from_the_iou_of_the_classes(name: str, value: float, words: str):
+    metric = Metric.parse(name, CLASSES)
+    assert metric.from_counts(HITS, LABELED, PREDICTED) == pytest.approx(value)
+    assert (metric.name, metric.words) == (name, words)
+    if metric.score != "miou":
+        assert metric.of_entry(entry(IOU)) == pytest.approx(value)
+
+
+def test_miou_of_a_report_is_the_recorded_number():
+    report = EpochReport(
+        epoch=1, epochs=1, status="completed",
+        scores=(entry(IOU), entry(IOU, "train"), entry((0.5, None), task="parts")),
+        learning_rate=0.1, seconds=1.0, images_per_second=1.0, data_wait=0.0,
+    )  # fmt: skip
+    assert Metric("semseg").of_report(report) == 0.25
+    assert Metric.parse("semseg_val_iou_car", CLASSES).of_report(report, "train") == pytest.approx(4 / 18)
+    assert Metric.parse("semseg_val_iou_car", CLASSES).of_report(report, "test") is None
+    assert math.isnan(Metric.parse("parts_val_iou_head", CLASSES).of_report(report)), "nobody has a head"
+    assert Metric("boundaries").of_report(report) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("semseg_val_miou", 100 / 115 / 3),
+        ("semseg_val_dice", 2 * 100 / 215 / 3),
+        ("semseg_val_foreground_miou", 10 / 115 / 2),
+        ("semseg_val_iou_traffic light", 5 / 115),
+    ],
+)
+def test_the_best_constant_prediction(name: str, value: float):
+    images = ImageCounts(("a",), HITS[None], LABELED[None], PREDICTED[None])
+    assert Metric.parse(name, CLASSES).constant(images) == pytest.approx(value)
+
+
+def test_another_task_has_the_same_score_but_not_that_of_a_class():
+    assert Metric.parse("semseg_val_dice").of("parts") == Metric("parts", "dice")
+    assert Metric.parse("semseg_val_iou_car", CLASSES).of("parts") == Metric("parts")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("semseg_val_iou_cat", "unknown class of task semseg 'cat'"),
+        ("semseg_val_iou_", "expected one of <task>_val_miou"),
+        ("semseg_miou", "expected one of <task>_val_miou"),
+        ("cars_val_miou", "with <task> one of semseg, parts, boundaries"),
+    ],
+)
+def test_an_unknown_score_or_class_is_refused(name: str, message: str):
+    with pytest.raises(UserError, match=message):
+        Metric.parse(name, CLASSES)
