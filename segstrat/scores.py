@@ -49,7 +49,7 @@ class Metric:
         task, _, score = name.partition("_val_")
         if task not in TASKS or not (score in WORDS or (score.startswith(OF_CLASS) and score != OF_CLASS)):
             forms = ", ".join(f"<task>_val_{known}" for known in (*WORDS, f"{OF_CLASS}<class>"))
-            raise UserError(f"{name!r}: expected one of {forms}, with <task> one of {', '.join(TASKS)}")
+            raise UserError(f"{name!r}; expected one of {forms}, with <task> one of {', '.join(TASKS)}")
         names = (classes or {}).get(task)
         if score in WORDS or names is None:
             return cls(task, score)

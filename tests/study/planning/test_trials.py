@@ -35,11 +35,11 @@ def module(**parts) -> ModuleType:
 def test_strategies_and_regularizers_need_no_role_and_the_first_task_is_the_metric():
     space = space_from_module("toy", module(ROLES=None, METRIC=None))
     assert list(space.roles.items()) == [("pretrained", "arm"), ("weight_decay", "treatment")]
-    assert space.metric == "semseg_val_miou"
+    assert space.metric.name == "semseg_val_miou"
     own = {"BASE": {"model": "fcn32s", "tasks": ("parts",)}, "ROLES": {"weight_decay": "nuisance"}}
     space = space_from_module("toy", module(METRIC=None, **own))
     assert space.roles == {"pretrained": "arm", "weight_decay": "nuisance"}
-    assert space.metric == "parts_val_miou"
+    assert space.metric.name == "parts_val_miou"
     tasks = {"tasks": tune.grid_search([("boundaries",), ("boundaries", "semseg")])}
     assert (
         space_from_module("toy", module(SPACE=tasks, ROLES=None, METRIC=None)).metric == "boundaries_val_miou"
@@ -128,7 +128,7 @@ def test_a_planned_trial_survives_the_manifest():
         ),
         (
             {"METRIC": "semseg_miou"},
-            "METRIC is 'semseg_miou': expected one of <task>_val_miou, <task>_val_dice",
+            "METRIC is 'semseg_miou'; expected one of <task>_val_miou, <task>_val_dice",
         ),
         ({"METRIC": "cars_val_iou_car"}, "with <task> one of semseg, parts, boundaries"),
     ],
