@@ -51,7 +51,7 @@ def test_the_answer_depends_on_no_section(study_writer, grid, answer_of, monkeyp
 @pytest.mark.parametrize(
     ("pretrained", "noise", "label", "words"),
     [
-        ((0.20, 0.19, 0.18), 0.003, "hurts", "Pre-training loses 10"),
+        ((0.20, 0.19, 0.18), 0.003, "hurts", "Pre-training loses 9.6 points"),
         ((0.30, 0.29, 0.28), 0.001, "not needed", "Pre-training is not needed here"),
         (
             (0.36, 0.35, 0.34),
@@ -81,9 +81,7 @@ def test_a_context_without_an_answer_says_why_in_the_headline(study_writer, answ
     roles = {"pretrained": "arm", "weight_decay": "treatment", "batch_size": "nuisance"}
     sentence = answer_of(study_writer(trials, roles=roles)).sentence
     assert "Batch size 4: narrows, gap 1" in sentence
-    assert (
-        "Batch size 8: undetermined (pre-training is not shown to help by more than the margin)" in sentence
-    )
+    assert "Batch size 8: not needed, gap −0.9 points" in sentence
 
 
 def blocked_everywhere(answer):

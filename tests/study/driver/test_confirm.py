@@ -47,10 +47,10 @@ def test_the_best_cells_and_the_reference_are_trained_on_fresh_seeds(screened):
     settings = opened.settings
     assert (settings.space, settings.name, settings.scheduler) == ("wd_grid", "screen-confirm", "none")
     assert decays(trials, pretrained=False) == {1e-3, 5e-4, 0.0}, "the two best, and the reference"
-    assert decays(trials, pretrained=True) == {1e-4, 0.0}
+    assert decays(trials, pretrained=True) == {1e-4}, "one of the two until it may not stay ahead"
     first_look = opened.design.looks[0]
     assert {trial.config.seed for trial in trials} == set(range(2, 2 + first_look))
-    assert len(trials) == 5 * first_look
+    assert len(trials) == 4 * first_look
     assert [trial.stage for trial in trials] == ["answering"] * len(trials)
     parent = parent_of(settings)
     assert (parent["study"], parent["folder"], parent["top"]) == ("screen", str(folder), 2)
