@@ -42,7 +42,8 @@ def test_strategies_and_regularizers_need_no_role_and_the_first_task_is_the_metr
     assert space.metric.name == "parts_val_miou"
     tasks = {"tasks": tune.grid_search([("boundaries",), ("boundaries", "semseg")])}
     assert (
-        space_from_module("toy", module(SPACE=tasks, ROLES=None, METRIC=None)).metric.name == "boundaries_val_miou"
+        space_from_module("toy", module(SPACE=tasks, ROLES=None, METRIC=None)).metric.name
+        == "boundaries_val_miou"
     )
 
 
