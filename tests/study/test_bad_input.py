@@ -36,7 +36,6 @@ classes = ["background", "thing"]
 # Name of a variant of the good space -> what is replaced by what.
 SPACES = {
     "no_question": ('QUESTION = "?"\n', ""),
-    "no_role": (', "weight_decay": "treatment"}', "}"),
     "odd_role": ('"treatment"', '"tretment"'),
     "extra_role": ('"pretrained": "arm"', '"pretrained": "arm", "dropout": "treatment"'),
     "odd_axis": ('"weight_decay": {"grid', '"weight_dekay": {"grid'),

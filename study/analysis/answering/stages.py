@@ -193,13 +193,15 @@ def stage_contrasts(stage: AnsweringStage, look: Look) -> Contrasts:
     """The contrasts of a look, with its repeated confidence intervals, between the leading candidates."""
     values, roles = stage.values.loc[list(look.used)], stage.roles
     labels = stage.context.cell_labels
+    # Pre-trained candidates that nobody has asked for yet have no scores.
+    pretrained_cells = tuple(cell for cell, arm in look.roles_before.arms.items() if arm == "pretrained")
     best_raw = _leader(values, look.leaders["raw"], labels, len(roles.raw))
     best_pretrained = _leader(values, look.leaders["pretrained"], labels, len(roles.pretrained))
     best_reference = _leader(values, look.leaders["reference"], labels, len(roles.references))
     reference, raw, pretrained = best_reference.value, best_raw.value, best_pretrained.value
     return Contrasts(
         raw=_arm(values, roles.references, roles.raw, labels),
-        pretrained=_arm(values, (), roles.pretrained, labels),
+        pretrained=_arm(values, (), pretrained_cells, labels),
         chosen_reference=best_reference,
         best_raw=best_raw,
         best_pretrained=best_pretrained,
