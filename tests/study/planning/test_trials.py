@@ -97,7 +97,7 @@ def test_a_planned_trial_survives_the_manifest():
     [
         ({"QUESTION": None}, "QUESTION missing"),
         ({"SPACE": {"batch_size": tune.grid_search([4, 8])}, "ROLES": {}}, "'batch_size' has no role"),
-        ({"METRIC": "miou"}, "METRIC is 'miou': expected one of"),
+        ({"METRIC": "miou"}, "METRIC is 'miou'; expected one of"),
         ({"SPACE": {"weight_decay": tune.grid_search([])}}, "axis 'weight_decay' has no values"),
         ({"SPACE": {"weight_decay": tune.grid_search([0.1, 0.1])}}, r"lists 0\.1 twice"),
         ({"SPACE": {"wieght_decay": tune.grid_search([0.1])}}, "did you mean 'weight_decay'"),
