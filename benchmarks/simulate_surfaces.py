@@ -74,7 +74,7 @@ TRUTHS: dict[str, Truth] = {"bowl": bowl, "cliff": cliff, "flat": flat, "edge": 
 
 def sobol_trials(truth: Truth, sd: float, seeds: int, rng: np.random.Generator) -> pd.DataFrame:
     """Every point on every seed: the axes, `seed` and `value`."""
-    points = pd.DataFrame(sampled_points(SPACE, SOBOL_POINTS))
+    points = pd.DataFrame(sampled_points(SPACE, SOBOL_POINTS, {}))
     trials = pd.concat([points.assign(seed=seed) for seed in range(seeds)], ignore_index=True)
     clean = truth(trials["weight_decay"].to_numpy(), trials["dropout"].to_numpy())
     return trials.assign(value=clean + sd * rng.normal(size=len(trials)))
@@ -90,7 +90,7 @@ def searched_trials(truth: Truth, sd: float, rng: np.random.Generator) -> pd.Dat
     sampler = optuna.samplers.TPESampler(n_startup_trials=STARTUP_POINTS, seed=int(rng.integers(2**31)))
     study = optuna.create_study(direction="maximize", sampler=sampler)
     rows = []
-    for point in sampled_points(SPACE, STARTUP_POINTS):
+    for point in sampled_points(SPACE, STARTUP_POINTS, {}):
         value = _measure(truth, point, sd, rng)
         rows.append(point | {"value": value})
         if point["weight_decay"] > 0:

@@ -69,6 +69,7 @@ class Objective:
                 (class_weights or {}).get(name, [1.0] * task.num_classes), dtype=torch.float32, device=device
             )
             for name, task in tasks.items()
+            if not self.plain
         }
         self._compiled: Callable[..., tuple[torch.Tensor, dict[str, Tensors]]] | None = None
         self._cuda_graphs = False

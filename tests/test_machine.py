@@ -154,7 +154,7 @@ def test_a_step_gets_the_memory_that_the_one_before_has_freed():
     """By default each of its 12,288 pages is asked for again."""
     machine.keep_freed_memory()
     page_faults()
-    assert page_faults() < 1000
+    assert page_faults() < 6144, "half of them"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
