@@ -1,11 +1,8 @@
 """`Machine`: where and how a trial runs. Nothing here changes what a trial learns."""
 
-import ctypes
-import functools
 import gc
 import os
 import shutil
-import sys
 import sysconfig
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -66,7 +63,6 @@ class Machine(Numerics):
     def apply(self) -> None:
         """Sets what torch holds for the whole process, which may have run another trial before."""
         torch.set_num_threads(self.threads)
-        keep_freed_memory()
         torch.use_deterministic_algorithms(self.deterministic)
         # Code that earlier trials compiled counts towards torch's limit of recompilations, beyond which
         # nothing is compiled, and its CUDA graphs keep their memory.
@@ -99,25 +95,6 @@ class Machine(Numerics):
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
-
-
-# Parameters of glibc's allocator, see `man mallopt`, and their values in bytes: the most that glibc accepts,
-# and more than a step on a CPU frees.
-_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD = -3, 32 << 20
-_TRIM_THRESHOLD, _KEPT = -1, 1 << 30
-
-
-@functools.cache
-def keep_freed_memory() -> None:
-    """Makes glibc keep what a step frees for the next one, up to 1 GiB.
-
-    By default it returns large blocks to the kernel, which hands them out again page by page, filled with
-    zeros: hundreds of page faults in every step on a CPU.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)
-        mallopt(_TRIM_THRESHOLD, _KEPT)
 
 
 def has_c_compiler() -> bool:

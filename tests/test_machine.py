@@ -1,6 +1,4 @@
 import os
-import resource
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -139,27 +137,3 @@ def test_a_gpu_gets_bfloat16_where_it_has_units_for_it():
     """Shows that units are asked for, and not torch's emulation on older cards."""
     expected = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
     assert fastest_precision(torch.device("cuda")) == expected
-
-
-def page_faults() -> int:
-    """Page faults of a step that needs six blocks of 8 MiB at the same time."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    blocks = [torch.ones(1 << 21) for _ in range(6)]
-    del blocks
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_a_step_gets_the_memory_that_the_one_before_has_freed():
-    """By default each of its 12,288 pages is asked for again."""
-    machine.keep_freed_memory()
-    page_faults()
-    assert page_faults() < 6144, "half of them"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
-def test_every_trial_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch):
-    calls = []
-    monkeypatch.setattr(machine, "keep_freed_memory", lambda: calls.append(True))
-    Machine().apply()
-    assert calls == [True]
