@@ -25,8 +25,8 @@ def provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[tuple[
     rungs = ", ".join(f"{share:g}" for share in scheduler.get("rung_fractions", []))
     shares = ", ".join(f"{share:.0%}" for share in scheduler.get("least_shares", []))
     halving = (
-        f"screening trials are stopped at {rungs} of their budget: with less than {shares} of what the best one "
-        "has learned; in screening of one seed, and in searches, also by rank (factor "
+        f"screening trials are stopped at {rungs} of their budget with less than {shares} of what the best "
+        "one has learned; in screening of one seed, and in searches, also by rank (factor "
         f"{scheduler.get('reduction_factor')})"
         if shares
         else f"successive halving within each arm: factor {scheduler.get('reduction_factor')}, rungs at "
