@@ -34,6 +34,8 @@ DRIVER_ENVIRONMENT = {
     # build an environment from it: minutes, and a failure above 512 MiB. Workers on this machine share the
     # driver's interpreter, and a cluster gets the three source folders below.
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # A thread that calls Ray after it was shut down would join whatever other cluster runs on this machine.
+    "RAY_ENABLE_AUTO_CONNECT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     # The study has its own console, records and TensorBoard files, and handles its own signals.
     "RAY_AIR_NEW_OUTPUT": "0",

@@ -27,3 +27,10 @@ def test_a_cluster_that_asks_for_a_token_is_named_as_one(monkeypatch, cause, wor
     monkeypatch.setattr(ray, "init", refuse)
     with pytest.raises(UserError, match=words):
         runtime._init({"address": "10.0.0.1:6379"}, attempts=1)
+
+
+def test_no_late_call_joins_another_cluster_of_this_machine():
+    """Ray reads this when it is imported; by default `ray.get` after a shutdown starts or joins a cluster."""
+    from ray._private import auto_init_hook
+
+    assert auto_init_hook.enable_auto_connect is False
