@@ -182,7 +182,10 @@ class Weights:
     def outlook(self, trials: Sequence[PlannedTrial]) -> str:
         """What will be pre-trained before these trials and the first look; '' without a pre-trained arm."""
         if not self.per_seed and any(trial.config.pretrained for trial in trials):
-            return f"{self.source}, one checkpoint: the answer holds for this checkpoint only"
+            fetched = ", downloaded when the study starts unless it is in torch's cache" * (
+                self.source == "imagenet"
+            )
+            return f"{self.source}{fetched}, one checkpoint: the answer holds for this checkpoint only"
         wanted = self._wanted(trials)
         if not wanted:
             return ""
