@@ -1,14 +1,14 @@
 """Does weight decay close the gap between raw and ImageNet in EfficientNet-Lite0 on small photographs?
 
-The other `photos_*` spaces pre-train on small photographs themselves, or have published weights that no raw
-arm can match for want of batch norm. This network has batch norm, so that a raw arm learns, and published
-weights of all of ImageNet. It is timm's: `uv sync --extra timm`. Both arms see images with the mean and
-deviation of the published weights (0.5), which are not torchvision's. The rates are those that `photos_rates`
-found for a ResNet-18; add `learning_rate` as an axis of role `tuned` to choose them for this network.
+The other `photos_*` spaces pre-train on small photographs themselves, or have published weights of a network
+without batch norm, whose raw arm did not learn. This network has batch norm, and published weights of all of
+ImageNet. It is timm's: `uv sync --extra timm`. Both arms see images with the mean and deviation of the
+published weights (0.5), which are not torchvision's. The rates are those that `photos_rates` found for a
+ResNet-18; add `learning_rate` as an axis of role `tuned` to choose them for this network.
 
 Command: uv run python study/run.py --space photos_imagenet --data folder --data-root DIR --weights FILE
     (or --weights imagenet, through timm's hub)
-Trials: 8 per seed. Cost: 8 × 5 minutes on one CPU core.
+Trials: 8 per seed. Cost: about 8 × 5 minutes on one CPU core, by the time of a step.
 """
 
 from typing import Any

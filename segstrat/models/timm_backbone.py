@@ -4,6 +4,7 @@ What timm leaves to its users is settled here: where the cells of a map lie, whi
 images of a network have, and how its published weights are called inside its feature extractor.
 """
 
+import contextlib
 import difflib
 import functools
 import importlib
@@ -175,10 +176,9 @@ def _create(name: str, architecture: str, stochastic_depth: float = 0.0) -> nn.M
         options["drop_path_rate"] = stochastic_depth
     pretrained = timm.get_pretrained_cfg(architecture)
     if pretrained is not None and pretrained.fixed_input_size:
-        try:
+        # A network that does not know the option raises; what it does with other sizes is measured.
+        with contextlib.suppress(TypeError):
             return _last_maps(name, architecture, options | {"dynamic_img_size": True}, stochastic_depth)
-        except TypeError:
-            pass  # a network that knows no such option; what it does with other sizes is measured
     try:
         return _last_maps(name, architecture, options, stochastic_depth)
     except TypeError as error:

@@ -22,6 +22,7 @@ from study.cli import Flags
 from study.console.tables import new_table, varied_axes
 from study.planning.resources import Node, cost_key, share
 from study.planning.trials import PlannedTrial
+from study.search.base import Search
 from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import ALL, KEPT, TrialState
 
@@ -116,17 +117,7 @@ def show_plan(flags: Flags) -> int:
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     if outlook := weights.outlook(trials):
         lines.append(f"weights  {outlook}")
-    states = [TrialState(trial=trial) for trial in trials]
-    search = make_search(opened, trials)
-    more = search.remaining(states)
-    screened = search.screening_left(states) if isinstance(search, TwoStageSearch) else 0
-    if more:
-        seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
-        kinds = f"screened and {more - screened} on fresh seeds" if screened else "trials"
-        lines.append(
-            f"then     about {screened or more} more {kinds} up to the next look, about "
-            f"{format_duration(seconds)} more"
-        )
+    lines += following_lines(trials, make_search(opened, trials), cost)
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [
         time_line(cost, len(to_make)),
@@ -139,6 +130,21 @@ def show_plan(flags: Flags) -> int:
     for line in lines:
         console.print(Text(line, style="yellow" if line.startswith("warning") else ""), soft_wrap=True)
     return 0
+
+
+def following_lines(trials: Sequence[PlannedTrial], search: Search, cost: Estimate) -> list[str]:
+    """What a search proposes after the planned trials, up to the next look; nothing for a fixed plan."""
+    states = [TrialState(trial=trial) for trial in trials]
+    more = search.remaining(states)
+    if not more:
+        return []
+    screened = search.screening_left(states) if isinstance(search, TwoStageSearch) else 0
+    seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
+    kinds = f"screened and {more - screened} on fresh seeds" if screened else "trials"
+    return [
+        f"then     about {screened or more} more {kinds} up to the next look, about "
+        f"{format_duration(seconds)} more"
+    ]
 
 
 def time_line(cost: Estimate, pretrainings: int) -> str:

@@ -5,6 +5,7 @@ happens as events. After an epoch it waits until the driver has handled the repo
 a trial that is to stop trains no further epoch.
 """
 
+import contextlib
 import os
 import pickle
 import queue
@@ -152,9 +153,8 @@ class TuneExecutor:
 
     def _run(self) -> None:
         try:
-            self._fit()
-        except ClosedError:
-            pass
+            with contextlib.suppress(ClosedError):
+                self._fit()
         except BaseException as error:
             self._error = error
 

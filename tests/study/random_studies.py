@@ -1,5 +1,6 @@
 """Random studies of two stages with known truth: without training, run by the study's own driver loop."""
 
+import contextlib
 import dataclasses
 import io
 import random
@@ -218,11 +219,9 @@ class RandomStudy:
                 raise Killed
 
         executor = LocalExecutor(self._train, concurrent=case.concurrent, seed=case.seed)
-        try:
-            loop = Loop(self.states, self.search, executor, Observers(finished=[finished]), record=record)
+        loop = Loop(self.states, self.search, executor, Observers(finished=[finished]), record=record)
+        with contextlib.suppress(Killed):
             loop.run(on_tick)
-        except Killed:
-            pass
         self.manifest = dict(file.content)
 
     def _lose_files(self) -> None:

@@ -205,7 +205,9 @@ def test_what_tune_samples_is_a_valid_config():
         "backbone": tune.choice(["resnet18", "vgg16"]),
     }
     for _ in range(20):
-        SegmentationTrial.default_resource_request({name: each.sample() for name, each in space.items()})
+        config = {name: each.sample() for name, each in space.items()}
+        request = SegmentationTrial.default_resource_request(config)
+        assert request.bundles[0]["CPU"] >= 1
 
 
 def test_resources_are_those_of_the_config_or_those_that_tune_gave(start):

@@ -190,14 +190,14 @@ def test_the_chances_say_what_the_next_seeds_may_settle():
 def test_false_closes_are_rare_when_the_remaining_gap_is_the_margin(shape):
     truth, rng = grid(shape, 7 / 8), np.random.default_rng(10)
     assert truth.truth["remaining"] == pytest.approx(0.01)
-    found = [run_study(truth, rng, AnsweringDesign()).last.label for _ in range(60)]
-    assert found.count("closes") / 60 <= 0.05
+    found = [run_study(truth, rng, AnsweringDesign()).last.label for _ in range(150)]
+    assert found.count("closes") / 150 <= 0.05
 
 
 def test_false_narrows_are_rare_without_a_gain():
     truth, rng = grid("tied", 0), np.random.default_rng(11)
-    found = [run_study(truth, rng, AnsweringDesign()).last.label for _ in range(60)]
-    assert found.count("narrows") / 60 <= 0.05
+    found = [run_study(truth, rng, AnsweringDesign()).last.label for _ in range(150)]
+    assert found.count("narrows") / 150 <= 0.05
 
 
 def test_looking_naively_would_close_too_often():
@@ -205,15 +205,15 @@ def test_looking_naively_would_close_too_often():
     truth, rng = grid("clear", 7 / 8), np.random.default_rng(12)
     roles = Roles(reference="raw 0", raw=("raw 3",), pretrained=("pre 2",))
     naive = planned = 0
-    for _ in range(100):
+    for _ in range(200):
         values = answering_values(truth, rng, 20)
         naive += any(
             replay(values.iloc[:n], roles, AnsweringDesign.single_look(n))[0].label == "closes"
             for n in range(3, 16)
         )
         planned += replay(values, roles, AnsweringDesign())[-1].label == "closes"
-    assert naive / 100 >= 0.05
-    assert planned / 100 < 0.05
+    assert naive / 200 > 0.04, "far above the 2.5 % of one look"
+    assert planned / 200 <= 0.025
 
 
 def test_gains_are_measured_from_the_best_value_of_the_reference():

@@ -65,12 +65,12 @@ def test_limits_hold_with_few_seeds(raw, pretrained):
     """One-sided 97.5 % limits of differences within and between the arms, from four seeds."""
     rng = np.random.default_rng(1)
     missed = {("a", "b"): 0, ("d", "a"): 0, ("a", "d"): 0}
-    runs = 500
+    runs = 1500
     for _ in range(runs):
         found = pairs_of(table(4, raw, pretrained, rng))
         for left, right in missed:
             missed[left, right] += found.lower([left], [right], [0.025])[0, 0] > 0
-    assert all(count / runs < 0.05 for count in missed.values()), missed
+    assert all(count / runs < 0.04 for count in missed.values()), missed
 
 
 def test_cells_that_agree_on_every_seed_are_no_certainty():
