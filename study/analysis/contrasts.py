@@ -179,6 +179,10 @@ class Contrasts:
         """The reference's final values by seed; empty where there is no reference."""
         return self.chosen_reference.value
 
+    def shows_share(self, margin: float) -> bool:
+        """Whether there is a gap and a part of it that is gained, so that a share of it means something."""
+        return self.gap.above(margin) and self.improvement.above(0)
+
     @property
     def same_seed(self) -> bool:
         """Whether a best setting is reported on the seed that chose it."""

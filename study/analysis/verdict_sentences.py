@@ -127,10 +127,10 @@ def _open_questions(study: Study, verdict: Verdict, means: str) -> str:
     improvement = found.improvement
     if answered and improvement.known and not improvement.above(0) and not improvement.below(verdict.margin):
         verb = "help" if " and " in means else "helps"
-        words.append(f"Open: whether {means} {verb} raw ({with_interval(improvement)}).")
+        words.append(f"Open: whether {means} {verb} raw: {with_interval(improvement)}.")
     elif answered and improvement.above(0):
         words.append(f"{start_sentence(means)} gains {with_interval(improvement)} on raw.")
-    if answered and improvement.above(0) and found.closure.known:
+    if answered and found.shows_share(verdict.margin) and found.closure.known:
         words.append(f"That is {percent(found.closure)} of the gap.")
     missing = untested(study)
     if missing:

@@ -79,9 +79,9 @@ def draw_closure(table: pd.DataFrame) -> Figure:
 
 
 def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
-    """Gap closure of every raw setting; None where there is no setting to show."""
+    """Gap closure of every raw setting; None where no part of a gap is shown to be gained."""
     table = closure_table(verdict)
-    if table["estimate"].isna().all():
+    if table["estimate"].isna().all() or not verdict.contrasts.shows_share(verdict.margin):
         return None
     chosen = (
         "the leading candidate" if verdict.look else "the best one, chosen on other seeds than it is shown on"

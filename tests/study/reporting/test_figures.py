@@ -1,10 +1,13 @@
 """Every figure's table on a small study whose values are known, and that each table can be drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from study.analysis.answer import answer_study
+from study.analysis.intervals import Interval
 from study.analysis.study import Study
 from study.frame import write_frames
 from study.reporting.figure_style import arm_colors
@@ -19,7 +22,7 @@ from study.reporting.plot_contrasts import (
     seed_table,
 )
 from study.reporting.plot_cost import cost_table
-from study.reporting.plot_gap_closure import closure_table, shown_closure
+from study.reporting.plot_gap_closure import closure_picture, closure_table, shown_closure
 from study.reporting.plot_training import curve_table, plane_table
 from study.reporting.plot_treatments import (
     color_range,
@@ -236,10 +239,26 @@ def test_cost_counts_what_was_saved(answer):
 def test_a_report_has_every_figure_with_a_caption(answer):
     pictures = Page(answer, draw_pictures(answer), []).every_picture
     assert {picture.name for picture in pictures} >= {
-        "answer-semseg", "closure-semseg", "semseg-weight_decay", "map-semseg-weight_decay", "curves-semseg",
+        "answer-semseg", "semseg-weight_decay", "map-semseg-weight_decay", "curves-semseg",
         "plane-semseg", "classes-semseg", "cost",
     }  # fmt: skip
     assert all(len(picture.caption) > 60 for picture in pictures)
+
+
+@pytest.mark.parametrize(("low", "shown"), [(0.01, True), (-0.02, False)])
+def test_a_share_of_the_gap_is_drawn_only_where_a_gain_is_shown(answer, low, shown):
+    """A study without a gain printed "67 %" in large type."""
+    (verdict,) = answer.primary
+    found = replace(
+        verdict.contrasts,
+        gap=Interval(0.15, 0.1, 0.2, 3, ""),
+        improvement=Interval(0.05, low, 0.09, 3, ""),
+    )
+    picture = closure_picture(answer, replace(verdict, contrasts=found))
+    assert (picture is not None) is shown
+    if picture is not None:
+        assert picture.name == "closure-semseg"
+        assert len(picture.caption) > 60
 
 
 def test_arms_have_colors_of_their_own():
