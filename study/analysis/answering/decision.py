@@ -526,7 +526,7 @@ def _next_step(
 
 def _stays_ahead(chances: Mapping[str, tuple[float, float, float]]) -> float:
     """The chance that the last look finds pre-trained ahead, of the reference and of the raw candidates."""
-    return min(chances[name][2] for name in ("gap", "remaining") if name in chances)
+    return min((chances[name][2] for name in ("gap", "remaining") if name in chances), default=1.0)
 
 
 def _chances(
