@@ -75,7 +75,10 @@ Probability = Annotated[float, Limit("a number in [0, 1)", lambda value: 0 <= va
 NotNegative = Annotated[float, Limit("a number ≥ 0", lambda value: 0 <= value < math.inf)]
 
 # See `TrialConfig.digest`.
-YOUNGER_FIELDS = ("loss", "class_weights", "optimizer", "warmup_epochs", "clip_gradient")
+YOUNGER_FIELDS = (
+    *("loss", "class_weights", "optimizer", "warmup_epochs", "clip_gradient"),
+    "boundary_tolerance",
+)
 
 # Fields whose value 0 means: no such regularization.
 REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "stochastic_depth")
@@ -86,8 +89,8 @@ class TrialConfig:
     """One training run: data, model, regularizers, optimization, seed.
 
     Defaults are the thesis's first series on D1 (Table 6.1, raw arm) unless stated. Every field changes
-    the run; `tests/test_train.py` varies each one and checks the change. What only changes the speed
-    (device, precision, threads) is in `segstrat.machine.Machine`.
+    the run or its scores; `tests/test_train.py` varies each one and checks the change. What only changes the
+    speed (device, precision, threads) is in `segstrat.machine.Machine`.
     """
 
     data: str = "d1"
@@ -155,6 +158,8 @@ class TrialConfig:
     """Asynchronous only: images of its own task per update of a head."""
     validate_every: Count = 1
     """Epochs between validations; the last epoch is always validated."""
+    boundary_tolerance: NotNegative = 0.0
+    """Distance within which boundaries agree, as a share of the image's diagonal; 0 does not score them."""
 
     seed: Annotated[int, Limit("a whole number ≥ 0", lambda value: value >= 0)] = 0
     """Of initialization, data order, augmentation, dropout and the label subset."""

@@ -10,7 +10,7 @@ import torch
 from segstrat import distributed
 from segstrat.data.dataset import Dataset
 from segstrat.data.loading.batch import send_positions
-from segstrat.image_counts import ImageCounts
+from segstrat.image_counts import ImageCounts, mean_boundary_f1
 from segstrat.metrics import ConfusionMatrix
 from segstrat.objective import TaskOutput
 from segstrat.records import SplitScore
@@ -24,9 +24,12 @@ class ImageCounter:
         dataset: its images are evaluated, by this process or another.
         tasks: the tasks by name.
         device: of the counts.
+        boundaries: whether boundaries are counted too.
     """
 
-    def __init__(self, dataset: Dataset, tasks: Mapping[str, Task], device: torch.device) -> None:
+    def __init__(
+        self, dataset: Dataset, tasks: Mapping[str, Task], device: torch.device, *, boundaries: bool = False
+    ) -> None:
         self._ids = dataset.ids
         self._rows = {name: row for row, name in enumerate(dataset.ids)}
         labelled = [dataset.tasks_of(index) for index in range(len(dataset))]
@@ -35,10 +38,18 @@ class ImageCounter:
             name: torch.zeros(len(dataset), 3, task.num_classes, dtype=torch.int64, device=device)
             for name, task in tasks.items()
         }
+        self._boundary = {
+            name: torch.zeros(len(dataset), 4, task.num_classes, dtype=torch.int64, device=device)
+            for name, task in tasks.items()
+            if boundaries
+        }
 
-    def add(self, task: str, ids: Sequence[str], counts: torch.Tensor) -> None:
-        """Adds images by name; `counts` (B, C + 2, C) as from `confusion_counts`."""
-        rows = send_positions([self._rows[name] for name in ids], counts.device)
+    def add(self, task: str, output: TaskOutput) -> None:
+        """Adds images whose pixels were counted by image."""
+        counts = output.counts
+        rows = send_positions([self._rows[name] for name in output.ids], counts.device)
+        if output.boundary is not None:
+            self._boundary[task].index_add_(0, rows, output.boundary)
         matrices = counts[:, : counts.shape[2]]
         hits, labeled, predicted = matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)
         self._pixels[task].index_add_(0, rows, torch.stack([hits, labeled, predicted], dim=1))
@@ -51,8 +62,13 @@ class ImageCounter:
             if rows:
                 hits, labeled, predicted = np.moveaxis(pixels[rows], 1, 0)
                 ids = tuple(self._ids[row] for row in rows)
-                counts[task] = ImageCounts(ids, hits, labeled, predicted)
+                counts[task] = ImageCounts(ids, hits, labeled, predicted, self._of_boundaries(task, rows))
         return counts
+
+    def _of_boundaries(self, task: str, rows: Sequence[int]) -> np.ndarray | None:
+        if task not in self._boundary:
+            return None
+        return distributed.summed(self._boundary[task]).cpu().numpy()[rows]
 
 
 @dataclass
@@ -62,14 +78,22 @@ class EpochMetrics:
     matrices: dict[str, ConfusionMatrix]
     loss_sums: dict[str, torch.Tensor]
     bad_step: torch.Tensor
+    boundaries: dict[str, torch.Tensor]
 
     @classmethod
-    def empty(cls, tasks: Mapping[str, Task], device: torch.device) -> "EpochMetrics":
-        """Metrics of no image yet."""
+    def empty(
+        cls, tasks: Mapping[str, Task], device: torch.device, *, boundaries: bool = False
+    ) -> "EpochMetrics":
+        """Metrics of no image yet; `boundaries` says whether those are counted too."""
         return cls(
             {name: ConfusionMatrix(t.num_classes, t.ignore_index, device) for name, t in tasks.items()},
             {name: torch.zeros((), dtype=torch.float64, device=device) for name in tasks},
             torch.full((), -1, dtype=torch.int64, device=device),
+            {
+                name: torch.zeros(4, task.num_classes, dtype=torch.int64, device=device)
+                for name, task in tasks.items()
+                if boundaries
+            },
         )
 
     def add(self, outputs: Mapping[str, TaskOutput], counter: ImageCounter | None = None) -> None:
@@ -82,7 +106,9 @@ class EpochMetrics:
             self.loss_sums[task] += output.plain_sum
             self.matrices[task].add(output.counts)
             if counter is not None:
-                counter.add(task, output.ids, output.counts)
+                counter.add(task, output)
+            if output.boundary is not None:
+                self.boundaries[task] += output.boundary.sum(0)
 
     def note_finite(self, loss: torch.Tensor, step: int) -> None:
         """Remembers the first step whose loss is not finite, without waiting for the device."""
@@ -94,6 +120,8 @@ class EpochMetrics:
         for name, matrix in self.matrices.items():
             matrix.combine(distributed.summed)
             self.loss_sums[name] = distributed.summed(self.loss_sums[name])
+            if name in self.boundaries:
+                self.boundaries[name] = distributed.summed(self.boundaries[name])
         if distributed.world_size() > 1:
             # Steps are counted from 0 and -1 means none: the largest is some process's bad step, if any.
             torch.distributed.all_reduce(self.bad_step, op=torch.distributed.ReduceOp.MAX)
@@ -120,9 +148,16 @@ class EpochMetrics:
                     pixel_accuracy=float(result["pixel_accuracy"]),
                     class_accuracy=float(result["class_accuracy"]),
                     iou=tuple(None if iou != iou else float(iou) for iou in result["iou"]),
+                    boundary_f1=self._boundary_f1(task),
                 )
             )
         return tuple(scores)
+
+    def _boundary_f1(self, task: str) -> float | None:
+        if task not in self.boundaries:
+            return None
+        value = mean_boundary_f1(self.boundaries[task].cpu().numpy())
+        return None if math.isnan(value) else value
 
     def constant_miou(self) -> dict[str, float]:
         """mIoU of the best constant prediction of each task that has labelled pixels."""

@@ -1,7 +1,7 @@
 """Pixel counts of every image after the last epoch, from which mIoU over any subset of images derives.
 
     counts.npz in a trial's folder: for each task and split the arrays `<task>/<split>/ids`, `…/hits`,
-    `…/labeled` and `…/predicted`
+    `…/labeled` and `…/predicted`, and `…/boundary` where boundaries are scored
 
 The analysis uses them to choose settings on some images and report them on others, and to estimate how much a
 score depends on the images. Needs numpy only.
@@ -22,8 +22,8 @@ GROUPS = 20
 HALVES = ("a", "b")
 
 Counts = NDArray[np.int64]
-Score = Callable[[Counts, Counts, Counts], float]
-"""From hits, labeled and predicted pixels of each class (C,)."""
+Score = Callable[..., float]
+"""From hits, labeled and predicted pixels of each class (C,), and of boundaries (4, C) where counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +35,14 @@ class ImageCounts:
         hits: pixels whose label and prediction are the class, (N, C).
         labeled: pixels whose label is the class, (N, C).
         predicted: pixels whose prediction is the class, (N, C).
+        boundary: as from `segstrat.data.boundaries.boundary_counts`, (N, 4, C); None where not scored.
     """
 
     ids: tuple[str, ...]
     hits: Counts
     labeled: Counts
     predicted: Counts
+    boundary: Counts | None = None
 
     def miou(self, keep: NDArray[np.bool_] | None = None, score: Score | None = None) -> float:
         """mIoU over the images of `keep` (N,), or over all; NaN where no class occurs.
@@ -52,10 +54,10 @@ class ImageCounts:
         occurs nor is predicted is left out of the mean.
         """
         rows = slice(None) if keep is None else keep
-        sums = [
-            counts[rows].sum(axis=0, dtype=np.int64) for counts in (self.hits, self.labeled, self.predicted)
-        ]
-        return (score or mean_iou)(*sums)
+        counts = [self.hits, self.labeled, self.predicted]
+        if score and self.boundary is not None:
+            counts.append(self.boundary)
+        return (score or mean_iou)(*(each[rows].sum(axis=0, dtype=np.int64) for each in counts))
 
     def half_mious(self, score: Score | None = None) -> dict[str, float]:
         """mIoU over each half of the images; `image_half` says which image is in which."""
@@ -80,6 +82,23 @@ def mean_iou(
     union = labeled + predicted - hits
     known = union > 0
     return float((hits[known] / union[known]).mean()) if known.any() else float("nan")
+
+
+def mean_boundary_f1(boundary: NDArray[np.integer]) -> float:
+    """Mean over the classes of the boundary F-score (Csurka et al. 2013); NaN where no class has a boundary.
+
+    The harmonic mean of precision and recall of a class's boundary pixels. As for mIoU, pixels are counted
+    over all images first; a class without boundary in labels and predictions is left out of the mean.
+
+    Args:
+        boundary: summed over images, (4, C), see `segstrat.data.boundaries.boundary_counts`.
+    """
+    found, predicted, met, labeled = boundary.astype(np.float64)
+    known = predicted + labeled > 0
+    precision = found / np.maximum(predicted, 1)
+    recall = met / np.maximum(labeled, 1)
+    values = 2 * precision * recall / np.maximum(precision + recall, np.finfo(float).tiny)
+    return float(values[known].mean()) if known.any() else float("nan")
 
 
 def best_constant_miou(labeled: NDArray[np.integer] | Sequence[int]) -> float:
@@ -110,6 +129,8 @@ def write_counts(store: Store, counts: Mapping[tuple[str, str], ImageCounts]) ->
         arrays[f"{task}/{split}/ids"] = np.array(found.ids, dtype=str)
         for name in ("hits", "labeled", "predicted"):
             arrays[f"{task}/{split}/{name}"] = _smallest(getattr(found, name))
+        if found.boundary is not None:
+            arrays[f"{task}/{split}/boundary"] = _smallest(found.boundary)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     store.write(COUNTS, buffer.getvalue())
@@ -139,7 +160,10 @@ def _read(arrays: Mapping[str, np.ndarray], prefix: str) -> ImageCounts:
     )
     if not len(ids) == len(hits) == len(labeled) == len(predicted):
         raise ValueError(f"the arrays of {prefix} differ in length")
-    return ImageCounts(ids, hits, labeled, predicted)
+    boundary = arrays.get(f"{prefix}/boundary")
+    if boundary is not None and boundary.shape != (len(ids), 4, hits.shape[1]):
+        raise ValueError(f"{prefix}/boundary is {boundary.shape}, not {(len(ids), 4, hits.shape[1])}")
+    return ImageCounts(ids, hits, labeled, predicted, None if boundary is None else boundary.astype(np.int64))
 
 
 def _smallest(counts: Counts) -> np.ndarray:

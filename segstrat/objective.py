@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from segstrat import distributed
+from segstrat.data.boundaries import boundary_counts
 from segstrat.data.loading.batch import Batch, normalize
 from segstrat.losses import label_weights, pixel_losses, training_loss
 from segstrat.machine import Machine
@@ -28,11 +30,13 @@ class TaskOutput:
         plain_sum: sum of the pixel losses without label smoothing; 0-dim float64.
         counts: as from `confusion_counts`, of the batch or by image.
         ids: names of the images.
+        boundary: as from `boundary_counts`, of every image; None where boundaries are not scored.
     """
 
     plain_sum: torch.Tensor
     counts: torch.Tensor
     ids: list[str]
+    boundary: torch.Tensor | None = None
 
 
 class Objective:
@@ -45,6 +49,7 @@ class Objective:
         label_smoothing: weight of the uniform distribution in the target of the training loss.
         losses: terms of the training loss of every task, see `segstrat.losses.training_loss`.
         class_weights: of the classes of each task; by default they are equal.
+        boundary_tolerance: counts boundaries when it evaluates, as `boundary_counts` does; 0 does not.
     """
 
     def __init__(
@@ -56,8 +61,10 @@ class Objective:
         *,
         losses: Sequence[str] = ("cross_entropy",),
         class_weights: Mapping[str, Sequence[float]] | None = None,
+        boundary_tolerance: float = 0.0,
     ) -> None:
         self.model = model
+        self.boundary_tolerance = boundary_tolerance
         self.tasks = dict(tasks)
         self.machine = machine
         self.label_smoothing = label_smoothing
@@ -99,7 +106,10 @@ class Objective:
             if "counts" not in result:
                 result["counts"] = self._count(task, result["logits"], result["target"], by_image=by_image)
             ids = [batch.ids[row] for row in batch.indices[task]]
-            outputs[task] = TaskOutput(result["plain_sum"], result["counts"], ids)
+            boundary = None
+            if self.boundary_tolerance and not self.model.training:
+                boundary = self._count_boundaries(task, result["logits"], result["target"])
+            outputs[task] = TaskOutput(result["plain_sum"], result["counts"], ids, boundary)
         return loss, outputs
 
     def valid_pixels(self, batch: Batch) -> Tensors:
@@ -160,6 +170,8 @@ class Objective:
             else:
                 counts = self._count(name, scores_BCHW, target_BHW, by_image=by_image)
                 results[name] = {"plain_sum": plain_sum, "counts": counts}
+                if self.boundary_tolerance and not self.model.training:
+                    results[name] |= {"logits": scores_BCHW, "target": target_BHW}
         return total, results
 
     def _task_loss(
@@ -195,3 +207,15 @@ class Objective:
     ) -> torch.Tensor:
         classes, ignore = self.tasks[task].num_classes, self.tasks[task].ignore_index
         return confusion_counts(logits_BCHW, target_BHW, classes, ignore, by_image=by_image)
+
+    def _count_boundaries(
+        self, task: str, logits_BCHW: torch.Tensor, target_BHW: torch.Tensor
+    ) -> torch.Tensor:
+        """As from `boundary_counts`, (B, 4, C); on the CPU, so a device waits for it."""
+        spec = self.tasks[task]
+        maps = (logits_BCHW.argmax(1).byte().cpu().numpy(), target_BHW.byte().cpu().numpy())
+        counts = [
+            boundary_counts(predicted, labels, spec.num_classes, spec.ignore_index, self.boundary_tolerance)
+            for predicted, labels in zip(*maps, strict=True)
+        ]
+        return torch.from_numpy(np.stack(counts)).to(target_BHW.device)

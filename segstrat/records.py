@@ -65,7 +65,8 @@ class SplitScore:
     `miou` follows the VOC protocol (void pixels count nowhere); `miou_thesis` counts predictions on void
     pixels into the union, as the thesis code does, so that its tables can be compared.
     Classes that neither occur nor are predicted have IoU None and are left out of the mean. The test split,
-    where the data has one, is scored at the last epoch only.
+    where the data has one, is scored at the last epoch only. `boundary_f1` is None where boundaries are not
+    scored, see `segstrat.image_counts.mean_boundary_f1`.
     """
 
     split: Literal["train", "val", "test"]
@@ -76,6 +77,7 @@ class SplitScore:
     pixel_accuracy: float
     class_accuracy: float
     iou: tuple[float | None, ...]
+    boundary_f1: float | None = None
 
 
 SCORES = tuple(each.name for each in dataclasses.fields(SplitScore) if each.type is float)
@@ -320,7 +322,10 @@ def write_outcome(folder: Store, record: TrialRecord) -> None:
 
 def _score(values: Mapping[str, Any]) -> SplitScore:
     numbers = {name: math.nan if values[name] is None else float(values[name]) for name in SCORES}
-    return SplitScore(split=values["split"], task=values["task"], iou=tuple(values["iou"]), **numbers)
+    boundary = values.get("boundary_f1")
+    return SplitScore(
+        split=values["split"], task=values["task"], iou=tuple(values["iou"]), boundary_f1=boundary, **numbers
+    )
 
 
 def _without_nan(value: Any) -> Any:

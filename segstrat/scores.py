@@ -1,4 +1,4 @@
-"""What the trials of a study are judged by: mIoU, or another score that derives from the IoU of the classes.
+"""What the trials of a study are judged by: mIoU, another score of the same counts, or one of boundaries.
 
 A study's tables have columns `<task>_<split>_<score>`; a space's `METRIC` is one of the validation images.
 """
@@ -12,11 +12,19 @@ from numpy.typing import NDArray
 
 from segstrat.config import TASKS
 from segstrat.errors import UserError, unknown_name
-from segstrat.image_counts import ImageCounts, best_constant_miou, mean_iou
+from segstrat.image_counts import ImageCounts, best_constant_miou, mean_boundary_f1, mean_iou
 from segstrat.records import EpochReport, SplitScore
 
 MIOU = "miou"
-WORDS = {MIOU: "mIoU", "dice": "mean Dice", "foreground_miou": "mIoU without background"}
+BOUNDARY = "boundary_f1"
+BOUNDARY_TOLERANCE = 0.0075
+"""Share of the diagonal within which boundaries agree, where a space states none (Csurka et al. 2013)."""
+WORDS = {
+    MIOU: "mIoU",
+    "dice": "mean Dice",
+    "foreground_miou": "mIoU without background",
+    BOUNDARY: "boundary F-score",
+}
 """Scores over all classes, and their names in text."""
 
 OF_CLASS = "iou_"
@@ -75,7 +83,12 @@ class Metric:
         return Metric(task, self.score if self.score in WORDS else MIOU)
 
     def from_iou(self, iou: Sequence[float | None]) -> float:
-        """The score from the IoU of each class; None or NaN where it is neither labeled nor predicted."""
+        """The score from the IoU of each class; None or NaN where it is neither labeled nor predicted.
+
+        NaN for a score that does not derive from them.
+        """
+        if self.score == BOUNDARY:
+            return math.nan
         values = np.array([math.nan if value is None else value for value in iou], dtype=float)
         if self.score.startswith(OF_CLASS):
             return float(values[self.index]) if self.index is not None else math.nan
@@ -87,9 +100,15 @@ class Metric:
         return float(known.mean()) if len(known) else math.nan
 
     def from_counts(
-        self, hits: NDArray[np.integer], labeled: NDArray[np.integer], predicted: NDArray[np.integer]
+        self,
+        hits: NDArray[np.integer],
+        labeled: NDArray[np.integer],
+        predicted: NDArray[np.integer],
+        boundary: NDArray[np.integer] | None = None,
     ) -> float:
-        """The score from pixel counts (C,)."""
+        """The score from pixel counts (C,), and of boundaries (4, C)."""
+        if self.score == BOUNDARY:
+            return math.nan if boundary is None else mean_boundary_f1(boundary)
         if self.score == MIOU:
             return mean_iou(hits, labeled, predicted)
         union = labeled + predicted - hits
@@ -97,6 +116,8 @@ class Metric:
 
     def of_entry(self, entry: SplitScore) -> float:
         """The score of one task on one split."""
+        if self.score == BOUNDARY:
+            return math.nan if entry.boundary_f1 is None else entry.boundary_f1
         return entry.miou if self.score == MIOU else self.from_iou(entry.iou)
 
     def of_report(self, report: EpochReport, split: str = "val") -> float | None:
@@ -109,6 +130,9 @@ class Metric:
         labeled = images.labeled.sum(axis=0, dtype=np.int64)
         if self.score == MIOU:
             return best_constant_miou(labeled)
+        if self.score == BOUNDARY:
+            # One class everywhere has no boundary; without labelled ones nothing can be scored.
+            return math.nan if images.boundary is None or not images.boundary[:, 3].any() else 0.0
         everything = np.eye(len(labeled), dtype=np.int64)
         scores = [self.from_counts(row * labeled, labeled, row * labeled.sum()) for row in everything]
         return float(np.nanmax(scores)) if np.isfinite(scores).any() else math.nan

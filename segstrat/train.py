@@ -163,7 +163,10 @@ def score_splits(trial: TrainingState, *, final: bool) -> tuple[SplitScore, ...]
     scores: tuple[SplitScore, ...] = ()
     for split, loader in loaders.items():
         device = objective.machine.torch_device
-        counter = ImageCounter(loader.dataset, objective.tasks, device) if final else None
+        counter = None
+        if final:
+            boundaries = objective.boundary_tolerance > 0
+            counter = ImageCounter(loader.dataset, objective.tasks, device, boundaries=boundaries)
         metrics = evaluate(objective, loader, counter)
         constant = metrics.constant_miou()
         trial.note_constant_miou(split, constant)
@@ -224,7 +227,9 @@ def evaluate(
         counter: also gets the pixel counts of each image.
     """
     objective.model.eval()
-    metrics = EpochMetrics.empty(objective.tasks, objective.machine.torch_device)
+    metrics = EpochMetrics.empty(
+        objective.tasks, objective.machine.torch_device, boundaries=objective.boundary_tolerance > 0
+    )
     for batch in loader:
         _, outputs = objective(batch, by_image=counter is not None)
         metrics.add(outputs, counter)

@@ -156,7 +156,13 @@ def build_training(
         groups[0].overlapped = distributed.OverlappedSum(groups[0].parameters)
     weights = class_weights_of(config, tasks, train_set, machine.threads)
     objective = Objective(
-        model, tasks, machine, config.label_smoothing, losses=config.losses, class_weights=weights
+        model,
+        tasks,
+        machine,
+        config.label_smoothing,
+        losses=config.losses,
+        class_weights=weights,
+        boundary_tolerance=config.boundary_tolerance,
     )
     if machine.compiles(config.epochs * len(train_loader), distributed.world_size()):
         compile_objective(objective, config, fully_labelled=fully_labelled)

@@ -99,6 +99,7 @@ def test_trials_from_before_a_field_keep_their_ids():
         {"optimizer": "adamw"},
         {"warmup_epochs": 1.0},
         {"clip_gradient": 1.0},
+        {"boundary_tolerance": 0.01},
     ):
         assert TrialConfig(**change).digest() != TrialConfig().digest()
 

@@ -9,6 +9,7 @@ import torch
 from segstrat.epoch_metrics import ImageCounter
 from segstrat.errors import UserError
 from segstrat.metrics import ConfusionMatrix, _argmax, _histogram, _scattered_histogram, confusion_counts
+from segstrat.objective import TaskOutput
 from segstrat.tasks import Task
 
 
@@ -126,8 +127,9 @@ def test_counts_of_single_images_add_up_to_the_matrix(tiny_protocol):
     counter = ImageCounter(
         tiny_protocol(train=4).train, {"semseg": Task("semseg", classes)}, torch.device("cpu")
     )
-    counter.add("semseg", ["train2", "train0"], counts[[2, 0]])
-    counter.add("semseg", ["train1", "train3"], counts[[1, 3]])
+    for rows in ([2, 0], [1, 3]):
+        output = TaskOutput(torch.zeros(()), counts[rows], [f"train{row}" for row in rows])
+        counter.add("semseg", output)
     images = counter.compute()["semseg"]
     assert images.ids == ("train0", "train1", "train2", "train3")
     assert images.miou() == whole.compute()["miou"]

@@ -1,12 +1,13 @@
 """Scores of whole studies against sums by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
 import pytest
 
 from segstrat.errors import UserError
-from segstrat.image_counts import ImageCounts
+from segstrat.image_counts import ImageCounts, mean_boundary_f1
 from segstrat.records import EpochReport, SplitScore
 from segstrat.scores import Metric
 
@@ -85,3 +86,28 @@ def test_another_task_has_the_same_score_but_not_that_of_a_class():
 def test_an_unknown_score_or_class_is_refused(name: str, message: str):
     with pytest.raises(UserError, match=message):
         Metric.parse(name, CLASSES)
+
+
+BOUNDARY = np.array([[30, 0, 0], [40, 4, 0], [45, 0, 0], [60, 6, 0]])
+
+
+def test_boundary_f_score_is_the_mean_over_the_classes_that_have_a_boundary():
+    precision, recall = 30 / 40, 45 / 60
+    expected = (2 * precision * recall / (precision + recall) + 0) / 2
+    assert mean_boundary_f1(BOUNDARY) == pytest.approx(expected)
+    assert math.isnan(mean_boundary_f1(np.zeros((4, 3), int)))
+    metric = Metric.parse("semseg_val_boundary_f1", CLASSES)
+    assert (metric.words, metric.of("parts")) == ("boundary F-score", Metric("parts", "boundary_f1"))
+    assert metric.from_counts(HITS, LABELED, PREDICTED, BOUNDARY) == pytest.approx(expected)
+    assert math.isnan(metric.from_counts(HITS, LABELED, PREDICTED)), "not counted"
+    assert metric.of_entry(dataclasses.replace(entry(IOU), boundary_f1=0.25)) == 0.25
+    assert math.isnan(metric.of_entry(entry(IOU)))
+
+
+def test_one_class_everywhere_has_no_boundary():
+    metric = Metric("semseg", "boundary_f1")
+    images = ImageCounts(("a",), HITS[None], LABELED[None], PREDICTED[None], BOUNDARY[None])
+    assert metric.constant(images) == 0.0
+    assert images.miou(score=metric.from_counts) == mean_boundary_f1(BOUNDARY)
+    assert images.miou() == Metric("semseg").from_counts(HITS, LABELED, PREDICTED)
+    assert math.isnan(metric.constant(dataclasses.replace(images, boundary=None)))

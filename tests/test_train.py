@@ -14,6 +14,7 @@ from segstrat.models import build_backbone, build_model
 from segstrat.models.weights import save_backbone
 from segstrat.optim import COMMON
 from segstrat.records import EpochReport, read_records
+from segstrat.scores import Metric
 from segstrat.store import Store
 from segstrat.tasks import Task
 from segstrat.train import evaluate, train, train_one_epoch
@@ -194,8 +195,38 @@ def test_counts_of_single_images_reproduce_the_scores_exactly(tiny_protocol, tmp
     assert constant == pytest.approx(max(by_hand))
 
 
-def test_lost_counts_are_computed_again_from_the_checkpoint(tiny_protocol, tmp_path: Path):
-    settings, store, protocol = config(epochs=2), Store(tmp_path), tiny_protocol(test=2)
+def test_boundaries_of_single_images_reproduce_their_score_and_change_no_other(tiny_protocol, tmp_path: Path):
+    settings = config(
+        tasks=("semseg", "parts"),
+        epochs=16,
+        crop_size=48,
+        augmentation=0.0,
+        learning_rate=0.05,
+        validate_every=8,
+    )
+    plain = list(train(settings, protocol=tiny_protocol(test=2)))
+    settings = dataclasses.replace(settings, boundary_tolerance=0.3)
+    reports = list(train(settings, protocol=tiny_protocol(test=2), store=Store(tmp_path)))
+    scores = [score for report in reports for score in report.scores]
+    assert all((score.boundary_f1 is None) == (score.split == "train") for score in scores)
+    unscored = [
+        dataclasses.replace(
+            report, scores=tuple(dataclasses.replace(score, boundary_f1=None) for score in report.scores)
+        )
+        for report in reports
+    ]
+    assert science(unscored) == science(plain)
+    for (task, split), images in read_counts(Store(tmp_path)).items():
+        metric = Metric(task, "boundary_f1")
+        assert images.miou(score=metric.from_counts) == metric.of_report(reports[-1], split) > 0
+        assert images.boundary.shape == (len(images.ids), 4, images.hits.shape[1])
+    assert read_records(Store(tmp_path))[1] == reports
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.01])
+def test_lost_counts_are_computed_again_from_the_checkpoint(tiny_protocol, tmp_path: Path, tolerance: float):
+    settings, store = config(epochs=2, boundary_tolerance=tolerance), Store(tmp_path)
+    protocol = tiny_protocol(test=2)
     list(train(settings, protocol=protocol, store=store))
     written, (facts, reports) = store.read(COUNTS), read_records(store)
     store.write(COUNTS, written[:-50])
@@ -363,6 +394,7 @@ CHANGES: dict[str, tuple[object, dict]] = {
     "optimizer": ("adamw", {}),
     "warmup_epochs": (0.9, {}),
     "clip_gradient": (0.1, {}),
+    "boundary_tolerance": (0.01, {}),
     "seed": (1, {}),
 }
 

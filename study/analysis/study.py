@@ -14,7 +14,7 @@ import pandas as pd
 from segstrat.config import REGULARIZERS
 from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.image_counts import HALVES
-from segstrat.scores import MIOU, WORDS, Metric
+from segstrat.scores import BOUNDARY, MIOU, WORDS, Metric
 from segstrat.store import Store
 from study.frame import load, read_manifest
 from study.frame.build import (
@@ -170,6 +170,8 @@ def epochs_by_own_score(epochs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
     """The `epochs` frame with the study's score as `miou`."""
     if epochs.empty:
         return epochs
+    if metric.score == BOUNDARY:
+        return epochs.assign(miou=epochs.get(BOUNDARY, np.nan))
     rows = zip(epochs["task"], epochs["miou"], epochs["iou"], strict=True)
     own = {task: metric.of(task) for task in epochs["task"].unique()}
     scores = [miou if own[task].score == MIOU else own[task].from_iou(iou) for task, miou, iou in rows]

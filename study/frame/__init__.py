@@ -163,11 +163,16 @@ def build_frames(folder: str | Path | Store) -> Frames:
     return build_trials_and_epochs(store, manifest)
 
 
+# Before 3.1, pandas' default parser of numbers is off by one in the last digit now and then.
+_EXACT_NUMBERS: dict[str, Any] = {}
+if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1):
+    _EXACT_NUMBERS = {"float_precision": "round_trip"}
+
+
 def _read_csv(data: bytes) -> pd.DataFrame:
     if not data.endswith(b"\n"):
         raise ValueError("the CSV file is empty or truncated")
-    # The default parser of numbers is off by one in the last digit now and then.
-    frame = pd.read_csv(io.BytesIO(data), dtype={"trial_id": str}, float_precision="round_trip")
+    frame = pd.read_csv(io.BytesIO(data), dtype={"trial_id": str}, **_EXACT_NUMBERS)
     for name in TEXTS:
         if name in frame:
             frame[name] = frame[name].astype(object).fillna("")

@@ -26,7 +26,7 @@ from segstrat.records import (
     checkpoint_name,
     read_record,
 )
-from segstrat.scores import MIOU, Metric
+from segstrat.scores import BOUNDARY, MIOU, Metric
 from segstrat.store import Store
 
 STATUSES = tuple(str(status) for status in TrialStatus)
@@ -137,6 +137,7 @@ def _epoch_rows(trial_id: str, reports: Iterable[EpochReport]) -> list[dict[str,
         | {name: getattr(score, name) for name in SCORES}
         | {name: getattr(report, name) for name in EPOCH_FACTS}
         | {"iou": np.array(score.iou, dtype=float)}
+        | ({} if score.boundary_f1 is None else {BOUNDARY: score.boundary_f1})
         # The time of an epoch is in one of its rows only, so that times can be summed.
         | {"seconds": report.seconds if index == 0 else math.nan}
         for report in reports
@@ -145,7 +146,8 @@ def _epoch_rows(trial_id: str, reports: Iterable[EpochReport]) -> list[dict[str,
 
 
 def _epochs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    table = pd.DataFrame(rows, columns=[*EPOCH_KEYS, *SCORES, *EPOCH_FACTS, "iou"])
+    own = [BOUNDARY] if any(BOUNDARY in row for row in rows) else []
+    table = pd.DataFrame(rows, columns=[*EPOCH_KEYS, *SCORES, *EPOCH_FACTS, "iou", *own])
     numbers = [*SCORES, *EPOCH_FACTS]
     return table.astype(dict.fromkeys(numbers, "float64") | {"epoch": "int64"})
 

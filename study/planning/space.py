@@ -59,7 +59,7 @@ NOT_SPACES = {"__init__", "recipes"}
 ROLES = ("arm", "treatment", "nuisance", "tuned")
 STRATEGIES = ("pretrained", "tasks", "model", "backbone")
 # What studies compare; the best value of anything else may be chosen for each setting.
-NEVER_TUNED = (*REGULARIZERS, *STRATEGIES)
+NEVER_TUNED = (*REGULARIZERS, *STRATEGIES, "boundary_tolerance")
 # Of axes that `--set` adds; that of all others is `nuisance`.
 USUAL_ROLES = {
     "arm": STRATEGIES,

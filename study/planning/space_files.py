@@ -147,7 +147,8 @@ SPACE = {{
 # ROLES = {{"batch_size": "nuisance"}}
 
 # The score by which trials are judged; by default the validation mIoU of the first task. Others are
-# <task>_val_dice, <task>_val_foreground_miou, and <task>_val_iou_<class> for that of one class.
+# <task>_val_dice, <task>_val_foreground_miou, <task>_val_boundary_f1, and <task>_val_iou_<class> for that
+# of one class.
 # METRIC = "semseg_val_miou"
 
 # Seeds of the screening, which nominates candidates; optional. The answer comes from fresh seeds, which the

@@ -12,6 +12,7 @@ from segstrat.config import REGULARIZERS, TIMM_PREFIX, TrialConfig
 from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
+from segstrat.scores import BOUNDARY, BOUNDARY_TOLERANCE
 from study.frame.build import ARM_FIELDS, cell_of, setting_of, untreated_value
 from study.planning.space import EPOCHS_FACTOR, Space, check_fields, space_points
 
@@ -198,6 +199,11 @@ def make_config(
         # The schedule keeps its shape.
         fields["warmup_epochs"] *= fields["epochs"] / whole
     fields["weights"] = weights if pretrained else None
+    if space.metric.score == BOUNDARY and not fields.setdefault("boundary_tolerance", BOUNDARY_TOLERANCE):
+        raise UserError(
+            f"space {space.name}: boundary_tolerance is 0, so that {space.metric.name}, its METRIC, is not "
+            f"counted; leave it out ({BOUNDARY_TOLERANCE} of the diagonal), or give another share"
+        )
     try:
         return TrialConfig.from_dict(fields)
     except UserError as error:

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from segstrat.image_counts import ImageCounts, write_counts
+from segstrat.image_counts import ImageCounts, mean_boundary_f1, write_counts
 from segstrat.store import Store
 from study.analysis.study import Study, contexts
 from study.frame import load, write_frames
@@ -119,3 +119,32 @@ def test_images_choose_and_report_by_the_score(study_writer, make_trial):
     assert context.images == "test images"
     assert context.floor == pytest.approx(floor)
     assert study.trials["last_semseg_test_miou"].item() == pytest.approx(cow(test))
+
+
+def test_boundaries_of_images_choose_and_report(study_writer, make_trial):
+    folder = study_writer(
+        [make_trial({"pretrained": False, "weight_decay": 0.0, "seed": 0}, 0.4)],
+        **with_classes("semseg_val_boundary_f1"),
+    )
+    (trial,) = (folder / "trials").iterdir()
+    rng = np.random.default_rng(0)
+    pixels, all_of = np.full((40, 4), 9), rng.integers(50, 100, (40, 2, 4))
+    met = rng.integers(10, 50, (40, 2, 4))
+    boundary = np.stack([met[:, 0], all_of[:, 0], met[:, 1], all_of[:, 1]], axis=1)
+    val = ImageCounts(tuple(f"image{i}" for i in range(40)), pixels, pixels, pixels, boundary)
+    test = ImageCounts(("a", "b"), pixels[:2], pixels[:2], pixels[:2], boundary[:2])
+    write_counts(Store(trial), {("semseg", "val"): val, ("semseg", "test"): test})
+    write_frames(folder)
+    row = load(folder)[0].iloc[0]
+    sums = boundary[:2].sum(0)
+    precision, recall = sums[0] / sums[1], sums[2] / sums[3]
+    expected = (2 * precision * recall / (precision + recall)).mean()
+    assert row["last_semseg_test_boundary_f1"] == pytest.approx(expected)
+    halves = row["last_semseg_val_boundary_f1_a"], row["last_semseg_val_boundary_f1_b"]
+    assert min(halves) < mean_boundary_f1(boundary.sum(0)) < max(halves)
+    assert row["semseg_test_constant_boundary_f1"] == 0.0
+    study = Study.open(folder)
+    (context,) = contexts(study, "semseg")
+    assert (context.images, context.floor) == ("test images", 0.0)
+    assert study.trials["last_semseg_test_miou"].item() == pytest.approx(expected)
+    assert study.score_words("semseg") == "boundary F-score"

@@ -1,5 +1,9 @@
 """What a cluster that cannot be joined is told as."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import ray
 
@@ -31,6 +35,12 @@ def test_a_cluster_that_asks_for_a_token_is_named_as_one(monkeypatch, cause, wor
 
 def test_no_late_call_joins_another_cluster_of_this_machine():
     """Ray reads this when it is imported; by default `ray.get` after a shutdown starts or joins a cluster."""
-    from ray._private import auto_init_hook
-
-    assert auto_init_hook.enable_auto_connect is False
+    code = """
+from study.on_ray.runtime import prepare_environment
+prepare_environment(joining=False)
+from ray._private import auto_init_hook
+print(auto_init_hook.enable_auto_connect)
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr

@@ -151,6 +151,22 @@ def test_a_bad_value_is_refused_with_the_trial_named():
         plan(space_from_module("toy", bad), "d1")
 
 
+def test_a_study_of_boundaries_counts_them():
+    boundaries = {"METRIC": "semseg_val_boundary_f1"}
+    for base, tolerance in (({}, 0.0075), ({"boundary_tolerance": 0.02}, 0.02)):
+        base = {"model": "fcn32s"} | base
+        trials = plan(space_from_module("toy", module(BASE=base, **boundaries)), "d1", weights="w")
+        assert {trial.config.boundary_tolerance for trial in trials} == {tolerance}
+    assert plan(space_from_module("toy", module()), "d1", weights="w")[0].config.boundary_tolerance == 0
+    space = space_from_module(
+        "toy", module(BASE={"model": "fcn32s", "boundary_tolerance": 0.0}, **boundaries)
+    )
+    with pytest.raises(
+        UserError, match="boundary_tolerance is 0, so that semseg_val_boundary_f1, its METRIC"
+    ):
+        plan(space, "d1", weights="w")
+
+
 def test_an_axis_without_effect_is_refused():
     twins = module(
         SPACE={"epochs_factor": tune.grid_search([1.0, 1.0001])}, ROLES={"epochs_factor": "nuisance"}
