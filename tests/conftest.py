@@ -5,18 +5,13 @@ import os
 # Tensors are small here: a second thread costs more than it gains, above all next to the tests' Ray workers.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import atexit
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from study.on_ray.runtime import keep_bytecode
 
 # The tests start dozens of processes that import torch or Ray.
-_BYTECODE = Path(tempfile.mkdtemp(prefix="segstrat-bytecode-"))
-keep_bytecode(_BYTECODE)
-atexit.register(shutil.rmtree, _BYTECODE, ignore_errors=True)
+keep_bytecode(Path(__file__).parents[1] / ".pytest_cache" / "bytecode")
 
 import numpy as np
 import pytest
@@ -25,6 +20,13 @@ from segstrat.data.dataset import VOID, Dataset, Sample, hash_strings
 from segstrat.data.palette import voc_palette
 from segstrat.data.protocols import DataProtocol
 from segstrat.tasks import Task
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With `-n`, a file is one process's, for its fixtures; and Ray is started by one process only."""
+    for item in items:
+        group = "ray" if "on_ray" in item.path.parts else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

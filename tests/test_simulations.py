@@ -37,7 +37,7 @@ def test_intervals_cover_and_holm_limits_any_false_alarm(seeds):
     assert found[BOTH]["Holm"] >= below(0.9, 40)
 
 
-@pytest.mark.parametrize("search", [False, True])
+@pytest.mark.parametrize("search", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_surfaces_hold_the_maximum_and_its_place(search):
     found = simulate(simulate_surfaces.bowl, 0.01, 1, search, 40)
     assert found["fitted"] == 1.0

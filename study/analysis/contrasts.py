@@ -216,8 +216,9 @@ def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretra
         values: final values that are reported, indexed like `context.trials`.
         scores: final values to choose by, likewise.
     """
-    trials = context.trials[context.pretrained == pretrained]
-    trials = trials.sort_values([*context.strategies, *context.tuned, "seed"])
+    order_by = [*context.strategies, *context.tuned, "seed"]
+    # Of a hundred columns these are needed, and selecting rows copies all of them.
+    trials = context.trials[order_by][context.pretrained == pretrained].sort_values(order_by)
     settings = context.settings.loc[trials.index]
     order = list(dict.fromkeys(settings))
     tables = [

@@ -1,7 +1,8 @@
 """Synthetic studies in the records' on-disk format: known effects, any status, no training."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -163,3 +164,25 @@ def trial_of() -> Callable[..., dict]:
 def make_trial() -> Callable[..., dict]:
     """The `trial` helper."""
     return trial
+
+
+@pytest.fixture(scope="session")
+def without_drawing() -> Callable[[], AbstractContextManager]:
+    """A context in which figures are made and not drawn, which takes most of a report's time."""
+
+    @contextmanager
+    def patched() -> Iterator[None]:
+        svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("study.reporting.figure_files._svg", lambda *_, **__: svg)
+            patch.setattr("study.reporting.figure_files._png", lambda _: b"png")
+            yield
+
+    return patched
+
+
+@pytest.fixture
+def undrawn(without_drawing) -> Iterator[None]:
+    """No figure of this test is drawn."""
+    with without_drawing():
+        yield

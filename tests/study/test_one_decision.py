@@ -10,7 +10,7 @@ from study.analysis.verdict import Verdict, decide
 from study.frame import write_frames
 from tests.study.random_studies import KINDS, RandomStudy, draw_case
 
-QUICK, LONG = {"everything": 4}, 42
+QUICK, LONG = {"everything": 2}, 42
 
 
 def verdicts(study: RandomStudy) -> dict[str, Verdict]:
@@ -72,7 +72,7 @@ def _no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_driver_and_report_agree(kind: str, tmp_path: Path):
-    looks = [check(kind, seed, tmp_path / str(seed), small=True) for seed in range(QUICK.get(kind, 2))]
+    looks = [check(kind, seed, tmp_path / str(seed), small=True) for seed in range(QUICK.get(kind, 1))]
     assert sum(looks) > 0, "nothing was decided, so nothing was compared"
 
 

@@ -70,12 +70,14 @@ def visible_gpus():
     return [int(index) for index in visible.split(",") if index]
 
 
+@pytest.mark.cluster
 @pytest.mark.parametrize("sizes", [(80.0, 80.0, 80.0, 24.0), (24.0, 80.0, 80.0, 80.0)])
 def test_auto_goes_by_the_smallest_gpu_of_a_node_with_several_kinds(cluster, monkeypatch, sizes):
     monkeypatch.setattr(probes, "smallest_gpu_gib", lambda: min(sizes[index] for index in visible_gpus()))
     assert [node.gpu_memory_gib for node in probes.with_gpu_memory(living_nodes())] == [24.0]
 
 
+@pytest.mark.cluster
 def test_where_ray_hides_the_gpus_auto_asks_with_one_of_them(cluster, monkeypatch):
     monkeypatch.setattr(probes, "smallest_gpu_gib", lambda: 24.0 if len(visible_gpus()) == 1 else 0.0)
     assert [node.gpu_memory_gib for node in probes.with_gpu_memory(living_nodes())] == [24.0]

@@ -8,6 +8,8 @@ import pytest
 from study.frame import load
 from study.run import main
 
+pytestmark = pytest.mark.cluster
+
 
 def test_every_trial_has_a_row_a_status_and_records(undisturbed):
     code, _, folder, _ = undisturbed

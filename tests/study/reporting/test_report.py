@@ -100,6 +100,7 @@ def test_the_page_opens_with_the_verdict_and_fetches_nothing(study):
     assert "prefers-color-scheme: dark" in text
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(
     ("data", "compared", "claims"),
     [("d1", True, True), ("figures", False, True), ("folder", False, False)],
@@ -119,6 +120,7 @@ def test_the_thesis_is_compared_on_its_own_data_only(study_writer, make_trial, d
         assert not re.search(r"\bfolder\b", text.partition("</article>")[0])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_page_of_a_running_study_reloads_itself(study_writer, make_trial):
     trials = grid(make_trial)
     trials[-1] |= {"status": "unfinished"}
@@ -156,6 +158,7 @@ def test_the_report_is_rebuilt_without_torch_and_ray(study):
     assert (study / "report.html").is_file()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_csv_frames_give_the_same_verdict(study):
     first = write_report(study, files=False)
     for name in ("trials", "epochs"):
@@ -215,6 +218,7 @@ def test_a_frame_of_another_version_gets_a_page(study):
     assert json.loads((study / "verdict.json").read_text())["verdict"] == "undetermined"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_without_a_manifest_says_that_it_has_no_roles(study):
     (study / "manifest.json").unlink()
     assert "states no roles" in write_report(study, files=False)
@@ -235,6 +239,7 @@ def test_several_studies_on_one_page(study_writer, make_trial, tmp_path, capsys)
     assert "all together" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_study_of_another_version_is_left_out_of_the_common_page(study, tmp_path, capsys):
     old = tmp_path / "old"
     shutil.copytree(study, old)
@@ -245,6 +250,7 @@ def test_a_study_of_another_version_is_left_out_of_the_common_page(study, tmp_pa
     assert out.read_text().count('<h1 class="label-narrows">In part: ') == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_studies_of_another_version_alone_have_no_common_page(study, tmp_path, capsys):
     pd.read_parquet(study / "trials.parquet").drop(columns="status").to_parquet(study / "trials.parquet")
     assert main([str(study), str(study), "--out", str(tmp_path / "both.html")]) == 0
@@ -259,6 +265,7 @@ def test_a_wrong_folder_or_margin_is_one_sentence(tmp_path, study, capsys):
     assert "--margin" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_one_study_is_also_written_where_out_says(study, tmp_path, capsys):
     out = tmp_path / "pages" / "mine.html"
     assert main([str(study), "--margin", "0.02", "--out", str(out)]) == 0
@@ -272,6 +279,7 @@ def test_one_study_is_also_written_where_out_says(study, tmp_path, capsys):
     assert "that is a folder" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_verdict_and_figures_are_written_and_earlier_figures_deleted_but_no_other_files(study):
     figures = study / "figures"
     figures.mkdir()
@@ -292,6 +300,7 @@ def test_verdict_and_figures_are_written_and_earlier_figures_deleted_but_no_othe
     assert set(listed) == files - {own.name, "files.txt"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_gallery_is_shown_where_there_is_one(study):
     write_report(study, files=False)
     assert "No gallery yet" in (study / "report.html").read_text()
@@ -312,6 +321,7 @@ def test_a_gallery_is_shown_where_there_is_one(study):
     assert "No gallery yet" not in text
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_text_from_outside_is_escaped(study_writer, make_trial):
     folder = study_writer(grid(make_trial), question="Is <script>alert(1)</script> safe?")
     write_frames(folder)

@@ -186,7 +186,7 @@ def test_the_chances_say_what_the_next_seeds_may_settle():
 # False answers over the whole procedure, screening included. docs/simulations.md has more repetitions.
 
 
-@pytest.mark.parametrize("shape", ["peak", "tied raw"])
+@pytest.mark.parametrize("shape", [pytest.param("peak", marks=pytest.mark.slow), "tied raw"])
 def test_false_closes_are_rare_when_the_remaining_gap_is_the_margin(shape):
     truth, rng = grid(shape, 7 / 8), np.random.default_rng(10)
     assert truth.truth["remaining"] == pytest.approx(0.01)
@@ -200,6 +200,7 @@ def test_false_narrows_are_rare_without_a_gain():
     assert found.count("narrows") / 150 <= 0.05
 
 
+@pytest.mark.slow
 def test_looking_naively_would_close_too_often():
     """The rule before this one: plain intervals after every seed from 3 to 15."""
     truth, rng = grid("clear", 7 / 8), np.random.default_rng(12)
