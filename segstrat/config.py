@@ -125,7 +125,7 @@ class TrialConfig:
     """Weight of the uniform distribution in the target of `cross_entropy` and `ohem`."""
     augmentation: Annotated[float, Limit("a number in [0, 2]", lambda value: 0 <= value <= 2)] = 1.0
     """Strength: scale in [2^-s, 2^s], rotation within ±10·s degrees, flip at p = s/2 (at most ½)."""
-    crop_size: Annotated[int, Limit("at least 32 pixels", lambda value: value >= 32)] = 512
+    crop_size: Annotated[int, Limit("32 to 8192 pixels", lambda value: 32 <= value <= 8192)] = 512
     """Side of the square training crop, in pixels."""
 
     epochs: Count = 300
@@ -161,7 +161,7 @@ class TrialConfig:
     boundary_tolerance: NotNegative = 0.0
     """Distance within which boundaries agree, as a share of the image's diagonal; 0 does not score them."""
 
-    seed: Annotated[int, Limit("a whole number ≥ 0", lambda value: value >= 0)] = 0
+    seed: Annotated[int, Limit("a whole number from 0 to 2⁶³ − 1", lambda value: 0 <= value < 2**63)] = 0
     """Of initialization, data order, augmentation, dropout and the label subset."""
 
     def __post_init__(self) -> None:

@@ -59,6 +59,10 @@ class Store:
                     f"storage {self.uri!r} cannot be opened ({error}); give a folder or a URI such as "
                     "s3://bucket/prefix"
                 ) from error
+            if not self._root.strip("/"):
+                raise UserError(
+                    f"storage {self.uri!r} names no bucket; give a URI such as s3://bucket/prefix"
+                )
         else:
             self._fs, self._root = pafs.LocalFileSystem(), str(Path(self.uri).absolute())
         self.is_local = isinstance(self._fs, pafs.LocalFileSystem)

@@ -137,6 +137,10 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
         given["overrides"] = tuple(given["overrides"])
     if numerics := {name: given.pop(name) for name in Numerics().numerics() if name in given}:
         given["numerics"] = numerics
+    for name, value in given.items():
+        if value == "":
+            # Otherwise a variable of the shell that is not set would start another experiment.
+            raise UserError(f"--{name.replace('_', '-')} is empty; give a value, or leave the flag out")
     settings = {name: given.pop(name) for name in SETTINGS if name in given}
     flags = Flags(**given, settings=settings)
     refuse_contradictions(flags)
@@ -146,9 +150,10 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
 def refuse_contradictions(flags: Flags) -> None:
     """Raises a UserError for flags that do not go together."""
     given = flags.settings
-    if "name" in given and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", given["name"]):
+    if "name" in given and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{,199}", given["name"]):
         raise UserError(
-            f"--name {given['name']!r} is not a valid folder name; use letters, digits, '.', '_', '+' and '-'"
+            f"--name {given['name']!r} is not a valid folder name; use letters, digits, '.', '_', '+' and "
+            "'-', at most 200"
         )
     if flags.new_space is not None:
         return

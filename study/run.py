@@ -6,6 +6,7 @@ Exit codes: 0 all trials ended well; 1 some failed; 2 the command, data or stora
 what to do); 130 and 143 after Ctrl-C and SIGTERM.
 """
 
+import errno
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ if __package__ in (None, ""):
 from segstrat.errors import UserError
 from study.cli import Flags, parse
 from study.on_ray.runtime import keep_bytecode, prepare_environment
+
+FULL_DISK = "free some space; a study that has begun continues with --resume"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if flags is not None and flags.verbose:
             raise
-        print(f"error: {error}; --verbose shows where", file=sys.stderr)
+        remedy = FULL_DISK if error.errno in (errno.ENOSPC, errno.EDQUOT) else "--verbose shows where"
+        print(f"error: {error}; {remedy}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; continue the study with --resume", file=sys.stderr)

@@ -40,7 +40,7 @@ def test_an_unknown_field_answers_with_the_nearest_name():
         ({"label_fraction": 0.0}, r"label_fraction=0\.0: expected a number in \(0, 1\]"),
         ({"learning_rate": 0.0}, r"learning_rate=0\.0: expected a number > 0"),
         ({"epochs": 0}, "epochs=0: expected a whole number ≥ 1"),
-        ({"crop_size": 16}, "crop_size=16: expected at least 32 pixels"),
+        ({"crop_size": 16}, "crop_size=16: expected 32 to 8192 pixels"),
         ({"model": "fcn8"}, "unknown model 'fcn8': did you mean 'fcn8s'"),
         ({"backbone": "resnet19"}, "unknown backbone 'resnet19': did you mean 'resnet18'"),
         ({"model": "sunet64", "backbone": "resnet18"}, "sunet64 is its own backbone"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,6 +11,7 @@ from rich.text import Text
 from search_spaces import recipes
 from segstrat.config import WITHOUT_BATCH_NORM, Numerics, TrialConfig
 from segstrat.data.readers.folder import ImageFacts
+from segstrat.errors import UserError
 from segstrat.formatting import format_duration, format_value
 from segstrat.parallel import cpu_cores
 from segstrat.pretraining.job import Pretraining
@@ -25,6 +26,10 @@ from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.search.two_stage import TwoStageSearch
 from study.state.trial_states import ALL, KEPT, TrialState
+
+if TYPE_CHECKING:
+    from segstrat.machine import Machine
+    from segstrat.step_cost import StepTime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +246,6 @@ def estimate(
     import torch
 
     from segstrat.machine import Machine
-    from segstrat.step_cost import measure_step
 
     gpus = torch.cuda.device_count() if gpus_per_trial != 0 else 0
     node = Node(address="", cpus=cpu_cores(), gpus=gpus)
@@ -256,7 +260,7 @@ def estimate(
         key = cost_key(config)
         if key not in measured:
             chosen = {name: tasks[name] for name in config.tasks}
-            measured[key] = measure_step(config, chosen, machine)
+            measured[key] = _measured_step(config, chosen, machine)
         step = measured[key]
         images = data["train_images"] * config.label_fraction
         validations = -(-config.epochs // config.validate_every)
@@ -282,6 +286,20 @@ def estimate(
         concurrent=concurrent,
         device=torch.cuda.get_device_name(0) if gpus else f"{node.cpus} CPU cores",
     )
+
+
+def _measured_step(config: TrialConfig, tasks: Mapping[str, Task], machine: "Machine") -> "StepTime":
+    from segstrat.step_cost import measure_step
+
+    try:
+        return measure_step(config, tasks, machine)
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in f"{type(error).__name__}: {error}".lower():
+            raise
+        raise UserError(
+            f"a step of {config.model} with crop_size {config.crop_size} and batch_size {config.batch_size} "
+            "needs more memory than this machine has; give smaller ones, for example --set crop_size=512"
+        ) from error
 
 
 # A crop that is so much larger than the images is mostly padding.

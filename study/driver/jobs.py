@@ -139,6 +139,10 @@ class Jobs:
                 self._end(state, error)
         return True
 
+    def words(self, job_id: str) -> str:
+        """A pre-training that is queued, in words."""
+        return f"pre-training of {self._states[job_id].job.pretraining}"
+
     def _job_of(self, trial: PlannedTrial) -> PlannedPretraining | None:
         return self._weights.of(trial) if self._weights else None
 

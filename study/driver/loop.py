@@ -18,10 +18,12 @@ class Observers:
     Args:
         reported: a new epoch of a running trial.
         finished: a trial whose outcome was written.
+        retried: a job in words whose process failed, and why; another process continues it.
     """
 
     reported: Sequence[Callable[[TrialState, EpochReport], None]] = field(default=())
     finished: Sequence[Callable[[TrialState], None]] = field(default=())
+    retried: Sequence[Callable[[str, str], None]] = field(default=())
 
 
 class Loop:
@@ -85,7 +87,12 @@ class Loop:
             self._jobs.add(proposed)
 
     def _handle(self, event: Event) -> None:
-        if self._jobs.handle(event):
+        of_pretraining = self._jobs.handle(event)
+        if isinstance(event, Retried):
+            state = self.states.by_id.get(event.job_id)
+            for tell in self._observers.retried:
+                tell(state.trial.label if state else self._jobs.words(event.job_id), event.error)
+        if of_pretraining:
             return
         match event:
             case Started(trial_id):

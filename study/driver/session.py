@@ -249,6 +249,9 @@ def _run(session: Session, console: Console) -> int:
             lambda state: drop_checkpoints(states, [state], ALL if keep == ALL else LAST),
             lambda _: refresher.request(),
         ],
+        retried=[
+            lambda job, error: console.print(Text(f"{job}: {error}; it is tried again", style="yellow"))
+        ],
     )
     executor = make_executor(session)
     jobs = Jobs(

@@ -253,6 +253,7 @@ class EventCallback(DriverOnly, tune.Callback):
     def __init__(self, link: TuneExecutor, max_retries: int) -> None:
         self._link = link
         self._max_retries = max_retries
+        self._newest: dict[str, int] = {}
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:  # noqa: ARG002
         """Ends Tune's loop where the driver ends while jobs run."""
@@ -271,8 +272,13 @@ class EventCallback(DriverOnly, tune.Callback):
         result: dict[str, Any],
         **info: Any,  # noqa: ARG002
     ) -> None:
-        """Resets the count of failures after each epoch gained: on spot nodes a long trial may fail often."""
-        if result["reports"]:
+        """Resets the count of failures after each epoch gained: on spot nodes a long trial may fail often.
+
+        A job that could not write its checkpoint reports epochs again that it had reported before.
+        """
+        newest = max((report["epoch"] for report in result["reports"]), default=0)
+        if newest > self._newest.get(trial.trial_id, 0):
+            self._newest[trial.trial_id] = newest
             trial.max_failures = trial.num_failures + self._max_retries
 
     def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:  # noqa: ARG002

@@ -256,6 +256,9 @@ def _check_parts(name: str, module: ModuleType) -> None:
             raise UserError(
                 f"space {name}: {part} is {fields!r}; expected a dict, as in search_spaces/wd_grid.py"
             )
+        for key in fields:
+            if not isinstance(key, str):
+                raise UserError(f"space {name}: {part} names {key!r}; expected the name of a field, as text")
         check_fields(name, part, fields)
     _check_values(name, module)
     metric = getattr(module, "METRIC", "semseg_val_miou")

@@ -51,7 +51,7 @@ def import_space_file(path: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"--space {path}{_line_in(path, error)}: {type(error).__name__}: {error}") from error
     return module
 

@@ -214,8 +214,10 @@ def make_config(
 def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     """The seeds, each once and at least one."""
     seeds = tuple(seeds)
-    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0:
-        raise UserError(f"seeds {list(seeds)}: expected different whole numbers ≥ 0, such as 0,1,2")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
+        raise UserError(
+            f"seeds {list(seeds)}: expected different whole numbers from 0 to 2⁶³ − 1, such as 0,1,2"
+        )
     return seeds
 
 

@@ -81,7 +81,7 @@ def test_resume_goes_on_where_it_was_cut_off(
         (["--backbone", "resnet19"], "unknown backbone 'resnet19': did you mean 'resnet"),
         (["--width", "9"], "'9' is not a number in (0, 4]"),
         (["--width", "wide"], "'wide' is not a number"),
-        (["--seed", "-1"], "'-1' is not a whole number ≥ 0"),
+        (["--seed", "-1"], "'-1' is not a whole number from 0 to"),
         (["--epochs", "0"], "'0' is not a whole number ≥ 1"),
         (["--epoch", "3"], "unknown argument '--epoch': did you mean --epochs?"),
         (["--resume"], "--resume: there is no unfinished run"),

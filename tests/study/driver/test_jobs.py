@@ -12,7 +12,7 @@ from segstrat.pretraining.job import Pretraining, PretrainReport
 from segstrat.records import EpochReport, Stage, write_records
 from segstrat.store import Store
 from study.driver.jobs import PATIENCE_SECONDS, Jobs
-from study.driver.loop import Loop
+from study.driver.loop import Loop, Observers
 from study.planning.trials import PlannedTrial
 from study.search.base import NoTrial
 from study.state.executor import Ended, Reported, Retried, Started, job_id
@@ -113,6 +113,7 @@ class Study:
         self.starts: list[str] = []
         self.begun_ahead: list[tuple[int, str]] = []
         self.fail: Callable[[str, int], None] = lambda *_: None
+        self.told: list[tuple[str, str]] = []
 
     def record(self, trials: Sequence[PlannedTrial], *_: object) -> None:
         self.recorded |= {known.trial_id: known.to_dict() for known in trials}
@@ -162,7 +163,8 @@ class Study:
         self.jobs = Jobs(
             self.executor, Weights(self.epochs, eager=eager), slots=concurrent, record=self.record
         )
-        loop = Loop(self.states, Rounds(), self.executor, jobs=self.jobs, record=self.record)
+        observers = Observers(retried=[lambda job, error: self.told.append((job, error))])
+        loop = Loop(self.states, Rounds(), self.executor, observers, jobs=self.jobs, record=self.record)
         loop.run(lambda: on_tick(self))
         return self.states
 
@@ -275,6 +277,9 @@ def test_a_pre_training_whose_process_dies_is_continued(new_study) -> None:
     study.fail = die
     study.run()
     assert len(deaths) == 2
+    assert [(error, "pre-training of resnet18, seed" in job) for job, error in study.told] == [
+        ("the process died", True)
+    ] * 2
     undisturbed = new_study()
     undisturbed.run()
     assert study.history() == undisturbed.history()

@@ -85,6 +85,18 @@ def test_starts_failures_and_retries_are_events():
     assert trial.max_failures == 3, "an epoch was gained: failures count from here"
 
 
+def test_epochs_that_are_trained_again_are_no_progress():
+    """Where a full disk takes no checkpoint, a trial begins anew after each failure."""
+    trial = tune_trial(planned(0))
+    callback = EventCallback(Link(), 2)
+    limits = []
+    for failures, epochs in enumerate(([1], [1], [1, 2], [1, 2], [1, 2, 3])):
+        trial.num_failures = failures
+        callback.on_trial_result(1, [], trial, result([report(epoch, 0.1) for epoch in epochs]))
+        limits.append(trial.max_failures)
+    assert limits == [2, 2, 4, 4, 6]
+
+
 def test_a_pre_training_reports_and_frees_its_process_when_it_ends():
     link, trial = Link(stop=True), tune_trial(planned(0))
     trial.config = {"job_id": "w0.pth", "pretraining": {}}
