@@ -36,7 +36,7 @@ from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
 from study.search.two_stage import BetterHalf, split_by_seed
-from study.state.changes import accepted_changes, changes, refuse_changes
+from study.state.changes import accepted_changes, changes, refuse_changes, refuse_mixture
 from study.state.halving import HalvingRule
 from study.state.manifest import contains_study, new_manifest, read_study_manifest
 
@@ -452,12 +452,33 @@ def describe_study(
     found = changes(opened.recorded, manifest)
     if not accept_changes:
         refuse_changes(opened.study, found)
+    refuse_mixture(opened.study, opened.recorded, manifest)
     accepted = accepted_changes(opened.recorded, manifest, [change.words for change in found])
     kept = {key: opened.recorded[key] for key in ("created", "command", "parent")}
     kept |= {key: opened.recorded[key] for key in ("precision_seconds",) if key in opened.recorded}
     # What was fixed before the first look stands.
     kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
     return manifest | kept | {"accepted": accepted}
+
+
+def check_resumable(opened: OpenedStudy, trials: Sequence[PlannedTrial], *, accept_changes: bool) -> None:
+    """Refuses what differs since a study's beginning, as far as it is known without data, weights and nodes.
+
+    Raises:
+        UserError: as `describe_study` does.
+    """
+    recorded = opened.recorded
+    if recorded:
+        describe_study(
+            opened,
+            trials,
+            data=recorded["data"],
+            weights=recorded.get("weights") or {},
+            nodes=[],
+            precision=recorded.get("precision") or "",
+            precision_seconds=[],
+            accept_changes=accept_changes,
+        )
 
 
 def describe_hardware(nodes: Sequence[Node]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from study.driver.messages import header_lines, print_end, print_interrupted, re
 from study.driver.placement import asked_precision, divide, study_precision
 from study.driver.prepare import (
     OpenedStudy,
+    check_resumable,
     describe_study,
     make_search,
     open_study,
@@ -174,6 +175,8 @@ def run_study(flags: Flags) -> int:
     opened = open_study(flags)
     study, settings = opened.study, opened.settings
     trials = plan_study(opened)
+    # Before the data is read and Ray is started, which takes a minute.
+    check_resumable(opened, trials, accept_changes=flags.accept_changes)
     with study_lock(study):
         weights = Weights(
             settings,

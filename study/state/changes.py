@@ -1,6 +1,7 @@
 """What differs between a study's beginning and its resume: refused with advice, or accepted and kept."""
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -105,6 +106,27 @@ def refuse_changes(study: Store, found: Sequence[Change]) -> None:
         raise UserError(
             f"{study.uri} cannot be resumed as it was begun: {words} changed since; {advice}, or pass "
             "--accept-changes to mix both"
+        )
+
+
+def refuse_mixture(study: Store, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises a UserError where accepted changes give cells a second configuration.
+
+    Means over both would stand under the name of one. Trials that are gone from the plan are kept, so that
+    those a search proposed are not lost: two trials of one point and seed are what shows it.
+    """
+    seen: dict[str, str] = {}
+    twins = 0
+    for trial in now["trials"]:
+        config = trial.get("config") or {}
+        point = json.dumps([trial.get("axes"), config.get("seed"), config.get("tasks")], sort_keys=True)
+        twins += seen.setdefault(point, trial["trial_id"]) != trial["trial_id"]
+    if twins:
+        words = ", ".join(change.words for change in changes(recorded, now))
+        raise UserError(
+            f"{study.uri} cannot be resumed: with {words} changed, {twins} of its trials would be trained "
+            "again in another configuration, and its cells would mix both; undo that, or give --name for "
+            "another study"
         )
 
 

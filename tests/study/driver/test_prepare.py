@@ -14,6 +14,8 @@ from study.cli import parse
 from study.driver.messages import resume_command
 from study.driver.prepare import (
     OpenedStudy,
+    check_resumable,
+    describe_study,
     folder_name,
     make_search,
     open_study,
@@ -205,3 +207,33 @@ def test_a_resumed_study_keeps_the_rule_of_the_version_that_started_it(storage):
     for scheduler, shares in ((earlier, ()), (HalvingRule().to_dict(), (0.2, 0.5))):
         path.write_text(json.dumps(manifest | {"scheduler": scheduler}))
         assert stopping_rule(open_study(parse(resume))).least_shares == shares
+
+
+SPACE = """from ray import tune
+QUESTION = "?"
+BASE = {"model": "fcn8s", "momentum": 0.9}
+SPACE = {"weight_decay": tune.grid_search([0.0, 1e-3])}
+"""
+
+
+def test_a_changed_space_is_refused_before_data_and_ray_and_never_mixed(storage, tmp_path):
+    space = tmp_path / "mine.py"
+    space.write_text(SPACE)
+    flags = ["--space", str(space), "--storage", str(storage)]
+    opened = open_study(parse(flags))
+    facts = {"nodes": [], "precision": "float32", "precision_seconds": [], "accept_changes": False}
+    data = {"name": "figures", "digest": "d"}
+    manifest = describe_study(opened, plan_study(opened), data=data, weights={}, **facts)
+    opened.study.write("manifest.json", json.dumps(manifest).encode())
+
+    def resume(text: str, *, accept_changes: bool = False) -> None:
+        space.write_text(text)
+        again = open_study(parse([*flags, "--resume"]))
+        check_resumable(again, plan_study(again), accept_changes=accept_changes)
+
+    resume(SPACE)
+    with pytest.raises(UserError, match=r"the space's file changed since; restore that file"):
+        resume(SPACE + "# a comment\n")
+    resume(SPACE + "# a comment\n", accept_changes=True)
+    with pytest.raises(UserError, match=r"the space's file changed, 2 of its trials would be trained again"):
+        resume(SPACE.replace("0.9", "0.8"), accept_changes=True)

@@ -4,7 +4,7 @@ import pytest
 
 from segstrat.errors import UserError
 from segstrat.store import Store
-from study.state.changes import accepted_changes, changes, refuse_changes
+from study.state.changes import accepted_changes, changes, refuse_changes, refuse_mixture
 from study.state.manifest import (
     ROOT,
     code_digest,
@@ -93,6 +93,19 @@ def test_the_advice_undoes_the_kind_of_change(change, advice):
     (found,) = changes(begun, begun | change)
     assert advice in found.advice
     assert ("commit" in found.advice) == ("code" in change)
+
+
+def test_changes_that_make_other_trials_of_a_point_are_refused_even_where_they_are_accepted():
+    def trial(name: str, decay: float, seed: int) -> dict:
+        return {"trial_id": name, "axes": {"weight_decay": decay}, "config": {"seed": seed}}
+
+    begun = BEGUN | {"code": "ab", "trials": [trial("a", 0.0, 0), trial("b", 0.0, 1)]}
+    more = begun | {"code": "cd", "trials": [*begun["trials"], trial("c", 1e-3, 0)]}
+    refuse_mixture(Store("results/x"), begun, more)
+    other = begun | {"code": "cd", "trials": [*begun["trials"], trial("c", 0.0, 0)]}
+    words = r"with the code in segstrat/ changed, 1 of its trials would be trained again.*give --name"
+    with pytest.raises(UserError, match=words):
+        refuse_mixture(Store("results/x"), begun, other)
 
 
 def test_the_precision_that_auto_means_may_be_given_by_name():
