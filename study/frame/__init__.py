@@ -143,6 +143,9 @@ def write_frames(folder: str | Path | Store) -> Frames:
         text = frame.copy()
         for column in _array_columns(text):
             text[column] = text[column].map(_array_text, na_action="ignore")
+        for column in text.columns.difference(_array_columns(text)):
+            if not pd.api.types.is_numeric_dtype(text[column]):
+                text[column] = text[column].map(_escaped, na_action="ignore")
         store.write(f"{name}.csv", text.to_csv(index=False).encode())
     return trials, epochs
 
@@ -178,7 +181,23 @@ def _read_csv(data: bytes) -> pd.DataFrame:
             frame[name] = frame[name].astype(object).fillna("")
     for name in _array_columns(frame):
         frame[name] = frame[name].map(_parse_array, na_action="ignore").astype(object)
+    for name in frame.columns.difference(_array_columns(frame)):
+        if not pd.api.types.is_numeric_dtype(frame[name]):
+            frame[name] = frame[name].map(_unescaped, na_action="ignore")
     return frame
+
+
+# Spreadsheets run text that begins so as a formula, and take an apostrophe before it for "this is text".
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+
+
+def _escaped(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+def _unescaped(value: Any) -> Any:
+    quoted = isinstance(value, str) and value[:1] == "'" and value[1:].startswith(_FORMULA)
+    return value[1:] if quoted else value
 
 
 def _parse_array(text: str) -> np.ndarray:

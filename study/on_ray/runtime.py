@@ -4,11 +4,12 @@ import logging
 import os
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ LOCK = "lock"
 MAKING_SECONDS = 600.0
 # Ray puts sockets into its folder, whose paths a kernel limits to 107 bytes; theirs are 62 bytes longer.
 LONGEST = 44
+# Where a Ray that is started here keeps the token that its own clients use.
+TOKEN = Path(".ray") / "auth_token"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +149,8 @@ def ray_session(
             # Tune logs failed trials as errors; they have their rows in the table.
             logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         dashboard_url = _init(options, attempts=1 if address is not None else START_ATTEMPTS)
+        if address is None:
+            keep_private(Path.home() / TOKEN)
         try:
             yield Runtime(
                 nodes=nodes_for_trials(NODE_SECONDS),
@@ -304,7 +309,7 @@ def scratch_folder() -> Iterator[Path]:
 
 def delete_leftovers(parent: Path) -> list[Path]:
     """Deletes the folders of drivers that are no longer alive; returns them."""
-    deleted = [folder for folder in parent.glob(f"{PREFIX}*") if is_abandoned(folder)]
+    deleted = [folder for folder in _own_folders(parent) if is_abandoned(folder)]
     for folder in deleted:
         shutil.rmtree(folder, ignore_errors=True)
     return deleted
@@ -312,8 +317,17 @@ def delete_leftovers(parent: Path) -> list[Path]:
 
 def running_drivers(own: Path) -> int:
     """How many other drivers are running on this machine, as far as their folders are next to this one."""
-    others = (folder for folder in own.parent.glob(f"{PREFIX}*") if folder != own)
+    others = (folder for folder in _own_folders(own.parent) if folder != own)
     return sum(is_abandoned(folder) is False for folder in others)
+
+
+def _own_folders(parent: Path) -> Iterator[Path]:
+    """Folders of this user's drivers. Others may put links and folders of that name where all may write."""
+    for folder in parent.glob(f"{PREFIX}*"):
+        with suppress(OSError):
+            found = folder.lstat()
+            if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid():
+                yield folder
 
 
 def is_abandoned(folder: Path) -> bool | None:
@@ -333,5 +347,18 @@ def is_abandoned(folder: Path) -> bool | None:
 
 
 def ray_folder(scratch: Path) -> str | None:
-    """Ray's folder for logs and sockets; None, which is Ray's default, where the path would be too long."""
-    return str(scratch) if len(str(scratch)) <= LONGEST else None
+    """Ray's folder for logs and sockets; None, which is Ray's default, where the path would be too long.
+
+    It lies below a folder of this user alone, because Ray lets everybody write into its own.
+    """
+    folder = scratch / "ray"
+    if len(str(folder)) > LONGEST:
+        return None
+    folder.mkdir()
+    return str(folder)
+
+
+def keep_private(file: Path) -> None:
+    """Takes a file from other users of the machine, where it is this user's."""
+    with suppress(OSError):
+        file.chmod(0o600)

@@ -1,3 +1,4 @@
+import csv
 import json
 
 import numpy as np
@@ -87,6 +88,19 @@ def test_frames_survive_the_way_through_parquet_and_csv(mixed):
     assert list(trials.columns) == list(written[0].columns)
     assert trials["last_semseg_val_miou"].iloc[0] == pytest.approx(0.35)
     assert epochs["iou"].iloc[0][:2] == pytest.approx(written[1]["iou"].iloc[0][:2])
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+x", "-x", "@x", "'=x", "'x", "x=1", 'a, "b"'])
+def test_no_text_is_a_formula_to_a_spreadsheet_and_all_survives(study_writer, make_trial, text):
+    trial = make_trial({"pretrained": False, "weight_decay": 0.0, "seed": 0}, 0.3)
+    folder = study_writer([trial | {"status": "failed", "error": text}])
+    written, _ = write_frames(folder)
+    assert written["error"].item() == text
+    with (folder / "trials.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["error"][0] not in "=+-@"
+    (folder / "trials.parquet").unlink()
+    assert load(folder)[0]["error"].item() == text
 
 
 def test_a_multi_task_trial_has_columns_for_each_task(study_writer, make_trial):

@@ -15,6 +15,7 @@ from study.on_ray.runtime import (
     MAKING_SECONDS,
     PREFIX,
     delete_leftovers,
+    keep_private,
     ray_folder,
     running_drivers,
     scratch_folder,
@@ -79,9 +80,36 @@ def test_other_folders_are_left_alone(temporary):
     assert delete_leftovers(temporary) == []
 
 
+def test_links_and_folders_of_others_are_neither_opened_nor_deleted(temporary, monkeypatch):
+    elsewhere = temporary / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").touch()
+    (temporary / f"{PREFIX}link").symlink_to(elsewhere)
+    assert delete_leftovers(temporary) == []
+    assert [path.name for path in elsewhere.iterdir()] == ["kept"], "no lock was made there"
+    folder = temporary / f"{PREFIX}abc"
+    folder.mkdir()
+    os.utime(folder, (0, 0))
+    mine = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: mine + 1)
+    assert delete_leftovers(temporary) == []
+    monkeypatch.undo()
+    assert delete_leftovers(temporary) == [folder]
+
+
 def test_sockets_fit_into_the_path_that_a_kernel_allows():
-    assert ray_folder(Path("/tmp") / f"{PREFIX}abcdefgh") is not None
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir="/tmp") as folder:
+        inner = ray_folder(Path(folder))
+        assert inner is not None
+        assert Path(inner).parent == Path(folder), "Ray makes its own folder anybody's"
     assert ray_folder(Path("/var") / ("x" * 60)) is None
+
+
+def test_a_file_is_taken_from_other_users(temporary):
+    (temporary / "token").touch(mode=0o644)
+    keep_private(temporary / "token")
+    assert (temporary / "token").stat().st_mode & 0o777 == 0o600
+    keep_private(temporary / "absent")
 
 
 def test_a_study_next_to_others_takes_an_equal_share_of_the_cores(monkeypatch):
