@@ -25,9 +25,9 @@ MOST_PIXELS = 178_956_970
 
 # `open_image` checks the size, with a message that helps; Pillow would warn at half of it, in every process.
 Image.MAX_IMAGE_PIXELS = None
-# It would print several lines for every tag of a GeoTIFF that it does not know. OpenCV 5 has moved the function.
-_SILENT = 0
-(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(_SILENT)
+# It would print several lines for every tag of a GeoTIFF that it does not know; 0 silences it. OpenCV 5 has
+# moved the function.
+(cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel)(0)
 
 SIXTEEN_BITS = 65535
 _ORIENTATION, _NODATA, _SUBFILE, _WIDTH, _LENGTH = 0x0112, 42113, 254, 256, 257

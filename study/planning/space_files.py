@@ -89,7 +89,7 @@ def import_on_worker(space: str) -> None:
         import_space_file(path)
 
 
-def _line_in(path: Path, error: Exception) -> str:
+def _line_in(path: Path, error: BaseException) -> str:
     """`, line N` where an error arose in a file, '' where it arose elsewhere."""
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno}"
