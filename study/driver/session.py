@@ -41,7 +41,7 @@ from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.state.changes import accepted_changes
 from study.state.lock import study_lock
-from study.state.manifest import ManifestFile
+from study.state.manifest import ManifestFile, contains_study
 from study.state.pretrainings import FOLDER, PlannedPretraining
 from study.state.trial_states import ALL, LAST, NONE, TrialState, TrialStates, drop_checkpoints
 
@@ -173,6 +173,17 @@ def run_study(flags: Flags) -> int:
     """
     console = Console(highlight=False)
     opened = open_study(flags)
+    try:
+        return _prepare_and_run(opened, flags, console)
+    except KeyboardInterrupt:
+        # While the study was prepared, while its last files were written, or a second Ctrl-C.
+        begun = contains_study(opened.study)
+        words = f"continue with: {resume_command(opened.settings)}" if begun else "no trial had started"
+        console.print(Text(f"Interrupted; {words}"))
+        return 130
+
+
+def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int:
     study, settings = opened.study, opened.settings
     trials = plan_study(opened)
     # Before the data is read and Ray is started, which takes a minute.
