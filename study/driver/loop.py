@@ -90,8 +90,9 @@ class Loop:
         of_pretraining = self._jobs.handle(event)
         if isinstance(event, Retried):
             state = self.states.by_id.get(event.job_id)
-            for tell in self._observers.retried:
-                tell(state.trial.label if state else self._jobs.words(event.job_id), event.error)
+            words = state.trial.label if state else self._jobs.words(event.job_id)
+            for tell_of_retry in self._observers.retried:
+                tell_of_retry(words, event.error)
         if of_pretraining:
             return
         match event:
