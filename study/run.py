@@ -15,9 +15,13 @@ if __package__ in (None, ""):
     # Run as a script: the project's folder, and not study/, is where modules are looked for.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from segstrat.errors import UserError
-from study.cli import Flags, parse
-from study.on_ray.runtime import keep_bytecode, prepare_environment
+try:
+    from segstrat.errors import UserError
+    from study.cli import Flags, parse
+    from study.on_ray.runtime import keep_bytecode, prepare_environment
+except ModuleNotFoundError as error:
+    # Outside of the project's environment.
+    sys.exit(f"error: {error.name} is not installed for {sys.executable}; run: uv run python study/run.py …")
 
 FULL_DISK = "free some space; a study that has begun continues with --resume"
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,14 @@ def test_a_resumed_study_keeps_what_is_not_given_again():
     assert (again.scheduler, again.budget, again.numerics) == ("none", 2.0, Numerics(compile=True))
     same = make_settings(parse(["--resume", "--name", "wd_grid-d1"]), begun, {})
     assert same.to_dict() == begun
+
+
+def test_outside_of_the_environment_the_command_says_how_to_run_it():
+    run = ROOT / "study" / "run.py"
+    done = subprocess.run(
+        [sys.executable, "-S", str(run), "--list"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode != 0
+    assert re.fullmatch(
+        r"error: \w+ is not installed for .*; run: uv run python study/run.py …\n", done.stderr
+    )
