@@ -176,7 +176,8 @@ class TrialConfig:
         if self.pretrained and self.weights is None:
             raise UserError(
                 "TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path); give a study "
-                "--weights, or let it train them on a classification folder with --pretrain-on DIR"
+                "--weights, let it train them on a classification folder with --pretrain-on DIR, or train "
+                "the raw arm alone with --set pretrained=no"
             )
         _check_loss(self)
         if self.optimizer not in OPTIMIZERS:

@@ -1,4 +1,4 @@
-"""The command `segstrat`: `segstrat run …` is `python study/run.py …`, and so for all commands."""
+"""The command `segstrat`: `segstrat run …` is `uv run python study/run.py …`, and so for all commands."""
 
 import importlib
 import sys

@@ -152,7 +152,7 @@ def _imagenet_file(backbone: Backbone) -> Path:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"imagenet weights of {backbone.name} cannot be downloaded ({reason}); put {path.name} into "
-            f"{path.parent}, or give its path"
+            f"{path.parent}, give its path, or train weights with study/pretrain.py"
         ) from error
     return path
 
