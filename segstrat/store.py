@@ -248,18 +248,29 @@ def write_with_copy(store: Store, name: str, content: Mapping[str, Any]) -> None
     write_object(store, copy_name(name), content, indent=1)
 
 
-def read_with_copy(store: Store, name: str) -> dict[str, Any]:
+def read_with_copy(
+    store: Store, name: str, check: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
     """The JSON object in a file, or in its copy where the file is damaged or missing, which is logged.
+
+    Args:
+        check: raises a DamagedFileError for an object that is not of its form.
 
     Raises:
         FileNotFoundError: if there is neither.
         DamagedFileError: if neither can be read.
     """
+
+    def checked(name: str) -> dict[str, Any]:
+        content = read_object(store, name)
+        check(content)
+        return content
+
     try:
-        return read_object(store, name)
+        return checked(name)
     except (DamagedFileError, FileNotFoundError) as error:
         try:
-            content = read_object(store, copy_name(name))
+            content = checked(copy_name(name))
         except (DamagedFileError, FileNotFoundError):
             raise error from None
         problem = error if isinstance(error, DamagedFileError) else f"{name} is missing"

@@ -29,6 +29,7 @@ from study.frame.build import (
     build_trials_and_epochs,
     epoch_table,
 )
+from study.frame.schema import check_manifest
 
 __all__ = [
     "MANIFEST",
@@ -125,11 +126,17 @@ def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
     """
     store = _store(folder)
     try:
-        return read_with_copy(store, MANIFEST)
+        return read_with_copy(store, MANIFEST, _check_form)
     except FileNotFoundError:
         return {}
     except DamagedFileError as error:
         raise UserError(f"{store.uri}: {error}; restore it from a copy") from error
+
+
+def _check_form(content: dict[str, Any]) -> None:
+    # One of another schema, a newer one for example, is refused by that number.
+    if content.get("schema") == SCHEMA:
+        check_manifest(content)
 
 
 def write_frames(folder: str | Path | Store) -> Frames:

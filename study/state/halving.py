@@ -58,9 +58,9 @@ class HalvingRule:
         if values["name"] == "none":
             return cls(fractions=())
         return cls(
-            fractions=tuple(values["rung_fractions"]),
-            reduction_factor=values["reduction_factor"],
-            min_competitors=values["min_competitors"],
+            fractions=tuple(values.get("rung_fractions", cls.fractions)),
+            reduction_factor=values.get("reduction_factor", cls.reduction_factor),
+            min_competitors=values.get("min_competitors", cls.min_competitors),
             least_shares=tuple(values.get("least_shares", ())),
         )
 

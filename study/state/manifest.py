@@ -80,7 +80,7 @@ def read_study_manifest(study: Store) -> dict[str, Any]:
         raise UserError(
             f"{study.uri} was written with schema {manifest.get('schema')!r}; this version reads {SCHEMA}"
         )
-    if missing := [name for name in NEEDED if name not in manifest]:
+    if missing := [name for name in NEEDED if manifest.get(name) is None]:
         raise UserError(f"{study.uri}/{MANIFEST} lacks {', '.join(missing)}; restore it from a copy")
     return manifest
 

@@ -3,8 +3,9 @@
 What a resumed study does with the files of single trials is in `state/test_recovery.py`.
 """
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -151,6 +152,63 @@ def test_a_report_is_written_or_one_sentence_says_why(study, name, damage, capsy
     changed = {file.name for file in before if before[file] != after.get(file)}
     assert changed <= written
     assert {file.name for file in set(after) - set(before)} <= written & {path.name}
+
+
+def mutations(content: dict | list, place: tuple = (), depth: int = 0) -> Iterator[tuple[tuple, object]]:
+    """Every part of a manifest with every value that it might have by mistake; `DELETED` removes it."""
+    keys = content if isinstance(content, dict) else range(min(len(content), 1))
+    for key in keys:
+        yield from (((*place, key), value) for value in MISTAKES)
+        if isinstance(content[key], dict | list) and depth < 2:
+            yield from mutations(content[key], (*place, key), depth + 1)
+
+
+DELETED = "<deleted>"
+MISTAKES = (DELETED, None, "x", 5, -1.5, [], {}, [1], True)
+
+
+def mutated(manifest: dict, place: tuple, value: object) -> dict:
+    changed = part = json.loads(json.dumps(manifest))
+    for key in place[:-1]:
+        part = part[key]
+    if value == DELETED:
+        del part[place[-1]]
+    else:
+        part[place[-1]] = value
+    return changed
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(10**6, marks=pytest.mark.slow)])
+def test_a_manifest_that_was_edited_is_read_or_one_sentence_says_what_is_wrong(study, capsys, count):
+    (study / "manifest.copy.json").unlink()
+    manifest = json.loads((study / "manifest.json").read_text())
+    every = list(mutations(manifest))
+    told = 0
+    for index in np.random.default_rng(0).permutation(len(every))[:count]:
+        (study / "manifest.json").write_text(json.dumps(mutated(manifest, *every[index])))
+        for command in (main, report.main, rebuild):
+            flags = ["--status", str(study)] if command is main else [str(study)]
+            code = command(flags)
+            error = capsys.readouterr().err
+            assert (code == 2) == bool(error), (every[index], error)
+            assert error.count("\n") <= 1, (every[index], error)
+            told += code == 2
+    assert told > min(count, len(every))
+
+
+def test_what_is_wrong_in_a_manifest_is_named_and_its_copy_used(study, caplog):
+    manifest = json.loads((study / "manifest.json").read_text())
+    before = load(study)
+    (study / "manifest.json").write_text(json.dumps(mutated(manifest, ("trials", 0, "order"), "first")))
+    assert difference(before, load(study)) == ""
+    assert read_study_manifest(Store(study)) == manifest
+    assert "manifest.copy.json is used" in caplog.text
+    (study / "manifest.copy.json").unlink()
+    with pytest.raises(UserError, match=r"manifest\.json: trials\.0\.order: input should be a valid integer"):
+        read_study_manifest(Store(study))
+    (study / "manifest.json").write_text(json.dumps(mutated(manifest, ("roles", "weight_decay"), DELETED)))
+    with pytest.raises(UserError, match="roles lack weight_decay, an axis of trial"):
+        read_study_manifest(Store(study))
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

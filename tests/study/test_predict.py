@@ -203,7 +203,8 @@ def test_the_test_split_needs_no_data_root_and_is_scored(own_data, tmp_path, cap
     }
     study = tmp_path / "results" / "study"
     save_checkpoint(Store(study / "trials" / "abc"), 1, state, best_epoch=1)
-    manifest = {"schema": 1, "study": "study", "data": {"name": "folder", "root": str(own_data)}}
+    manifest = {"schema": 1, "study": "study", "space": "mine", "trials": []}
+    manifest |= {"data": {"name": "folder", "root": str(own_data)}}
     (study / "manifest.json").write_text(json.dumps(manifest))
     out = tmp_path / "out"
     arguments = ["--trial", str(study / "abc"), "--split", "test", "--out", str(out)]

@@ -14,7 +14,9 @@ from study.state.manifest import (
     write_manifest,
 )
 
+CONFIG = {"tasks": ["semseg"], "epochs": 1, "seed": 0, "model": "fcn8s", "pretrained": False}
 BEGUN = {
+    "space": "wd_grid",
     "schema": 1,
     "study": "wd_grid-d1",
     "question": "Does weight decay close the gap?",
@@ -28,7 +30,10 @@ BEGUN = {
     "weights": {"source": "w.pth", "per_seed": False, "files": {"w.pth": "ab"}},
     "data": {"name": "d1", "digest": "da7a"},
     "options": {"numerics": {"precision": "float32", "device_cache": False}},
-    "trials": [{"trial_id": "a"}, {"trial_id": "b"}],
+    "trials": [
+        {"trial_id": name, "order": order, "arm": "raw", "axes": {}, "config": CONFIG}
+        for order, name in enumerate("ab")
+    ],
 }
 
 
@@ -157,7 +162,7 @@ def test_a_missing_truncated_or_foreign_manifest_is_one_sentence(tmp_path):
         read_study_manifest(study)
     for name in ("options", "trials", "scheduler"):
         write_manifest(study, {key: value for key, value in BEGUN.items() if key != name})
-        with pytest.raises(UserError, match=f"lacks {name}"):
+        with pytest.raises(UserError, match=f"lacks {name}|{name}: field required"):
             read_study_manifest(study)
     write_manifest(study, BEGUN)
     assert read_study_manifest(study) == BEGUN
