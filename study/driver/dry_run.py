@@ -69,6 +69,10 @@ RECIPE: Mapping[str, Callable[[TrialConfig], Any]] = {
 }
 
 
+# One screen.
+MOST_ROWS = 40
+
+
 def show_plan(flags: Flags) -> int:
     """Prints the trials of a study, their recipe and cost and a check of the data, and starts nothing."""
     # Data and plan import torch, which `--list` and `--status` do without.
@@ -92,7 +96,10 @@ def show_plan(flags: Flags) -> int:
     data = check_data(settings, trials, cache=False)
     opened = with_classes(opened, data)
     console.print(Text(f"{settings.name}: {space.question}"))
-    console.print(trials_table(trials))
+    shown = trials if flags.verbose or len(trials) <= MOST_ROWS else trials[:MOST_ROWS]
+    console.print(trials_table(shown))
+    if len(shown) < len(trials):
+        console.print(Text(f"… {len(trials) - len(shown):,} more trials; --verbose lists them all"))
     console.print(Text(f"recipe   {space.recipe_name}"))
     console.print(recipe_table(trials))
     epochs = sum(trial.config.epochs for trial in trials)

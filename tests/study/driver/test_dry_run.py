@@ -98,3 +98,13 @@ def test_the_time_contains_that_of_the_pre_trainings():
     assert "(20 min of it for 1 pre-training)" in time_line(cost, 1)
     none = dataclasses.replace(cost, seconds=600, pretrain_seconds=0)
     assert time_line(none, 0).startswith("time     about 10 min on 4 CPU cores, 2 trials at once")
+
+
+def test_a_plan_of_many_trials_fits_on_a_screen_unless_all_are_asked_for(dry_run):
+    many = str([index / 1000 for index in range(100)])
+    output = dry_run("[0.0, 5e-4, 5e-3]", many)
+    rows = [
+        line for line in output.splitlines() if line.startswith(tuple("0123456789abcdef")) and "fcn8s" in line
+    ]
+    assert len(rows) == 40
+    assert "… 160 more trials; --verbose lists them all" in output
