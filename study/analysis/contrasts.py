@@ -35,6 +35,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from segstrat.errors import UserError
 from study.analysis.intervals import CONFIDENCE, MIN_SEEDS, Interval, mean_interval, ratio_interval
 from study.analysis.scores import ScorePair, trial_scores
 from study.analysis.study import Context, Study
@@ -221,6 +222,13 @@ def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretra
     trials = context.trials[order_by][context.pretrained == pretrained].sort_values(order_by)
     settings = context.settings.loc[trials.index]
     order = list(dict.fromkeys(settings))
+    twice = pd.DataFrame({"seed": trials["seed"], "setting": settings}).duplicated()
+    if twice.any():
+        seed, setting = trials["seed"][twice].iloc[0], settings[twice].iloc[0]
+        raise UserError(
+            f"two trials have seed {seed} and the setting {setting!r}: the roles in manifest.json lack an "
+            "axis, or the study mixes two configurations"
+        )
     tables = [
         pd.DataFrame(
             {"seed": trials["seed"].astype(int), "setting": settings, "value": series.loc[trials.index]}

@@ -44,7 +44,7 @@ class _Trial(_Part):
 
 
 class _Scheduler(_Part):
-    name: Literal["asha", "none"]
+    name: Literal["asha", "none"] = "none"
     reduction_factor: Annotated[int, Field(ge=2)] = 2
     rung_fractions: list[float] = []
     min_competitors: Count = 2
@@ -138,9 +138,3 @@ def check_manifest(content: dict[str, Any]) -> None:
         message = first["msg"][:1].lower() + first["msg"][1:]
         found = "" if first["type"] == "missing" else f" ({str(first['input'])[:40]!r} is there)"
         raise DamagedFileError(f"manifest.json: {place}: {message}{found}") from error
-    known = {*(content.get("roles") or {}), "seed", "data"}
-    for trial in content.get("trials", []):
-        if content.get("roles") and (unknown := sorted({*trial["axes"]} - known)):
-            raise DamagedFileError(
-                f"manifest.json: roles lack {unknown[0]}, an axis of trial {trial['trial_id']}"
-            )

@@ -55,7 +55,7 @@ class HalvingRule:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "HalvingRule":
         """The inverse of `to_dict`."""
-        if values["name"] == "none":
+        if values.get("name", "none") == "none":
             return cls(fractions=())
         return cls(
             fractions=tuple(values.get("rung_fractions", cls.fractions)),

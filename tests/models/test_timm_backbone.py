@@ -365,7 +365,8 @@ def test_offline_the_message_says_which_file_goes_where(tmp_path: Path, monkeypa
         check_backbone_weights(backbone, "imagenet")
     assert str(raised.value) == (
         "imagenet weights of timm/test_vit cannot be downloaded (no route to host); put "
-        f"timm-test_vit.r160_in1k.safetensors into {tmp_path / 'checkpoints'}, or give its path"
+        f"timm-test_vit.r160_in1k.safetensors into {tmp_path / 'checkpoints'}, give its path, or train "
+        "weights with study/pretrain.py"
     )
     check_backbone_weights(backbone, "imagenet", download=False)
 

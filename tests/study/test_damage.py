@@ -207,8 +207,11 @@ def test_what_is_wrong_in_a_manifest_is_named_and_its_copy_used(study, caplog):
     with pytest.raises(UserError, match=r"manifest\.json: trials\.0\.order: input should be a valid integer"):
         read_study_manifest(Store(study))
     (study / "manifest.json").write_text(json.dumps(mutated(manifest, ("roles", "weight_decay"), DELETED)))
-    with pytest.raises(UserError, match="roles lack weight_decay, an axis of trial"):
-        read_study_manifest(Store(study))
+    rebuild([str(study)])
+    with pytest.raises(
+        UserError, match=r"two trials have seed 0 and the setting .*roles in manifest\.json lack"
+    ):
+        render.answer_study(render.Study.open(Store(study)))
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
