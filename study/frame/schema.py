@@ -64,7 +64,7 @@ class _Design(_Part):
 
 class _Data(_Part):
     name: str = ""
-    title: str = ""
+    title: str | None = None
     digest: str = ""
     synthetic: bool = False
     classes: dict[str, list[str]] = {}
