@@ -64,12 +64,14 @@ class SplitScore:
 
     `miou` follows the VOC protocol (void pixels count nowhere); `miou_thesis` counts predictions on void
     pixels into the union, as the thesis code does, so that its tables can be compared.
-    Classes that neither occur nor are predicted have IoU None and are left out of the mean. The test split,
-    where the data has one, is scored at the last epoch only. `boundary_f1` is None where boundaries are not
-    scored, see `segstrat.image_counts.mean_boundary_f1`.
+    Classes that neither occur nor are predicted have IoU None and are left out of the mean. `train` are the
+    augmented crops, as seen during training; `train_clean` are whole training images without augmentation,
+    dropout or stochastic depth, chosen by their ids, as many as validation images at most. They, and the
+    test split where the data has one, are scored at the last epoch only. `boundary_f1` is None where
+    boundaries are not scored, see `segstrat.image_counts.mean_boundary_f1`.
     """
 
-    split: Literal["train", "val", "test"]
+    split: Literal["train", "train_clean", "val", "test"]
     task: str
     loss: float
     miou: float

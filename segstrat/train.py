@@ -155,7 +155,7 @@ def _all_finite(model: torch.nn.Module) -> bool:
 
 
 def score_splits(trial: TrainingState, *, final: bool) -> tuple[SplitScore, ...]:
-    """Scores on the validation split; at the final epoch also on the test split, and image by image."""
+    """Scores on the validation split; at the final epoch on all splits, with counts by image."""
     objective = trial.objective
     loaders = {"val": trial.val_loader}
     if final and trial.test_loader is not None:
@@ -170,11 +170,18 @@ def score_splits(trial: TrainingState, *, final: bool) -> tuple[SplitScore, ...]
         metrics = evaluate(objective, loader, counter)
         constant = metrics.constant_miou()
         trial.note_constant_miou(split, constant)
-        # Test images need not be labelled for every task.
-        scores += tuple(score for score in metrics.scores(split) if split == "val" or score.task in constant)
+        scores += _of_labelled(metrics, split)
         for task, counts in counter.compute().items() if counter else ():
             trial.note_image_counts(task, split, counts)
+    if final:
+        scores += _of_labelled(evaluate(objective, trial.train_clean_loader), "train_clean")
     return scores
+
+
+def _of_labelled(metrics: EpochMetrics, split: str) -> tuple[SplitScore, ...]:
+    """The scores of the tasks that a split is labelled for; of validation, all."""
+    labelled = metrics.constant_miou()
+    return tuple(score for score in metrics.scores(split) if split == "val" or score.task in labelled)
 
 
 def train_one_epoch(

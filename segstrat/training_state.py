@@ -49,6 +49,7 @@ class TrainingState:
     objective: Objective
     update: Update
     train_loader: TrainLoader
+    train_clean_loader: EvalLoader
     val_loader: EvalLoader
     test_loader: EvalLoader | None
     facts: TrialFacts
@@ -187,6 +188,7 @@ def build_training(
         objective=objective,
         update=update,
         train_loader=train_loader,
+        train_clean_loader=_eval_loader(config, machine, tasks, some_images(train_set, len(protocol.val))),
         val_loader=_eval_loader(config, machine, tasks, protocol.val),
         test_loader=_eval_loader(config, machine, tasks, protocol.test) if protocol.test else None,
         facts=facts,
@@ -284,6 +286,13 @@ def training_set(dataset: Dataset, config: TrialConfig) -> Dataset:
     if config.label_fraction < 1.0:
         dataset = Subset(dataset, nested_indices(dataset.ids, config.label_fraction, config.seed))
     return dataset
+
+
+def some_images(dataset: Dataset, count: int) -> Dataset:
+    """At most `count` images of a dataset, the same at each call, chosen by their ids."""
+    if count >= len(dataset):
+        return dataset
+    return Subset(dataset, nested_indices(dataset.ids, count / len(dataset), seed=0))
 
 
 def class_weights_of(

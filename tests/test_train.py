@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from segstrat.scores import Metric
 from segstrat.store import Store
 from segstrat.tasks import Task
 from segstrat.train import evaluate, train, train_one_epoch
-from segstrat.training_state import build_training, images_per_group, training_set
+from segstrat.training_state import build_training, images_per_group, some_images, training_set
 
 
 def config(**fields) -> TrialConfig:
@@ -169,15 +170,39 @@ def test_the_test_split_is_scored_at_the_last_epoch_only(tiny_protocol, tmp_path
     assert {score.split for score in first.scores} == {"train", "val"}
     scored = {(score.split, score.task) for score in last.scores}
     # No test image is labelled for parts.
-    assert scored == {(split, task) for split in ("train", "val") for task in settings.tasks} | {
-        ("test", "semseg")
-    }
+    everywhere = itertools.product(("train", "train_clean", "val"), settings.tasks)
+    assert scored == {*everywhere, ("test", "semseg")}
     assert last.value("semseg", "test", "miou") > 0
     facts, reports = read_records(store)
     assert reports[-1] == last
     assert facts["test_images"] == 3
     assert facts["constant_miou"].keys() == {"semseg", "parts"}
     assert facts["constant_miou"]["semseg"].keys() == {"val", "test"}
+
+
+def test_clean_training_scores_are_those_of_training_images_without_augmentation_and_dropout(
+    tiny_protocol, tmp_path: Path
+):
+    settings = config(epochs=2, dropout=0.9, augmentation=2.0)
+    protocol = tiny_protocol()
+    # The images that are trained on are those that are validated on, so both scores must agree.
+    protocol = dataclasses.replace(protocol, val=protocol.train)
+    *_, last = train(settings, protocol=protocol)
+    clean, val, seen = (
+        next(score for score in last.scores if score.split == split)
+        for split in ("train_clean", "val", "train")
+    )
+    assert dataclasses.replace(clean, split="val") == val
+    assert seen.miou != clean.miou
+
+
+def test_clean_training_scores_use_images_from_all_over_the_training_set(tiny_protocol):
+    train_set = tiny_protocol(train=40).train
+    assert some_images(train_set, 41) is train_set
+    chosen = [train_set.ids.index(name) for name in some_images(train_set, 20).ids]
+    assert len(chosen) == 20
+    assert min(chosen) < 10
+    assert max(chosen) >= 30
 
 
 def test_counts_of_single_images_reproduce_the_scores_exactly(tiny_protocol, tmp_path: Path):

@@ -117,7 +117,8 @@ def cell_table(study: Study, task: str) -> pd.DataFrame:
     Returns:
         one row per context × arm × setting: `context arm pretrained setting`, the strategy axes, `reference`
         (whether each axis has the reference's value), the number of trials in each status, and over the
-        completed seeds `n`, `val_miou` with `low`/`high` (95 %), `train_miou`, `val_loss`, `train_loss`,
+        completed seeds `n`, `val_miou` with `low`/`high` (95 %), `train_miou`, `val_loss`, `train_loss`
+        (see `Study.training_split`),
         `val_miou_best` (best epoch) and `val_miou_thesis`. `shown` is the mean of the best values that
         stopped and unfinished trials had shown, see `best_shown`.
     """
@@ -130,9 +131,9 @@ def _context_rows(study: Study, context: Context) -> list[dict]:
     shown = best_shown(context)
     keys = ["pretrained", *context.strategies]
     means = {
-        "train_miou": study.column(task, "train", "miou"),
+        "train_miou": study.column(task, study.training_split(task), "miou"),
         "val_loss": study.column(task, "val", "loss"),
-        "train_loss": study.column(task, "train", "loss"),
+        "train_loss": study.column(task, study.training_split(task), "loss"),
         "val_miou_best": f"{task}_val_miou",
         "val_miou_thesis": study.column(task, "val", "miou_thesis"),
     }

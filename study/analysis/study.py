@@ -147,6 +147,24 @@ class Study:
         """Column of `trials` with the primary value of a score."""
         return f"{self.value}{task}_{split}_{score}"
 
+    def training_split(self, task: str) -> str:
+        """On which training scores trials are compared.
+
+        `train_clean`, whole images without augmentation or dropout, where every trial that completed has
+        them; otherwise `train`, the augmented crops of the last epoch (and all that the thesis has).
+        """
+        trials = self.trials_of(task)
+        completed = trials[trials["status"] == "completed"]
+        clean = completed.get(self.column(task, "train_clean", "miou"))
+        known = clean is not None and len(clean) > 0 and bool(clean.notna().all())
+        return "train_clean" if known else "train"
+
+    def training_words(self, task: str) -> str:
+        """What the training scores are that trials are compared by, a sentence."""
+        if self.training_split(task) == "train":
+            return "Training scores are those of augmented crops while training."
+        return "Training scores are those of training images without augmentation, after the last epoch."
+
     @property
     def data_name(self) -> str:
         """Name of the protocol or of the user's data set, with `(synthetic)` where the data is drawn."""
@@ -181,7 +199,9 @@ def epochs_by_own_score(epochs: pd.DataFrame, metric: Metric) -> pd.DataFrame:
 def _score_names(task: str, score: str) -> list[str]:
     """The columns of a score."""
     final = [
-        f"{prefix}{task}_{split}_{score}" for prefix in ("", "last_") for split in ("train", "val", "test")
+        f"{prefix}{task}_{split}_{score}"
+        for prefix in ("", "last_")
+        for split in ("train", "train_clean", "val", "test")
     ]
     halves = [f"last_{task}_val_{score}_{half}" for half in HALVES]
     both = [f"{task}_{split}_constant_{score}" for split in ("val", "test")]

@@ -54,10 +54,11 @@ TRIAL_FACTS = (
 
 def score_columns(tasks: Iterable[str], metric: Metric | None = None) -> list[str]:
     """Scores at the best epoch, and under `last_…` at the last scored one."""
+    prefixes = [*itertools.product(("", "last_"), ("train", "val")), ("last_", "train_clean")]
     return [
         f"{prefix}{task}_{split}_{score}"
         for task in tasks
-        for prefix, split in itertools.product(("", "last_"), ("train", "val"))
+        for prefix, split in prefixes
         for score in dict.fromkeys((*SCORES, *_own_scores(task, metric)))
     ]
 
@@ -335,7 +336,7 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str, metri
     """Each task's scores at its best validation epoch, and under `last_…` at the last scored epoch."""
     columns: dict[str, Any] = {}
     for task in tasks:
-        scored: dict[str, dict[int, SplitScore]] = {"train": {}, "val": {}}
+        scored: dict[str, dict[int, SplitScore]] = {"train": {}, "val": {}, "train_clean": {}}
         for report in record.reports:
             for score in report.scores:
                 # The test split is scored at the last epoch only, see `_image_values`.
@@ -349,12 +350,12 @@ def _score_values(record: TrialRecord, tasks: Iterable[str], primary: str, metri
         for split, by_epoch in scored.items():
             at_best = by_epoch.get(best) if best is not None else None
             at_last = by_epoch[max(by_epoch)] if by_epoch else None
-            for name in SCORES:
-                columns[f"{task}_{split}_{name}"] = getattr(at_best, name, None)
-                columns[f"last_{task}_{split}_{name}"] = getattr(at_last, name, None)
-            if own.score != MIOU:
-                columns[f"{task}_{split}_{own.score}"] = own.of_entry(at_best) if at_best else None
-                columns[f"last_{task}_{split}_{own.score}"] = own.of_entry(at_last) if at_last else None
+            entries = {"last_": at_last} if split == "train_clean" else {"": at_best, "last_": at_last}
+            for prefix, entry in entries.items():
+                for name in SCORES:
+                    columns[f"{prefix}{task}_{split}_{name}"] = getattr(entry, name, None)
+                if own.score != MIOU:
+                    columns[f"{prefix}{task}_{split}_{own.score}"] = own.of_entry(entry) if entry else None
     columns["best_epoch"] = columns[f"{primary}_best_epoch"]
     for prefix in ("", "last_"):
         columns[f"{prefix}val_miou_thesis"] = columns[f"{prefix}{primary}_val_miou_thesis"]

@@ -69,8 +69,8 @@ def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     for name, pretrained, setting in shown_settings(verdict):
         mask = (context.pretrained == pretrained) & (labels == setting)
         ids = context.trials.loc[mask & context.completed, "trial_id"]
-        # The test split is scored at one epoch only.
-        epochs = study.epochs[study.epochs["split"] != "test"]
+        # The other splits are scored at one epoch only.
+        epochs = study.epochs[study.epochs["split"].isin(LOOKS)]
         curves = epochs[epochs["trial_id"].isin(ids) & (epochs["task"] == context.task)]
         if curves.empty:
             continue
@@ -136,7 +136,11 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
 
 
 def plane_table(study: Study, task: str) -> pd.DataFrame:
-    """Training against validation mIoU: one row per trial, `arm setting seed train val final`."""
+    """Training against validation mIoU: one row per trial, `arm setting seed train val final`.
+
+    Trials without a final value are left out where training is compared on clean images, see
+    `Study.training_split`.
+    """
     trials = study.trials_of(task)
     axes = study.axes("treatment")
     table = pd.DataFrame(
@@ -146,7 +150,7 @@ def plane_table(study: Study, task: str) -> pd.DataFrame:
                 setting_label({axis: trial[axis] for axis in axes}) for _, trial in trials.iterrows()
             ],
             "seed": trials["seed"],
-            "train": trials[study.column(task, "train", "miou")].astype(float),
+            "train": trials[study.column(task, study.training_split(task), "miou")].astype(float),
             "val": trials[study.column(task, "val", "miou")].astype(float),
             "final": trials["status"] == "completed",
         }
@@ -194,6 +198,6 @@ def plane_picture(study: Study, task: str) -> Picture | None:
         "Over-fitting",
         f"{task} on {study.data_name}: one marker per trial. On the dark diagonal training and validation "
         f"agree; each light one further right is 0.1 {study.score_words(task)} more of over-fitting. "
-        "Training scores are those of augmented crops. Hollow: trials without a final value.",
+        f"{study.training_words(task)} Hollow: trials without a final value.",
         (draw_plane(table, study.score_words(task)),),
     )

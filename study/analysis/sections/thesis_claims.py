@@ -251,7 +251,7 @@ def _arm_claims(study: Study, verdicts: Sequence[Verdict]) -> list[Claim]:
             "Raw trains better than pre-trained: higher training mIoU.",
             "ResNet-18 +3.7 to +7.5 points (Table 1.2), VGG-16 +3.7, AlexNet −2.6 (Table 1.1)",
             "train",
-            "Training scores are those of augmented crops while training.",
+            " ".join(dict.fromkeys(study.training_words(verdict.context.task) for verdict in verdicts)),
         ),
         (
             "C2",
@@ -391,17 +391,18 @@ def _multi_task_effects(
 def _arm_effect(study: Study, verdict: Verdict, split: str) -> Effect | None:
     """Raw against pre-trained on the thesis's grid; None where the context has no cell of it."""
     sign = -1 if split == "train" else 1
+    scored = study.training_split(verdict.context.task) if split == "train" else split
     context = _thesis_grid(verdict.context)
     if context.trials.empty:
         return None
-    values = sign * final_values(study, context, study.column(context.task, split, "miou"))
+    values = sign * final_values(study, context, study.column(context.task, scored, "miou"))
     found = _paired_difference(context, values, context.pretrained, ~context.pretrained, context.strategies)
     what = "pre-trained − raw, validation" if sign > 0 else "raw − pre-trained, training"
     arms = [context.trials[context.pretrained == arm] for arm in (False, True)]
     decays = sorted(set(arms[0]["weight_decay"].astype(float)) & set(arms[1]["weight_decay"].astype(float)))
     grid = f", weight decay {', '.join(format_value(decay) for decay in decays)}" if len(decays) > 1 else ""
     blocked = _blocking_reason(context, verdict.cause)
-    if split == "train":
+    if scored == "train":
         blocked = blocked or _training_score_problem(context.trials)
     return _make_effect(f"{_prefix(context)}{what}{grid}", found, blocked=blocked)
 
@@ -446,10 +447,11 @@ def _gain(study: Study, verdict: Verdict, split: str) -> Effect:
     """What pre-trained gains over raw at the reference's setting."""
     context = verdict.context
     plain, pretrained = context.at_reference(), context.pretrained
-    values = final_values(study, context, study.column(context.task, split, "miou"))
+    scored = study.training_split(context.task) if split == "train" else split
+    values = final_values(study, context, study.column(context.task, scored, "miou"))
     found = _paired_difference(context, values, pretrained & plain, ~pretrained & plain, [])
     blocked = _blocking_reason(context, verdict.cause)
-    if split == "train":
+    if scored == "train":
         blocked = blocked or _training_score_problem(context.trials[plain])
     return _make_effect(split, found, blocked=blocked)
 
