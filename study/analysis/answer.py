@@ -12,6 +12,7 @@ from study.analysis.caveats_and_notes import blocking_problem, caveats, checkpoi
 from study.analysis.cells import Tuning, tunings
 from study.analysis.intervals import CONFIDENCE
 from study.analysis.sections.factorial_effects import factorial_effects
+from study.analysis.sections.labels_needed import labels_needed
 from study.analysis.sections.response_surfaces import response_surfaces
 from study.analysis.sections.thesis_claims import mechanisms, thesis_claims
 from study.analysis.sensitivity import View, sensitivity_views
@@ -36,6 +37,7 @@ def _of_every_task(parts: Callable[[Study, str], Sequence[Any]]) -> Section:
 SECTIONS: Mapping[str, Section] = {
     "h2": mechanisms,
     "claims": thesis_claims,
+    "labels_needed": labels_needed,
     "factorial_effects": _of_every_task(factorial_effects),
     "response_surfaces": _of_every_task(response_surfaces),
 }
@@ -130,9 +132,11 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
     tuned = tunings(study, [(verdict.context, verdict.contrasts) for verdict in primary])
+    sections = {key: section(study, verdicts, margin) for key, section in SECTIONS.items()}
     label, lines = Label.UNDETERMINED, [f"Undetermined: {problem}"]
     if not problem:
         label, lines = summarize(study, primary)
+        lines = [*lines, *(part.sentence for part in sections["labels_needed"])]
         lines = [*lines, *filter(None, [checkpoint_note(study)])]
     return Answer(
         study=study,
@@ -144,7 +148,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         tunings=tuned,
         counts=counts,
         caveats=[*caveats(study, counts, problem), *filter(None, map(edge_warning, tuned))],
-        sections={key: section(study, verdicts, margin) for key, section in SECTIONS.items()},
+        sections=sections,
     )
 
 

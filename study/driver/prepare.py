@@ -438,6 +438,7 @@ def describe_study(
             "seeds": list(settings.seeds),
             "roles": space.roles,
             "metric": space.metric.name,
+            "claims": space.claims,
             "search": space.search,
             "scheduler": stopping_rule(opened).to_dict(),
             "budget": settings.budget,

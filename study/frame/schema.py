@@ -117,6 +117,7 @@ class _Manifest(_Part):
     seeds: list[int] = []
     roles: dict[str, Literal["arm", "treatment", "nuisance", "tuned", "seed"]] | None = None
     metric: str | None = None
+    claims: bool = False
     search: str | None = None
     budget: float = 1.0
     scheduler: _Scheduler | None = None

@@ -94,8 +94,10 @@ class Space:
         sampled: axes that are drawn from a distribution.
         samples: points that are drawn from `sampled`, the same in every arm.
         search: `grid` (with quasi-random points where axes are sampled) or `tpe` (Optuna, one per arm).
-        recipe: `(data, model, pretrained) -> fields`.
+        recipe: `(data, model, pretrained) -> fields`; it also gets the fields of a trial that it has
+            parameters for.
         recipe_name: which recipe that is, once it is chosen for the data, see `fit_recipe`.
+        claims: whether the claims of the thesis are judged on a user's own images too.
     """
 
     name: str
@@ -113,6 +115,7 @@ class Space:
     seeds: tuple[int, ...]
     recipe: Callable[..., dict[str, Any]]
     recipe_name: str = ""
+    claims: bool = False
 
     @property
     def size(self) -> int:
@@ -223,6 +226,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         search=getattr(module, "SEARCH", "grid"),
         seeds=tuple(getattr(module, "SEEDS", (0,))),
         recipe=getattr(module, "recipe", recipes.recipe),
+        claims=getattr(module, "CLAIMS", False),
     )
 
 
@@ -281,6 +285,9 @@ def _check_values(name: str, module: ModuleType) -> None:
         )
     if type(samples) is not int or samples < 1:
         raise UserError(f"space {name}: SAMPLES is {samples!r}; expected a whole number ≥ 1, such as 16")
+    claims = getattr(module, "CLAIMS", False)
+    if not isinstance(claims, bool):
+        raise UserError(f"space {name}: CLAIMS is {claims!r}; expected True or False")
     recipe = getattr(module, "recipe", None)
     if recipe is not None and not callable(recipe):
         raise UserError(

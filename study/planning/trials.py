@@ -1,9 +1,10 @@
 """Planned trials: the points of a space as configs, validated and ordered before anything starts."""
 
 import dataclasses
+import inspect
 import itertools
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from segstrat.errors import UserError
 from segstrat.formatting import format_value
 from segstrat.records import Stage
 from segstrat.scores import BOUNDARY, BOUNDARY_TOLERANCE
-from study.frame.build import ARM_FIELDS, cell_of, setting_of, untreated_value
+from study.frame.build import ARM_FIELDS, DEFAULTS, cell_of, setting_of, untreated_value
 from study.planning.space import EPOCHS_FACTOR, Space, check_fields, space_points
 
 
@@ -177,7 +178,8 @@ def make_config(
     fields = space.base | space.on.get(data, {})
     fields |= {name: value for name, value in axes.items() if name != EPOCHS_FACTOR}
     pretrained = bool(fields.get("pretrained", False))
-    recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained)
+    asked = {name: fields.get(name, DEFAULTS[name]) for name in _asked_for(space.recipe)}
+    recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained, **asked)
     if not isinstance(recipe, Mapping):
         raise UserError(
             f"space {space.name}: recipe returned {recipe!r}; it must return a dict of fields, such as "
@@ -209,6 +211,12 @@ def make_config(
     except UserError as error:
         values = ", ".join(f"{name}={value!r}" for name, value in axes.items())
         raise UserError(f"space {space.name}, trial ({values}): {error}") from error
+
+
+def _asked_for(recipe: Callable[..., Any]) -> list[str]:
+    """Fields of a trial that a recipe has parameters for, such as the label fraction."""
+    names = inspect.signature(recipe).parameters
+    return [name for name in names if name in DEFAULTS and name not in ("data", "model", "pretrained")]
 
 
 def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:

@@ -61,12 +61,15 @@ def write_trial(folder: Path, entry: dict, planned: dict) -> None:
             for task in planned["config"]["tasks"]
             for split in ("train", "val")
         ]
+        if last and "clean" in entry:
+            scores += [score("train_clean", task, entry["clean"]) for task in planned["config"]["tasks"]]
         done = status if last and status in ("completed", "diverged") else "running"
         reports.append(report(index + 1, epochs, scores, done))
     facts = {
         "num_parameters": 1000, "realised_weight_decay": planned["config"]["weight_decay"],
         "dropout_modules": 0, "init_digest": "abc", "weights_digest": "", "data_digest": "d1g357",
-        "train_images": 120, "val_images": 60, "device": "cpu", "precision": "float32",
+        "train_images": round(120 * planned["config"]["label_fraction"]), "val_images": 60,
+        "device": "cpu", "precision": "float32",
     }  # fmt: skip
     (folder / "records.json").write_text(json.dumps({"facts": facts, "reports": reports}))
     if status != "unfinished":
@@ -124,7 +127,7 @@ def plan_of(entries: list[dict]) -> list[dict]:
         weights = "w.pt" if fields.get("pretrained") else None
         epochs = entry.get("epochs", max(len(entry["curve"]), 1))
         config = TrialConfig.from_dict(
-            {"data": "figures", "epochs": epochs, "weights": weights} | fields | {"tasks": tasks}
+            {"data": entry.get("data", "figures"), "epochs": epochs, "weights": weights} | fields | {"tasks": tasks}
         )
         planned.append(
             {

@@ -165,15 +165,16 @@ class Mechanism:
 
 
 def thesis_claims(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margin: float) -> list[Claim]:
-    """C1–C5 with their status; empty where nothing can be compared, a user's own images, and other scores.
+    """C1–C5 with their status; empty where nothing can be compared, and where they are not meant.
 
     Args:
         verdicts: by task, of every context; the primary task first.
     """
     settled = [_at_tuned_values(study, of_task) for of_task in verdicts.values()]
     primary = settled[0] if settled else []
-    # The thesis's claims are not about a user's own images, nor about other scores.
-    if not primary or OWN_DATA in study.protocols or study.metric.score != MIOU:
+    # The thesis's claims are not about a user's own images, unless the space says so, nor other scores.
+    own = OWN_DATA in study.protocols and not study.manifest.get("claims")
+    if not primary or own or study.metric.score != MIOU:
         return []
     every = [verdict for of_task in settled for verdict in of_task]
     claims = [

@@ -103,6 +103,7 @@ DRAWN = 'SPACE = {"weight_decay": tune.loguniform(1e-5, 1e-2)}\n'
     ("lines", "message"),
     [
         ("SEEDS = (0)", r"SEEDS is 0; expected whole numbers ≥ 0 in parentheses, such as \(0,\)"),
+        ("CLAIMS = 1", "CLAIMS is 1; expected True or False"),
         ("SEEDS = 3", r"SEEDS is 3; .*such as \(3,\)"),
         ("SEEDS = ()", r"SEEDS is \(\)"),
         ('SEEDS = ("0",)', "SEEDS is"),

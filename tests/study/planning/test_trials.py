@@ -305,3 +305,20 @@ def test_a_tuned_axis_may_be_drawn_with_the_treatments(search, known):
     assert len({trial.config.learning_rate for trial in references}) == len(references) == known // 4
     drawn = [trial for trial in trials if trial.axes["weight_decay"] > 0 and not trial.config.pretrained]
     assert len({trial.config.learning_rate for trial in drawn}) == len(drawn) == known - known // 4
+
+
+def test_a_recipe_gets_the_fields_that_it_asks_for():
+    def recipe(data, model, *, pretrained, label_fraction, dropout):
+        return {"epochs": round(10 / label_fraction), "crop_size": 64 + int(100 * dropout)}
+
+    axes = {"label_fraction": tune.grid_search([0.25, 1.0])}
+    space = space_from_module(
+        "toy", module(SPACE=axes, ROLES={"label_fraction": "nuisance"}, recipe=recipe, CLAIMS=True)
+    )
+    assert space.claims
+    configs = [trial.config for trial in plan(space, "figures")]
+    # What neither the space nor its axes state has its default.
+    assert {(each.label_fraction, each.epochs, each.crop_size) for each in configs} == {
+        (0.25, 40, 64),
+        (1.0, 10, 64),
+    }

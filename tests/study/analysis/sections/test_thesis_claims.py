@@ -47,6 +47,27 @@ def test_training_scores_with_dropout_on_conclude_nothing(study_writer, answer_o
     assert "no trial with a weight decay of the thesis" in answer.sections["claims"][0].reason
 
 
+def test_clean_training_scores_decide_where_every_trial_has_them(study_writer, answer_of, grid):
+    trials = grid((0.25, 0.29, 0.27), (0.36, 0.355, 0.33), train=(0.4, 0.6))
+    rng = np.random.default_rng(2)
+    for entry in trials:
+        entry["axes"] |= {"dropout": 0.2, "pretrained_lr_factor": 1.0}
+        # Without augmentation and dropout it is raw that is ahead.
+        entry["clean"] = 0.7 - 0.1 * entry["axes"]["pretrained"] + float(rng.normal(0, 0.003))
+    answer = answer_of(study_writer(trials))
+    assert answer.sections["h2"][0].label == "both"
+    del trials[0]["clean"]
+    answer = answer_of(study_writer(trials, name="one-without"))
+    assert "dropout on" in answer.sections["h2"][0].reason
+
+
+def test_claims_are_judged_on_own_images_where_the_space_says_so(study_writer, answer_of, grid):
+    trials = grid((0.25, 0.29, 0.27), (0.36, 0.355, 0.33), data="folder")
+    for claims in (False, True):
+        answer = answer_of(study_writer(trials, name=f"claims-{claims}", claims=claims))
+        assert bool(answer.sections["claims"]) is claims
+
+
 def test_a_contradicted_claim_is_reported(study_writer, answer_of, grid):
     trials = grid((0.36, 0.36, 0.36), (0.25, 0.25, 0.25), train=(0.4, 0.6))
     claims = {claim.name: claim.status for claim in answer_of(study_writer(trials)).sections["claims"]}
