@@ -314,11 +314,11 @@ def parse_field(name: str, text: str) -> Any:
         raise unknown_name("field", name, sorted(fields))
     kind = fields[name]
     kinds = _options(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
+    if type(None) in kinds and text == "none":
+        return None
     for each in kinds:
         if (value := _parsed(each, text)) is not None:
             return value
-    if type(None) in kinds and text == "none":
-        return None
     names = " or ".join(getattr(get_origin(each) or each, "__name__", str(each)) for each in kinds)
     raise UserError(f"{name}={text}: expected {names.replace('NoneType', 'none')}")
 

@@ -129,7 +129,8 @@ def _open_questions(study: Study, verdict: Verdict, means: str) -> str:
         verb = "help" if " and " in means else "helps"
         words.append(f"Open: whether {means} {verb} raw: {with_interval(improvement)}.")
     elif answered and improvement.above(0):
-        words.append(f"{start_sentence(means)} gains {with_interval(improvement)} on raw.")
+        verb = "gain" if " and " in means else "gains"
+        words.append(f"{start_sentence(means)} {verb} {with_interval(improvement)} on raw.")
     if answered and found.shows_share(verdict.margin) and found.closure.known:
         words.append(f"That is {percent(found.closure)} of the gap.")
     missing = untested(study)

@@ -307,6 +307,36 @@ def test_a_tuned_axis_may_be_drawn_with_the_treatments(search, known):
     assert len({trial.config.learning_rate for trial in drawn}) == len(drawn) == known - known // 4
 
 
+def test_single_task_arms_train_by_plain_sgd_where_the_others_update_asynchronously():
+    trials = plan(load_space("multitask"), "d1+d2", weights="w")
+    assert len(trials) == 6
+    assert {trial.config.asynchronous for trial in trials if trial.config.multi_task} == {True}
+    assert {trial.config.asynchronous for trial in trials if not trial.config.multi_task} == {False}
+    chosen = space_from_module(
+        "toy",
+        module(
+            BASE={"model": "fcn32s", "tasks": ("semseg",)},
+            SPACE={"asynchronous": tune.grid_search([False, True])},
+            ROLES={"asynchronous": "nuisance"},
+        ),
+    )
+    assert {trial.config.asynchronous for trial in plan(chosen, "d1")} == {False, True}
+
+
+@pytest.mark.parametrize(
+    ("space", "data", "overrides", "planned"),
+    [
+        # Ideas of the thesis's text that are one override away.
+        ("dropout_wd", "d3", ["model=sunet64", "backbone=none"], ("sunet64", ("semseg",), 0.5)),
+        ("multitask", "d3", ["tasks=semseg,semseg+parts+boundaries"],
+         ("sunet64", ("semseg", "parts", "boundaries"), 0.0)),
+    ],
+)  # fmt: skip
+def test_ideas_of_the_thesis_without_a_space_of_their_own(space, data, overrides, planned):
+    trials = plan(load_space(space, overrides), data, weights="w")
+    assert planned in {(each.config.model, each.config.tasks, each.config.dropout) for each in trials}
+
+
 def test_a_recipe_gets_the_fields_that_it_asks_for():
     def recipe(data, model, *, pretrained, label_fraction, dropout):
         return {"epochs": round(10 / label_fraction), "crop_size": 64 + int(100 * dropout)}

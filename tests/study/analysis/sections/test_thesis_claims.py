@@ -141,6 +141,32 @@ def test_the_backbones_of_the_thesis_are_three_contexts():
     assert "both ways" in c1.reason
 
 
+@pytest.mark.parametrize(
+    ("data", "model", "epochs", "differs"),
+    [
+        ("d1-half", "fcn32s", (300, 100), ["Another half of D1"]),
+        ("d1", "fcn32s", (300, 100), ["Another data protocol"]),
+        ("d1-half", "fcn32s", (300, 90), ["Another half of D1", "Another schedule"]),
+        ("d3", "sunet64", (300, 90), []),
+        ("d3", "sunet64", (300, 100), ["Another schedule"]),
+        ("d3", "fcn32s", (300, 100), ["Another data protocol"]),
+    ],
+)
+def test_a_study_of_the_thesiss_own_protocol_is_told_only_what_differs(
+    study_writer, answer_of, grid, data, model, epochs, differs
+):
+    trials = grid((0.25, 0.29, 0.27), (0.36, 0.36, 0.33), data=data)
+    for entry in trials:
+        entry["axes"]["model"] = model
+        entry["epochs"] = epochs[entry["axes"]["pretrained"]]
+    reasons = reasons_to_differ(answer_of(study_writer(trials)).study)
+    words = ("Another", "narrower", "7 × 7 average pool")
+    found = [reason for reason in reasons if any(word in reason for word in words)]
+    pooled = ["The thesis kept"] if model == "fcn32s" else []
+    assert len(found) == len([*differs, *pooled])
+    assert all(reason.startswith(start) for reason, start in zip(found, [*differs, *pooled], strict=True))
+
+
 def test_the_comparison_says_the_data_protocol_first(study_writer, grid, answer_of):
     trials = grid((0.25, 0.29, 0.27), (0.36, 0.36, 0.33))
     for entry in trials:
