@@ -67,6 +67,28 @@ def photographs(*, pretrained: bool) -> Fields:
     }
 
 
+def overfitting(*, pretrained: bool, label_fraction: float = 1.0) -> Fields:
+    """A recipe in which a raw ResNet-18 overfits a thousand small photographs, so that regularizers can help.
+
+    Half of the thesis's epochs for each arm, 150 raw and 50 pre-trained, and a quarter of its augmentation:
+    raw then ends 26 points of mIoU higher on its training images than on validation images. Fewer labels get
+    more epochs, and so equally many updates.
+    """
+    epochs = 50 if pretrained else 150
+    return photographs(pretrained=pretrained) | {
+        "epochs": round(epochs / label_fraction),
+        "augmentation": 0.25,
+        "weight_decay": 0.0,
+        "validate_every": round(10 / label_fraction),
+    }
+
+
+def imagenet(*, pretrained: bool) -> Fields:
+    """A recipe for a published network on small photographs: 60 epochs of both arms, weak augmentation."""
+    same = {"width": 1.0, "epochs": 60, "validate_every": 10}
+    return overfitting(pretrained=pretrained) | same
+
+
 def small(images: int, short_side: int) -> Fields:
     """A recipe for a small data set of one's own; the same for both arms, so that their budgets are equal.
 

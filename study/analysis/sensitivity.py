@@ -172,7 +172,11 @@ def _equal_compute(study: Study, context: Context) -> tuple[str, Context, pd.Ser
     seconds = _seconds_per_epoch(study, context)
     totals = seconds.groupby("trial_id").sum() if len(seconds) else pd.Series(dtype=float)
     completed = context.trials[context.completed]
-    cost = completed.assign(cost=completed["trial_id"].map(totals).astype(float)).groupby("pretrained")["cost"].mean()
+    cost = (
+        completed.assign(cost=completed["trial_id"].map(totals).astype(float))
+        .groupby("pretrained")["cost"]
+        .mean()
+    )
     cost = cost.dropna()
     if _same_work(context) or len(cost) < 2 or cost.max() < SAME_COMPUTE * cost.min():
         return "", context, None

@@ -97,6 +97,7 @@ class Space:
         recipe: `(data, model, pretrained) -> fields`; it also gets the fields of a trial that it has
             parameters for.
         recipe_name: which recipe that is, once it is chosen for the data, see `fit_recipe`.
+        keep: which combinations of listed values are trained; all by default.
         claims: whether the claims of the thesis are judged on a user's own images too.
     """
 
@@ -116,14 +117,19 @@ class Space:
     recipe: Callable[..., dict[str, Any]]
     recipe_name: str = ""
     claims: bool = False
+    keep: Callable[[dict[str, Any]], bool] | None = None
+
+    @property
+    def grid(self) -> list[dict[str, Any]]:
+        """The combinations of the listed values, of which `keep` leaves out some."""
+        pairs = [[(axis, value) for value in values] for axis, values in self.axes.items()]
+        points = [dict(point) for point in itertools.product(*pairs)]
+        return [point for point in points if self.keep is None or self.keep(point)]
 
     @property
     def size(self) -> int:
         """Trials of one seed."""
-        grid = 1
-        for values in self.axes.values():
-            grid *= len(values)
-        return grid * (self.samples if self.sampled else 1)
+        return len(self.grid) * (self.samples if self.sampled else 1)
 
 
 def space_names() -> list[str]:
@@ -227,6 +233,7 @@ def space_from_module(name: str, module: ModuleType) -> Space:
         seeds=tuple(getattr(module, "SEEDS", (0,))),
         recipe=getattr(module, "recipe", recipes.recipe),
         claims=getattr(module, "CLAIMS", False),
+        keep=getattr(module, "keep", None),
     )
 
 
@@ -288,6 +295,9 @@ def _check_values(name: str, module: ModuleType) -> None:
     claims = getattr(module, "CLAIMS", False)
     if not isinstance(claims, bool):
         raise UserError(f"space {name}: CLAIMS is {claims!r}; expected True or False")
+    keep = getattr(module, "keep", None)
+    if keep is not None and not callable(keep):
+        raise UserError(f"space {name}: keep is {keep!r}; expected a function of a point, a dict, to a bool")
     recipe = getattr(module, "recipe", None)
     if recipe is not None and not callable(recipe):
         raise UserError(
@@ -402,10 +412,9 @@ REFERENCE_DRAWS = 4
 
 def space_points(space: Space) -> list[dict[str, Any]]:
     """The points of a space that are known before it runs: the grid, times the quasi-random draws."""
-    grid = itertools.product(*([(axis, value) for value in values] for axis, values in space.axes.items()))
     known = min(space.samples, STARTUP_POINTS) if space.search == "tpe" else space.samples
     draws = sampled_points(space.sampled, known, space.roles) if space.sampled else [{}]
-    return [dict(point) | draw for point in grid for draw in draws]
+    return [point | draw for point in space.grid for draw in draws]
 
 
 def sampled_points(

@@ -178,7 +178,7 @@ def make_config(
     fields = space.base | space.on.get(data, {})
     fields |= {name: value for name, value in axes.items() if name != EPOCHS_FACTOR}
     if len(fields.get("tasks", ())) == 1 and "asynchronous" not in axes:
-        # Asynchronous updates are those of several tasks; a single one is trained by plain SGD (thesis E3-E6).
+        # Only several tasks can update asynchronously; a single one is trained by plain SGD (thesis E3-E6).
         fields.pop("asynchronous", None)
     pretrained = bool(fields.get("pretrained", False))
     asked = {name: fields.get(name, DEFAULTS[name]) for name in _asked_for(space.recipe)}

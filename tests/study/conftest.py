@@ -127,7 +127,9 @@ def plan_of(entries: list[dict]) -> list[dict]:
         weights = "w.pt" if fields.get("pretrained") else None
         epochs = entry.get("epochs", max(len(entry["curve"]), 1))
         config = TrialConfig.from_dict(
-            {"data": entry.get("data", "figures"), "epochs": epochs, "weights": weights} | fields | {"tasks": tasks}
+            {"data": entry.get("data", "figures"), "epochs": epochs, "weights": weights}
+            | fields
+            | {"tasks": tasks}
         )
         planned.append(
             {

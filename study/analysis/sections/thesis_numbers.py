@@ -85,9 +85,9 @@ def reasons_to_differ(study: Study) -> list[str]:
     reasons = []
     if (data, fractions) not in THESIS_DATA[series]:
         reasons.append(
-            f"Another data protocol. This study ran on {', '.join(data)}: other images, labels or splits. The "
-            "thesis trained series 1 (FCN) on 50 % of D1 and series 2 (SUNet) on D3 and on D1 with D2. The "
-            "two columns answer the same question on different data; a difference does not make either wrong."
+            f"Another data protocol. This study ran on {', '.join(data)}: other images, labels or splits. "
+            "The thesis trained series 1 (FCN) on 50 % of D1 and series 2 (SUNet) on D3 and on D1 with D2. "
+            "The two columns answer the same question on different data; a difference makes neither wrong."
         )
     elif series == 1:
         reasons.append("Another half of D1: the thesis does not say which images it drew.")

@@ -13,15 +13,18 @@ SIZES = {
     "backbones": 6,
     "batch_size": 24,
     "dropout_wd": 36,
+    "equal_budget": 6,
     "label_fraction": 24,
     "loss_imbalance": 16,
     "multitask": 6,
     "optuna_wd_dropout": 48,
     "photos_budget": 4,
     "photos_imagenet": 8,
-    "photos_labels": 24,
+    "photos_labels": 16,
     "photos_multitask": 4,
+    "photos_overfit": 8,
     "photos_rates": 8,
+    "photos_regularizers": 9,
     "photos_squeezenet": 24,
     "photos_wd": 12,
     "regularizers": 32,
@@ -52,7 +55,7 @@ def test_a_space_states_its_question_command_and_cost(name):
 def test_its_models_can_be_built(name, data):
     import torch
 
-    if name == "photos_imagenet":
+    if name in ("photos_imagenet", "photos_regularizers"):
         pytest.importorskip("timm", reason="timm is not installed (uv sync --extra timm)")
     trials = plan(load_space(name), data, seeds=(0,), weights="imagenet")
     startup = 2 * STARTUP_POINTS if name == "optuna_wd_dropout" else SIZES[name]
@@ -71,7 +74,7 @@ def test_its_models_can_be_built(name, data):
 
 def test_multi_task_training_is_asynchronous_where_images_have_one_label():
     trials = plan(load_space("multitask"), "d1+d2", seeds=(0,), weights="imagenet")
-    assert all(trial.config.asynchronous for trial in trials)
+    assert all(trial.config.asynchronous == trial.config.multi_task for trial in trials)
     assert not any(
         trial.config.asynchronous for trial in plan(load_space("multitask"), "d3", weights="imagenet")
     )

@@ -352,3 +352,24 @@ def test_a_recipe_gets_the_fields_that_it_asks_for():
         (0.25, 40, 64),
         (1.0, 10, 64),
     }
+
+
+def test_a_space_may_leave_combinations_out():
+    space = load_space("photos_regularizers")
+    trials = plan(space, "folder", weights="w")
+    assert len(trials) == space.size == 9
+    strong = Counter()
+    for trial in trials:
+        config = trial.config
+        switches = (config.multi_task, config.weight_decay, config.dropout, config.label_smoothing)
+        strong[config.pretrained, sum(map(bool, (*switches, config.augmentation == 1)))] += 1
+    assert strong == {(False, 0): 1, (False, 1): 5, (False, 5): 1, (True, 0): 1, (True, 5): 1}
+
+
+def test_every_label_fraction_gets_equally_many_updates():
+    trials = plan(load_space("photos_labels"), "folder", weights="w")
+    updates = {
+        (trial.config.pretrained, round(trial.config.epochs * trial.config.label_fraction))
+        for trial in trials
+    }
+    assert updates == {(False, 150), (True, 50)}

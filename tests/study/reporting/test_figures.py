@@ -23,7 +23,7 @@ from study.reporting.plot_contrasts import (
 )
 from study.reporting.plot_cost import cost_table
 from study.reporting.plot_gap_closure import closure_picture, closure_table, shown_closure
-from study.reporting.plot_training import curve_table, plane_table
+from study.reporting.plot_training import curve_table, plane_table, start_and_speed
 from study.reporting.plot_treatments import (
     color_range,
     draw_map,
@@ -212,6 +212,20 @@ def test_curves_hold_completed_trials_with_seed_bands(answer):
     last = best.iloc[-1]
     assert (last["low"], last["mean"], last["high"]) == pytest.approx((0.30, 0.31, 0.32))
     assert last["n"] == 3
+
+
+def test_the_curves_say_who_starts_ahead_and_who_is_faster():
+    def curve(line, means):
+        rows = {"line": line, "split": "val", "score": "miou", "epoch": [2, 4, 6], "mean": means}
+        return pd.DataFrame(rows)
+
+    raw, ahead = curve("raw, reference", [0.1, 0.2, 0.3]), curve("pre-trained, best", [0.25, 0.32, 0.4])
+    words = start_and_speed(pd.concat([raw, ahead]))
+    assert "After epoch 2, the first that is scored in both, pre-trained has 0.250 and raw 0.100" in words
+    assert "raw ends with at epoch 6 (0.300), pre-trained has first at epoch 4." in words
+    behind = curve("pre-trained, best", [0.1, 0.1, 0.1])
+    assert start_and_speed(pd.concat([raw, behind])).endswith("pre-trained has at no epoch.")
+    assert start_and_speed(raw) == ""
 
 
 def test_the_plane_has_every_trial(answer):
