@@ -18,7 +18,7 @@ from search_spaces import recipes
 
 QUESTION = "Which learning rate serves raw and pre-trained best on small photographs?"
 
-BASE = {"model": "fcn8s", "backbone": "resnet18", "tasks": ("semseg",), "weight_decay": 5e-4}
+BASE = {"model": "fcn8s", "backbone": "resnet18", "tasks": ("semseg",)}
 
 SPACE = {
     "pretrained": tune.grid_search([False, True]),
@@ -27,8 +27,8 @@ SPACE = {
 
 
 def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noqa: ARG001
-    """Short training of a narrow network on small images."""
-    return recipes.photographs(pretrained=pretrained)
+    """That of `photos_overfit`."""
+    return recipes.overfitting(pretrained=pretrained) | {"validate_every": 5}
 
 
 ROLES = {"learning_rate": "tuned"}

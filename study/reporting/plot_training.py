@@ -158,8 +158,8 @@ def start_and_speed(table: pd.DataFrame) -> str:
     when = f"first at epoch {reached.index[0]}" if len(reached) else "at no epoch"
     return (
         f"After epoch {start}, the first that is scored in both, pre-trained has {pretrained[start]:.3f} and "
-        f"raw {raw[start]:.3f}; what raw ends with at epoch {raw.index[-1]} ({raw.iloc[-1]:.3f}), pre-trained "
-        f"has {when}."
+        f"raw {raw[start]:.3f}; what raw ends with at epoch {raw.index[-1]} ({raw.iloc[-1]:.3f}), "
+        f"pre-trained has {when}."
     )
 
 
