@@ -1,13 +1,13 @@
 """Which learning rate serves raw and pre-trained best on small photographs?
 
-The exploratory study of the other `photos_*` spaces: both arms try the same rates at weight decay 5e-4, and
+The exploratory study of the other `photos_*` spaces: both arms try the same rates without weight decay, and
 each chooses its own (role `tuned`). The rates that win are in `search_spaces/recipes.py`, so that the studies
-of weight decay, labels and tasks need not tune again. One seed and 15 epochs were affordable; nothing
-is reported on the trials that choose.
+of weight decay, labels and tasks need not tune again. One seed and a third of the epochs were affordable;
+nothing is reported on the trials that choose.
 
 Command: uv run python study/run.py --space photos_rates --data folder --data-root DIR --pretrain-on IMAGES \
-    --pretrain-epochs 12 --scheduler none --seeds 0 --budget 0.75
-Trials: 8 per seed. Cost: 8 × ¾ minute on one CPU core.
+    --pretrain-epochs 24 --scheduler none --seeds 0 --budget 0.34
+Trials: 8 per seed. Cost: 8 × 2 minutes on one CPU core.
 """
 
 from typing import Any
