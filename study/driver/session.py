@@ -152,7 +152,11 @@ def interrupts() -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A study that is ready to run, on a machine that is ready."""
+    """A study that is ready to run, on a machine that is ready.
+
+    Args:
+        check_lock: see `study.state.lock.study_lock`.
+    """
 
     opened: OpenedStudy
     flags: Flags
@@ -161,6 +165,7 @@ class Session:
     share: Share
     states: TrialStates
     weights: Weights
+    check_lock: Callable[[], None]
 
 
 def run_study(flags: Flags) -> int:
@@ -188,7 +193,7 @@ def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int
     trials = plan_study(opened)
     # Before the data is read and Ray is started, which takes a minute.
     check_resumable(opened, trials, accept_changes=flags.accept_changes)
-    with study_lock(study):
+    with study_lock(study) as check_lock:
         weights = Weights(
             settings,
             opened.design,
@@ -233,6 +238,7 @@ def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int
                 share=share,
                 states=read_states(opened, trials, console),
                 weights=weights,
+                check_lock=check_lock,
             )
             return _run(session, console)
 
@@ -371,6 +377,7 @@ def _tick(session: Session, screen: StudyConsole, check_signals: Callable[[], No
     except StudyInterruptedError as interrupt:
         screen.stopping(interrupt.signum)
         raise
+    session.check_lock()
     if failure := session.states.common_failure():
         raise CommonFailureError(failure)
     screen.tick()
