@@ -112,6 +112,10 @@ class StudyConsole:
             words += f", {kind} at epoch {done}/{total}"
         return f"{words} · {elapsed} so far, {outlook}"
 
+    def say(self, line: str) -> None:
+        """Prints a line that is not about a single job."""
+        self._console.print(Text(line, style="yellow"))
+
     def stopping(self, signum: int) -> None:
         """Says at once that a signal was received; ending the workers takes seconds."""
         cause = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from segstrat.errors import UserError
 from segstrat.records import Stage, TrialStatus
-from segstrat.store import Store, data_root
+from segstrat.store import StorageError, Store, data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
@@ -34,7 +35,7 @@ from study.driver.prepare import (
 )
 from study.driver.stages import AnsweringLog
 from study.driver.weights import Weights
-from study.on_ray.runtime import Runtime, ray_session
+from study.on_ray.runtime import ClusterLostError, Runtime, ray_session
 from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
@@ -287,12 +288,20 @@ def _run(session: Session, console: Console) -> int:
     try:
         with interrupts() as check, screen, executor:
             loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.put_trials)
-            loop.run(lambda: _tick(session, screen, check))
+            with session.runtime.watch.explaining():
+                loop.run(lambda: _tick(session, screen, check))
             screen.tick()
     except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
         print_interrupted(opened.settings, states, console)
         return 128 + interrupt.signum
+    except StorageError as error:
+        raise UserError(f"{error}; then continue with: {resume_command(opened.settings)}") from error
+    except ClusterLostError as lost:
+        _finish(refresher, session, console)
+        console.print(Text(f"The study was ended because {lost}.", style="red"))
+        print_interrupted(opened.settings, states, console)
+        return 1
     except CommonFailureError as failure:
         _finish(refresher, session, console)
         console.print(
@@ -378,6 +387,8 @@ def _tick(session: Session, screen: StudyConsole, check_signals: Callable[[], No
         screen.stopping(interrupt.signum)
         raise
     session.check_lock()
+    for line in session.runtime.watch.news():
+        screen.say(line)
     if failure := session.states.common_failure():
         raise CommonFailureError(failure)
     screen.tick()

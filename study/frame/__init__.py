@@ -18,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 
 from segstrat.errors import UserError
-from segstrat.store import DamagedFileError, Store, read_with_copy, say_once
+from segstrat.store import DamagedFileError, StorageError, Store, read_with_copy, say_once
 from study.frame.build import (
     ADDED_KEYS,
     EPOCH_KEYS,
@@ -98,6 +98,8 @@ def read_frame(store: Store, name: str) -> pd.DataFrame | None:
     if store.exists(f"{name}.parquet"):
         try:
             return pd.read_parquet(io.BytesIO(store.read(f"{name}.parquet")))
+        except StorageError:
+            raise
         except (OSError, ValueError, pa.ArrowException) as error:
             problem = error
     if store.exists(f"{name}.csv"):

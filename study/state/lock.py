@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.store import DamagedFileError, Store, read_object
+from segstrat.store import DamagedFileError, StorageError, Store, read_object
 
 LOCK = "lock.json"
 # In storage that cannot lock, a driver renews its lease; one that is this old belongs to a dead driver.
@@ -138,8 +138,10 @@ class Lease:
         self._done = True
         self._asked.set()
         self._thread.join()
-        if self._is_ours():
-            self._study.delete(LOCK)
+        # Storage that is silent keeps a lease that runs out by itself.
+        with suppress(OSError):
+            if self._is_ours():
+                self._study.delete(LOCK)
 
     def _keep_renewing(self) -> None:
         while True:
@@ -160,6 +162,8 @@ class Lease:
                 held = _read_lease(self._study)
             except FileNotFoundError:
                 held = {}
+            except StorageError:
+                raise
             except UserError as error:
                 self._lost = error
                 return False

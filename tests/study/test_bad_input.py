@@ -1,7 +1,9 @@
 """Bad input of every command: exit code 2, at most three lines, and the thing that is wrong is named."""
 
 import shlex
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 import segstrat.data.audit.__main__ as audit_command
 import segstrat.data.download.__main__ as download_command
 import study.frame.__main__ as frame_command
+from segstrat import store
 from segstrat.models import assemble_backbone
 from segstrat.models.weights import save_backbone
 from study import predict, pretrain, report, run
@@ -354,3 +357,34 @@ def test_bad_input_is_answered_in_a_sentence(command, line, word, scene, monkeyp
     assert "Traceback" not in error
     kept = {path for path in sorted(scene.rglob("*")) if "__pycache__" not in path.parts}
     assert kept == {path for path in before if "__pycache__" not in path.parts}, "nothing was written"
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of S3 storage that accepts connections and never answers; all waiting is shortened to a tenth."""
+    for name in ("REQUEST_SECONDS", "FIRST_SECONDS"):
+        monkeypatch.setattr(store, name, getattr(store, name) / 10)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        yield f"s3://bucket/study?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (run.main, "--status {}"),
+        (run.main, "--space wd_grid --storage {}"),
+        (run.main, "--resume --name x --storage {}"),
+        (report.main, "{}"),
+        (predict.main, "--gallery {}"),
+    ],
+)
+def test_storage_that_accepts_and_never_answers(command, line, silent, capsys):
+    start = time.monotonic()
+    assert command(shlex.split(line.format(shlex.quote(silent)))) == 2
+    assert time.monotonic() - start < 2 * store.FIRST_SECONDS, "one operation has waited"
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert "storage s3://bucket/study does not answer (tried for" in error
