@@ -1,6 +1,7 @@
 """One run of a study, from its first check to its last file."""
 
 import functools
+import shlex
 import signal
 import threading
 import time
@@ -21,7 +22,15 @@ from study.console.tensorboard import EventFiles
 from study.driver.data_check import check_data
 from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
-from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
+from study.driver.messages import (
+    awaited_words,
+    header_lines,
+    print_end,
+    print_interrupted,
+    report_command,
+    resume_command,
+    watching_lines,
+)
 from study.driver.placement import asked_precision, divide, study_precision
 from study.driver.prepare import (
     OpenedStudy,
@@ -281,7 +290,14 @@ def _run(session: Session, console: Console) -> int:
         slots=session.share.concurrent,
         record=functools.partial(record, session),
     )
-    screen = StudyConsole(console, states, search, session.share.concurrent, jobs.pretrainings)
+    screen = StudyConsole(
+        console,
+        states,
+        search,
+        session.share.concurrent,
+        jobs.pretrainings,
+        awaited=lambda: awaited_words(session.runtime.watch.crowded, session.share.gpus),
+    )
     lines = header_lines(opened, session.manifest.content, states, session.share, search)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
         console.print(Text(line))
@@ -291,16 +307,18 @@ def _run(session: Session, console: Console) -> int:
             with session.runtime.watch.explaining():
                 loop.run(lambda: _tick(session, screen, check))
             screen.tick()
+        # One that came while the workers ended.
+        check()
     except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
-        print_interrupted(opened.settings, states, console)
+        print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 128 + interrupt.signum
     except StorageError as error:
         raise UserError(f"{error}; then continue with: {resume_command(opened.settings)}") from error
     except ClusterLostError as lost:
         _finish(refresher, session, console)
         console.print(Text(f"The study was ended because {lost}.", style="red"))
-        print_interrupted(opened.settings, states, console)
+        print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 1
     except CommonFailureError as failure:
         _finish(refresher, session, console)
@@ -314,7 +332,13 @@ def _run(session: Session, console: Console) -> int:
         return 1
     finally:
         events.close()
-    sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
+    try:
+        sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
+    except KeyboardInterrupt:
+        console.print(
+            Text(f"Interrupted: all trials are done; write the report with: {report_command(opened.study)}")
+        )
+        return 130
     drop_checkpoints(states, states.in_order(), keep)
     if keep == NONE:
         # The frames say which checkpoints there are.
@@ -427,7 +451,7 @@ def _finish(
         console.print(
             Text(f"The trials are complete, but the report could not be written: {error}", style="red")
         )
-        console.print(Text(f"Try again with: uv run python study/report.py {session.opened.study.uri}"))
+        console.print(Text(f"Try again with: {report_command(session.opened.study)}"))
         return None
 
 
@@ -443,4 +467,5 @@ def _add_gallery(session: Session, console: Console) -> None:
         make_gallery(study.uri, data_root(session.opened.settings.data_root or None), device)
     except Exception as error:  # nothing was completed, or this machine does not have the data
         console.print(Text(f"no pictures of predictions in the report: {error}", style="yellow"))
-        console.print(Text(f"where the data is: uv run python study/predict.py --gallery {study.uri}"))
+        uri = shlex.quote(study.uri)
+        console.print(Text(f"where the data is: uv run python study/predict.py --gallery {uri}"))

@@ -48,7 +48,7 @@ def is_locked(study: Store) -> bool:
     if not study.is_local:
         return _is_fresh(_read_lease(study), time.time())
     if study.is_folder(LOCK):
-        raise UserError(f"{study.uri}/{LOCK} is a folder, not a lock; remove it")
+        raise UserError(f"{(study / LOCK).uri} is a folder, not a lock; remove it")
     with (study.local_path / LOCK).open() as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

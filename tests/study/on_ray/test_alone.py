@@ -169,7 +169,7 @@ def test_a_study_whose_ray_dies_ends_with_its_report_and_the_command_to_continue
         assert f"because {'the ' * (program == 'raylet')}{words}" in driver.output.replace("Ray's ", "")
         assert "Continue with: uv run python study/run.py --resume --name lost" in driver.output
         assert (tmp_path / "lost" / "report.html").exists()
-        _, alive = psutil.wait_procs(tree, timeout=30)
+        _, alive = psutil.wait_procs(tree, timeout=100)
         assert alive == []
     finally:
         for process in [driver.process, *tree]:
