@@ -4,6 +4,7 @@ JSON objects in it are read so that a damaged file is one sentence and never a t
 of data and caches are named here too.
 """
 
+import errno
 import functools
 import json
 import logging
@@ -300,6 +301,8 @@ def read_object(store: Store, name: str) -> dict[str, Any]:
     except (FileNotFoundError, StorageError):
         raise
     except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            raise FileNotFoundError(f"{store.uri} is a file, not a folder") from error
         if store.is_folder(name):
             raise DamagedFileError(f"{name} cannot be read: it is a folder") from error
         raise

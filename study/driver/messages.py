@@ -40,8 +40,8 @@ def header_lines(
     settings, data, hardware = opened.settings, manifest["data"], manifest["hardware"]
     kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
     images = f"{data['train_images']} to train, {data['val_images']} to validate"
-    gpus = f", {hardware['gpus']} GPUs" if hardware["gpus"] else ", no GPU"
-    per_trial = f"{share.cpus} core{'s' * (share.cpus > 1)}" + (f", {share.gpus:g} GPU" if share.gpus else "")
+    gpus = f", {_counted(hardware['gpus'], 'GPU')}" if hardware["gpus"] else ", no GPU"
+    per_trial = _counted(share.cpus, "core") + (f", {share.gpus:g} GPU" if share.gpus else "")
     trials = states.in_order()
     epochs = sum(state.trial.config.epochs for state in trials)
     more = search.remaining(trials)
@@ -53,8 +53,9 @@ def header_lines(
         f"{settings.name}: {opened.space.question}",
         f"data      {data['title']} ({kind}), {images}",
         f"recipe    {opened.space.recipe_name}",
-        f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
-        f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
+        f"machine   {_counted(hardware['cpus'], 'core')}{gpus} on "
+        f"{_counted(len(hardware['nodes']), 'node')}; "
+        f"{_counted(share.concurrent, 'trial')} at once, {per_trial} each",
         f"precision {_precision_words(manifest, auto=settings.numerics.precision == 'auto')}",
         f"trials    {planned}, at most {epochs} epochs in total",
         f"stopping  {stopping_words(states.rule, [state.trial for state in trials])}",
@@ -70,6 +71,10 @@ def header_lines(
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _precision_words(manifest: Mapping[str, Any], *, auto: bool) -> str:

@@ -1,5 +1,6 @@
 """Bad input of every command: exit code 2, at most three lines, and the thing that is wrong is named."""
 
+import os
 import shlex
 import socket
 import time
@@ -12,7 +13,11 @@ import torch
 from PIL import Image
 
 import segstrat.data.audit.__main__ as audit_command
+import segstrat.data.cache.__main__ as cache_command
+import segstrat.data.convert as convert_command
 import segstrat.data.download.__main__ as download_command
+import segstrat.data.shrink as shrink_command
+import study.__main__ as segstrat_command
 import study.frame.__main__ as frame_command
 from segstrat import store
 from segstrat.models import assemble_backbone
@@ -81,7 +86,7 @@ FOLDERS = {
     "list_name": ('name = "mine"', "name = [1]"),
 }
 # These are not mistakes of dataset.toml alone, so another thing is named.
-ELSEWHERE = ("odd_split", "no_labels", "odd_folder_task")
+ELSEWHERE = ("odd_split", "no_labels")
 
 
 def make_folder(root: Path, toml: str) -> None:
@@ -123,6 +128,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_folder(root / "empty_split", TOML)
     (root / "empty_split" / "train.txt").write_text("")
     (root / "empty").mkdir()
+    (root / "loop").symlink_to("loop")
+    os.mkfifo(root / "fifo")
     (root / "file").write_text("text")
     (root / "weights.pth").write_bytes(b"no weights")
     torch.save({"a": torch.zeros(2)}, root / "other.pth")
@@ -204,7 +211,6 @@ RUN = [
     ("--new-space nowhere/mine", "nowhere"),
     *((on("data", f"{name}.py"), name) for name in SPACES),
     *((on(folder), "dataset.toml") for folder in FOLDERS if folder not in ELSEWHERE),
-    (on("odd_folder_task"), "semsg"),
     (on("odd_split"), "validation.txt"),
     (on("no_labels"), "masks"),
     (on("nowhere"), "nowhere"),
@@ -290,6 +296,7 @@ AUDIT = [
     ("voc --root nowhere", "nowhere"),
     ("voc --root empty", "VOC"),
     ("folder --root odd_key", "nme"),
+    ("folder --root odd_folder_task", "semsg"),
     ("folder --root empty", "dataset.toml"),
     ("folder --roott empty", "--roott"),
     ("folder data", "data"),
@@ -388,3 +395,105 @@ def test_storage_that_accepts_and_never_answers(command, line, silent, capsys):
     (error,) = capsys.readouterr().err.splitlines()
     assert error.startswith("error: ")
     assert "storage s3://bucket/study does not answer (tried for" in error
+
+
+# Names of files, folders, studies and data that there are not, or that are something else.
+HOSTILE = (
+    *(
+        "nowhere",
+        "x" * 5000,
+        "a\nb",
+        "\udcff",
+        "{}%s$(x)",
+        "~nobody/x",
+        "loop",
+        "/dev/null",
+        "file/x",
+        "s3://",
+    ),
+    *(
+        "ftp://x/y",
+        "file",
+        "empty",
+        "  ",
+        "fifo",
+        "*",
+        "--",
+        "é" * 90,
+        "results/damaged",
+        "../../nowhere",
+        ".",
+    ),
+)
+BAD_NUMBERS = ("x", "-3", "0x1", "1e999", "nan", "", "1,,2", "½", "9" * 400, "[1]")
+NAMED: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+    "run": (
+        run.main,
+        [
+            *("--status {}", "--confirm {}", "--resume --name {}", "--space {} --dry-run"),
+            *("--space good.py --data {} --dry-run", "--space good.py --weights {} --dry-run --data folder"),
+            "--space good.py --data folder --weights good.pth --dry-run --data-root {}",
+            "--space good.py --data coco --weights good.pth --dry-run --data-root {}",
+        ],
+    ),
+    "report": (report.main, ["{}"]),
+    "frame": (frame_command.main, ["{}"]),
+    "predict": (
+        predict.main,
+        [
+            "--gallery {}",
+            "--trial {} --images data/images --out out",
+            "--trial results/study/x --split {} --out o",
+        ],
+    ),
+    "pretrain": (pretrain.main, ["--data {}", "--backbone {}", "{}"]),
+    "audit": (audit_command.main, ["folder --root {}", "voc --root {}", "{}", "{} --root data"]),
+    "download": (download_command.main, ["{} --root empty", "{}"]),
+    "cache": (cache_command.main, ["--cache-dir empty {}", "--cache-dir file {}", "--older-than {}"]),
+    "convert": (convert_command.main, ["coco {} --out out", "{} data --out out", "labelme {} --out out"]),
+    "shrink": (shrink_command.main, ["{}", "folder {} out", "{} data out"]),
+    "segstrat": (segstrat_command.main, ["{}", "data {}", "run --status {}"]),
+}
+NUMBERS = {
+    "run": "seeds budget gpus-per-trial cpus-per-trial max-concurrent max-seeds top precision scheduler",
+    "report": "margin",
+    "predict": "scales batch-size",
+    "pretrain": "width epochs seed",
+}
+
+
+def bad_lines() -> list[tuple[Callable[[list[str]], int], list[str]]]:
+    """Command lines with one mistake each: a name, a number, a flag of another spelling."""
+    found = []
+    for command, templates in NAMED.values():
+        for template in templates:
+            words = template.split()
+            found += [(command, [word.replace("{}", name) for word in words]) for name in HOSTILE]
+    for name, flags in NUMBERS.items():
+        for flag in flags.split():
+            line = ["--space", "wd_grid", "--dry-run"] if name == "run" else []
+            found += [(NAMED[name][0], [*line, f"--{flag}", value]) for value in BAD_NUMBERS]
+            found += [
+                (NAMED[name][0], [*line, f"--{flag[:-1]}", "1"]),
+                (NAMED[name][0], [*line, f"--{flag}"]),
+            ]
+    return found
+
+
+@pytest.mark.usefixtures("offline", "few_figures")
+@pytest.mark.parametrize("count", [60, pytest.param(400, marks=pytest.mark.slow)])
+def test_one_mistake_in_any_command_is_answered_in_a_sentence(count, scene, monkeypatch, capsys):
+    monkeypatch.chdir(scene)
+    every = bad_lines()
+    assert len(every) >= 400
+    problems = []
+    for index in np.random.default_rng(28).permutation(len(every))[:count]:
+        command, words = every[index]
+        try:
+            code: object = command(words)
+        except (Exception, SystemExit) as error:
+            code = repr(error)[:200]
+        said = capsys.readouterr().err
+        if code != 2 or not said.startswith("error: ") or len(said.strip().splitlines()) > 3:
+            problems.append((command.__module__, [word[:60] for word in words], code, said[:300]))
+    assert problems == []
