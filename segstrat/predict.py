@@ -58,8 +58,8 @@ def load_trial(
     state = read_checkpoint(store, name)
     if state is None:
         raise UserError(
-            f"{store.uri}/{name} does not match its digest ({digest_name(name)} is missing or differs): the "
-            "file is damaged or was replaced; name another one with --checkpoint"
+            f"{(store / name).uri} does not match its digest ({digest_name(name)} is missing or differs): "
+            "the file is damaged or was replaced; name another one with --checkpoint"
         )
     config = TrialConfig.from_dict(state["config"])
     labels = state.get("labels", {})  # absent from checkpoints of earlier versions

@@ -4,6 +4,7 @@ JSON objects in it are read so that a damaged file is one sentence and never a t
 of data and caches are named here too.
 """
 
+import errno
 import functools
 import json
 import logging
@@ -27,6 +28,9 @@ T = TypeVar("T")
 PATIENCE_SECONDS = 120.0
 FIRST_SECONDS = 15.0
 LONGEST_PAUSE = 8.0
+# A request that is silent for so long has failed; without a limit of ours, repetitions of the AWS library,
+# which nobody sees, take minutes.
+REQUEST_SECONDS = 4.0
 # In pyarrow's messages of errors that pass; a missing bucket, a wrong key or a full disk do not.
 TRANSIENT = (
     "network_connection",
@@ -39,6 +43,19 @@ TRANSIENT = (
     "internal_failure",
     "http response code 500",
     "http response code 503",
+)
+EXPIRED = ("expiredtoken", "token has expired", "token is expired", "requestexpired", "tokenrefreshrequired")
+REFUSED = (
+    "access_denied",
+    "accessdenied",
+    "invalid_access_key_id",
+    "invalidaccesskeyid",
+    "invalid_client_token",
+    "signature_does_not_match",
+    "signaturedoesnotmatch",
+    "invalidtoken",
+    "http status 401",
+    "http status 403",
 )
 
 
@@ -53,7 +70,7 @@ class Store:
         self.uri = str(uri)
         if "://" in self.uri:
             try:
-                self._fs, self._root = pafs.FileSystem.from_uri(self.uri)
+                self._fs, self._root = _open(self.uri)
             except (ValueError, OSError) as error:
                 raise UserError(
                     f"storage {self.uri!r} cannot be opened ({error}); give a folder or a URI such as "
@@ -67,7 +84,7 @@ class Store:
             self._fs, self._root = pafs.LocalFileSystem(), str(Path(self.uri).absolute())
         self.is_local = isinstance(self._fs, pafs.LocalFileSystem)
         # Shared by all folders of one storage: it answers for all of them, or for none.
-        self._patience = Patience(self.uri.partition("?")[0])
+        self._patience = Patience(self.uri.partition("?")[0], explain=self._list)
 
     def __truediv__(self, name: str) -> "Store":
         """The store of a sub-folder."""
@@ -136,6 +153,10 @@ class Store:
         if self.exists(name):
             self._try(lambda: self._fs.delete_file(f"{self._root}/{name}"))
 
+    def _list(self) -> None:
+        """An operation whose errors have a text, which those of asking for a single file lack."""
+        self._fs.get_file_info(pafs.FileSelector(self._root, allow_not_found=True))
+
     def _try(self, operation: Callable[[], T]) -> T:
         """Runs an operation; storage elsewhere is given time to answer."""
         return operation() if self.is_local else self._patience.call(operation)
@@ -152,11 +173,30 @@ class Store:
         return Path(self._root)
 
 
+def _open(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system and path of a URI; requests to S3 give up early, and `Patience` repeats them."""
+    filesystem, root = pafs.FileSystem.from_uri(uri)
+    if isinstance(filesystem, pafs.S3FileSystem):
+        # URIs have no such options.
+        options = filesystem.__reduce__()[1][0] | {
+            "connect_timeout": REQUEST_SECONDS,
+            "request_timeout": REQUEST_SECONDS,
+            "retry_strategy": pafs.AwsStandardS3RetryStrategy(max_attempts=1),
+        }
+        filesystem = pafs.S3FileSystem(**options)
+    return filesystem, root
+
+
+class StorageError(UserError, OSError):
+    """Storage elsewhere that does not answer, or that refuses this user."""
+
+
 class Patience:
     """Repeats operations on one storage while it does not answer.
 
     Args:
         name: of the storage, for the messages.
+        explain: an operation whose error says more than those of others.
         say: prints a message.
         sleep, clock: replaced in tests.
     """
@@ -165,11 +205,13 @@ class Patience:
         self,
         name: str,
         *,
+        explain: Callable[[], object] = lambda: None,
         say: Callable[[str], None] = lambda message: print(message, file=sys.stderr, flush=True),
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
+        self._explain = explain
         self._say = say
         self._sleep = sleep
         self._clock = clock
@@ -179,30 +221,61 @@ class Patience:
         """The result of an operation, which is repeated while it fails for a reason that passes.
 
         Raises:
-            OSError: what the operation raised last, once the patience is used up; at once for errors that
-                do not pass.
+            StorageError: if the storage has not answered until the patience is used up, or refuses this user.
+            OSError: what else the operation raised.
         """
         start, pause = self._clock(), 1.0
         waiting = False
         while True:
+            began = self._clock()
             try:
                 result = operation()
             except OSError as error:
+                if not is_transient(error):
+                    self._answered = True
+                    raise self._in_words(error) from error
+                now = self._clock()
                 bound = PATIENCE_SECONDS if self._answered else FIRST_SECONDS
-                if not is_transient(error) or self._clock() - start >= bound:
-                    # An answer, even if it is an error.
-                    self._answered |= not is_transient(error)
-                    raise
+                # Another try may take as long as this one.
+                if now - start + pause + (now - began) > bound:
+                    self._answered = False
+                    raise StorageError(
+                        f"storage {self._name} does not answer (tried for {now - start:.0f} s); check that "
+                        "it runs and that this machine reaches it"
+                    ) from error
                 if not waiting:
                     waiting = True
-                    self._say(f"{self._name} does not answer; trying again for up to {bound:.0f} s ({error})")
-                self._sleep(min(pause, LONGEST_PAUSE))
-                pause *= 2
+                    self._say(f"{self._name} does not answer; trying again for up to {bound:.0f} s")
+                self._sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
             else:
                 self._answered = True
                 if waiting:
                     self._say(f"{self._name} answers again after {self._clock() - start:.0f} s")
                 return result
+
+    def _in_words(self, error: OSError) -> OSError:
+        """The error that says what is wrong with this user's credentials, if that is its reason."""
+        text = str(error).lower()
+        if "aws error" in text and "no response body" in text:
+            # As for a single file, where S3 says nothing but 400 or 403.
+            try:
+                self._explain()
+            except OSError as explanation:
+                text += str(explanation).lower()
+        if any(word in text for word in EXPIRED):
+            return StorageError(f"the credentials for storage {self._name} have expired; renew them")
+        if any(word in text for word in REFUSED):
+            return StorageError(
+                f"storage {self._name} refuses access ({_short(error)}); check the credentials and what "
+                "they allow"
+            )
+        return error
+
+
+def _short(error: OSError) -> str:
+    """What AWS calls an error, without the rest of its message."""
+    return str(error).partition("AWS Error ")[2].partition(":")[0] or str(error)
 
 
 def is_transient(error: OSError) -> bool:
@@ -225,9 +298,11 @@ def read_object(store: Store, name: str) -> dict[str, Any]:
         content = json.loads(store.read(name))
     except ValueError as error:  # of JSON, and of bytes that are not text
         raise DamagedFileError(f"{name} cannot be read: {error}") from error
-    except FileNotFoundError:
+    except (FileNotFoundError, StorageError):
         raise
     except OSError as error:
+        if error.errno == errno.ENOTDIR:
+            raise FileNotFoundError(f"{store.uri} is a file, not a folder") from error
         if store.is_folder(name):
             raise DamagedFileError(f"{name} cannot be read: it is a folder") from error
         raise

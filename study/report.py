@@ -63,7 +63,7 @@ def where(folder: str, page: Page | None) -> str:
     """The files that were written."""
     store = Store(folder)
     figures = [f"{len(page.every_picture)} figures in {(store / 'figures').uri}"] if page else []
-    return ", ".join([f"{store.uri}/report.html", "verdict.json", *figures])
+    return ", ".join([(store / "report.html").uri, "verdict.json", *figures])
 
 
 def make_parser() -> StrictParser:

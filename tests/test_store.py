@@ -1,12 +1,26 @@
+import contextlib
 import errno
 import os
 import pickle
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from segstrat.errors import UserError
-from segstrat.store import FIRST_SECONDS, LONGEST_PAUSE, PATIENCE_SECONDS, Patience, Store, is_transient
+from segstrat.store import (
+    FIRST_SECONDS,
+    LONGEST_PAUSE,
+    PATIENCE_SECONDS,
+    Patience,
+    StorageError,
+    Store,
+    is_transient,
+    read_object,
+)
 
 
 def test_a_file_is_read_back_from_a_nested_store_and_through_pickle(tmp_path: Path):
@@ -90,24 +104,77 @@ def test_the_wait_is_bounded():
     storage = Storage(STALLED, down_from=5, down_until=1e9)
     storage.read()
     storage.now = 5
-    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+    with pytest.raises(StorageError, match=r"storage s3://bucket does not answer \(tried for \d+ s\); check"):
         storage.read()
-    assert storage.now - 5 < PATIENCE_SECONDS + LONGEST_PAUSE
+    assert PATIENCE_SECONDS - LONGEST_PAUSE < storage.now - 5 <= PATIENCE_SECONDS
     assert len(storage.said) == 1
+    before = storage.now
+    with pytest.raises(StorageError, match="does not answer"):
+        storage.read()
+    assert storage.now - before <= FIRST_SECONDS, "what was given up is not awaited as long again"
 
 
 def test_storage_that_never_answered_gets_less_time():
     storage = Storage(STALLED, down_from=0, down_until=1e9)
-    with pytest.raises(OSError, match="NETWORK_CONNECTION"):
+    with pytest.raises(StorageError, match="does not answer"):
         storage.read()
-    assert storage.now < FIRST_SECONDS + LONGEST_PAUSE
+    assert storage.now <= FIRST_SECONDS
 
 
 @pytest.mark.parametrize("error", [DENIED, FileNotFoundError("no such file"), OSError(28, "No space")])
 def test_errors_that_do_not_pass_are_raised_at_once(error):
     storage = Storage(error, down_from=0, down_until=1e9)
-    with pytest.raises(OSError, match=str(error)[:5].replace("[", r"\[")):
+    words = "refuses access" if error is DENIED else re.escape(str(error))
+    with pytest.raises(OSError, match=words):
         storage.read()
     assert storage.calls == 1
     assert storage.said == []
     assert not is_transient(error)
+
+
+@contextlib.contextmanager
+def refusing(status: int, code: str) -> Iterator[Store]:
+    """A store in S3 that refuses every request, without a reason where a single file is asked for."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def refuse(self) -> None:
+            content = f"<Error><Code>{code}</Code><Message>Refused.</Message></Error>".encode()
+            if self.command == "HEAD":
+                content = b""
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_HEAD = do_PUT = do_POST = refuse  # noqa: N815
+
+        def log_message(self, *_: object) -> None:
+            return
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        port = server.server_address[1]
+        yield Store(f"s3://bucket/x?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1")
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "words"),
+    [
+        (400, "ExpiredToken", r"the credentials for storage s3://bucket/x have expired; renew them"),
+        (403, "InvalidAccessKeyId", "storage s3://bucket/x refuses access"),
+        (403, "AccessDenied", r"refuses access \(ACCESS_DENIED"),
+    ],
+)
+def test_a_refusal_is_told_as_what_it_is(status, code, words, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with refusing(status, code) as store:
+        for operation in (
+            lambda: store.exists("manifest.json"),
+            lambda: read_object(store, "manifest.json"),
+            lambda: store.write("manifest.json", b"{}"),
+            store.names,
+        ):
+            with pytest.raises(StorageError, match=words):
+                operation()

@@ -64,6 +64,7 @@ def build_protocol(
     tasks: Sequence[str] | None = None,
     cache_dir: str | Path | None = None,
     progress: bool = False,
+    verify: bool = False,
 ) -> DataProtocol:
     """The data of a protocol.
 
@@ -74,6 +75,7 @@ def build_protocol(
             out. `boundaries` is available wherever `semseg` is labelled.
         cache_dir: folder of decoded data, filled if necessary; None decodes at every read.
         progress: draw progress bars on the console.
+        verify: compare the checksums of decoded data, and build again what is damaged.
 
     Raises:
         UserError: for an unknown name, data that is missing or incomplete, or a task without labels.
@@ -93,7 +95,7 @@ def build_protocol(
     if cache_path is not None:
         # Test images are read at most once, which is not worth the space.
         kept = [part for split in ("train", "val") for part in splits[split]]
-        decoded |= zip(kept, cached(kept, cache_path, progress=progress), strict=True)
+        decoded |= zip(kept, cached(kept, cache_path, progress=progress, verify=verify), strict=True)
     joined = {split: _join([decoded[part] for part in parts]) for split, parts in splits.items() if parts}
     train = everything = joined["train"]
     if source.portion != 1.0:

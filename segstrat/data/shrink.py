@@ -7,7 +7,6 @@ upright) and resampled with a Lanczos filter; labels to the nearest pixel, with 
 splits and classes stay the same.
 """
 
-import argparse
 import json
 import sys
 import tomllib
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from segstrat.commands import StrictParser
 from segstrat.data.files import FileDataset
 from segstrat.data.labels import to_values
 from segstrat.data.readers import folder
@@ -84,18 +84,18 @@ def _description(name: str, splits: Iterable[str], tables: dict[str, Any], *, fl
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = StrictParser(
         prog="python -m segstrat.data.shrink", description="Writes a smaller copy of a folder data set."
     )
     parser.add_argument("source", type=Path, metavar="DIR", help="folder with a dataset.toml")
     parser.add_argument("out", type=Path, metavar="OUT", help="new folder")
     parser.add_argument("--short-side", type=int, default=128, metavar="N", help="in pixels (default: 128)")
-    options = parser.parse_args(arguments)
     try:
+        options = parser.parse_strictly(arguments)
         if options.short_side < 1:
             raise UserError(f"--short-side {options.short_side}: expected a whole number ≥ 1")
         count = shrink(options.source, options.out, options.short_side)
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"{options.out}: {count:,} images")

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import urllib.error
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,14 @@ def _download_from_timm(name: str, path: Path) -> None:
         safetensors.torch.save_file(state, temporary)
 
 
+def checksums_fit(path: Path) -> bool:
+    """Whether the parts of a file of torch have the checksums that it names; true where it has none."""
+    if not zipfile.is_zipfile(path):
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return archive.testzip() is None
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"weights {path} is not a file; give the path of a .pth or .safetensors file")
@@ -176,6 +185,8 @@ def _read(path: Path) -> dict[str, Any]:
             content = safetensors.torch.load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+            if not checksums_fit(path):
+                raise ValueError("a checksum differs")
     except pickle.UnpicklingError as error:
         raise UserError(
             f"weights {path} are damaged or contain more than tensors and plain values, which is not "

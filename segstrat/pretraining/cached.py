@@ -11,6 +11,7 @@ import torch
 from segstrat.atomic import only_builder
 from segstrat.errors import UserError
 from segstrat.machine import Machine
+from segstrat.models.weights import checksums_fit
 from segstrat.parallel import cpu_cores
 from segstrat.pretraining.images import ClassificationData
 from segstrat.pretraining.job import Pretraining, PretrainReport
@@ -96,6 +97,9 @@ def is_sound(path: Path) -> bool:
         return False
     try:
         torch.load(path, map_location="cpu", weights_only=True)
+        # Torch does not compare the checksums that it writes.
+        if not checksums_fit(path):
+            raise ValueError
     # A damaged file fails in many ways, which depend on where the damage is.
     except Exception:
         path.unlink()

@@ -28,6 +28,7 @@ class StudyConsole:
     Args:
         concurrent: jobs that run at the same time.
         pretrainings: of all trials that are known -> the states of the pre-trainings.
+        awaited: what is waited for while nothing runs.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class StudyConsole:
         search: Search,
         concurrent: int,
         pretrainings: Callable[[Sequence[PlannedTrial]], Sequence[PretrainState]] = lambda _: (),
+        awaited: Callable[[], str] = lambda: "workers are starting",
     ) -> None:
         self._console = console
         self._states = states
         self._search = search
         self._concurrent = concurrent
         self._pretrainings_of = pretrainings
+        self._awaited = awaited
         self._started = time.monotonic()
         self._last_shown = 0.0
         self._printed: set[str] = set()
@@ -104,13 +107,17 @@ class StudyConsole:
         elif running or making:
             outlook = "the time left is known after the first epoch of a trial"
         else:
-            outlook = "workers are starting"
+            outlook = self._awaited()
         words = f"{progress_words(states, more)}, {running} running"
         if making:
             done, total = sum(each.epoch for each in making), sum(each.job.epochs for each in making)
             kind = f"{len(making)} pre-training{'s' * (len(making) > 1)}"
             words += f", {kind} at epoch {done}/{total}"
         return f"{words} · {elapsed} so far, {outlook}"
+
+    def say(self, line: str) -> None:
+        """Prints a line that is not about a single job."""
+        self._console.print(Text(line, style="yellow"))
 
     def stopping(self, signum: int) -> None:
         """Says at once that a signal was received; ending the workers takes seconds."""

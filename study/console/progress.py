@@ -5,8 +5,19 @@ from collections.abc import Sequence
 
 from segstrat.formatting import format_duration
 from segstrat.records import TrialStatus
+from study.cli import StudySettings
 from study.state.pretrainings import PretrainState
 from study.state.trial_states import Phase, TrialState, count_final
+
+
+def resume_words(name: str, storage: str) -> str:
+    """The command that continues a study.
+
+    Args:
+        storage: folder or URI of all studies.
+    """
+    where = "" if storage == StudySettings.storage else f" --storage {storage!r}"
+    return f"uv run python study/run.py --resume --name {name}{where}"
 
 
 def progress_words(states: Sequence[TrialState], unproposed: int = 0) -> str:

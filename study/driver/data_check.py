@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from segstrat.errors import UserError
+from segstrat.pretraining.job import FIGURES
 from segstrat.store import cache_dir, data_root
 from study.cli import StudySettings
 from study.planning.trials import PlannedTrial
@@ -50,11 +51,19 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
     """
     from segstrat.data import build_protocol
     from segstrat.data.audit.checks import audit
+    from segstrat.data.figures import ensure_figures
 
+    if FIGURES in (settings.data, settings.pretrain_on) or not (settings.weights or settings.pretrain_on):
+        ensure_figures(verify=True)
     tasks = list(dict.fromkeys(task for trial in trials for task in trial.config.tasks))
     root = data_root(settings.data_root or None)
     protocol = build_protocol(
-        settings.data, root, tasks=tasks, cache_dir=cache_dir() if cache else None, progress=cache
+        settings.data,
+        root,
+        tasks=tasks,
+        cache_dir=cache_dir() if cache else None,
+        progress=cache,
+        verify=cache,
     )
     report = audit(protocol, needs=needs_of(trials), cache_dir=cache_dir(), progress=cache)
     sheet = ""

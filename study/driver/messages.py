@@ -1,20 +1,24 @@
 """What the console prints before, between and after a study's trials."""
 
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from segstrat.records import TrialStatus
+from segstrat.store import Store
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags, StudySettings
+from study.console.progress import resume_words
 from study.console.tables import cells_table, problem_lines
 from study.driver.prepare import OpenedStudy, stopping_words
 from study.on_ray.runtime import Runtime
 from study.planning.resources import Share
 from study.search.base import Search
 from study.search.two_stage import TwoStageSearch
+from study.state.pretrainings import PretrainState
 from study.state.trial_states import TrialStates, count_final
 
 FILES = (
@@ -36,8 +40,8 @@ def header_lines(
     settings, data, hardware = opened.settings, manifest["data"], manifest["hardware"]
     kind = "synthetic scenes drawn by this project" if data["synthetic"] else "images"
     images = f"{data['train_images']} to train, {data['val_images']} to validate"
-    gpus = f", {hardware['gpus']} GPUs" if hardware["gpus"] else ", no GPU"
-    per_trial = f"{share.cpus} core{'s' * (share.cpus > 1)}" + (f", {share.gpus:g} GPU" if share.gpus else "")
+    gpus = f", {_counted(hardware['gpus'], 'GPU')}" if hardware["gpus"] else ", no GPU"
+    per_trial = _counted(share.cpus, "core") + (f", {share.gpus:g} GPU" if share.gpus else "")
     trials = states.in_order()
     epochs = sum(state.trial.config.epochs for state in trials)
     more = search.remaining(trials)
@@ -49,8 +53,9 @@ def header_lines(
         f"{settings.name}: {opened.space.question}",
         f"data      {data['title']} ({kind}), {images}",
         f"recipe    {opened.space.recipe_name}",
-        f"machine   {hardware['cpus']} cores{gpus} on {len(hardware['nodes'])} node(s); "
-        f"{share.concurrent} trial{'s' * (share.concurrent > 1)} at once, {per_trial} each",
+        f"machine   {_counted(hardware['cpus'], 'core')}{gpus} on "
+        f"{_counted(len(hardware['nodes']), 'node')}; "
+        f"{_counted(share.concurrent, 'trial')} at once, {per_trial} each",
         f"precision {_precision_words(manifest, auto=settings.numerics.precision == 'auto')}",
         f"trials    {planned}, at most {epochs} epochs in total",
         f"stopping  {stopping_words(states.rule, [state.trial for state in trials])}",
@@ -66,6 +71,10 @@ def header_lines(
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _precision_words(manifest: Mapping[str, Any], *, auto: bool) -> str:
@@ -113,7 +122,21 @@ def watching_lines(flags: Flags, runtime: Runtime) -> list[str]:
     ]
 
 
-def print_interrupted(settings: StudySettings, states: TrialStates, console: Console) -> None:
+def awaited_words(crowded: bool, gpus: float) -> str:
+    """What a study without a running job waits for.
+
+    Args:
+        crowded: whether something waits for resources of the cluster.
+        gpus: of each trial.
+    """
+    return (
+        f"waiting for free {'GPUs' if gpus else 'CPUs'} of the cluster" if crowded else "workers are starting"
+    )
+
+
+def print_interrupted(
+    settings: StudySettings, states: TrialStates, pretrainings: Sequence[PretrainState], console: Console
+) -> None:
     """What an interrupted study keeps, and how to continue it."""
     failed = sum(state.record.status is TrialStatus.FAILED for state in states.by_id.values())
     done = count_final(states.by_id.values()) - failed
@@ -122,6 +145,10 @@ def print_interrupted(settings: StudySettings, states: TrialStates, console: Con
     console.print(
         Text(f"Interrupted: {done} trials are done and kept, {failures}{unfinished} are unfinished.")
     )
+    for each in pretrainings:
+        if each.epoch and not each.made:
+            kept = f"{each.epoch} of {each.job.epochs} epochs are kept"
+            console.print(Text(f"pre-training of {each.job.pretraining}: {kept}"))
     console.print(Text(f"Continue with: {resume_command(settings)}"))
 
 
@@ -131,14 +158,18 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
     for line in problem_lines(states.in_order()):
         console.print(Text(line))
     for name, content in FILES:
-        console.print(Text(f"{opened.study.uri}/{name}  {content}"))
+        console.print(Text(f"{(opened.study / name).uri}  {content}"))
     if opened.study.is_local:
         console.print(Text(f"training curves: uvx tensorboard --logdir {opened.study.uri}/tensorboard"))
     if sentence:
         console.print(Text(sentence, style="bold"))
 
 
+def report_command(study: Store) -> str:
+    """The command that writes a study's report."""
+    return f"uv run python study/report.py {shlex.quote(study.uri)}"
+
+
 def resume_command(settings: StudySettings) -> str:
     """The command that continues a study."""
-    storage = "" if settings.storage == StudySettings.storage else f" --storage {settings.storage!r}"
-    return f"uv run python study/run.py --resume --name {settings.name}{storage}"
+    return resume_words(settings.name, settings.storage)

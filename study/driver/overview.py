@@ -5,14 +5,15 @@ import dataclasses
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.store import Store
-from study.console.progress import outlook_words, progress_words, seconds_left
+from segstrat.data.cache.entries import is_locked_here
+from segstrat.store import Store, cache_dir
+from study.console.progress import outlook_words, progress_words, resume_words, seconds_left
 from study.console.tables import new_table, problem_lines, trials_table
 from study.planning.space import load_space, space_names
 from study.state.lock import is_locked
 from study.state.manifest import read_study_manifest
-from study.state.pretrainings import read_pretrainings
-from study.state.trial_states import Phase, TrialState, TrialStates, count_final
+from study.state.pretrainings import FOLDER, read_pretrainings
+from study.state.trial_states import BEGUN, Phase, TrialState, TrialStates, count_final
 
 
 def show_spaces() -> int:
@@ -37,9 +38,12 @@ def show_status(folder: str) -> int:
     running = is_locked(study)
     pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
     if running:
-        in_order = [_presumably_running(state) for state in in_order]
+        in_order = [_presumably_running(state, states) for state in in_order]
         pretrainings = [
-            dataclasses.replace(each, phase=Phase.RUNNING) if each.epoch else each for each in pretrainings
+            dataclasses.replace(each, phase=Phase.RUNNING)
+            if each.epoch or is_locked_here(cache_dir() / FOLDER / each.job.file)
+            else each
+            for each in pretrainings
         ]
     console = Console(highlight=False)
     console.print(Text(f"{manifest['study']}: {manifest['question']}"))
@@ -52,14 +56,18 @@ def show_status(folder: str) -> int:
     outlook = f", {outlook_words(left, two_stages=two_stages)}" if left is not None else ""
     done = count_final(in_order)
     if not running and done < len(in_order):
-        outlook = f"; continue with: uv run python study/run.py --resume --name {manifest['study']}"
+        base, mark, query = study.uri.rstrip("/").partition("?")
+        parent = f"{base.rstrip('/').rpartition('/')[0] or '.'}{mark}{query}"
+        outlook = f"; continue with: {resume_words(manifest['study'], parent)}"
     driver = "a driver is running" if running else "no driver is running"
     console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"))
     return 0
 
 
-def _presumably_running(state: TrialState) -> TrialState:
-    """A trial that has reported and not ended, while a driver is at work."""
-    if state.final or state.phase is not Phase.WAITING or not state.record.reports:
+def _presumably_running(state: TrialState, states: TrialStates) -> TrialState:
+    """A trial that was begun and has not ended, while a driver is at work."""
+    if state.final or state.phase is not Phase.WAITING:
+        return state
+    if not (state.record.reports or states.folder(state.trial).exists(BEGUN)):
         return state
     return dataclasses.replace(state, phase=Phase.RUNNING)

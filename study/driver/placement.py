@@ -88,13 +88,16 @@ def study_precision(
         division: what each trial gets.
 
     Raises:
-        UserError: if some nodes have units for bfloat16 and others do not.
+        UserError: if some nodes have units for bfloat16 and others do not, or torch does not see their GPUs.
     """
-    if asked != AUTO:
-        return asked, []
     from study.on_ray import probes
 
     gpus = division.gpus
+    if asked != AUTO:
+        if gpus:
+            # Refused where torch sees no GPU, before every trial fails of it.
+            probes.possible_precisions(nodes, gpus=gpus)
+        return asked, []
     if len(nodes) == 1 and not gpus:
         # Usually this machine; asking Ray would take seconds.
         possible = probes.precision_here("cpu")

@@ -16,7 +16,7 @@ from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.records import Stage
 from segstrat.scores import Metric
-from segstrat.store import Store, data_root
+from segstrat.store import StorageError, Store, data_root
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import Flags, StudySettings, make_settings
 from study.driver.confirm import defaults_from_parent, parent_of, refuse_another_recipe, screened_states
@@ -301,6 +301,8 @@ def _refuse_existing(study: Store, flags: Flags) -> None:
         raise UserError(f"--storage {flags.storage}: that is a file; give a folder or a URI such as s3://…")
     try:
         exists = contains_study(study)
+    except StorageError as error:
+        raise UserError(f"--storage: {error}") from error
     except OSError as error:
         raise UserError(f"--storage {flags.storage} cannot be reached: {error}") from error
     if exists:

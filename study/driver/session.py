@@ -1,6 +1,7 @@
 """One run of a study, from its first check to its last file."""
 
 import functools
+import shlex
 import signal
 import threading
 import time
@@ -12,15 +13,24 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from segstrat.errors import UserError
 from segstrat.records import Stage, TrialStatus
-from segstrat.store import Store, data_root
+from segstrat.store import StorageError, Store, data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
 from study.driver.data_check import check_data
 from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
-from study.driver.messages import header_lines, print_end, print_interrupted, resume_command, watching_lines
+from study.driver.messages import (
+    awaited_words,
+    header_lines,
+    print_end,
+    print_interrupted,
+    report_command,
+    resume_command,
+    watching_lines,
+)
 from study.driver.placement import asked_precision, divide, study_precision
 from study.driver.prepare import (
     OpenedStudy,
@@ -34,7 +44,7 @@ from study.driver.prepare import (
 )
 from study.driver.stages import AnsweringLog
 from study.driver.weights import Weights
-from study.on_ray.runtime import Runtime, ray_session
+from study.on_ray.runtime import ClusterLostError, Runtime, ray_session
 from study.planning.resources import Share
 from study.planning.space_files import is_space_file, space_file
 from study.planning.trials import PlannedTrial
@@ -152,7 +162,11 @@ def interrupts() -> Iterator[Callable[[], None]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """A study that is ready to run, on a machine that is ready."""
+    """A study that is ready to run, on a machine that is ready.
+
+    Args:
+        check_lock: see `study.state.lock.study_lock`.
+    """
 
     opened: OpenedStudy
     flags: Flags
@@ -161,6 +175,7 @@ class Session:
     share: Share
     states: TrialStates
     weights: Weights
+    check_lock: Callable[[], None]
 
 
 def run_study(flags: Flags) -> int:
@@ -188,7 +203,7 @@ def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int
     trials = plan_study(opened)
     # Before the data is read and Ray is started, which takes a minute.
     check_resumable(opened, trials, accept_changes=flags.accept_changes)
-    with study_lock(study):
+    with study_lock(study) as check_lock:
         weights = Weights(
             settings,
             opened.design,
@@ -233,6 +248,7 @@ def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int
                 share=share,
                 states=read_states(opened, trials, console),
                 weights=weights,
+                check_lock=check_lock,
             )
             return _run(session, console)
 
@@ -274,19 +290,36 @@ def _run(session: Session, console: Console) -> int:
         slots=session.share.concurrent,
         record=functools.partial(record, session),
     )
-    screen = StudyConsole(console, states, search, session.share.concurrent, jobs.pretrainings)
+    screen = StudyConsole(
+        console,
+        states,
+        search,
+        session.share.concurrent,
+        jobs.pretrainings,
+        awaited=lambda: awaited_words(session.runtime.watch.crowded, session.share.gpus),
+    )
     lines = header_lines(opened, session.manifest.content, states, session.share, search)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
         console.print(Text(line))
     try:
         with interrupts() as check, screen, executor:
             loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.put_trials)
-            loop.run(lambda: _tick(session, screen, check))
+            with session.runtime.watch.explaining():
+                loop.run(lambda: _tick(session, screen, check))
             screen.tick()
+        # One that came while the workers ended.
+        check()
     except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
-        print_interrupted(opened.settings, states, console)
+        print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 128 + interrupt.signum
+    except StorageError as error:
+        raise UserError(f"{error}; then continue with: {resume_command(opened.settings)}") from error
+    except ClusterLostError as lost:
+        _finish(refresher, session, console)
+        console.print(Text(f"The study was ended because {lost}.", style="red"))
+        print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
+        return 1
     except CommonFailureError as failure:
         _finish(refresher, session, console)
         console.print(
@@ -299,7 +332,13 @@ def _run(session: Session, console: Console) -> int:
         return 1
     finally:
         events.close()
-    sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
+    try:
+        sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
+    except KeyboardInterrupt:
+        console.print(
+            Text(f"Interrupted: all trials are done; write the report with: {report_command(opened.study)}")
+        )
+        return 130
     drop_checkpoints(states, states.in_order(), keep)
     if keep == NONE:
         # The frames say which checkpoints there are.
@@ -371,6 +410,9 @@ def _tick(session: Session, screen: StudyConsole, check_signals: Callable[[], No
     except StudyInterruptedError as interrupt:
         screen.stopping(interrupt.signum)
         raise
+    session.check_lock()
+    for line in session.runtime.watch.news():
+        screen.say(line)
     if failure := session.states.common_failure():
         raise CommonFailureError(failure)
     screen.tick()
@@ -409,7 +451,7 @@ def _finish(
         console.print(
             Text(f"The trials are complete, but the report could not be written: {error}", style="red")
         )
-        console.print(Text(f"Try again with: uv run python study/report.py {session.opened.study.uri}"))
+        console.print(Text(f"Try again with: {report_command(session.opened.study)}"))
         return None
 
 
@@ -425,4 +467,5 @@ def _add_gallery(session: Session, console: Console) -> None:
         make_gallery(study.uri, data_root(session.opened.settings.data_root or None), device)
     except Exception as error:  # nothing was completed, or this machine does not have the data
         console.print(Text(f"no pictures of predictions in the report: {error}", style="yellow"))
-        console.print(Text(f"where the data is: uv run python study/predict.py --gallery {study.uri}"))
+        uri = shlex.quote(study.uri)
+        console.print(Text(f"where the data is: uv run python study/predict.py --gallery {uri}"))

@@ -10,6 +10,7 @@ are what it showed when it ended. docs/reading-results.md lists the columns.
 import io
 import itertools
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 import pyarrow as pa
 
 from segstrat.errors import UserError
-from segstrat.store import DamagedFileError, Store, read_with_copy, say_once
+from segstrat.store import DamagedFileError, StorageError, Store, read_with_copy, say_once
 from study.frame.build import (
     ADDED_KEYS,
     EPOCH_KEYS,
@@ -82,10 +83,14 @@ def load(folder: str | Path | Store) -> Frames:
     if missing:
         raise OldFrameError(
             f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
-            f"`uv run python -m study.frame {store.uri}` writes them again from the trials' records"
+            f"`{_command(store)}` writes them again from the trials' records"
         )
     epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
     return trials, epochs
+
+
+def _command(store: Store) -> str:
+    return f"uv run python -m study.frame {shlex.quote(store.uri)}"
 
 
 def read_frame(store: Store, name: str) -> pd.DataFrame | None:
@@ -98,6 +103,8 @@ def read_frame(store: Store, name: str) -> pd.DataFrame | None:
     if store.exists(f"{name}.parquet"):
         try:
             return pd.read_parquet(io.BytesIO(store.read(f"{name}.parquet")))
+        except StorageError:
+            raise
         except (OSError, ValueError, pa.ArrowException) as error:
             problem = error
     if store.exists(f"{name}.csv"):
@@ -107,13 +114,13 @@ def read_frame(store: Store, name: str) -> pd.DataFrame | None:
             problem = problem or error
         else:
             if problem is not None:
-                say_once(f"{store.uri}/{name}.parquet cannot be read; {name}.csv is used")
+                say_once(f"{(store / f'{name}.parquet').uri} cannot be read; {name}.csv is used")
             return frame
     if problem is not None:
         reason = str(problem).partition("\n")[0]
         raise UserError(
             f"{store.uri}: {name}.parquet and {name}.csv cannot be read ({reason}); "
-            f"`uv run python -m study.frame {store.uri}` writes them again from the trials' records"
+            f"`{_command(store)}` writes them again from the trials' records"
         )
     return None
 

@@ -8,7 +8,7 @@ from typing import Any
 from ray import tune
 
 from segstrat.pretraining.job import PretrainReport
-from segstrat.store import Store, cache_dir
+from segstrat.store import StorageError, Store, cache_dir
 from study.on_ray.trainable import SegmentationTrial
 from study.state.pretrainings import FOLDER, PlannedPretraining
 
@@ -64,6 +64,8 @@ class StudyJob(SegmentationTrial):
                     return {"reports": [asdict(report)], "error": "", "done": False}
                 if time.monotonic() > deadline:
                     return {"reports": [], "error": "", "done": False}
+        except StorageError:
+            raise
         except UserError as error:
             # Trying again would not help, so this is a result and no exception, which Tune would retry.
             return {"reports": [], "error": str(error), "done": True}

@@ -148,9 +148,17 @@ def possible_precisions(nodes: Sequence[Node], *, gpus: float) -> dict[str, str]
 
     Args:
         gpus: of each trial; nodes without a GPU are left out where trials need one.
+
+    Raises:
+        UserError: where torch does not see the GPUs that trials need.
     """
     asked = [node for node in nodes if node.gpus] if gpus else list(nodes)
     answers = ask(asked, precision_here, "cuda" if gpus else "cpu", gpu=bool(gpus))
+    if blind := [node for node, precision in answers if not precision]:
+        raise UserError(
+            f"--gpus-per-trial {gpus:g}: torch sees none of the {blind[0].gpus} GPUs of node "
+            f"{blind[0].address}; install torch with CUDA there, or pass --gpus-per-trial 0"
+        )
     return {node.address: precision for node, precision in answers}
 
 
@@ -186,14 +194,13 @@ def precision_seconds_here(
 
 
 def precision_here(device: str) -> str:
-    """`bfloat16` where the device of this process has units for it, else `float32`."""
+    """`bfloat16` where this process's device has units for it, else `float32`; '' without the device."""
     import torch
 
     from segstrat.machine import fastest_precision
 
     if device == "cuda" and not torch.cuda.is_available():
-        # Its trials will fail with a better message.
-        return "float32"
+        return ""
     return fastest_precision(torch.device(device))
 
 

@@ -7,9 +7,10 @@ import socket
 import stat
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,13 @@ QUIET_ENVIRONMENT = {
 START_ATTEMPTS = 3
 # How long a cluster may take to give the first node for trials.
 NODE_SECONDS = 300.0
+# How often Ray's services and the nodes are looked at, and how long a service may be silent. The GCS of a
+# cluster may be started again on another machine; Ray waits a minute for it and then ends the process.
+CHECK_SECONDS = 1.0
+NODES_SECONDS = 5.0
+CONNECT_SECONDS = 1.0
+LOST_SECONDS = 3.0
+LOST_SECONDS_ELSEWHERE = 12.0
 # Of the one temporary folder for all that a running driver needs.
 PREFIX = "segstrat-run-"
 LOCK = "lock"
@@ -69,6 +77,143 @@ LONGEST = 44
 TOKEN = Path(".ray") / "auth_token"
 
 
+class ClusterLostError(Exception):
+    """A part of Ray without which no trial runs has ended."""
+
+
+def accepts(address: tuple[str, int]) -> bool:
+    """Whether something listens at a host and port."""
+    try:
+        socket.create_connection(address, timeout=CONNECT_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
+class ClusterWatch:
+    """Notices that Ray has ended, and that nodes come and go: Ray tells a driver neither.
+
+    Without the raylet of its own node a driver waits for ever, and without the GCS Ray's C++ code ends the
+    process after a minute. Both are asked for by their ports, because calls of Ray would wait for them.
+
+    Args:
+        services: name of a part of Ray -> host and port at which it listens.
+        nodes: the nodes that are alive.
+        crowded: whether something waits for resources of the cluster.
+        silence: seconds without an answer after which a service is given up.
+        answers, clock: replaced in tests.
+    """
+
+    def __init__(
+        self,
+        services: Mapping[str, tuple[str, int]],
+        *,
+        nodes: Callable[[], Sequence[Node]],
+        crowded: Callable[[], bool] = lambda: False,
+        silence: float = LOST_SECONDS,
+        answers: Callable[[tuple[str, int]], bool] = accepts,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._services = services
+        self._nodes = nodes
+        self._crowded = crowded
+        self._silence = silence
+        self._answers = answers
+        self._clock = clock
+        self._heard = dict.fromkeys(services, clock())
+        self._next = clock()
+        self._known: dict[str, Node] | None = None
+        self._lines: list[str] = []
+        self.crowded = False
+
+    @contextmanager
+    def looking(self) -> Iterator["ClusterWatch"]:
+        """Looks at the nodes for the length of the block, in a thread: calls of Ray may never return."""
+        ended = threading.Event()
+
+        def look() -> None:
+            while not ended.is_set():
+                with suppress(Exception):
+                    self.look_at_nodes()
+                ended.wait(NODES_SECONDS)
+
+        threading.Thread(target=look, name="ray-nodes", daemon=True).start()
+        try:
+            yield self
+        finally:
+            ended.set()
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """An error of the block is a ClusterLostError where Ray has ended."""
+        try:
+            yield
+        except Exception as error:
+            self._raise_if_lost(0.0, error)
+            raise
+
+    def look_at_nodes(self) -> None:
+        """Compares the nodes with those of the last time."""
+        found = {node.node_id: node for node in self._nodes()}
+        for known, now, event in ((self._known, found, "was lost"), (found, self._known, "has joined")):
+            for node in (known or {}).values():
+                if now is not None and node.node_id not in now:
+                    cores = f"{node.cpus} core{'s' * (node.cpus > 1)}"
+                    left = len(found)
+                    self._lines.append(f"node {node.address} with {cores} {event}; nodes now: {left}")
+        self._known = found
+        self.crowded = self._crowded()
+
+    def news(self) -> list[str]:
+        """What has happened to nodes since the last call, in words.
+
+        Raises:
+            ClusterLostError: if a part of Ray does not answer any more.
+        """
+        if self._clock() >= self._next:
+            self._next = self._clock() + CHECK_SECONDS
+            self._raise_if_lost(self._silence)
+        lines, self._lines = self._lines, []
+        return lines
+
+    def _raise_if_lost(self, silence: float, cause: Exception | None = None) -> None:
+        for name, address in self._services.items():
+            if self._answers(address):
+                self._heard[name] = self._clock()
+            elif self._clock() - self._heard[name] >= silence:
+                at = f"{address[0]}:{address[1]}"
+                raise ClusterLostError(f"{name} has ended (nothing answers at {at})") from cause
+
+
+def watch_cluster(*, joined: bool) -> AbstractContextManager[ClusterWatch]:
+    """Watches the Ray that this process is connected to.
+
+    Args:
+        joined: it was not started here, and its GCS may be started again elsewhere.
+    """
+    import ray
+
+    context = ray.get_runtime_context()
+    host, _, port = context.gcs_address.rpartition(":")
+    here = next(node for node in ray.nodes() if node["NodeID"] == context.get_node_id())
+    watch = ClusterWatch(
+        {
+            "Ray's GCS": (host, int(port)),
+            "the raylet of this node": (here["NodeManagerAddress"], here["NodeManagerPort"]),
+        },
+        nodes=living_nodes,
+        crowded=_resources_are_awaited,
+        silence=LOST_SECONDS_ELSEWHERE if joined else LOST_SECONDS,
+    )
+    return watch.looking()
+
+
+def _resources_are_awaited() -> bool:
+    import ray
+
+    return any(group["state"] == "PENDING" for group in ray.util.placement_group_table().values())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
     """A running Ray: its living nodes, and where it can be watched ('' where it cannot).
@@ -76,11 +221,13 @@ class Runtime:
     Args:
         scratch: a temporary folder that is deleted when this Ray ends.
         neighbors: other studies that ran on this machine when this Ray started.
+        watch: notices when it ends.
     """
 
     nodes: Sequence[Node]
     dashboard_url: str
     metrics_url: str
+    watch: ClusterWatch
     scratch: Path | None = None
     neighbors: int = 0
 
@@ -131,7 +278,10 @@ def ray_session(
     import ray
 
     if ray.is_initialized():
-        yield Runtime(nodes=nodes_for_trials(0), dashboard_url="", metrics_url=_metrics_url())
+        with watch_cluster(joined=True) as watch:
+            yield Runtime(
+                nodes=nodes_for_trials(0), dashboard_url="", metrics_url=_metrics_url(), watch=watch
+            )
         return
     if address is not None:
         check_address(address)
@@ -152,13 +302,16 @@ def ray_session(
         if address is None:
             keep_private(Path.home() / TOKEN)
         try:
-            yield Runtime(
-                nodes=nodes_for_trials(NODE_SECONDS),
-                dashboard_url=dashboard_url,
-                metrics_url=_metrics_url(),
-                scratch=scratch,
-                neighbors=neighbors,
-            )
+            nodes = nodes_for_trials(NODE_SECONDS)
+            with watch_cluster(joined=address is not None) as watch:
+                yield Runtime(
+                    nodes=nodes,
+                    dashboard_url=dashboard_url,
+                    metrics_url=_metrics_url(),
+                    watch=watch,
+                    scratch=scratch,
+                    neighbors=neighbors,
+                )
         finally:
             ray.shutdown()
 

@@ -18,7 +18,7 @@ from segstrat.records import (
     digest_name,
     read_records,
 )
-from segstrat.store import Store, cache_dir, data_root
+from segstrat.store import StorageError, Store, cache_dir, data_root
 from study.on_ray import prometheus
 from study.planning.space_files import import_on_worker
 from study.planning.trials import PlannedTrial, arm_label
@@ -116,7 +116,7 @@ class SegmentationTrial(tune.Trainable):
                 self._reports = self.epoch_reports()
             report = next(self._reports, None)
         except UserError as error:
-            if self.settings["store"] is None:
+            if self.settings["store"] is None or isinstance(error, StorageError):
                 raise
             # Trying again would not help, so this is a result and no exception, which Tune would retry.
             return {"reports": [], "error": str(error)}

@@ -26,6 +26,7 @@ from ray.tune.search import Searcher
 from segstrat.pretraining.job import PretrainReport
 from segstrat.records import EpochReport
 from study.on_ray.jobs import StudyJob
+from study.on_ray.runtime import ClusterLostError
 from study.on_ray.trainable import SegmentationTrial
 from study.planning.trials import PlannedTrial
 from study.state.executor import Ended, Event, Job, Report, Reported, Retried, Started, job_id
@@ -83,7 +84,8 @@ class TuneExecutor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._closing.set()
-        if self._thread.ident is not None:
+        # Where Ray has ended, Tune would wait for answers that never come.
+        if self._thread.ident is not None and not isinstance(error, ClusterLostError):
             self._thread.join(CLOSE_SECONDS)
 
     def start(self, job: Job) -> None:

@@ -81,7 +81,7 @@ def read_study_manifest(study: Store) -> dict[str, Any]:
             f"{study.uri} was written with schema {manifest.get('schema')!r}; this version reads {SCHEMA}"
         )
     if missing := [name for name in NEEDED if manifest.get(name) is None]:
-        raise UserError(f"{study.uri}/{MANIFEST} lacks {', '.join(missing)}; restore it from a copy")
+        raise UserError(f"{(study / MANIFEST).uri} lacks {', '.join(missing)}; restore it from a copy")
     return manifest
 
 

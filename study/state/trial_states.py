@@ -30,6 +30,8 @@ from study.planning.trials import PlannedTrial
 from study.state.halving import Competitor, Decision, HalvingRule, decide, recorded_decisions, stop_rung
 from study.state.recovery import recover_record
 
+# Says that a worker has taken a trial, which reports only after its first epoch.
+BEGUN = "begun"
 # This many trials that fail alike before their first epoch end a study in which nothing has worked yet.
 ALIKE_FAILURES = 3
 
@@ -139,12 +141,15 @@ class TrialStates:
             if record.status is TrialStatus.FAILED:
                 folder.delete(OUTCOME)
                 record = TrialRecord(facts=record.facts, all_reports=record.all_reports)
+            if not record.final:
+                folder.delete(BEGUN)
             self._states[trial_id] = replace(state, record=record, phase=_phase_on_disk(record))
         self._settle()
         return notes
 
     def started(self, trial_id: str) -> None:
         """A worker takes the trial."""
+        self.folder(self._states[trial_id].trial).write(BEGUN, b"")
         self._change(trial_id, Phase.RUNNING, attempts=self._states[trial_id].record.attempts + 1)
 
     def reported(self, trial_id: str, reports: Sequence[EpochReport]) -> list[EpochReport]:

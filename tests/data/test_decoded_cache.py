@@ -1,6 +1,7 @@
 """The decoded cache: the same pixels, built once, atomically, one copy in memory."""
 
 import errno
+import json
 import os
 import pickle
 import shutil
@@ -20,10 +21,11 @@ from PIL import Image
 from segstrat.atomic import is_temporary
 from segstrat.data import build_protocol
 from segstrat.data.cache import decoded
-from segstrat.data.cache.decoded import CachedDataset, cached
+from segstrat.data.cache.decoded import CachedDataset, RaggedArrays, cached
 from segstrat.data.files import FileDataset, Item, LabelFile
 from segstrat.data.labels import IndexPng
 from segstrat.errors import UserError
+from segstrat.store import say_once
 
 TASKS = ("semseg", "parts")
 DECODE = IndexPng((0, 1, 2))
@@ -203,23 +205,46 @@ def test_another_versions_cache_is_left_alone(
     assert len(names(tmp_path)) == 2 * len(older)
 
 
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "message", "verify"),
     [
-        (lambda entry: (entry / "entry.json").write_text('{"format": 0, "bytes": 1}'), "has format 0"),
-        (lambda entry: (entry / "entry.json").write_text("{"), "cannot be read"),
-        (lambda entry: (entry / "pixels.u8").write_bytes(b"123"), "has 3 bytes instead of"),
-        (lambda entry: (entry / "pixels.u8").unlink(), "lacks a file"),
+        (lambda entry: (entry / "entry.json").write_text('{"format": 0, "bytes": 1}'), "has", False),
+        (lambda entry: (entry / "entry.json").write_text("{"), "cannot be read", False),
+        (lambda entry: (entry / "entry.json").write_text("[]"), "cannot be read", False),
+        (lambda entry: (entry / "pixels.u8").write_bytes(b"123"), "has 3 bytes", False),
+        (lambda entry: (entry / "pixels.u8").unlink(), "cannot be read", False),
+        (lambda entry: os.truncate(entry / "shapes.npy", 140), "cannot be read", False),
+        (lambda entry: (entry / "shapes.npy").write_bytes(b""), "cannot be read", False),
+        (lambda entry: flip_a_byte(entry / "pixels.u8"), "differs from its checksum", True),
     ],
 )
-def test_a_damaged_cache_is_not_used(items: list[Item], tmp_path: Path, damage, message: str) -> None:
+def test_a_damaged_cache_is_built_again(
+    items: list[Item], tmp_path: Path, damage, message: str, verify: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    say_once.cache_clear()
     build(items, tmp_path)
     entry = next((tmp_path / "decoded").glob("semseg-*"))
     damage(entry)
-    with pytest.raises(UserError, match=f"{message}.*delete that folder"):
-        build(items, tmp_path)
-    shutil.rmtree(entry)
-    assert_same(build(items, tmp_path), FileDataset(items, TASKS))
+    dataset = FileDataset(items, TASKS)
+    assert_same(cached([dataset], tmp_path, verify=verify)[0], dataset)
+    assert f"cache {entry} {message}" in caplog.text
+    assert len(names(tmp_path)) == 3
+    assert RaggedArrays(entry).problem(verify=True) == ""
+
+
+def test_an_entry_of_a_version_without_checksums_is_used(items: list[Item], tmp_path: Path) -> None:
+    build(items, tmp_path)
+    entry = next((tmp_path / "decoded").glob("image-*"))
+    facts = json.loads((entry / "entry.json").read_text())
+    del facts["checksum"]
+    (entry / "entry.json").write_text(json.dumps(facts))
+    assert RaggedArrays(entry).problem(verify=True) == ""
 
 
 def test_remains_of_a_killed_build_are_removed_once_they_are_old(items: list[Item], tmp_path: Path) -> None:

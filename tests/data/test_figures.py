@@ -28,7 +28,7 @@ from segstrat.data.figures import (
 from segstrat.data.figures.canvas import SUBPIXELS, Canvas, Material, Placement
 from segstrat.errors import UserError
 from segstrat.pretraining.images import open_classification
-from segstrat.store import cache_dir
+from segstrat.store import cache_dir, say_once
 
 PERSON = CLASSES.index("person")
 
@@ -299,6 +299,29 @@ def test_it_is_drawn_once_even_if_many_ask(tmp_path: Path, monkeypatch: pytest.M
         roots = list(pool.map(lambda _: ensure_figures(tmp_path, progress=False), range(4)))
     assert len(set(roots)) == len(calls) == 1
     assert sorted(path.suffix for path in tmp_path.iterdir()) == ["", ".lock"]
+
+
+@pytest.mark.usefixtures("few_figures")
+def test_data_that_is_damaged_is_drawn_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = ensure_figures(tmp_path, progress=False)
+    scene = root / "JPEGImages" / "train_0000.png"
+    before = scene.read_bytes()
+    ensure_figures(tmp_path, verify=True, progress=False)
+    assert not caplog.records
+    for damage in (
+        lambda: scene.write_bytes(before[:100]),
+        lambda: scene.write_bytes(before[:-20] + bytes([before[-20] ^ 1]) + before[-19:]),
+        scene.unlink,
+        (root / "figures.json").unlink,
+    ):
+        damage()
+        say_once.cache_clear()
+        assert ensure_figures(tmp_path, verify=True, progress=False) == root
+        assert scene.read_bytes() == before
+    assert [record.message for record in caplog.records] == [
+        f"the drawn scenes in {root} are damaged; they are drawn again"
+    ] * 4
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.usefixtures("few_figures")

@@ -72,9 +72,12 @@ def test_weights_are_made_once(tmp_path: Path) -> None:
 def test_a_damaged_file_in_the_cache_is_made_again(tmp_path: Path) -> None:
     path = ensure_pretrained("resnet18", WIDTH, tmp_path)
     before = path.read_bytes()
-    path.write_bytes(before[: len(before) // 2])
-    assert ensure_pretrained("resnet18", WIDTH, tmp_path) == path
-    assert path.read_bytes() == before
+    flipped = bytearray(before)
+    flipped[len(before) // 2] ^= 1
+    for damaged in (before[: len(before) // 2], bytes(flipped)):
+        path.write_bytes(damaged)
+        assert ensure_pretrained("resnet18", WIDTH, tmp_path) == path
+        assert path.read_bytes() == before
 
 
 def test_another_width_recipe_seed_or_data_is_another_file(

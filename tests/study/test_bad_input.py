@@ -1,7 +1,10 @@
 """Bad input of every command: exit code 2, at most three lines, and the thing that is wrong is named."""
 
+import os
 import shlex
-from collections.abc import Callable
+import socket
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +13,13 @@ import torch
 from PIL import Image
 
 import segstrat.data.audit.__main__ as audit_command
+import segstrat.data.cache.__main__ as cache_command
+import segstrat.data.convert as convert_command
 import segstrat.data.download.__main__ as download_command
+import segstrat.data.shrink as shrink_command
+import study.__main__ as segstrat_command
 import study.frame.__main__ as frame_command
+from segstrat import store
 from segstrat.models import assemble_backbone
 from segstrat.models.weights import save_backbone
 from study import predict, pretrain, report, run
@@ -78,7 +86,7 @@ FOLDERS = {
     "list_name": ('name = "mine"', "name = [1]"),
 }
 # These are not mistakes of dataset.toml alone, so another thing is named.
-ELSEWHERE = ("odd_split", "no_labels", "odd_folder_task")
+ELSEWHERE = ("odd_split", "no_labels")
 
 
 def make_folder(root: Path, toml: str) -> None:
@@ -120,6 +128,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_folder(root / "empty_split", TOML)
     (root / "empty_split" / "train.txt").write_text("")
     (root / "empty").mkdir()
+    (root / "loop").symlink_to("loop")
+    os.mkfifo(root / "fifo")
     (root / "file").write_text("text")
     (root / "weights.pth").write_bytes(b"no weights")
     torch.save({"a": torch.zeros(2)}, root / "other.pth")
@@ -201,7 +211,6 @@ RUN = [
     ("--new-space nowhere/mine", "nowhere"),
     *((on("data", f"{name}.py"), name) for name in SPACES),
     *((on(folder), "dataset.toml") for folder in FOLDERS if folder not in ELSEWHERE),
-    (on("odd_folder_task"), "semsg"),
     (on("odd_split"), "validation.txt"),
     (on("no_labels"), "masks"),
     (on("nowhere"), "nowhere"),
@@ -287,6 +296,7 @@ AUDIT = [
     ("voc --root nowhere", "nowhere"),
     ("voc --root empty", "VOC"),
     ("folder --root odd_key", "nme"),
+    ("folder --root odd_folder_task", "semsg"),
     ("folder --root empty", "dataset.toml"),
     ("folder --roott empty", "--roott"),
     ("folder data", "data"),
@@ -354,3 +364,136 @@ def test_bad_input_is_answered_in_a_sentence(command, line, word, scene, monkeyp
     assert "Traceback" not in error
     kept = {path for path in sorted(scene.rglob("*")) if "__pycache__" not in path.parts}
     assert kept == {path for path in before if "__pycache__" not in path.parts}, "nothing was written"
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """URI of S3 storage that accepts connections and never answers; all waiting is shortened to a tenth."""
+    for name in ("REQUEST_SECONDS", "FIRST_SECONDS"):
+        monkeypatch.setattr(store, name, getattr(store, name) / 10)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        yield f"s3://bucket/study?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (run.main, "--status {}"),
+        (run.main, "--space wd_grid --storage {}"),
+        (run.main, "--resume --name x --storage {}"),
+        (report.main, "{}"),
+        (predict.main, "--gallery {}"),
+    ],
+)
+def test_storage_that_accepts_and_never_answers(command, line, silent, capsys):
+    start = time.monotonic()
+    assert command(shlex.split(line.format(shlex.quote(silent)))) == 2
+    assert time.monotonic() - start < 2 * store.FIRST_SECONDS, "one operation has waited"
+    (error,) = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert "storage s3://bucket/study does not answer (tried for" in error
+
+
+# Names of files, folders, studies and data that there are not, or that are something else.
+HOSTILE = (
+    *(
+        "nowhere",
+        "x" * 5000,
+        "a\nb",
+        "\udcff",
+        "{}%s$(x)",
+        "~nobody/x",
+        "loop",
+        "/dev/null",
+        "file/x",
+        "s3://",
+    ),
+    *(
+        "ftp://x/y",
+        "file",
+        "empty",
+        "  ",
+        "fifo",
+        "*",
+        "--",
+        "é" * 90,
+        "results/damaged",
+        "../../nowhere",
+        ".",
+    ),
+)
+BAD_NUMBERS = ("x", "-3", "0x1", "1e999", "nan", "", "1,,2", "½", "9" * 400, "[1]")
+NAMED: dict[str, tuple[Callable[[list[str]], int], list[str]]] = {
+    "run": (
+        run.main,
+        [
+            *("--status {}", "--confirm {}", "--resume --name {}", "--space {} --dry-run"),
+            *("--space good.py --data {} --dry-run", "--space good.py --weights {} --dry-run --data folder"),
+            "--space good.py --data folder --weights good.pth --dry-run --data-root {}",
+            "--space good.py --data coco --weights good.pth --dry-run --data-root {}",
+        ],
+    ),
+    "report": (report.main, ["{}"]),
+    "frame": (frame_command.main, ["{}"]),
+    "predict": (
+        predict.main,
+        [
+            "--gallery {}",
+            "--trial {} --images data/images --out out",
+            "--trial results/study/x --split {} --out o",
+        ],
+    ),
+    "pretrain": (pretrain.main, ["--data {}", "--backbone {}", "{}"]),
+    "audit": (audit_command.main, ["folder --root {}", "voc --root {}", "{}", "{} --root data"]),
+    "download": (download_command.main, ["{} --root empty", "{}"]),
+    "cache": (cache_command.main, ["--cache-dir empty {}", "--cache-dir file {}", "--older-than {}"]),
+    "convert": (convert_command.main, ["coco {} --out out", "{} data --out out", "labelme {} --out out"]),
+    "shrink": (shrink_command.main, ["{}", "folder {} out", "{} data out"]),
+    "segstrat": (segstrat_command.main, ["{}", "data {}", "run --status {}"]),
+}
+NUMBERS = {
+    "run": "seeds budget gpus-per-trial cpus-per-trial max-concurrent max-seeds top precision scheduler",
+    "report": "margin",
+    "predict": "scales batch-size",
+    "pretrain": "width epochs seed",
+}
+
+
+def bad_lines() -> list[tuple[Callable[[list[str]], int], list[str]]]:
+    """Command lines with one mistake each: a name, a number, a flag of another spelling."""
+    found = []
+    for command, templates in NAMED.values():
+        for template in templates:
+            words = template.split()
+            found += [(command, [word.replace("{}", name) for word in words]) for name in HOSTILE]
+    for name, flags in NUMBERS.items():
+        for flag in flags.split():
+            line = ["--space", "wd_grid", "--dry-run"] if name == "run" else []
+            found += [(NAMED[name][0], [*line, f"--{flag}", value]) for value in BAD_NUMBERS]
+            found += [
+                (NAMED[name][0], [*line, f"--{flag[:-1]}", "1"]),
+                (NAMED[name][0], [*line, f"--{flag}"]),
+            ]
+    return found
+
+
+@pytest.mark.usefixtures("offline", "few_figures")
+@pytest.mark.parametrize("count", [60, pytest.param(400, marks=pytest.mark.slow)])
+def test_one_mistake_in_any_command_is_answered_in_a_sentence(count, scene, monkeypatch, capsys):
+    monkeypatch.chdir(scene)
+    every = bad_lines()
+    assert len(every) >= 400
+    problems = []
+    for index in np.random.default_rng(28).permutation(len(every))[:count]:
+        command, words = every[index]
+        try:
+            code: object = command(words)
+        except (Exception, SystemExit) as error:
+            code = repr(error)[:200]
+        said = capsys.readouterr().err
+        if code != 2 or not said.startswith("error: ") or len(said.strip().splitlines()) > 3:
+            problems.append((command.__module__, [word[:60] for word in words], code, said[:300]))
+    assert problems == []

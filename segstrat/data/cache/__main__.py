@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from segstrat.errors import UserError
 from segstrat.formatting import format_bytes, format_duration
 from segstrat.store import cache_dir
 
+MOST_DIGITS = 6
 UNITS = {"h": 3600.0, "d": 86400.0, "w": 604800.0}
 
 
@@ -39,6 +41,8 @@ def _run(options: argparse.Namespace) -> None:
     if bool(options.names) + options.all + (options.older_than is not None) > 1:
         raise UserError("give names, --older-than or --all: only one of them")
     cache = options.cache_dir or cache_dir()
+    if not cache.is_dir() and os.path.lexists(cache):
+        raise UserError(f"cache folder {cache} is no folder; give another one with --cache-dir")
     entries = list_entries(cache)
     if options.names:
         chosen = _named(entries, options.names)
@@ -80,7 +84,7 @@ def _show(entries: Sequence[Entry], cache: Path) -> None:
 
 def _age(text: str) -> float:
     number, unit = text[:-1], text[-1:]
-    if unit not in UNITS or not number.isdecimal():
+    if unit not in UNITS or not number.isdecimal() or len(number) > MOST_DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 12h, 30d or 8w")
     return int(number) * UNITS[unit]
 

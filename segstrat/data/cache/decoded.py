@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -20,15 +21,18 @@ from rich.console import Console
 
 from segstrat import atomic
 from segstrat.commands import tracked
-from segstrat.data.cache.entries import hold
+from segstrat.data.cache.entries import discard, hold
 from segstrat.data.dataset import Dataset, Sample
 from segstrat.data.files import FileDataset
 from segstrat.errors import UserError
 from segstrat.formatting import format_bytes
 from segstrat.parallel import parallel_map
+from segstrat.store import say_once
 
 FORMAT = 1
+MISSING = "is missing"
 _MARGIN = 1.02
+_BLOCK = 1 << 22
 
 
 class RaggedArrays:
@@ -69,29 +73,35 @@ class RaggedArrays:
     def _pixels(self) -> np.ndarray:
         return np.asarray(np.memmap(self.folder / "pixels.u8", dtype=np.uint8, mode="r"))
 
-    def is_complete(self) -> bool:
-        """Whether the entry exists.
+    def problem(self, *, verify: bool = False) -> str:
+        """Why the entry has to be built, '' if it is complete.
 
-        Raises:
-            UserError: if it exists but was written by another version, or its size is wrong.
+        Args:
+            verify: also compare its checksum, which reads all of it.
         """
+        if not self.folder.exists():
+            return MISSING
         try:
             entry = json.loads((self.folder / "entry.json").read_text())
             size = (self.folder / "pixels.u8").stat().st_size
-        except (FileNotFoundError, NotADirectoryError) as error:
-            if not self.folder.exists():
-                return False
-            raise self._unfit("lacks a file") from error
-        except (OSError, ValueError) as error:
-            raise self._unfit(f"cannot be read ({error})") from error
-        if entry.get("format") != FORMAT:
-            raise self._unfit(f"has format {entry.get('format')}, and this version reads format {FORMAT}")
-        if entry["bytes"] != size:
-            raise self._unfit(f"has {size} bytes instead of {entry['bytes']}")
-        return True
+            expected, checksum = entry["bytes"], entry.get("checksum")
+            shaped = int(np.prod(self.shapes, axis=1, dtype=np.int64).sum())
+            if entry["format"] != FORMAT or not expected == size == shaped:
+                return f"has {size} bytes in images of {shaped} instead of {expected}"
+            # Entries of earlier versions have no checksum.
+            if verify and checksum not in (None, self.checksum()):
+                return "differs from its checksum"
+        except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+            return f"cannot be read ({error})"
+        return ""
 
-    def _unfit(self, problem: str) -> UserError:
-        return UserError(f"cache {self.folder} {problem}; delete that folder, it will be built again")
+    def checksum(self) -> int:
+        """CRC-32 of all its pixels and shapes."""
+        found = zlib.crc32((self.folder / "shapes.npy").read_bytes())
+        with (self.folder / "pixels.u8").open("rb") as file:
+            while block := file.read(_BLOCK):
+                found = zlib.crc32(block, found)
+        return found
 
 
 class CachedDataset(Dataset):
@@ -127,29 +137,34 @@ class CachedDataset(Dataset):
 
 
 def cached(
-    datasets: Sequence[FileDataset], cache_dir: Path, *, progress: bool = False
+    datasets: Sequence[FileDataset], cache_dir: Path, *, progress: bool = False, verify: bool = False
 ) -> list[CachedDataset]:
-    """The datasets, read from the cache, which is filled first where a part is missing.
+    """The datasets, read from the cache, which is filled first where a part is missing or damaged.
 
     Several processes and nodes may call this at once: one builds, the others wait. Where the file system has
     no locks, each builds its own entry and the first to finish wins.
+
+    Args:
+        verify: read all of the cache to compare its checksums.
 
     Raises:
         UserError: if a file does not decode, the disk is too full, or the folder cannot be written.
     """
     top = cache_dir / "decoded"
-    found = [
-        {part: RaggedArrays(top / f"{part}-v{FORMAT}-{digest}") for part, digest in dataset.parts.items()}
+    folders = [
+        {part: top / f"{part}-v{FORMAT}-{digest}" for part, digest in dataset.parts.items()}
         for dataset in datasets
     ]
 
     def missing() -> list[tuple[FileDataset, str, Path]]:
-        return [
-            (dataset, part, arrays.folder)
-            for dataset, parts in zip(datasets, found, strict=True)
-            for part, arrays in parts.items()
-            if not arrays.is_complete()
-        ]
+        found = []
+        for dataset, parts in zip(datasets, folders, strict=True):
+            for part, folder in parts.items():
+                if problem := RaggedArrays(folder).problem(verify=verify):
+                    found.append((dataset, part, folder))
+                    if problem != MISSING:
+                        say_once(f"cache {folder} {problem}; it is built again")
+        return found
 
     def say_waiting() -> None:
         if progress:
@@ -158,10 +173,13 @@ def cached(
     if missing():
         with _writing(top), atomic.only_builder(top / "build.lock", say_waiting):
             _build(missing(), top, progress)
-    for parts in found:
-        for arrays in parts.values():
-            hold(arrays.folder)
-    return [CachedDataset(dataset, parts) for dataset, parts in zip(datasets, found, strict=True)]
+    for parts in folders:
+        for folder in parts.values():
+            hold(folder)
+    return [
+        CachedDataset(dataset, {part: RaggedArrays(folder) for part, folder in parts.items()})
+        for dataset, parts in zip(datasets, folders, strict=True)
+    ]
 
 
 def decoded_bytes(dataset: FileDataset, parts: Collection[str]) -> int:
@@ -183,6 +201,8 @@ def _build(missing: Sequence[tuple[FileDataset, str, Path]], top: Path, progress
     if progress and missing:
         Console(stderr=True).print(f"Decoding once into {top}: {format_bytes(needed)}.", highlight=False)
     for dataset, part, folder in missing:
+        if folder.exists():
+            discard(folder)
         _build_part(dataset, part, folder, progress)
 
 
@@ -209,7 +229,9 @@ def _write_entry(arrays: Iterator[np.ndarray], partial: Path) -> None:
         os.fsync(file.fileno())
         size = file.tell()
     np.save(partial / "shapes.npy", np.array(shapes, dtype=np.int32).reshape(-1, 3))
-    (partial / "entry.json").write_text(json.dumps({"format": FORMAT, "bytes": size, "arrays": len(shapes)}))
+    entry = {"format": FORMAT, "bytes": size, "arrays": len(shapes)}
+    entry["checksum"] = RaggedArrays(partial).checksum()
+    (partial / "entry.json").write_text(json.dumps(entry))
 
 
 def _check_space(needed: int, top: Path) -> None:

@@ -99,13 +99,17 @@ def delete(entry: Entry) -> bool:
         if not free or _is_being_built(entry):
             return False
         if entry.path.is_dir():
-            # Renamed first: nobody ever sees half of it.
-            aside = entry.path.with_name(f"{entry.path.name}.part{uuid.uuid4().hex[:8]}")
-            entry.path.rename(aside)
-            shutil.rmtree(aside)
+            discard(entry.path)
         else:
             entry.path.unlink()
     return True
+
+
+def discard(folder: Path) -> None:
+    """Deletes a folder; renamed first, so that nobody ever sees half of it."""
+    aside = folder.with_name(f"{folder.name}.part{uuid.uuid4().hex[:8]}")
+    folder.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _paths(cache: Path) -> Iterator[Path]:
@@ -128,12 +132,13 @@ def _is_being_built(entry: Entry) -> bool:
     if atomic.is_temporary(entry.path.name):
         return entry.age < atomic.ABANDONED_SECONDS
     if entry.path.name.endswith(STATE):
-        return _is_locked(entry.path.with_name(entry.path.name.removesuffix(STATE)).with_suffix(".lock"))
+        return is_locked_here(entry.path.with_name(entry.path.name.removesuffix(STATE)))
     return False
 
 
-def _is_locked(path: Path) -> bool:
-    """Whether a process holds the lock under which a pre-training runs."""
+def is_locked_here(weights: Path) -> bool:
+    """Whether a process of this machine makes the file with these weights."""
+    path = weights.with_suffix(".lock")
     if not path.exists():
         return False
     try:

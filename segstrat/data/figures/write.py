@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -16,18 +17,19 @@ from PIL import Image
 
 from segstrat import atomic
 from segstrat.commands import tracked
-from segstrat.data.cache.entries import hold
+from segstrat.data.cache.entries import discard, hold
 from segstrat.data.figures.kinds import CLASSES, KINDS, PARTS
 from segstrat.data.figures.scenes import SEED, draw_scene, draw_single
 from segstrat.data.palette import voc_palette
 from segstrat.errors import UserError
 from segstrat.parallel import cpu_cores
-from segstrat.store import cache_dir
+from segstrat.store import cache_dir, say_once
 
 SCENES = {"train": 120, "val": 150, "test": 100}
 SINGLES = {"train": 4000, "val": 400}
 GENERATOR = ("canvas.py", "brush.py", "kinds.py", "scenes.py")
 CLASSIFICATION = "classification/"
+FACTS = "figures.json"
 # Fewer images are drawn before another process has started.
 SHARED_FROM = 200
 _OS_ERRORS = 100  # exit codes above it are numbers of errors
@@ -42,7 +44,7 @@ def generator_digest() -> str:
     return hasher.hexdigest()[:8]
 
 
-def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
+def ensure_figures(cache: Path | None = None, *, progress: bool = True, verify: bool = False) -> Path:
     """The folder of the embedded data; draws it on first use, which takes about half a minute of one core.
 
     The data appears atomically. Of several processes that ask at once, one draws and the others wait; on a
@@ -51,6 +53,7 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
     Args:
         cache: parent of the folder; `segstrat.store.cache_dir()` if not given.
         progress: show a bar on standard error while it is drawn.
+        verify: read all files to compare their checksum; data that is damaged is drawn again.
 
     Returns:
         A folder with `JPEGImages/`, `SegmentationClass/`, `SegmentationPart/`,
@@ -62,13 +65,16 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
     """
     parent = cache_dir() if cache is None else Path(cache)
     root = parent / f"figures-{generator_digest()}"
-    if root.is_dir():
+    if _is_sound(root, verify):
         hold(root)
         return root
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with atomic.only_builder(parent / f"{root.name}.lock"):
-            if not root.is_dir():
+            if not _is_sound(root, verify):
+                if root.exists():
+                    say_once(f"the drawn scenes in {root} are damaged; they are drawn again")
+                    discard(root)
                 _draw(root, progress)
     except OSError as error:
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
@@ -78,6 +84,27 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True) -> Path:
         ) from error
     hold(root)
     return root
+
+
+def _is_sound(root: Path, verify: bool) -> bool:
+    """Whether the data is there and, if asked, its files are those that were written."""
+    if not (root.is_dir() and verify):
+        return root.is_dir()
+    try:
+        facts = json.loads((root / FACTS).read_text(encoding="utf-8"))
+        # Those of earlier versions have no checksum, and are drawn once more.
+        return bool(facts.get("checksum") == _checksum(root))
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _checksum(root: Path) -> int:
+    """CRC-32 of the names and contents of all files but the facts."""
+    found = 0
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and path.name != FACTS):
+        name = path.relative_to(root).as_posix().encode()
+        found = zlib.crc32(path.read_bytes(), zlib.crc32(name, found))
+    return found
 
 
 def _draw(root: Path, progress: bool) -> None:
@@ -91,8 +118,8 @@ def _draw(root: Path, progress: bool) -> None:
             names = "".join(f"{_scene_name(split, index)}\n" for index in range(count))
             (part / "ImageSets" / "Segmentation" / f"{split}.txt").write_text(names, encoding="utf-8")
         facts = {"digest": hasher.hexdigest(), "seed": SEED, "scenes": SCENES, "classification": SINGLES}
-        facts |= {"semseg": CLASSES, "parts": PARTS}
-        (part / "figures.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        facts |= {"semseg": CLASSES, "parts": PARTS, "checksum": _checksum(part)}
+        (part / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
 def _jobs() -> list[tuple[str, int]]:

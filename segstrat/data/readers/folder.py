@@ -9,14 +9,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from segstrat.config import OWN_DATA
+from segstrat.config import OWN_DATA, TASKS
 from segstrat.data.dataset import VOID
 from segstrat.data.files import Item, LabelFile, read_ids
 from segstrat.data.images import SUFFIXES, ImageFiles, ImageFormat, header
 from segstrat.data.labels import LARGEST_VALUE, ColorLabels, IndexPng, label_values
 from segstrat.data.labels import SUFFIXES as LABEL_SUFFIXES
 from segstrat.data.readers import existing_root
-from segstrat.errors import UserError
+from segstrat.errors import UserError, unknown_name
 from segstrat.tasks import Task
 
 _TOP = ("name", "root", "images", "image_suffix", "image_max", "orientation", "flip", "splits", "tasks")
@@ -176,6 +176,8 @@ def read(root: Path | None) -> FolderData:
     labels, tasks = {}, {}
     for task, table in tables.items():
         prefix = f"tasks.{task}."
+        if task not in TASKS:
+            raise UserError(f"{path}: {unknown_name('task', task, TASKS)}")
         if not isinstance(table, dict):
             raise UserError(f"{path}: tasks.{task} must be a table with {', '.join(_TASK)}")
         _check_keys(table, _TASK, path, prefix)

@@ -508,7 +508,7 @@ def _next_step(
     if roles.one_sided and (last or _stays_ahead(chances) < design.widen):
         return NextStep.WIDEN, "the first pre-trained candidate may not stay ahead; the others are trained"
     if not intervals["remaining"].known:
-        return NextStep.STOP, f"fewer than {FEWEST_SEEDS} seeds"
+        return NextStep.STOP, f"fewer than {FEWEST_SEEDS} of its seeds are complete"
     if last:
         no_gap = found.cause is Cause.NO_GAP
         what = "show that pre-training helps" if no_gap else "settle it"

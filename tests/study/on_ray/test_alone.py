@@ -3,6 +3,7 @@
 Named so that it runs before the tests that share a cluster: two of them on one machine compete for ports.
 """
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -147,6 +148,33 @@ def test_nothing_listens_beyond_the_loopback(driver):
     assert len(listening) > 3
     beyond = [entry for entry in listening if not is_loopback(entry[1])]
     assert beyond == []
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(("program", "words"), [("raylet", "raylet of this node"), ("gcs_server", "GCS")])
+def test_a_study_whose_ray_dies_ends_with_its_report_and_the_command_to_continue(
+    tiny_flags, tmp_path, program, words
+):
+    flags = [*tiny_flags, "--storage", str(tmp_path), "--name", "lost", "--budget", "20"]
+    driver = Driver(flags, tmp_path)
+    tree: list[psutil.Process] = []
+    try:
+        driver.wait_for(lambda: list(tmp_path.glob("lost/trials/*/records.json")), "an epoch")
+        tree = psutil.Process(driver.process.pid).children(recursive=True)
+        (part,) = [process for process in tree if process.name() == program]
+        part.kill()
+        start = time.monotonic()
+        assert driver.process.wait(120) == 1
+        assert time.monotonic() - start < 30
+        assert f"because {'the ' * (program == 'raylet')}{words}" in driver.output.replace("Ray's ", "")
+        assert "Continue with: uv run python study/run.py --resume --name lost" in driver.output
+        assert (tmp_path / "lost" / "report.html").exists()
+        _, alive = psutil.wait_procs(tree, timeout=100)
+        assert alive == []
+    finally:
+        for process in [driver.process, *tree]:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def is_loopback(address: str) -> bool:

@@ -9,6 +9,8 @@ import ray
 
 from segstrat.errors import UserError
 from study.on_ray import runtime
+from study.on_ray.runtime import LOST_SECONDS, ClusterLostError, ClusterWatch
+from study.planning.resources import Node
 
 
 @pytest.mark.parametrize(
@@ -44,3 +46,65 @@ print(auto_init_hook.enable_auto_connect)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "False\n", done.stderr
+
+
+class FakeRay:
+    """Two services and some nodes, on a clock of its own."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.nodes = [Node(address="10.0.0.1", cpus=2, gpus=0, node_id="a")]
+        self.silent: set[int] = set()
+        self.asked = 0
+        self.watch = ClusterWatch(
+            {"the raylet": ("h", 1), "the GCS": ("h", 2)},
+            nodes=lambda: self.nodes,
+            answers=self.answers,
+            clock=lambda: self.now,
+        )
+
+    def answers(self, address: tuple[str, int]) -> bool:
+        self.asked += 1
+        return address[1] not in self.silent
+
+    def until(self, second: float) -> None:
+        """Asks for news as often as a driver does."""
+        while self.now < second:
+            assert self.watch.news() == []
+            self.now += 0.25
+
+
+def test_ray_is_given_up_when_a_part_of_it_stays_silent():
+    cluster = FakeRay()
+    cluster.until(60)
+    assert cluster.asked < 2 * 62, "once a second"
+    cluster.silent = {2}
+    cluster.until(60 + LOST_SECONDS - 1)
+    cluster.silent = set()
+    cluster.until(70)
+    cluster.silent = {2}
+    with pytest.raises(ClusterLostError, match=r"the GCS has ended \(nothing answers at h:2\)"):
+        cluster.until(80)
+    assert LOST_SECONDS - 1.5 < cluster.now - 70 < LOST_SECONDS + 1.5
+
+
+def test_an_error_of_ray_is_explained_where_ray_has_ended():
+    cluster = FakeRay()
+    with pytest.raises(ValueError, match="broken"), cluster.watch.explaining():
+        raise ValueError("broken")
+    cluster.silent = {1}
+    with pytest.raises(ClusterLostError, match="the raylet has ended"), cluster.watch.explaining():
+        raise ValueError("broken")
+
+
+def test_nodes_that_come_and_go_are_told_once():
+    cluster = FakeRay()
+    cluster.watch.look_at_nodes()
+    cluster.nodes = [*cluster.nodes, Node(address="10.0.0.2", cpus=1, gpus=0, node_id="b")]
+    cluster.watch.look_at_nodes()
+    cluster.watch.look_at_nodes()
+    assert cluster.watch.news() == ["node 10.0.0.2 with 1 core has joined; nodes now: 2"]
+    cluster.nodes = cluster.nodes[1:]
+    cluster.watch.look_at_nodes()
+    assert cluster.watch.news() == ["node 10.0.0.1 with 2 cores was lost; nodes now: 1"]
+    assert cluster.watch.news() == []

@@ -1,5 +1,6 @@
 """One driver per study, on a disk and where storage cannot lock."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -21,6 +22,12 @@ class Unlockable(Store):
     def __init__(self, uri: str | Path) -> None:
         super().__init__(uri)
         self.is_local = False
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else starts in the second in which a new lease waits for others."""
+    monkeypatch.setattr(lock.time, "sleep", lambda _: None)
 
 
 def hold(folder: str, ready: "multiprocessing.synchronize.Event") -> None:
@@ -84,3 +91,48 @@ def test_of_two_drivers_that_start_together_one_wins(tmp_path, monkeypatch):
     monkeypatch.setattr(lock.time, "sleep", overtaken)
     with pytest.raises(UserError, match="process 7 on other"), study_lock(Unlockable(tmp_path)):
         pass
+
+
+def test_a_driver_that_slept_past_its_lease_ends_and_leaves_the_other_ones_alone(tmp_path):
+    now = [1000.0]
+    study, other = Unlockable(tmp_path), Unlockable(tmp_path)
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        check = first.enter_context(study_lock(study, lambda: now[0]))
+        now[0] += lock.LEASE_SECONDS + 1
+        check()
+        now[0] += lock.LEASE_SECONDS - 1
+        with pytest.raises(UserError, match="is being run by"), study_lock(other, lambda: now[0]):
+            pass  # asking, it was found to be its own still, and renewed
+        now[0] += 2
+        check_other = second.enter_context(study_lock(other, lambda: now[0]))
+        with pytest.raises(UserError, match=rf"taken over by process {os.getpid()} on .*it ends here"):
+            check()
+        theirs = study.read(LOCK)
+        first.close()
+        assert study.read(LOCK) == theirs
+        check_other()
+        second.close()
+    assert study.names() == []
+
+
+def test_a_lease_that_is_gone_was_taken_and_given_back(tmp_path):
+    now = [1000.0]
+    study = Unlockable(tmp_path)
+    with study_lock(study, lambda: now[0]) as check:
+        study.delete(LOCK)
+        now[0] += lock.LEASE_SECONDS + 1
+        with pytest.raises(UserError, match="taken over by another driver"):
+            check()
+    assert study.names() == []
+
+
+def test_storage_that_does_not_answer_takes_no_lease_away(tmp_path, monkeypatch):
+    now = [1000.0]
+    study = Unlockable(tmp_path)
+    with study_lock(study, lambda: now[0]) as check:
+        with monkeypatch.context() as silent:
+            silent.setattr(study, "read", lambda _: (_ for _ in ()).throw(OSError("timed out")))
+            now[0] += lock.LEASE_SECONDS + 1
+            check()
+        check()
+        assert json.loads(study.read(LOCK))["renewed"] == now[0]
