@@ -67,8 +67,8 @@ class StudySettings:
 
 
 SETTINGS = tuple(each.name for each in dataclasses.fields(StudySettings))
-# What `--quick` stands for; other flags may replace it. `rehearsal_overrides` of `study.planning.space` leaves
-# fewer values of each axis. Three seeds are the fewest that give an interval.
+# What `--quick` stands for; other flags may replace it. `study.planning.space.rehearsal_overrides` leaves few
+# values of each axis. Three seeds are the fewest that give an interval.
 REHEARSAL: Mapping[str, Any] = {
     "space": "wd_grid",
     "seeds": (0, 1, 2),
