@@ -142,7 +142,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         label, lines = summarize(study, primary)
         lines = [*lines, *filter(None, [checkpoint_note(study)])]
     if is_rehearsal(study):
-        lines = [f"Rehearsal, no finding: {lines[0]}", *lines[1:]]
+        lines = [f"Rehearsal, no finding. {lines[0]}", *lines[1:]]
     return Answer(
         study=study,
         margin=margin,

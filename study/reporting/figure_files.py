@@ -58,7 +58,7 @@ class Picture:
         for index, panel in enumerate(self.panels):
             name = self.name if len(self.panels) == 1 else f"{self.name}-{'abcdefgh'[index]}"
             found[f"{name}.svg"] = _svg(panel, fonttype="path")
-            found[f"{name}.png"] = _png(panel)
+            found[f"{name}.png"] = png(panel)
         return found
 
 
@@ -144,7 +144,8 @@ def _svg(figure: Figure, fonttype: str = "none") -> bytes:
     return buffer.getvalue().encode()
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure of print quality."""
     buffer = io.BytesIO()
     with style():
         figure.dpi = PNG_DPI

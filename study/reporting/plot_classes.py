@@ -15,6 +15,8 @@ from study.reporting.figure_files import Picture, figure_name
 from study.reporting.figure_style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, new_panel
 from study.reporting.plot_training import LINES, shown_settings
 
+# Of more classes, those at both ends of the order.
+MOST_CLASSES = 24
 # More would leave no room for their names; the others are one row and column.
 CONFUSED = 12
 OTHERS = "others"
@@ -59,7 +61,7 @@ def class_order(table: pd.DataFrame) -> list[str]:
 def draw_classes(table: pd.DataFrame) -> Figure:
     """Classes from the one where pre-training matters most to the one where it matters least."""
     order = class_order(table)
-    with new_panel("By class", height=1.6 + 0.34 * len(order)) as (figure, ax):
+    with new_panel("Differences", height=1.6 + 0.34 * len(order)) as (figure, ax):
         ax.axvline(0, color=MUTED, lw=1)
         for contrast, shift, color in (("remaining", -0.13, ORANGE), ("improvement", 0.13, GREEN)):
             for row in table[table["contrast"] == contrast].to_dict("records"):
@@ -104,7 +106,8 @@ def iou_table(study: Study, verdict: Verdict) -> pd.DataFrame:
 
 def draw_iou(table: pd.DataFrame, order: list[str]) -> Figure:
     """The classes in the order of the differences beside it."""
-    with new_panel("IoU", height=1.6 + 0.34 * len(order)) as (figure, ax):
+    # Its legend has one row more than that of the differences.
+    with new_panel("IoU", height=1.8 + 0.34 * len(order)) as (figure, ax):
         shown = [name for name in LINES if name in set(table["line"])]
         for line in shown:
             for row in table[table["line"] == line].to_dict("records"):
@@ -128,7 +131,13 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
         return None
     scores = iou_table(study, verdict)
     order = class_order(table)
-    order += [label for label in dict.fromkeys(scores["label"]) if label not in order]
+    some = ""
+    if (count := len(order)) > MOST_CLASSES:
+        order = [*order[: MOST_CLASSES // 2], *order[-MOST_CLASSES // 2 :]]
+        table, scores = (each[each["label"].isin(order)] for each in (table, scores))
+        some = f" Of {count} classes, the {MOST_CLASSES // 2} where pre-training matters most and least."
+    else:
+        order += [label for label in dict.fromkeys(scores["label"]) if label not in order]
     return Picture(
         figure_name("classes", verdict.context.task, verdict.context.label),
         "IoU by class, and its differences",
@@ -136,7 +145,7 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
         "seeds, from the smallest to the largest seed. Right: differences paired by seed; orange: what "
         "pre-training is still ahead of the best regularized raw model; green: what regularization gave raw. "
         "Bars on the right: 95 % intervals over seeds, not corrected for the number of classes; long ones "
-        "are cut at the frame.",
+        f"are cut at the frame.{some}",
         (draw_iou(scores, order), draw_classes(table)),
     )
 

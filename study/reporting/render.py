@@ -19,10 +19,11 @@ from study.analysis.verdict import MARGIN
 from study.analysis.verdict_sentences import QUESTIONS
 from study.frame import OldFrameError
 from study.reporting.figure_style import theme_css
-from study.reporting.gallery import read_gallery
+from study.reporting.gallery import overview, read_gallery
 from study.reporting.page import Page, draw_pictures
 
 FIGURES = "figures"
+OVERVIEW = "overview.png"
 # Names of the files that the last report wrote into the folder of figures.
 FIGURE_LIST = "files.txt"
 TEMPLATES = Path(__file__).parent / "templates"
@@ -82,6 +83,8 @@ def write_study_report(
 def _write_figures(page: Page, folder: Store) -> None:
     """Writes every figure, and deletes those of an earlier report that this one does not have."""
     written = {name: data for picture in page.every_picture for name, data in picture.files().items()}
+    if page.galleries:
+        written[OVERVIEW] = overview(page.galleries[0], page.answer.lines)
     before = (
         folder.read(FIGURE_LIST).decode(errors="replace").split("\n") if folder.exists(FIGURE_LIST) else []
     )

@@ -176,7 +176,7 @@ def without_drawing() -> Callable[[], AbstractContextManager]:
         svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("study.reporting.figure_files._svg", lambda *_, **__: svg)
-            patch.setattr("study.reporting.figure_files._png", lambda _: b"png")
+            patch.setattr("study.reporting.figure_files.png", lambda _: b"png")
             yield
 
     return patched
