@@ -100,6 +100,7 @@ class Flags:
     accept_changes: bool = False
     no_cache: bool = False
     dashboard: bool = False
+    track: str | None = None
     verbose: bool = False
 
     @property
@@ -289,6 +290,7 @@ def make_parser() -> StrictParser:
     add("--compile", action=either, help="torch.compile for training steps (default: long trials on GPUs)")
     add("--device-cache", action=either, help="keep and augment the images on the GPU (default: if they fit)")
     add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
+    add("--track", choices=("mlflow", "wandb"), help="also record trials and verdict in MLflow or W&B")
     add("--verbose", action="store_true", help="show Ray's own messages")
     return parser
 

@@ -17,6 +17,7 @@ from segstrat.store import Store, data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
+from study.console.tracking import Tracker, check_library
 from study.driver.data_check import check_data
 from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
@@ -185,6 +186,7 @@ def run_study(flags: Flags) -> int:
 
 def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int:
     study, settings = opened.study, opened.settings
+    check_library(flags.track, study)
     trials = plan_study(opened)
     # Before the data is read and Ray is started, which takes a minute.
     check_resumable(opened, trials, accept_changes=flags.accept_changes)
@@ -253,10 +255,12 @@ def _run(session: Session, console: Console) -> int:
     keep = opened.settings.keep_checkpoints
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
+    tracker = Tracker.of(session.flags.track, opened.study, opened.settings.name, console)
     search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
-        reported=[events.add],
+        reported=[events.add, tracker.reported],
         finished=[
+            tracker.finished,
             *outcome_observers(session),
             *answering_observers(session, search, console),
             # Until the report is written, the last checkpoints are needed.
@@ -285,10 +289,12 @@ def _run(session: Session, console: Console) -> int:
             screen.tick()
     except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
+        tracker.close()
         print_interrupted(opened.settings, states, console)
         return 128 + interrupt.signum
     except CommonFailureError as failure:
         _finish(refresher, session, console)
+        tracker.close()
         console.print(
             Text(
                 f"The first trials all failed with the same error, so the study was ended: {failure}",
@@ -300,6 +306,7 @@ def _run(session: Session, console: Console) -> int:
     finally:
         events.close()
     sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
+    tracker.close(opened.study)
     drop_checkpoints(states, states.in_order(), keep)
     if keep == NONE:
         # The frames say which checkpoints there are.
