@@ -49,8 +49,8 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
     if is_rehearsal(study):
         found.append(
             "This is a rehearsal (--quick): few settings, short training and pre-training. It shows how a "
-            "study runs and what an answer looks like; its numbers are no finding. The study itself: uv "
-            f"run python study/run.py --space {study.manifest.get('space')}"
+            "study runs and what an answer looks like; its numbers are no finding. The study itself: "
+            f"uv run python study/run.py --space {study.manifest.get('space')}"
         )
     total = sum(counts.values())
     if counts["unfinished"] and not problem:

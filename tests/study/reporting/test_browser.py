@@ -202,5 +202,6 @@ def test_files_beside_the_page_can_be_followed(pages, open_page):
         "[...document.querySelectorAll('a[href]')].map((each) => each.getAttribute('href'))"
     )
     files = [link for link in links if not link.startswith("#")]
+    assert (pages["settled"].parent / "figures" / "overview.png").stat().st_size > 10_000
     assert {"trials.csv", "epochs.csv", "verdict.json", "manifest.json", "figures/"} <= set(files)
     assert all((pages["settled"].parent / name).exists() for name in files)
