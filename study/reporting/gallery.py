@@ -242,7 +242,8 @@ def _write_task_gallery(
     dataset, ids = split_images(first, "val", root, cached=False)
     labelled = [index for index in range(len(ids)) if task in dataset.tasks_of(index)]
     # Evenly spread over the split, not hand-picked.
-    picked = [labelled[i] for i in np.linspace(0, len(labelled) - 1, GALLERY_IMAGES).round().astype(int)]
+    count = min(GALLERY_IMAGES, len(labelled))
+    picked = [labelled[i] for i in np.linspace(0, len(labelled) - 1, count).round().astype(int)]
     tiles, labels, sizes = [], [], []
     predictions: list[list[np.ndarray]] = [[] for _ in models]
     for index in picked:
