@@ -57,6 +57,8 @@ def header_lines(
         f"trials    {planned}, at most {epochs} epochs in total",
         f"stopping  {stopping_words(states.rule, [state.trial for state in trials])}",
     ]
+    if not (data["synthetic"] or opened.recorded):
+        lines.append("time      --dry-run estimates it, and proposes a smaller study that fits an hour")
     if opened.design is not None:
         lines.append(_stage_line(opened.design, screening=not settings.confirm))
     if follow:

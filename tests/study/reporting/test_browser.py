@@ -68,7 +68,7 @@ def add_pictures(folder: Path, classes: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory, study_into, trial_of) -> dict[str, Path]:
-    """The page of each kind of study."""
+    """The page of each kind of study; of the files beside it, those for print are empty."""
     contexts = [{"label_fraction": share} for share in (0.25, 0.5, 1.0)]
     roles = {"pretrained": "arm", "weight_decay": "treatment"}
     nuisance = {"roles": roles | {"label_fraction": "nuisance"}}
@@ -86,7 +86,9 @@ def pages(tmp_path_factory, study_into, trial_of) -> dict[str, Path]:
         folder = study_into(root / name, [trial | {"classes": len(classes)} for trial in trials], **manifest)
         add_pictures(folder, classes)
         write_frames(folder)
-        write_report(folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("study.reporting.figure_files.png", lambda _: b"")
+            write_report(folder)
         found[name] = folder / "report.html"
     return found
 
