@@ -38,6 +38,10 @@ class ImageCounter:
             name: torch.zeros(len(dataset), 3, task.num_classes, dtype=torch.int64, device=device)
             for name, task in tasks.items()
         }
+        self._confusion = {
+            name: torch.zeros(task.num_classes, task.num_classes, dtype=torch.int64, device=device)
+            for name, task in tasks.items()
+        }
         self._boundary = {
             name: torch.zeros(len(dataset), 4, task.num_classes, dtype=torch.int64, device=device)
             for name, task in tasks.items()
@@ -51,6 +55,7 @@ class ImageCounter:
         if output.boundary is not None:
             self._boundary[task].index_add_(0, rows, output.boundary)
         matrices = counts[:, : counts.shape[2]]
+        self._confusion[task] += matrices.sum(0)
         hits, labeled, predicted = matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)
         self._pixels[task].index_add_(0, rows, torch.stack([hits, labeled, predicted], dim=1))
 
@@ -59,10 +64,12 @@ class ImageCounter:
         counts = {}
         for task, rows in self._labelled.items():
             pixels = distributed.summed(self._pixels[task]).cpu().numpy()
+            confusion = distributed.summed(self._confusion[task]).cpu().numpy()
             if rows:
                 hits, labeled, predicted = np.moveaxis(pixels[rows], 1, 0)
                 ids = tuple(self._ids[row] for row in rows)
-                counts[task] = ImageCounts(ids, hits, labeled, predicted, self._of_boundaries(task, rows))
+                boundary = self._of_boundaries(task, rows)
+                counts[task] = ImageCounts(ids, hits, labeled, predicted, boundary, confusion)
         return counts
 
     def _of_boundaries(self, task: str, rows: Sequence[int]) -> np.ndarray | None:

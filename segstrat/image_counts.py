@@ -1,7 +1,7 @@
 """Pixel counts of every image after the last epoch, from which mIoU over any subset of images derives.
 
     counts.npz in a trial's folder: for each task and split the arrays `<task>/<split>/ids`, `…/hits`,
-    `…/labeled` and `…/predicted`, and `…/boundary` where boundaries are scored
+    `…/labeled` and `…/predicted`, `…/boundary` where boundaries are scored, and `…/confusion` over all images
 
 The analysis uses them to choose settings on some images and report them on others, and to estimate how much a
 score depends on the images. Needs numpy only.
@@ -36,6 +36,7 @@ class ImageCounts:
         labeled: pixels whose label is the class, (N, C).
         predicted: pixels whose prediction is the class, (N, C).
         boundary: as from `segstrat.data.boundaries.boundary_counts`, (N, 4, C); None where not scored.
+        confusion: pixels over all images, by label and prediction (C, C); None for trials of first versions.
     """
 
     ids: tuple[str, ...]
@@ -43,6 +44,7 @@ class ImageCounts:
     labeled: Counts
     predicted: Counts
     boundary: Counts | None = None
+    confusion: Counts | None = None
 
     def miou(self, keep: NDArray[np.bool_] | None = None, score: Score | None = None) -> float:
         """mIoU over the images of `keep` (N,), or over all; NaN where no class occurs.
@@ -129,8 +131,9 @@ def write_counts(store: Store, counts: Mapping[tuple[str, str], ImageCounts]) ->
         arrays[f"{task}/{split}/ids"] = np.array(found.ids, dtype=str)
         for name in ("hits", "labeled", "predicted"):
             arrays[f"{task}/{split}/{name}"] = _smallest(getattr(found, name))
-        if found.boundary is not None:
-            arrays[f"{task}/{split}/boundary"] = _smallest(found.boundary)
+        for name in ("boundary", "confusion"):
+            if (more := getattr(found, name)) is not None:
+                arrays[f"{task}/{split}/{name}"] = _smallest(more)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, allow_pickle=False, **arrays)
     store.write(COUNTS, buffer.getvalue())
@@ -160,10 +163,14 @@ def _read(arrays: Mapping[str, np.ndarray], prefix: str) -> ImageCounts:
     )
     if not len(ids) == len(hits) == len(labeled) == len(predicted):
         raise ValueError(f"the arrays of {prefix} differ in length")
-    boundary = arrays.get(f"{prefix}/boundary")
-    if boundary is not None and boundary.shape != (len(ids), 4, hits.shape[1]):
-        raise ValueError(f"{prefix}/boundary is {boundary.shape}, not {(len(ids), 4, hits.shape[1])}")
-    return ImageCounts(ids, hits, labeled, predicted, None if boundary is None else boundary.astype(np.int64))
+    classes = hits.shape[1]
+    more: dict[str, Counts] = {}
+    for name, shape in (("boundary", (len(ids), 4, classes)), ("confusion", (classes, classes))):
+        if (found := arrays.get(f"{prefix}/{name}")) is not None:
+            if found.shape != shape:
+                raise ValueError(f"{prefix}/{name} is {found.shape}, not {shape}")
+            more[name] = found.astype(np.int64)
+    return ImageCounts(ids, hits, labeled, predicted, **more)
 
 
 def _smallest(counts: Counts) -> np.ndarray:

@@ -36,6 +36,7 @@ class StudySettings:
         keep_checkpoints: of ended trials: `all`, `last` or `none`.
         max_seeds: seeds of the answering stage, at most; 0 for a study of one stage.
         overrides: axes that replace those of the space, as `FIELD=VALUE,VALUE`.
+        quick: the study is a rehearsal, see `REHEARSAL`; its report says so.
     """
 
     name: str
@@ -55,6 +56,7 @@ class StudySettings:
     keep_checkpoints: str = "all"
     max_seeds: int = 0
     overrides: tuple[str, ...] = ()
+    quick: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as stored under `options` in the manifest."""
@@ -65,6 +67,15 @@ class StudySettings:
 
 
 SETTINGS = tuple(each.name for each in dataclasses.fields(StudySettings))
+# What `--quick` stands for; other flags may replace it. `study.planning.space.rehearsal_overrides` leaves few
+# values of each axis. Three seeds are the fewest that give an interval.
+REHEARSAL: Mapping[str, Any] = {
+    "space": "wd_grid",
+    "seeds": (0, 1, 2),
+    "scheduler": "none",
+    "budget": 0.125,
+    "pretrain_epochs": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +100,7 @@ class Flags:
     accept_changes: bool = False
     no_cache: bool = False
     dashboard: bool = False
+    track: str | None = None
     verbose: bool = False
 
     @property
@@ -135,6 +147,8 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
         given["pretrain_on"] = str(Path(given["pretrain_on"]).expanduser().absolute())
     if "overrides" in given:
         given["overrides"] = tuple(given["overrides"])
+    if given.get("quick") and not given.get("resume"):
+        given = rehearsal(given)
     if numerics := {name: given.pop(name) for name in Numerics().numerics() if name in given}:
         given["numerics"] = numerics
     for name, value in given.items():
@@ -145,6 +159,38 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     flags = Flags(**given, settings=settings)
     refuse_contradictions(flags)
     return flags
+
+
+def rehearsal(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that `--quick` stands for, and those that were given.
+
+    Raises:
+        UserError: with a flag for which a rehearsal makes no sense.
+    """
+    for name in ("confirm", "max_seeds", "top"):
+        if name in given:
+            raise UserError(
+                f"--quick trains every cell to its end on few seeds; leave out --{name.replace('_', '-')}"
+            )
+    values = {**REHEARSAL, **given}
+    if "weights" in given:
+        del values["pretrain_epochs"]
+    space = Path(values["space"]).stem
+    return {"name": f"quick-{space}-{values.get('data', StudySettings.data)}", **values}
+
+
+def command_line(settings: Mapping[str, Any]) -> list[str]:
+    """The flags that `parse` reads as these settings."""
+    words: list[str] = []
+    for name, value in {**settings, **settings.get("numerics", {})}.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name == "overrides":
+            words += [word for text in value for word in ("--set", text)]
+        elif isinstance(value, bool):
+            words.append(flag if value else f"--no-{flag[2:]}")
+        elif name != "numerics":
+            words += [flag, ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return words
 
 
 def refuse_contradictions(flags: Flags) -> None:
@@ -172,7 +218,7 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError("--confirm: give --seeds or --max-seeds, not both; --seeds are all trained")
     if "pretrain_on" in given and "weights" in given:
         raise UserError("give --weights or --pretrain-on, not both: the weights are given, or trained here")
-    if "pretrain_epochs" in given and "pretrain_on" not in given:
+    if "pretrain_epochs" in given and "pretrain_on" not in given and "quick" not in given:
         raise UserError("--pretrain-epochs needs --pretrain-on DIR, whose images are trained on")
     if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
@@ -194,6 +240,7 @@ def make_parser() -> StrictParser:
     add("--space", metavar="NAME|FILE", help="search space: a name of --list, or a Python file of your own")
     add("--new-space", metavar="NAME", help="write the commented template NAME.py of a space of your own")
     add("--list", action="store_true", help="list the spaces with their question and size")
+    add("--quick", action="store_true", default=None, help="rehearse: fewer values, short trials, a minute")
     add("--dry-run", action="store_true", help="show trials, budget and a data check; start nothing")
     add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")
     add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
@@ -243,6 +290,7 @@ def make_parser() -> StrictParser:
     add("--compile", action=either, help="torch.compile for training steps (default: long trials on GPUs)")
     add("--device-cache", action=either, help="keep and augment the images on the GPU (default: if they fit)")
     add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
+    add("--track", choices=("mlflow", "wandb"), help="also record trials and verdict in MLflow or W&B")
     add("--verbose", action="store_true", help="show Ray's own messages")
     return parser
 

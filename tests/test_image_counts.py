@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,17 @@ def counts_of(labels, predictions):
             tables[1][index, name] = (valid & (label == name)).sum()
             tables[2][index, name] = (valid & (prediction == name)).sum()
     return ImageCounts(tuple(f"image-{i}" for i in range(len(labels))), *tables)
+
+
+def test_a_confusion_matrix_survives_the_file_and_must_have_the_right_shape(maps, tmp_path):
+    counts = counts_of(*maps)
+    classes = counts.hits.shape[1]
+    confusion = np.arange(classes**2).reshape(classes, classes)
+    write_counts(Store(tmp_path), {("semseg", "val"): dataclasses.replace(counts, confusion=confusion)})
+    np.testing.assert_array_equal(read_counts(Store(tmp_path))["semseg", "val"].confusion, confusion)
+    write_counts(Store(tmp_path), {("semseg", "val"): dataclasses.replace(counts, confusion=confusion[1:])})
+    with pytest.raises(ValueError, match="semseg/val/confusion is"):
+        read_counts(Store(tmp_path))
 
 
 @pytest.fixture

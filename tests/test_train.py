@@ -3,6 +3,7 @@ import itertools
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -212,6 +213,10 @@ def test_counts_of_single_images_reproduce_the_scores_exactly(tiny_protocol, tmp
     assert counts.keys() == {(task, split) for split in ("val", "test") for task in ("semseg", "parts")}
     for (task, split), images in counts.items():
         assert images.miou() == last.value(task, split, "miou")
+        assert images.confusion is not None
+        for axis, table in ((1, images.labeled), (0, images.predicted)):
+            np.testing.assert_array_equal(images.confusion.sum(axis), table.sum(0))
+        np.testing.assert_array_equal(images.confusion.diagonal(), images.hits.sum(0))
     assert counts["semseg", "val"].ids == ("val0", "val1", "val2")
     labelled = counts["semseg", "val"].labeled
     assert labelled.sum(1).tolist() == [47 * 48] * 3, "void pixels count nowhere"

@@ -8,7 +8,13 @@ from typing import Any
 import pandas as pd
 
 from study.analysis.answering.decision import Label
-from study.analysis.caveats_and_notes import blocking_problem, caveats, checkpoint_note, edge_warning
+from study.analysis.caveats_and_notes import (
+    blocking_problem,
+    caveats,
+    checkpoint_note,
+    edge_warning,
+    is_rehearsal,
+)
 from study.analysis.cells import Tuning, tunings
 from study.analysis.intervals import CONFIDENCE
 from study.analysis.sections.factorial_effects import factorial_effects
@@ -89,6 +95,7 @@ class Answer:
         content = {
             "schema": SCHEMA,
             "study": self.study.name,
+            "rehearsal": is_rehearsal(self.study),
             "verdict": self.label,
             "sentence": self.sentence,
             "lines": list(self.lines),
@@ -138,6 +145,8 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
         label, lines = summarize(study, primary)
         lines = [*lines, *(part.sentence for part in sections["labels_needed"])]
         lines = [*lines, *filter(None, [checkpoint_note(study)])]
+    if is_rehearsal(study):
+        lines = [f"Rehearsal, no finding. {lines[0]}", *lines[1:]]
     return Answer(
         study=study,
         margin=margin,

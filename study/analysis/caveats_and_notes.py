@@ -46,6 +46,12 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
         problem: what `blocking_problem` found.
     """
     found = [start_sentence(problem)] if problem else []
+    if is_rehearsal(study):
+        found.append(
+            "This is a rehearsal (--quick): few settings, short training and pre-training. It shows how a "
+            "study runs and what an answer looks like; its numbers are no finding. The study itself: "
+            f"uv run python study/run.py --space {study.manifest.get('space')}"
+        )
     total = sum(counts.values())
     if counts["unfinished"] and not problem:
         found.append(
@@ -74,6 +80,11 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
             "is optimistically biased."
         )
     return found
+
+
+def is_rehearsal(study: Study) -> bool:
+    """Whether the study was started with `--quick`."""
+    return bool((study.manifest.get("options") or {}).get("quick"))
 
 
 def checkpoint_note(study: Study) -> str:

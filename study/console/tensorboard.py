@@ -11,6 +11,19 @@ from study.state.trial_states import TrialState
 FOLDER = "tensorboard"
 
 
+def epoch_values(report: EpochReport) -> dict[str, float]:
+    """The numbers of an epoch by name, such as `semseg/val_miou`; those that are finite."""
+    values = {
+        "machine/images_per_second": report.images_per_second,
+        "machine/data_wait": report.data_wait,
+    }
+    for score in report.scores:
+        for name in ("miou", "loss", "pixel_accuracy"):
+            values[f"{score.task}/{score.split}_{name}"] = getattr(score, name)
+    # A trial that diverged has others; the libraries would warn of them on the console.
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
 class EventFiles:
     """One event file per trial, under `tensorboard/<arm>/<other axes>-<id>/`.
 
@@ -42,17 +55,8 @@ class EventFiles:
                 str(folder), purge_step=report.epoch, flush_secs=10, write_to_disk=True
             )
         writer = self._writers[trial.trial_id]
-        values = {
-            "machine/images_per_second": report.images_per_second,
-            "machine/data_wait": report.data_wait,
-        }
-        for score in report.scores:
-            for name in ("miou", "loss", "pixel_accuracy"):
-                values[f"{score.task}/{score.split}_{name}"] = getattr(score, name)
-        for name, value in values.items():
-            # A trial that diverged has values that are not finite; the writer would warn on the console.
-            if math.isfinite(value):
-                writer.add_scalar(name, value, report.epoch)
+        for name, value in epoch_values(report).items():
+            writer.add_scalar(name, value, report.epoch)
         if report.status != "running" or state.final:
             self._close(trial.trial_id)
 

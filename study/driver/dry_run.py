@@ -1,7 +1,8 @@
 """`--dry-run`: the trials of a study, the recipe of each arm, what it will take; nothing is started."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -19,9 +20,10 @@ from segstrat.store import cache_dir
 from segstrat.tasks import Task
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.caveats_and_notes import planned_sentence
-from study.cli import Flags
+from study.cli import REHEARSAL, Flags, command_line
 from study.console.tables import new_table, varied_axes
 from study.planning.resources import Node, cost_key, share
+from study.planning.space import rehearsal_overrides
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.search.two_stage import TwoStageSearch
@@ -30,6 +32,8 @@ from study.state.trial_states import ALL, KEPT, TrialState
 if TYPE_CHECKING:
     from segstrat.machine import Machine
     from segstrat.step_cost import StepTime
+    from study.driver.prepare import OpenedStudy
+    from study.driver.weights import Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,15 +110,8 @@ def show_plan(flags: Flags) -> int:
     images = sum(trial.config.epochs * trial.config.label_fraction for trial in trials) * data["train_images"]
     kind = "synthetic, drawn by this project" if data["synthetic"] else data["root"]
     to_make = weights.to_make(trials)
-    cost = estimate(
-        trials,
-        data,
-        settings.numerics,
-        max_concurrent=flags.max_concurrent,
-        gpus_per_trial=flags.gpus_per_trial,
-        keep_checkpoints=settings.keep_checkpoints,
-        pretrainings=[job.pretraining for job in to_make],
-    )
+    steps: dict[tuple[Any, ...], StepTime] = {}
+    cost = cost_of(flags, opened, trials, data, weights, steps)
     lines = [
         f"budget   {epochs} epochs, {images:,.0f} training images in total",
         f"stopping {stopping_words(stopping_rule(opened), trials)}",
@@ -129,13 +126,15 @@ def show_plan(flags: Flags) -> int:
     lines.append(f"detects  {planned_sentence(opened.design or AnsweringDesign.single_look(_seeds(trials)))}")
     if outlook := weights.outlook(trials):
         lines.append(f"weights  {outlook}")
-    lines += following_lines(trials, make_search(opened, trials), cost)
+    search = make_search(opened, trials)
+    lines += following_lines(trials, search, cost)
     warnings = recipe_warnings([trial.config for trial in trials], opened.images)
     lines += [
         time_line(cost, len(to_make)),
         f"disk     {cost.disk_bytes / 1e6:,.0f} MB of checkpoints (--keep-checkpoints "
         f"{settings.keep_checkpoints}; all, last or none of each ended trial)",
         f"results  {opened.study.uri}",
+        *hour_lines(flags, opened, cost.seconds + following_seconds(trials, search, cost), data, steps),
         *(f"warning  {text}" for text in warnings),
         "Nothing was started.",
     ]
@@ -151,12 +150,66 @@ def following_lines(trials: Sequence[PlannedTrial], search: Search, cost: Estima
     if not more:
         return []
     screened = search.screening_left(states) if isinstance(search, TwoStageSearch) else 0
-    seconds = (cost.seconds - cost.pretrain_seconds) * more / len(trials)
+    seconds = following_seconds(trials, search, cost)
     kinds = f"screened and {more - screened} on fresh seeds" if screened else "trials"
     return [
         f"then     about {screened or more} more {kinds} up to the next look, about "
         f"{format_duration(seconds)} more"
     ]
+
+
+def following_seconds(trials: Sequence[PlannedTrial], search: Search, cost: Estimate) -> float:
+    """Wall time of the trials that a search proposes after the planned ones, up to the next look."""
+    more = search.remaining([TrialState(trial=trial) for trial in trials])
+    return (cost.seconds - cost.pretrain_seconds) * more / len(trials)
+
+
+HOUR = 3600.0
+# A step that is timed again on a busy machine takes a little longer.
+FITS = 0.85 * HOUR
+SHORTER = (1.0, 0.75, 0.5, 0.35, 0.25, 0.15, 0.1, 0.05)
+
+
+def hour_lines(
+    flags: Flags,
+    opened: "OpenedStudy",
+    seconds: float,
+    data: Mapping[str, Any],
+    steps: "dict[tuple[Any, ...], StepTime]",
+) -> list[str]:
+    """The command of a smaller study that fits an hour, where this one takes longer and there is one.
+
+    It trains two values of each treatment on three seeds, to the end; only where that is still too long are
+    its trials shorter.
+
+    Args:
+        flags: those of the study.
+        seconds: what it takes.
+        steps: what was measured for it.
+    """
+    from study.driver.prepare import open_study, plan_study
+    from study.driver.weights import Weights
+
+    if seconds <= HOUR or opened.recorded or opened.settings.confirm or opened.space.sampled:
+        return []
+    given = {name: value for name, value in flags.settings.items() if name not in ("max_seeds", "top")}
+    given |= {"seeds": REHEARSAL["seeds"], "scheduler": "none"}
+    given |= {"overrides": rehearsal_overrides(opened.space, opened.settings.overrides)}
+    given |= {"name": f"{opened.settings.name}-small"}
+    # Of an export, the folder that it was converted into is at hand.
+    here = {"data": opened.settings.data, "data_root": opened.settings.data_root}
+    smaller = open_study(replace(flags, settings=given | here))
+    for factor in SHORTER:
+        budget = float(f"{opened.settings.budget * factor:.2g}")
+        shorter = replace(smaller, settings=replace(smaller.settings, budget=budget))
+        trials = plan_study(shorter)
+        cost = cost_of(flags, shorter, trials, data, Weights(shorter.settings), steps)
+        if cost.seconds <= FITS:
+            given |= {"budget": budget} if budget != 1 else {}
+            command = shlex.join(["uv", "run", "python", "study/run.py", *command_line(given)])
+            words = f"{len(trials)} trials, about {format_duration(cost.seconds)}"
+            return [f"smaller  a first answer within an hour ({words}):", f"         {command}"]
+    return []
 
 
 def time_line(cost: Estimate, pretrainings: int) -> str:
@@ -230,6 +283,27 @@ def _values(read: Callable[[TrialConfig], Any], configs: Sequence[TrialConfig]) 
     )
 
 
+def cost_of(
+    flags: Flags,
+    opened: "OpenedStudy",
+    trials: Sequence[PlannedTrial],
+    data: Mapping[str, Any],
+    weights: "Weights",
+    steps: "dict[tuple[Any, ...], StepTime]",
+) -> Estimate:
+    """What planned trials take, and the pre-trainings that must be made for them; see `estimate`."""
+    return estimate(
+        trials,
+        data,
+        opened.settings.numerics,
+        max_concurrent=flags.max_concurrent,
+        gpus_per_trial=flags.gpus_per_trial,
+        keep_checkpoints=opened.settings.keep_checkpoints,
+        pretrainings=[job.pretraining for job in weights.to_make(trials)],
+        measured=steps,
+    )
+
+
 # Imports, data and model of a trial.
 START_SECONDS = 5.0
 
@@ -243,12 +317,14 @@ def estimate(
     gpus_per_trial: float | str | None = None,
     keep_checkpoints: str = ALL,
     pretrainings: Sequence[Pretraining] = (),
+    measured: "dict[tuple[Any, ...], StepTime] | None" = None,
 ) -> Estimate:
     """Tries one step of each different model of a study on this machine.
 
     Args:
         data: as `study.driver.data_check.check_data` describes it.
         pretrainings: those that must be made.
+        measured: steps that were tried before, by `cost_key`; further ones are added.
     """
     import torch
 
@@ -259,7 +335,7 @@ def estimate(
     division = share([node], max_concurrent=max_concurrent)
     machine = Machine(device="cuda" if gpus else "cpu", threads=division.cpus, precision=numerics.precision)
     tasks = {name: Task(name, classes) for name, classes in data["classes"].items()}
-    measured = {}
+    measured = {} if measured is None else measured
     work = 0.0
     disk = largest = 0
     for trial in trials:

@@ -49,8 +49,10 @@ def header_lines(
     # A search has not proposed all of them yet.
     planned = len(trials) + more - follow
     epochs = round(epochs * planned / len(trials))
+    rehearsal = "rehearsal few settings, short training: it shows how a study runs, and finds nothing"
     lines = [
         f"{settings.name}: {opened.space.question}",
+        *([rehearsal] if settings.quick else []),
         f"data      {data['title']} ({kind}), {images}",
         f"recipe    {opened.space.recipe_name}",
         f"machine   {_counted(hardware['cpus'], 'core')}{gpus} on "
@@ -60,6 +62,8 @@ def header_lines(
         f"trials    {planned}, at most {epochs} epochs in total",
         f"stopping  {stopping_words(states.rule, [state.trial for state in trials])}",
     ]
+    if not (data["synthetic"] or opened.recorded):
+        lines.append("time      --dry-run estimates it, and proposes a smaller study that fits an hour")
     if opened.design is not None:
         lines.append(_stage_line(opened.design, screening=not settings.confirm))
     if follow:
@@ -163,6 +167,9 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
         console.print(Text(f"training curves: uvx tensorboard --logdir {opened.study.uri}/tensorboard"))
     if sentence:
         console.print(Text(sentence, style="bold"))
+    if opened.settings.quick and opened.study.is_local:
+        console.print(Text("That was a rehearsal; its page, for a browser:"))
+        console.print(Text((opened.study.local_path / "report.html").absolute().as_uri()), soft_wrap=True)
 
 
 def report_command(study: Store) -> str:

@@ -31,7 +31,7 @@ from study.driver.stages import (
 )
 from study.frame import read_manifest
 from study.planning.resources import Node
-from study.planning.space import Space, fit_recipe, load_space
+from study.planning.space import Space, fit_recipe, load_space, rehearsal_overrides
 from study.planning.space_files import space_label
 from study.planning.trials import PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
@@ -92,6 +92,10 @@ def open_study(flags: Flags) -> OpenedStudy:
         _refuse_existing(study, flags)
     known = {**defaults, **begun, **given}
     overrides = tuple(known.get("overrides", ()))
+    if given.get("quick") and not flags.resume:
+        overrides = rehearsal_overrides(load_space(known["space"], overrides), overrides)
+        given = {**given, "overrides": overrides}
+        flags = replace(flags, settings=given)
     if flags.resume and overrides != (before := tuple(begun.get("overrides", ()))):
         words = f"--set {' --set '.join(before)}" if before else "none"
         raise UserError(f"--set: {study.uri} was started with {words}; leave out --set")

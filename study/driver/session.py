@@ -19,6 +19,7 @@ from segstrat.store import StorageError, Store, data_root
 from study.cli import Flags
 from study.console.live import StudyConsole
 from study.console.tensorboard import EventFiles
+from study.console.tracking import Tracker, check_library
 from study.driver.data_check import check_data
 from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
@@ -200,6 +201,7 @@ def run_study(flags: Flags) -> int:
 
 def _prepare_and_run(opened: OpenedStudy, flags: Flags, console: Console) -> int:
     study, settings = opened.study, opened.settings
+    check_library(flags.track, study)
     trials = plan_study(opened)
     # Before the data is read and Ray is started, which takes a minute.
     check_resumable(opened, trials, accept_changes=flags.accept_changes)
@@ -269,10 +271,12 @@ def _run(session: Session, console: Console) -> int:
     keep = opened.settings.keep_checkpoints
     refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
+    tracker = Tracker.of(session.flags.track, opened.study, opened.settings.name, console)
     search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
-        reported=[events.add],
+        reported=[events.add, tracker.reported],
         finished=[
+            tracker.finished,
             *outcome_observers(session),
             *answering_observers(session, search, console),
             # Until the report is written, the last checkpoints are needed.
@@ -311,17 +315,21 @@ def _run(session: Session, console: Console) -> int:
         check()
     except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
+        tracker.close()
         print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 128 + interrupt.signum
     except StorageError as error:
+        tracker.close()
         raise UserError(f"{error}; then continue with: {resume_command(opened.settings)}") from error
     except ClusterLostError as lost:
         _finish(refresher, session, console)
+        tracker.close()
         console.print(Text(f"The study was ended because {lost}.", style="red"))
         print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 1
     except CommonFailureError as failure:
         _finish(refresher, session, console)
+        tracker.close()
         console.print(
             Text(
                 f"The first trials all failed with the same error, so the study was ended: {failure}",
@@ -338,7 +346,9 @@ def _run(session: Session, console: Console) -> int:
         console.print(
             Text(f"Interrupted: all trials are done; write the report with: {report_command(opened.study)}")
         )
+        tracker.close()
         return 130
+    tracker.close(opened.study)
     drop_checkpoints(states, states.in_order(), keep)
     if keep == NONE:
         # The frames say which checkpoints there are.

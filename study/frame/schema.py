@@ -93,6 +93,7 @@ class _Options(_Part):
     keep_checkpoints: str | None = None
     pretrain_on: str | None = None
     pretrain_epochs: int | None = None
+    quick: bool = False
     overrides: list[str] = []
     numerics: dict[str, Any] = {}
 

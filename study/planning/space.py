@@ -194,6 +194,39 @@ def with_overrides(module: ModuleType, overrides: Sequence[str]) -> ModuleType:
     return derived
 
 
+def rehearsal_overrides(space: Space, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """`--set` for a rehearsal: two values of each arm and treatment, one of every other axis.
+
+    Args:
+        given: those that the user gave, which stand.
+
+    Raises:
+        UserError: for a space that draws its values.
+    """
+    if space.sampled:
+        raise UserError(
+            f"--quick: space {space.name} draws values of {', '.join(space.sampled)}; rehearse a grid, such "
+            "as wd_grid"
+        )
+    stated = {text.partition("=")[0] for text in given}
+    found = list(given)
+    for axis, values in space.axes.items():
+        middle = values[len(values) // 2]
+        few = [values[0], middle] if space.roles[axis] in ("arm", "treatment") else [middle]
+        if axis not in stated and len(few) < len(values):
+            found.append(f"{axis}={','.join(map(_override_text, few))}")
+    return tuple(found)
+
+
+def _override_text(value: Any) -> str:
+    """The inverse of `_override_value`."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, tuple | list):
+        return "+".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
 def _override_value(axis: str, text: str) -> Any:
     if axis != EPOCHS_FACTOR:
         return parse_field(axis, text.strip())

@@ -1,6 +1,7 @@
 """`Picture`: drawn figures with a caption, as files for print and as inline SVG for the page."""
 
 import io
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from xml.etree import ElementTree
@@ -10,11 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from study.reporting.figure_style import RC, style
+from study.reporting.figure_style import CSS_NAMES, RC, style
 
 PNG_DPI = 200
 SVG = "http://www.w3.org/2000/svg"
 XLINK = "http://www.w3.org/1999/xlink"
+# Of a line whose values can be read with the pointer; more would be closer together than pixels.
+MOST_POINTS = 120
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class Picture:
             prefix: put before every id, so that studies on one page do not share clip paths.
         """
         return [
-            inline_svg(svg, f"{prefix}{self.name}-{index}-", self.title)
-            for index, svg in enumerate(self._drawings)
+            inline_svg(svg, f"{prefix}{self.name}-{index}-", self.title, curves(panel))
+            for index, (svg, panel) in enumerate(zip(self._drawings, self.panels, strict=True))
         ]
 
     @cached_property
@@ -55,7 +58,7 @@ class Picture:
         for index, panel in enumerate(self.panels):
             name = self.name if len(self.panels) == 1 else f"{self.name}-{'abcdefgh'[index]}"
             found[f"{name}.svg"] = _svg(panel, fonttype="path")
-            found[f"{name}.png"] = _png(panel)
+            found[f"{name}.png"] = png(panel)
         return found
 
 
@@ -65,13 +68,39 @@ def figure_name(kind: str, task: str, context: str) -> str:
     return "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words if word)
 
 
-def inline_svg(svg: bytes, prefix: str, title: str) -> str:
+def curves(panel: Figure) -> str:
+    """What the page's script shows of a panel's labelled lines under the pointer, as JSON; '' without any.
+
+    `box` is the place of the axes (left, top, width, height) as shares of the drawing, `x` are the limits of
+    the horizontal one, and a line has a `name`, the CSS variable of its `color` and `points`. The panel must
+    have been drawn, which fixes its layout.
+    """
+    (ax,) = panel.axes[:1] or (None,)
+    lines = [line for line in (ax.lines if ax else ()) if not str(line.get_label()).startswith("_")]
+    if ax is None or not lines:
+        return ""
+    place = ax.get_position()
+    found = []
+    for line in lines:
+        values = line.get_xydata().tolist()
+        every = -(-len(values) // MOST_POINTS)
+        points = [[round(x, 3), round(y, 4)] for x, y in [*values[:-1:every], *values[-1:]]]
+        color = CSS_NAMES[str(line.get_color())]
+        found.append({"name": line.get_label(), "color": color, "points": points})
+    box = [place.x0, 1 - place.y1, place.width, place.height]
+    content = {"box": box, "x": list(ax.get_xlim()), "xlabel": ax.get_xlabel(), "lines": found}
+    return json.dumps(content, separators=(",", ":"))
+
+
+def inline_svg(svg: bytes, prefix: str, title: str, curves: str = "") -> str:
     """An SVG file as an element of an HTML page: scalable, with ids that no other drawing has.
 
     Ids that nothing refers to are dropped, and so are metadata and the fixed size (the viewBox keeps the
     proportions). Colors are left as they are: the page's stylesheet overrides them.
     """
     root = ElementTree.fromstring(svg)
+    if curves:
+        root.set("data-curves", curves)
     for metadata in root.findall(f"{{{SVG}}}metadata"):
         root.remove(metadata)
     elements = list(root.iter())
@@ -115,7 +144,8 @@ def _svg(figure: Figure, fonttype: str = "none") -> bytes:
     return buffer.getvalue().encode()
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure of print quality."""
     buffer = io.BytesIO()
     with style():
         figure.dpi = PNG_DPI

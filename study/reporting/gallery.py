@@ -17,6 +17,7 @@ one size, and the index maps of K predictions:
 
 import base64
 import io
+import textwrap
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,12 +25,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from PIL import Image
 
 from segstrat.errors import UserError
 from segstrat.store import Store, say_once
 from study.analysis.study import Study
 from study.analysis.verdict import Verdict, decide_all
+from study.reporting.figure_files import png
+from study.reporting.figure_style import INK, MUTED, style
 from study.reporting.plot_training import shown_settings
 
 if TYPE_CHECKING:
@@ -54,6 +58,48 @@ class Gallery:
     heads: list[str]
     rows: list[list[tuple[str, str]]]
     keys: list[tuple[str, str]]
+
+
+OVERVIEW_ROWS = 3
+TITLE_LETTERS, TEXT_LETTERS, HEAD_LETTERS = 74, 104, 24
+
+
+def overview(gallery: Gallery, lines: Sequence[str]) -> bytes:
+    """A PNG that says what a study asked and found: the answer above images, labels and predictions.
+
+    Args:
+        lines: the answer itself, then the numbers behind it.
+    """
+    picked = np.linspace(0, len(gallery.rows) - 1, min(OVERVIEW_ROWS, len(gallery.rows))).round().astype(int)
+    title = textwrap.wrap(lines[0], TITLE_LETTERS)
+    words = textwrap.wrap(" ".join(lines[1:2]), TEXT_LETTERS)
+    above = 0.35 + 0.27 * len(title) + 0.2 * len(words)
+    tile = 9.0 / len(gallery.heads)
+    with style():
+        figure = Figure(figsize=(9, above + 0.45 + tile * len(picked)), layout="none")
+        height = figure.get_figheight()
+        figure.text(0.01, 1 - 0.12 / height, "\n".join(title), va="top", size=13, weight="bold", color=INK)
+        below = 1 - (0.25 + 0.27 * len(title)) / height
+        figure.text(0.01, below, "\n".join(words), va="top", size=10, color=MUTED, linespacing=1.4)
+        grid = figure.add_gridspec(
+            len(picked), len(gallery.heads), left=0.01, right=0.99, bottom=0.01, wspace=0.03, hspace=0.03,
+            top=1 - (above + 0.4) / height,
+        )  # fmt: skip
+        for row, index in enumerate(picked):
+            for column, (source, _) in enumerate(gallery.rows[index]):
+                ax = figure.add_subplot(grid[row, column])
+                ax.imshow(_decoded(source), interpolation="nearest")
+                ax.set_axis_off()
+                if row == 0:
+                    head = "\n".join(textwrap.wrap(gallery.heads[column], HEAD_LETTERS))
+                    ax.set_title(head, size=9, weight="normal", color=MUTED, pad=5)
+    return png(figure)
+
+
+def _decoded(source: str) -> np.ndarray:
+    """The pixels of a tile as a page contains it."""
+    data = base64.b64decode(source.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def file_name(task: str) -> str:
@@ -196,7 +242,8 @@ def _write_task_gallery(
     dataset, ids = split_images(first, "val", root, cached=False)
     labelled = [index for index in range(len(ids)) if task in dataset.tasks_of(index)]
     # Evenly spread over the split, not hand-picked.
-    picked = [labelled[i] for i in np.linspace(0, len(labelled) - 1, GALLERY_IMAGES).round().astype(int)]
+    count = min(GALLERY_IMAGES, len(labelled))
+    picked = [labelled[i] for i in np.linspace(0, len(labelled) - 1, count).round().astype(int)]
     tiles, labels, sizes = [], [], []
     predictions: list[list[np.ndarray]] = [[] for _ in models]
     for index in picked:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from segstrat.store import Store
 from study.analysis import Answer
 from study.analysis.answering.decision import Look
 from study.analysis.answering.stages import planned_looks
@@ -18,7 +19,7 @@ from study.analysis.sections.response_surfaces import ResponseSurfaces, surface_
 from study.analysis.sections.thesis_numbers import comparison, reasons_to_differ
 from study.reporting.figure_files import Picture
 from study.reporting.gallery import Gallery
-from study.reporting.plot_classes import class_picture
+from study.reporting.plot_classes import class_picture, confusion_picture
 from study.reporting.plot_contrasts import answer_picture, contexts_picture
 from study.reporting.plot_cost import cost_picture, cost_sentence
 from study.reporting.plot_factorial_effects import effect_rows, effects_picture
@@ -33,8 +34,8 @@ from study.reporting.trials_table import trial_columns, trial_rows
 Pictures = Mapping[str, Sequence[Picture]]
 
 
-def draw_pictures(answer: Answer) -> Pictures:
-    """Draws every figure that the study's frames allow."""
+def draw_pictures(answer: Answer, store: Store | None = None) -> Pictures:
+    """Draws every figure that the study's frames allow, and what needs the files of trials in its store."""
     study = answer.study
     verdicts = answer.contexts
     treatments = study.axes("treatment")
@@ -58,7 +59,10 @@ def draw_pictures(answer: Answer) -> Pictures:
             *(curves_picture(study, verdict) for verdict in verdicts),
             *(plane_picture(study, task) for task in tasks),
         ],
-        "classes": [class_picture(study, verdict) for verdict in verdicts],
+        "classes": [
+            *(class_picture(study, verdict) for verdict in verdicts),
+            *(confusion_picture(study, verdict, store) for verdict in (verdicts[:1] if store else ())),
+        ],
         "cost": [cost_picture(answer)],
     }
     return {

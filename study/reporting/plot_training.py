@@ -94,7 +94,8 @@ def draw_curves(table: pd.DataFrame, score: str, title: str = "Mean IoU") -> Fig
         for (name, split), line in of_score.groupby(["line", "split"], sort=False):
             color = LINES[str(name)]
             look = LOOKS["val" if split == "val" else "train"]
-            ax.plot(line["epoch"], line["mean"], color=color, marker=marker, ms=4, **look)
+            label = f"{name}, {'validation' if split == 'val' else 'training'}"
+            ax.plot(line["epoch"], line["mean"], color=color, marker=marker, ms=4, label=label, **look)
             if split == "val":
                 ax.fill_between(line["epoch"], line["low"], line["high"], color=color, alpha=0.18, lw=0)
         ax.set_xlabel("epoch")

@@ -19,13 +19,25 @@ from study.analysis.verdict import MARGIN
 from study.analysis.verdict_sentences import QUESTIONS
 from study.frame import OldFrameError
 from study.reporting.figure_style import theme_css
-from study.reporting.gallery import read_gallery
+from study.reporting.gallery import overview, read_gallery
 from study.reporting.page import Page, draw_pictures
 
 FIGURES = "figures"
+OVERVIEW = "overview.png"
 # Names of the files that the last report wrote into the folder of figures.
 FIGURE_LIST = "files.txt"
 TEMPLATES = Path(__file__).parent / "templates"
+# What a reader may open beside the page.
+FILES = {
+    "trials.csv": "one row per trial",
+    "epochs.csv": "one row per trial, epoch, split and task",
+    "verdict.json": "the answer and the numbers behind it",
+    "manifest.json": "command, space, commit, versions, hardware, data digest",
+    f"{FIGURES}/": "every figure as SVG and PNG",
+    "trials/": "records and checkpoints of every trial",
+    "trials.parquet": "the trials with their types",
+    "epochs.parquet": "the epochs with their types",
+}
 CONTRASTS = {
     "gap": "gap: best pre-trained − reference",
     "improvement": "gained: best regularized raw − reference",
@@ -60,7 +72,9 @@ def write_study_report(
     except OldFrameError as problem:
         return _refuse(store, str(problem)), None
     store.write("verdict.json", _json(page.answer.to_dict()))
-    store.write("report.html", render([page], live=not files).encode())
+    present = {*store.names(), *([FIGURES] if files else [])}
+    beside = [name for name in FILES if name.rstrip("/") in present]
+    store.write("report.html", render([page], live=not files, beside=beside).encode())
     if files:
         _write_figures(page, store / FIGURES)
     return page.answer.sentence, page
@@ -69,6 +83,8 @@ def write_study_report(
 def _write_figures(page: Page, folder: Store) -> None:
     """Writes every figure, and deletes those of an earlier report that this one does not have."""
     written = {name: data for picture in page.every_picture for name, data in picture.files().items()}
+    if page.galleries:
+        written[OVERVIEW] = overview(page.galleries[0], page.answer.lines)
     before = (
         folder.read(FIGURE_LIST).decode(errors="replace").split("\n") if folder.exists(FIGURE_LIST) else []
     )
@@ -81,14 +97,21 @@ def _write_figures(page: Page, folder: Store) -> None:
 
 
 def make_page(answer: Answer, store: Store | None = None) -> Page:
-    """A page of an answer; the gallery is looked for in the study's store."""
-    galleries = [read_gallery(store, task) for task in answer.verdicts] if store is not None else []
-    return Page(answer, draw_pictures(answer), [gallery for gallery in galleries if gallery is not None])
+    """A page of an answer; gallery and confusions are looked for in the study's store."""
+    found = [read_gallery(store, task) for task in answer.verdicts] if store is not None else []
+    galleries = [gallery for gallery in found if gallery is not None]
+    return Page(answer, draw_pictures(answer, store), galleries)
 
 
-def render(pages: Sequence[Page], *, live: bool = False) -> str:
-    """The text of a page of one or more studies."""
-    return _environment().get_template("report.html").render(pages=pages, live=live, **_assets())
+def render(pages: Sequence[Page], *, live: bool = False, beside: Sequence[str] = ()) -> str:
+    """The text of a page of one or more studies.
+
+    Args:
+        live: the study runs, and the page reloads itself.
+        beside: files in the page's folder, to which it links.
+    """
+    template = _environment().get_template("report.html")
+    return template.render(pages=pages, live=live, beside={name: FILES[name] for name in beside}, **_assets())
 
 
 def _refuse(store: Store, problem: str) -> str:
@@ -108,7 +131,7 @@ def _assets() -> dict[str, str]:
     style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
     return {
         "style": f"{style}\n{theme_css()}\n",
-        "script": (TEMPLATES / "sort.js").read_text(encoding="utf-8"),
+        "script": (TEMPLATES / "page.js").read_text(encoding="utf-8"),
     }
 
 

@@ -1,6 +1,7 @@
 """Synthetic studies in the records' on-disk format: known effects, any status, no training."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -27,11 +28,11 @@ def report(epoch: int, epochs: int, scores: list[dict], status: str = "running")
     }  # fmt: skip
 
 
-def score(split: str, task: str, miou: float | None) -> dict[str, Any]:
+def score(split: str, task: str, miou: float | None, classes: int = CLASSES) -> dict[str, Any]:
     return {
         "split": split, "task": task, "loss": None if miou is None else 1 - miou, "miou": miou,
         "miou_thesis": None if miou is None else 0.9 * miou, "pixel_accuracy": miou, "class_accuracy": miou,
-        "iou": [miou] * (CLASSES - 1) + [None],
+        "iou": [miou] * (classes - 1) + [None],
     }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def write_trial(folder: Path, entry: dict, planned: dict) -> None:
         last = index + 1 == len(entry["curve"])
         train = training_value(entry, value)
         scores = [
-            score(split, task, train if split == "train" else value)
+            score(split, task, train if split == "train" else value, entry.get("classes", CLASSES))
             for task in planned["config"]["tasks"]
             for split in ("train", "val")
         ]
@@ -180,7 +181,7 @@ def without_drawing() -> Callable[[], AbstractContextManager]:
         svg = b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("study.reporting.figure_files._svg", lambda *_, **__: svg)
-            patch.setattr("study.reporting.figure_files._png", lambda _: b"png")
+            patch.setattr("study.reporting.figure_files.png", lambda _: b"png")
             yield
 
     return patched
@@ -191,3 +192,16 @@ def undrawn(without_drawing) -> Iterator[None]:
     """No figure of this test is drawn."""
     with without_drawing():
         yield
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium that is installed on this machine, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("no Chromium here to open pages with (apt-get install chromium)")
+    with playwright.sync_playwright() as driver:
+        running = driver.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()

@@ -11,7 +11,9 @@ import pytest
 
 from segstrat.config import Numerics, TrialConfig
 from segstrat.errors import UserError
-from study.cli import Flags, StudySettings, make_parser, make_settings, parse
+from study.cli import Flags, StudySettings, command_line, make_parser, make_settings, parse
+from study.driver.prepare import open_study, plan_study
+from study.planning.space import load_space, rehearsal_overrides, space_names
 from study.run import main
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,8 @@ def test_settings_that_are_given_are_told_from_the_rest():
         ("--space s --scheduler hyperband", "invalid choice: 'hyperband'"),
         ("--space s --name ../x", "not a valid folder name"),
         ("--space s --accept-changes", "needs --resume"),
+        ("--quick --max-seeds 3", "leave out --max-seeds"),
+        ("--quick --space sobol_wd_dropout", "draws values of"),
         ("--space nowhere.py", "there is no such file"),
         ("--new-space not-a-name", "letters, digits"),
     ],
@@ -67,6 +71,39 @@ def test_mistakes_are_one_sentence(line, words, capsys):
     assert words in error
     assert error.count("\n") == 1
     assert error.startswith("error: ")
+
+
+def test_a_rehearsal_is_a_study_of_few_values_that_is_named_one(tmp_path):
+    flags = parse(["--quick", "--storage", str(tmp_path)])
+    opened = open_study(flags)
+    trials = plan_study(opened)
+    assert opened.settings.name == "quick-wd_grid-figures"
+    assert opened.settings.to_dict()["quick"] is True
+    assert opened.design is None, "one stage"
+    assert {trial.axes["weight_decay"] for trial in trials} == {0.0, 1e-3}
+    assert {trial.config.seed for trial in trials} == {0, 1, 2}
+    assert len(trials) == 12
+    assert {trial.config.epochs for trial in trials} == {3}
+    other = open_study(parse(["--quick", "--space", "multitask", "--seeds", "4", "--storage", str(tmp_path)]))
+    assert {trial.config.seed for trial in plan_study(other)} == {4}, "a flag that is given stands"
+
+
+def test_a_rehearsal_keeps_two_values_of_what_is_compared_and_one_of_the_rest():
+    space = load_space("wd_lr_grid")
+    found = rehearsal_overrides(space, ["weight_decay=0,1"])
+    assert found == ("weight_decay=0,1", "learning_rate=0.05"), "what is given stands"
+    for name in space_names():
+        if (space := load_space(name)).sampled:
+            continue
+        smaller = load_space(name, rehearsal_overrides(space))
+        assert smaller.size <= 2 ** len(space.axes)
+        assert set(smaller.roles) == {axis for axis, values in smaller.axes.items() if len(values) > 0}
+
+
+def test_settings_are_written_as_the_flags_that_give_them():
+    line = "--space s --seeds 0,3 --set tasks=semseg+parts,semseg --set width=0.5 --no-compile --budget 0.5"
+    settings = parse(line.split()).settings
+    assert parse(command_line(settings)).settings == settings
 
 
 def test_help_needs_neither_torch_nor_ray():

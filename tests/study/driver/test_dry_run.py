@@ -1,11 +1,14 @@
 """`--dry-run` on a folder of one's own: the recipe of each arm, time, disk and warnings."""
 
 import dataclasses
+import re
+import shlex
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from segstrat.step_cost import StepTime
 from study.driver.dry_run import Estimate, time_line, tuning_lines
 from study.planning.space import load_space
 from study.planning.space_files import write_template
@@ -108,3 +111,38 @@ def test_a_plan_of_many_trials_fits_on_a_screen_unless_all_are_asked_for(dry_run
     ]
     assert len(rows) == 40
     assert "… 160 more trials; --verbose lists them all" in output
+
+
+def test_a_long_study_proposes_the_command_of_one_that_fits_an_hour(own_data, tmp_path, monkeypatch, capsys):
+    """Its own dry run says so, and proposes nothing further."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("study.driver.weights.Weights.check", lambda *_, **__: None)
+    step = StepTime(train_seconds=0.2, val_seconds=0.1, checkpoint_bytes=1000)
+    monkeypatch.setattr("segstrat.step_cost.measure_step", lambda *_: step)
+    line = ["--space", "wd_grid", "--data", "folder", "--data-root", str(own_data), "--weights", "imagenet"]
+    assert main([*line, "--dry-run"]) == 0
+    output = capsys.readouterr().out
+    (proposed,) = (words for words in output.splitlines() if "study/run.py" in words)
+    words = shlex.split(proposed)
+    assert words[:4] == ["uv", "run", "python", "study/run.py"]
+    assert main([*words[4:], "--dry-run"]) == 0
+    smaller = capsys.readouterr().out
+    (minutes,) = re.findall(r"^time +about (\d+) min", smaller, re.MULTILINE)
+    assert int(minutes) < 60
+    assert "study/run.py" not in smaller
+    assert {flag: words[words.index(flag) + 1] for flag in ("--set", "--seeds", "--scheduler")} == {
+        "--set": "weight_decay=0.0,0.001",
+        "--seeds": "0,1,2",
+        "--scheduler": "none",
+    }
+
+
+def test_a_study_that_fits_no_hour_proposes_nothing(own_data, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("study.driver.weights.Weights.check", lambda *_, **__: None)
+    step = StepTime(train_seconds=2000.0, val_seconds=0.1, checkpoint_bytes=1000)
+    monkeypatch.setattr("segstrat.step_cost.measure_step", lambda *_: step)
+    line = ["--space", "wd_grid", "--data", "folder", "--data-root", str(own_data), "--weights", "imagenet"]
+    assert main([*line, "--dry-run"]) == 0
+    assert "study/run.py" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from study.frame import load
@@ -47,6 +48,9 @@ def test_the_folder_holds_what_the_console_names(undisturbed):
         "manifest.json",
     ):
         assert (folder / name).stat().st_size > 0
+    with np.load(folder / "gallery-semseg.npz") as gallery:
+        assert len(gallery["ids"]) == len(set(gallery["ids"])) == 4, "each validation image once"
+    assert "Which class is taken for which" in (folder / "report.html").read_text()
     assert len(list((folder / "tensorboard").rglob("events.out.tfevents.*"))) == 9
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["data"]["train_images"] == 8

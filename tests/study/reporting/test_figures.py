@@ -6,13 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from segstrat.image_counts import ImageCounts, write_counts
+from segstrat.store import Store
 from study.analysis.answer import answer_study
 from study.analysis.intervals import Interval
 from study.analysis.study import Study
 from study.frame import write_frames
 from study.reporting.figure_style import arm_colors
 from study.reporting.page import Page, draw_pictures
-from study.reporting.plot_classes import class_table
+from study.reporting.plot_classes import (
+    CONFUSED,
+    MOST_CLASSES,
+    OTHERS,
+    class_picture,
+    class_table,
+    confusion_picture,
+    confusion_tables,
+    iou_table,
+)
 from study.reporting.plot_contrasts import (
     context_table,
     contrast_table,
@@ -280,3 +291,64 @@ def test_arms_have_colors_of_their_own():
     assert len(set(colors.values())) == 2
     several = arm_colors([f"arm {index}" for index in range(6)])
     assert len(set(several.values())) == 6
+
+
+def test_iou_of_every_class_is_shown_for_the_settings_that_matter(answer):
+    verdict = answer.primary[0]
+    table = iou_table(answer.study, verdict).set_index(["line", "label"])
+    assert set(table.index.get_level_values("label")) == {"class 0", "class 1", "class 2"}, (
+        "the fourth has none"
+    )
+    row = table.loc["raw, reference", "class 1"]
+    assert row["value"] == pytest.approx(100 * verdict.contrasts.chosen_reference.value.mean())
+    assert row["low"] < row["value"] < row["high"]
+
+
+def many_classes(study_writer, make_trial, count):
+    """A study of `count` classes: raw takes every class for the next one, pre-trained half of the time."""
+    trials = [
+        make_trial(
+            {"pretrained": pre, "weight_decay": decay, "seed": seed},
+            0.2 + 0.1 * pre + 10 * decay + seed / 500,
+        )
+        | {"classes": count}
+        for seed in range(3)
+        for pre in (False, True)
+        for decay in (0.0, 5e-4)
+    ]
+    folder = study_writer(trials)
+    right = 100 * np.diag(np.arange(count, 0, -1))
+    wrong = np.roll(right, 1, axis=1)
+    write_frames(folder)
+    study = Study.open(folder)
+    for _, trial in study.trials.iterrows():
+        counts = right + wrong if trial["pretrained"] else wrong
+        images = ImageCounts(
+            ("a",), counts.diagonal()[None], counts.sum(1)[None], counts.sum(0)[None], None, counts
+        )
+        write_counts(Store(folder) / "trials" / trial["trial_id"], {("semseg", "val"): images})
+    return answer_study(study), Store(folder)
+
+
+def test_confusions_are_those_of_the_best_cells(study_writer, make_trial):
+    answer, store = many_classes(study_writer, make_trial, CONFUSED + 3)
+    found = confusion_tables(answer.study, answer.primary[0], store)
+    assert set(found) == {"raw, best regularized", "pre-trained, best"}
+    raw, pretrained = found["raw, best regularized"], found["pre-trained, best"]
+    assert list(raw.columns) == list(pretrained.index) == [*(f"class {i}" for i in range(CONFUSED)), OTHERS]
+    assert raw.loc["class 0", "class 0"] == 0
+    assert raw.loc["class 0", "class 1"] == 1
+    assert pretrained.loc["class 3", "class 3"] == pretrained.loc["class 3", "class 4"] == 0.5
+    assert raw.loc[f"class {CONFUSED - 1}", OTHERS] == 1
+    assert np.allclose(pretrained.sum(axis=1), 1)
+
+
+def test_without_counts_there_is_no_confusion(answer, tmp_path):
+    assert confusion_picture(answer.study, answer.primary[0], Store(tmp_path)) is None
+
+
+def test_of_many_classes_the_figure_shows_both_ends(study_writer, make_trial):
+    answer, _ = many_classes(study_writer, make_trial, MOST_CLASSES + 10)
+    picture = class_picture(answer.study, answer.primary[0])
+    assert f"Of {MOST_CLASSES + 9} classes" in picture.caption
+    assert [len(panel.axes[0].get_yticks()) for panel in picture.panels] == [MOST_CLASSES, MOST_CLASSES]
