@@ -484,8 +484,7 @@ def test_one_mistake_in_any_command_is_answered_in_a_sentence(scene, monkeypatch
     every = bad_lines()
     assert len(every) >= 400
     problems = []
-    for index in np.random.default_rng(28).permutation(len(every))[:400]:
-        command, words = every[index]
+    for command, words in every:
         try:
             code: object = command(words)
         except (Exception, SystemExit) as error:
