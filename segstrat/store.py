@@ -68,6 +68,8 @@ class Store:
 
     def __init__(self, uri: str | Path) -> None:
         self.uri = str(uri)
+        if not self.uri.isprintable() and self.uri.encode(errors="ignore").decode() != self.uri:
+            raise UserError(f"storage {self.uri!a}: the name is not in UTF-8; give another one")
         if "://" in self.uri:
             try:
                 self._fs, self._root = _open(self.uri)

@@ -313,8 +313,12 @@ def _positive(text: str) -> float:
     return value
 
 
+# Longer numbers are no counts; as fractions they would overflow.
+MOST_DIGITS = 9
+
+
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
 

@@ -60,6 +60,11 @@ def test_an_unknown_scheme_is_a_users_error():
         Store("nonsense://bucket")
 
 
+def test_a_name_that_is_not_utf8_is_a_users_error():
+    with pytest.raises(UserError, match=r"'\\udcff': the name is not in UTF-8"):
+        Store("\udcff")
+
+
 STALLED = OSError("When reading: AWS Error NETWORK_CONNECTION: curlCode: 28, Timeout was reached")
 DENIED = OSError("AWS Error ACCESS_DENIED during PutObject operation")
 
