@@ -108,7 +108,8 @@ class Wandb:
     def __init__(self, study: Store, name: str) -> None:
         import wandb
 
-        self._wandb, self._study, self._name = wandb, study, name
+        self._wandb: Any = wandb
+        self._study, self._name = study, name
         self._runs: dict[str, Any] = {}
 
     def start(self, state: TrialState) -> None:

@@ -7,6 +7,7 @@ from functools import cached_property
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -82,7 +83,9 @@ def curves(panel: Figure) -> str:
     place = ax.get_position()
     found = []
     for line in lines:
-        values = line.get_xydata().tolist()
+        # A loss that overflowed is no JSON.
+        xy = np.asarray(line.get_xydata(), dtype=float)
+        values = xy[np.isfinite(xy).all(axis=1)].tolist()
         every = -(-len(values) // MOST_POINTS)
         points = [[round(x, 3), round(y, 4)] for x, y in [*values[:-1:every], *values[-1:]]]
         color = CSS_NAMES[str(line.get_color())]

@@ -76,7 +76,8 @@ def overview(gallery: Gallery, lines: Sequence[str]) -> bytes:
     above = 0.35 + 0.27 * len(title) + 0.2 * len(words)
     tile = 9.0 / len(gallery.heads)
     with style():
-        figure = Figure(figsize=(9, above + 0.45 + tile * len(picked)), layout="none")
+        figure = Figure(figsize=(9, above + 0.45 + tile * len(picked)))
+        figure.set_layout_engine("none")
         height = figure.get_figheight()
         figure.text(0.01, 1 - 0.12 / height, "\n".join(title), va="top", size=13, weight="bold", color=INK)
         below = 1 - (0.25 + 0.27 * len(title)) / height

@@ -61,7 +61,7 @@ def draw_pictures(answer: Answer, store: Store | None = None) -> Pictures:
         ],
         "classes": [
             *(class_picture(study, verdict) for verdict in verdicts),
-            *(confusion_picture(study, verdict, store) for verdict in (verdicts[:1] if store else ())),
+            *([confusion_picture(study, verdicts[0], store)] if store and verdicts else []),
         ],
         "cost": [cost_picture(answer)],
     }
