@@ -34,8 +34,11 @@ ROLES = {"augmentation": "treatment"}
 
 def keep(point: dict[str, Any]) -> bool:
     """One at a time and all together in the raw arm; none and all in the pre-trained arm."""
-    strong = [axis for axis in SPACE if axis != "pretrained" and point[axis] != SPACE[axis]["grid_search"][0]]
-    return len(strong) in ((0, 5) if point["pretrained"] else (0, 1, 5))
+    weakest = {axis: domain["grid_search"][0] for axis, domain in SPACE.items() if axis != "pretrained"}
+    # `--set` may take an axis away.
+    strong = sum(point.get(axis, weak) != weak for axis, weak in weakest.items())
+    everything = len(weakest.keys() & point.keys())
+    return strong in ((0, everything) if point.get("pretrained") else (0, 1, everything))
 
 
 def recipe(data: str, model: str, *, pretrained: bool) -> dict[str, Any]:  # noqa: ARG001

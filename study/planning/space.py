@@ -121,10 +121,22 @@ class Space:
 
     @property
     def grid(self) -> list[dict[str, Any]]:
-        """The combinations of the listed values, of which `keep` leaves out some."""
+        """The combinations of the listed values, of which `keep` leaves out some.
+
+        Raises:
+            UserError: if `keep` fails, or leaves none.
+        """
         pairs = [[(axis, value) for value in values] for axis, values in self.axes.items()]
         points = [dict(point) for point in itertools.product(*pairs)]
-        return [point for point in points if self.keep is None or self.keep(point)]
+        if self.keep is None:
+            return points
+        try:
+            kept = [point for point in points if self.keep(dict(point))]
+        except Exception as error:
+            raise UserError(f"space {self.name}: keep failed: {type(error).__name__}: {error}") from error
+        if not kept:
+            raise UserError(f"space {self.name}: keep leaves none of the {len(points)} combinations")
+        return kept
 
     @property
     def size(self) -> int:

@@ -373,3 +373,21 @@ def test_every_label_fraction_gets_equally_many_updates():
         for trial in trials
     }
     assert updates == {(False, 150), (True, 50)}
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        (lambda point: point["absent"], "keep failed: KeyError: 'absent'"),
+        (lambda _: False, "keep leaves none of the 4 combinations"),
+    ],
+)
+def test_combinations_that_cannot_be_chosen_are_told(keep, message):
+    space = space_from_module("toy", module(keep=keep))
+    with pytest.raises(UserError, match=message):
+        plan(space, "d1", weights="w")
+
+
+def test_an_axis_that_is_set_to_one_value_leaves_the_others_one_at_a_time():
+    trials = plan(load_space("photos_regularizers", ["dropout=0"]), "folder", weights="w")
+    assert len(trials) == 1 + 4 + 1 + 2
