@@ -131,8 +131,14 @@ def field_table() -> str:
 
 
 def updated(text: str, name: str, table: str) -> str:
-    """`text` with a new table between the markers of that name."""
+    """`text` with a new table between the markers of that name.
+
+    Raises:
+        ValueError: if it lacks one of them; nothing of it is lost.
+    """
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    if not text.count(begin) == text.count(end) == 1:
+        raise ValueError(f"expected one line {begin!r} and one {end!r} in the page")
     before, _, rest = text.partition(begin)
     return f"{before}{begin}\n{table}\n{end}{rest.partition(end)[2]}"
 

@@ -50,3 +50,9 @@ def test_every_field_has_its_default_and_a_meaning():
     assert all(row[-1].endswith(".") for row in rows)
     (decay,) = [row for row in rows if row[0] == "`weight_decay`"]
     assert decay[1:3] == ["`0.0005`", "a number ≥ 0"]
+
+
+@pytest.mark.parametrize("text", ["no table here", "<!-- models: begin -->\nold", "<!-- models: end -->"])
+def test_a_page_without_markers_is_left_alone(text):
+    with pytest.raises(ValueError, match="models: begin"):
+        updated(text, "models", "new")

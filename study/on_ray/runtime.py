@@ -440,7 +440,10 @@ def _url(address: str | None) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+    """The first line of an error; all of them where it announces others, as that of versions that differ."""
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if lines and lines[0].endswith(":"):
+        return " ".join(lines)
     return lines[0] if lines else type(error).__name__
 
 

@@ -108,3 +108,12 @@ def test_nodes_that_come_and_go_are_told_once():
     cluster.watch.look_at_nodes()
     assert cluster.watch.news() == ["node 10.0.0.1 with 2 cores was lost; nodes now: 1"]
     assert cluster.watch.news() == []
+
+
+def test_an_error_that_announces_its_reason_is_told_with_it(monkeypatch):
+    def init(**_):
+        raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 1.2.3\n    Python: 3.9")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(UserError, match=r"started with: Ray: 1\.2\.3 Python: 3\.9; --verbose"):
+        runtime._init({"address": "somewhere:1"}, attempts=1)
