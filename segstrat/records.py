@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from segstrat.store import DamagedFileError, Store, read_object, write_object
 
@@ -58,6 +58,10 @@ class Stage(StrEnum):
     """It is trained to the end, and enters the verdict."""
 
 
+Split = Literal["train", "train_clean", "val", "test"]
+ReportStatus = Literal["running", "completed", "diverged"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class SplitScore:
     """Scores of one task on one split after one epoch.
@@ -71,7 +75,7 @@ class SplitScore:
     boundaries are not scored, see `segstrat.image_counts.mean_boundary_f1`.
     """
 
-    split: Literal["train", "train_clean", "val", "test"]
+    split: Split
     task: str
     loss: float
     miou: float
@@ -100,7 +104,7 @@ class EpochReport:
 
     epoch: int
     epochs: int
-    status: Literal["running", "completed", "diverged"]
+    status: ReportStatus
     scores: tuple[SplitScore, ...]
     learning_rate: float
     seconds: float
@@ -127,7 +131,11 @@ class EpochReport:
     def from_dict(cls, values: Mapping[str, Any]) -> "EpochReport":
         """The inverse of `to_dict`."""
         scores = tuple(_score(score) for score in values["scores"])
-        return cls(**{**values, "scores": scores, "epoch": int(values["epoch"])})
+        report = cls(**{**values, "scores": scores})
+        _check_types(report.__dict__, cls)
+        if report.status not in get_args(ReportStatus) or report.epoch < 1:
+            raise ValueError(f"epoch {report.epoch} is {report.status!r}")
+        return report
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +201,9 @@ def parse_records(content: Mapping[str, Any]) -> tuple[dict[str, Any], list[Epoc
     """
     try:
         reports = [EpochReport.from_dict(report) for report in content["reports"]]
-        return dict(content["facts"]), reports
+        facts = dict(content["facts"])
+        _check_types(facts, TrialFacts)
+        return facts, reports
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DamagedFileError(
             f"{RECORDS} cannot be read: no facts and epoch reports ({type(error).__name__}: {error})"
@@ -292,6 +302,7 @@ def read_record(folder: Store) -> TrialRecord:
 def _with_outcome(record: TrialRecord, outcome: Mapping[str, Any]) -> TrialRecord:
     """The record with the values of `outcome.json`, which the reports must support."""
     try:
+        _check_types(outcome, TrialRecord)
         final = dataclasses.replace(
             record,
             status=TrialStatus(outcome["status"]),
@@ -324,10 +335,35 @@ def write_outcome(folder: Store, record: TrialRecord) -> None:
 
 def _score(values: Mapping[str, Any]) -> SplitScore:
     numbers = {name: math.nan if values[name] is None else float(values[name]) for name in SCORES}
-    boundary = values.get("boundary_f1")
-    return SplitScore(
-        split=values["split"], task=values["task"], iou=tuple(values["iou"]), boundary_f1=boundary, **numbers
-    )
+    boundary, iou = values.get("boundary_f1"), tuple(values["iou"])
+    split, task = values["split"], values["task"]
+    if split not in get_args(Split) or not isinstance(task, str) or not _holds_numbers((boundary, *iou)):
+        raise ValueError(f"{split} of {task} is no score")
+    return SplitScore(split=split, task=task, iou=iou, boundary_f1=boundary, **numbers)
+
+
+_KINDS: Mapping[Any, Any] = {str: str, int: int, float: int | float, int | None: int}
+
+
+def _check_types(values: Mapping[str, Any], expected: type) -> None:
+    """Raises a TypeError for a value that is not of the type of its field in a dataclass; it may be None."""
+    for each in dataclasses.fields(expected):
+        value, kind = values.get(each.name), _KINDS.get(each.type, Mapping)
+        if value is None or each.name in ("scores", "status"):
+            continue
+        if not isinstance(value, kind) or not (kind is str or _holds_numbers(value)):
+            raise TypeError(f"{each.name} is {str(value)[:40]!r}")
+
+
+def _holds_numbers(value: Any) -> bool:
+    """Whether a value is a number, unknown, or made of such under names; tables hold whole ones of 64 bits."""
+    if isinstance(value, Mapping):
+        return all(isinstance(key, str) and _holds_numbers(part) for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_holds_numbers, value))
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**63
+    return value is None or isinstance(value, float)
 
 
 def _without_nan(value: Any) -> Any:

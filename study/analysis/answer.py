@@ -143,7 +143,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     label, lines = Label.UNDETERMINED, [f"Undetermined: {problem}"]
     if not problem:
         label, lines = summarize(study, primary)
-        lines = [*lines, *(part.sentence for part in sections["labels_needed"])]
+        lines = [*lines, *(part.sentence for part in sections.get("labels_needed", ()))]
         lines = [*lines, *filter(None, [checkpoint_note(study)])]
     if is_rehearsal(study):
         lines = [f"Rehearsal, no finding. {lines[0]}", *lines[1:]]

@@ -4,6 +4,7 @@ What a resumed study does with the files of single trials is in `state/test_reco
 """
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +94,7 @@ def study(whole, tmp_path, pictures, monkeypatch, undrawn) -> Path:
     """A copy of the study; its figures are not made again."""
     say_once.cache_clear()
     monkeypatch.setenv("COLUMNS", "250")
-    monkeypatch.setattr(render, "draw_pictures", lambda _: pictures)
+    monkeypatch.setattr(render, "draw_pictures", lambda *_: pictures)
     return Path(shutil.copytree(whole, tmp_path / "study"))
 
 
@@ -256,3 +257,60 @@ def test_rebuilt_frames_never_call_a_trial_without_records_completed(study, name
     assert row["status"] == ("completed" if path.name == "outcome.json" else "unfinished")
     assert path.name in row["error"] or (path.name, damage) == ("outcome.json", "missing")
     assert (trials["status"] == "completed").sum() >= 7
+
+
+OTHERS = (None, True, -1, 2**70, 1e308, "", "nan", "x" * 300, [], {}, [[1]], {"a": None})
+
+
+def changed_somewhere(content: object, rng: random.Random) -> object:
+    """A copy of a JSON document with one value replaced, removed or repeated, anywhere in it."""
+    content = json.loads(json.dumps(content))
+    holder = {"whole": content}
+    place, key = holder, "whole"
+    while True:
+        inner = place[key]
+        if not isinstance(inner, dict | list) or not inner or rng.random() < 0.15:
+            break
+        place, key = inner, rng.choice(list(inner) if isinstance(inner, dict) else range(len(inner)))
+    way = rng.choice(("replace", "replace", "remove", "repeat"))
+    if way == "remove" and place is not holder:
+        del place[key]
+    elif way == "repeat" and isinstance(place, list):
+        place.insert(key, place[key])
+    else:
+        place[key] = rng.choice(OTHERS)
+    return holder["whole"]
+
+
+@pytest.mark.parametrize(
+    "count", [40, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])]
+)
+def test_seeded_mutations_of_every_file_are_recovered_or_told_in_a_sentence(whole, tmp_path, count, capsys):
+    rng = random.Random(count)
+    study = Path(shutil.copytree(whole, tmp_path / "study"))
+    files = [path for path in sorted(study.rglob("*")) if path.is_file() and path.suffix != ".html"]
+    for number in range(count):
+        path = rng.choice(files)
+        kept = path.read_bytes()
+        if path.suffix == ".json" and rng.random() < 0.8:
+            path.write_text(json.dumps(changed_somewhere(json.loads(kept), rng)))
+        else:
+            place = rng.randrange(len(kept)) if kept else 0
+            path.write_bytes(kept[:place] + rng.choice((b"", b"\0", b"}{", kept[place : place + 1] * 2)))
+        say_once.cache_clear()
+        what = f"mutation {number} of {path.relative_to(study)}: {path.read_bytes()[:300]!r}"
+        code = main(["--status", str(study)])
+        assert code in (0, 2), what
+        for read in (load, write_frames):
+            told = ""
+            try:
+                read(study)
+            except UserError as error:
+                told = str(error)
+            except Exception as error:
+                raise AssertionError(what) from error
+            assert "\n" not in told, what
+        output = capsys.readouterr()
+        assert "Traceback" not in output.err, what
+        shutil.rmtree(study)
+        shutil.copytree(whole, study)
