@@ -356,7 +356,7 @@ def _check_types(values: Mapping[str, Any], expected: type) -> None:
 
 
 def _holds_numbers(value: Any) -> bool:
-    """Whether a value is a number, unknown, or made of such under names; tables hold whole ones of 64 bits."""
+    """Whether a value is a number that a table can hold, unknown, or made of such under names."""
     if isinstance(value, Mapping):
         return all(isinstance(key, str) and _holds_numbers(part) for key, part in value.items())
     if isinstance(value, list | tuple):
