@@ -7,6 +7,7 @@ Read `status` first: only a `completed` trial has a final value, and the `last_â
 are what it showed when it ended. docs/reading-results.md lists the columns.
 """
 
+import hashlib
 import io
 import itertools
 import json
@@ -38,6 +39,7 @@ __all__ = [
     "STATUSES",
     "OldFrameError",
     "build_frames",
+    "digests",
     "epoch_table",
     "load",
     "read_frame",
@@ -178,6 +180,42 @@ def build_frames(folder: str | Path | Store) -> Frames:
         found = f"schema {manifest.get('schema')!r}" if manifest else "no manifest.json"
         raise UserError(f"{store.uri} has {found}; expected a study's folder of schema {SCHEMA}")
     return build_trials_and_epochs(store, manifest)
+
+
+# What a repetition of a study on such a machine may differ in.
+INCIDENTAL = ("seconds", "images_per_second", "data_wait", "study", "checkpoint", "error", "device")
+
+
+def digests(frames: Frames) -> tuple[str, str]:
+    """Digests of both frames without times, names and paths: equal where a study was reproduced exactly.
+
+    Returns:
+        for `trials` and `epochs` the first 12 hex digits of a SHA-256. The order of rows and columns, columns
+        without any value, and whether the frames were read from parquet or CSV make no difference.
+    """
+    trials, epochs = (frame.drop(columns=[*INCIDENTAL], errors="ignore") for frame in frames)
+    return _digest(trials, ["trial_id"]), _digest(epochs, list(EPOCH_KEYS))
+
+
+def _digest(frame: pd.DataFrame, keys: list[str]) -> str:
+    total = hashlib.sha256()
+    ordered = frame.dropna(axis=1, how="all").sort_values(keys)
+    for name in sorted(map(str, ordered)):
+        values = [_plain_text(value) for value in ordered[name]]
+        if any(values):
+            total.update("\0".join([name, *values]).encode() + b"\n")
+    return total.hexdigest()[:12]
+
+
+def _plain_text(value: Any) -> str:
+    """A value of a frame as text that does not depend on its type of number; '' where there is none."""
+    if isinstance(value, np.ndarray | list):
+        return " ".join(map(_plain_text, value))
+    if isinstance(value, str):
+        return value
+    if pd.isna(value):
+        return ""
+    return repr(float(value))
 
 
 # Before 3.1, pandas' default parser of numbers is off by one in the last digit now and then.

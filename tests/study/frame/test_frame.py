@@ -8,7 +8,8 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.image_counts import ImageCounts, write_counts
 from segstrat.store import Store
-from study.frame import build_frames, load, write_frames
+from study.frame import build_frames, digests, load, write_frames
+from study.frame.__main__ import main
 
 
 @pytest.fixture
@@ -101,6 +102,20 @@ def test_no_text_is_a_formula_to_a_spreadsheet_and_all_survives(study_writer, ma
     assert row["error"][0] not in "=+-@"
     (folder / "trials.parquet").unlink()
     assert load(folder)[0]["error"].item() == text
+
+
+def test_digests_tell_a_reproduced_study_from_another(mixed, capsys):
+    trials, epochs = write_frames(mixed)
+    found = digests((trials, epochs))
+    again = trials.assign(seconds=1.0, study="other", device="another machine").sample(frac=1, random_state=0)
+    assert digests((again, epochs.assign(data_wait=0.5)[::-1])) == found
+    for name in ("trials.parquet", "epochs.parquet"):
+        (mixed / name).unlink()
+    assert digests(load(mixed)) == found, "CSV holds the same"
+    trials.loc[0, "last_semseg_val_miou"] += 1e-15
+    assert digests((trials, epochs))[0] != found[0]
+    assert main(["--digest", str(mixed)]) == 0
+    assert capsys.readouterr().out == f"{mixed}: trials {found[0]}, epochs {found[1]}\n"
 
 
 def test_a_multi_task_trial_has_columns_for_each_task(study_writer, make_trial):
