@@ -136,6 +136,8 @@ def test_the_table_of_recipes_states_their_numbers():
         "thesis": partial(recipes.thesis, "fcn32s"),
         "figures": partial(recipes.figures, "fcn8s"),
         "photographs": recipes.photographs,
+        "overfitting": recipes.overfitting,
+        "imagenet": recipes.imagenet,
     }
     for key, recipe in named.items():
         raw, pretrained = recipe(pretrained=False), recipe(pretrained=True)
@@ -145,6 +147,13 @@ def test_the_table_of_recipes_states_their_numbers():
         assert (crop, batch) == (str(raw["crop_size"]), str(raw["batch_size"])), key
         rates = [float(word) for word in re.findall(r"\d[\d.e-]*", rate.partition("(")[0])]
         assert set(rates) == {raw["learning_rate"], pretrained["learning_rate"]}, key
+
+
+def test_deviations_from_the_thesis_are_called_so():
+    table = text(ROOT / "docs" / "design.md").partition("## What differs from the thesis")[2]
+    for word in ("half of D1", "score layers", "flip", "left and right parts", "SUNet", "equal_budget"):
+        assert word in table, word
+    assert "three pools" in text(ROOT / "docs" / "models.md")
 
 
 def test_the_version_is_the_same_everywhere():
