@@ -39,7 +39,7 @@ def _of_every_task(parts: Callable[[Study, str], Sequence[Any]]) -> Section:
 
 
 # What a report shows beside the answer, by its key in verdict.json; a section that a study does not have is
-# empty. The answer depends on none of them.
+# empty. No label depends on them.
 SECTIONS: Mapping[str, Section] = {
     "h2": mechanisms,
     "claims": thesis_claims,

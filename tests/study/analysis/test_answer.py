@@ -43,7 +43,7 @@ def test_the_answer_depends_on_no_section(study_writer, grid, answer_of, monkeyp
     whole = answer_of(folder).to_dict()
     monkeypatch.setattr(importlib.import_module("study.analysis.answer"), "SECTIONS", {})
     alone = answer_of(folder).to_dict()
-    sections = {"h2", "claims", "factorial_effects", "response_surfaces"}
+    sections = {"h2", "claims", "labels_needed", "factorial_effects", "response_surfaces"}
     assert alone == {key: value for key, value in whole.items() if key not in sections}
     assert whole.keys() - alone.keys() == sections
 
