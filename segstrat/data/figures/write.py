@@ -73,9 +73,8 @@ def ensure_figures(cache: Path | None = None, *, progress: bool = True, verify: 
         with atomic.only_builder(parent / f"{root.name}.lock"):
             if not _is_sound(root, verify):
                 if root.exists():
-                    say_once(
-                        f"the drawn scenes in {root} are damaged or of an earlier version; they are drawn again"
-                    )
+                    why = "are damaged or of an earlier version"
+                    say_once(f"the drawn scenes in {root} {why}; they are drawn again")
                     discard(root)
                 _draw(root, progress)
     except OSError as error:
