@@ -240,7 +240,7 @@ def make_parser() -> StrictParser:
     add("--space", metavar="NAME|FILE", help="search space: a name of --list, or a Python file of your own")
     add("--new-space", metavar="NAME", help="write the commented template NAME.py of a space of your own")
     add("--list", action="store_true", help="list the spaces with their question and size")
-    add("--quick", action="store_true", default=None, help="rehearse: fewer values, short trials, a few minutes")
+    add("--quick", action="store_true", default=None, help="rehearse: fewer values, short trials, minutes")
     add("--dry-run", action="store_true", help="show trials, budget and a data check; start nothing")
     add("--status", metavar="DIR", help="show the table of a running or ended study, such as results/NAME")
     add("--seeds", type=_seeds, metavar="0,1,2", help="replicates of every cell (default: the space's)")
