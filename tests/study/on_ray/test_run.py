@@ -78,8 +78,8 @@ def test_an_existing_name_is_refused(undisturbed, capsys):
 def test_resuming_a_finished_study_runs_nothing_again(undisturbed, capsys):
     _, _, folder, _ = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")}
-    # Without `--gpus-per-trial 0`: on the cluster's invented GPUs, `auto` would mean another precision now.
-    assert main(["--resume", "--name", "first", "--storage", str(folder.parent)]) == 0
+    resume = ["--resume", "--name", "first", "--storage", str(folder.parent), "--gpus-per-trial", "0"]
+    assert main(resume) == 0
     assert {path: path.stat().st_mtime_ns for path in folder.glob("trials/*/*")} == before
     assert "9 trials are done, 0 remain" in capsys.readouterr().out
 
