@@ -209,16 +209,17 @@ class Tracker:
 
         self._put(tell)
 
-    def close(self, study: Store | None = None) -> None:
-        """Waits for the library, at most `PATIENCE` seconds.
+    def answered(self, study: Store) -> None:
+        """Records the answer of a study that has ended."""
+        self._put(lambda library: library.answer(json.loads(study.read("verdict.json"))))
 
-        Args:
-            study: one that has ended, whose answer is recorded too.
-        """
+    def __enter__(self) -> "Tracker":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Waits for the library, at most `PATIENCE` seconds."""
         if self._make is None:
             return
-        if study is not None:
-            self._put(lambda library: library.answer(json.loads(study.read("verdict.json"))))
         self._queue.put(None)
         self._thread.join(PATIENCE)
         if self._thread.is_alive():

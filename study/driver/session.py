@@ -267,11 +267,18 @@ def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Consol
 
 
 def _run(session: Session, console: Console) -> int:
+    refresher = Refresher(session.opened.study, console)
+    settings = session.opened.settings
+    with Tracker.of(session.flags.track, session.opened.study, settings.name, console) as tracker:
+        code = _train(session, console, refresher, tracker)
+        return _answer(session, console, refresher, tracker) if code is None else code
+
+
+def _train(session: Session, console: Console, refresher: Refresher, tracker: Tracker) -> int | None:
+    """Trains what the study asks for; the exit code where it ends before that, else None."""
     opened, states = session.opened, session.states
     keep = opened.settings.keep_checkpoints
-    refresher = Refresher(opened.study, console)
     events = EventFiles(opened.study, session.runtime.scratch)
-    tracker = Tracker.of(session.flags.track, opened.study, opened.settings.name, console)
     search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
         reported=[events.add, tracker.reported],
@@ -315,21 +322,17 @@ def _run(session: Session, console: Console) -> int:
         check()
     except StudyInterruptedError as interrupt:
         _finish(refresher, session, console)
-        tracker.close()
         print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 128 + interrupt.signum
     except StorageError as error:
-        tracker.close()
         raise UserError(f"{error}; then continue with: {resume_command(opened.settings)}") from error
     except ClusterLostError as lost:
         _finish(refresher, session, console)
-        tracker.close()
         console.print(Text(f"The study was ended because {lost}.", style="red"))
         print_interrupted(opened.settings, states, jobs.pretrainings([]), console)
         return 1
     except CommonFailureError as failure:
         _finish(refresher, session, console)
-        tracker.close()
         console.print(
             Text(
                 f"The first trials all failed with the same error, so the study was ended: {failure}",
@@ -340,15 +343,21 @@ def _run(session: Session, console: Console) -> int:
         return 1
     finally:
         events.close()
+    return None
+
+
+def _answer(session: Session, console: Console, refresher: Refresher, tracker: Tracker) -> int:
+    """Writes the report of a study whose trials are done; returns the exit code."""
+    opened, states = session.opened, session.states
+    keep = opened.settings.keep_checkpoints
     try:
         sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
     except KeyboardInterrupt:
         console.print(
             Text(f"Interrupted: all trials are done; write the report with: {report_command(opened.study)}")
         )
-        tracker.close()
         return 130
-    tracker.close(opened.study)
+    tracker.answered(opened.study)
     drop_checkpoints(states, states.in_order(), keep)
     if keep == NONE:
         # The frames say which checkpoints there are.
