@@ -22,6 +22,7 @@ import pandas as pd
 from benchmarks.simulated_grid import Grid, Outcome, grid, noisier, run_study
 from benchmarks.simulated_screening import screening_table
 from benchmarks.simulated_spread import borrowed_table
+from benchmarks.simulated_starts import starts_table
 from benchmarks.simulated_tuning import tuned_table
 from study.analysis.answering.design import AnsweringDesign, Spending
 from study.analysis.answering.differences import seeds_needed
@@ -384,6 +385,7 @@ TABLES: dict[str, Callable[[int], str]] = {
     "screening": screening_table,
     "borrowed": borrowed_table,
     "tuned": tuned_table,
+    "starts": starts_table,
     "spending": spending_table,
     "advice": advice_table,
 }

@@ -57,7 +57,7 @@ class Grid:
     deviations: np.ndarray = field(default_factory=lambda: np.full(12, 0.01))
     correlation: float = 0.0
     noise: Literal["normal", "exponential", "t3"] = "normal"
-    divergence: np.ndarray = field(default_factory=lambda: np.zeros(12))
+    divergence: np.ndarray = field(default_factory=lambda: np.zeros(1))
     floor: float = 0.05
     collapse: np.ndarray = field(default_factory=lambda: np.zeros(12))
     depth: float = 0.08
@@ -81,17 +81,18 @@ class Grid:
         }
 
     def scores(self, rng: np.random.Generator, seeds: int) -> tuple[np.ndarray, np.ndarray]:
-        """Final scores and which trials diverged, both (seeds, 12)."""
-        own = rng.normal(size=(seeds, 12))
+        """Final scores and which trials diverged, both (seeds, cells)."""
+        shape = (seeds, len(self.means))
+        own = rng.normal(size=shape)
         if self.noise == "exponential":
-            own = rng.exponential(size=(seeds, 12)) - 1
+            own = rng.exponential(size=shape) - 1
         elif self.noise == "t3":
-            own = rng.standard_t(3, size=(seeds, 12)) / np.sqrt(3)
+            own = rng.standard_t(3, size=shape) / np.sqrt(3)
         scale = np.sqrt(self.correlation / (1 - self.correlation)) * np.mean(self.deviations)
         values = self.means + own * self.deviations + scale * rng.normal(size=(seeds, 1))
         if self.collapse.any():
-            values = values - self.depth * (rng.random((seeds, 12)) < self.collapse)
-        diverged = rng.random((seeds, 12)) < self.divergence
+            values = values - self.depth * (rng.random(shape) < self.collapse)
+        diverged = rng.random(shape) < self.divergence
         return np.where(diverged, self.floor, values), diverged
 
 

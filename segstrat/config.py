@@ -49,6 +49,10 @@ WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
 
 TASKS = ("semseg", "parts", "boundaries")
 
+RAW, SELF, GIVEN = "raw", "self", "given"
+INITIALIZATIONS = (RAW, SELF, GIVEN)
+"""What a backbone starts from: random values, self-supervision on unlabelled images, or given weights."""
+
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("cross_entropy", "dice", "focal", "ohem")
 CLASS_WEIGHTS = ("none", "inverse_frequency", "effective_number")

@@ -22,7 +22,8 @@ from study.analysis.sections.labels_needed import labels_needed
 from study.analysis.sections.response_surfaces import response_surfaces
 from study.analysis.sections.thesis_claims import mechanisms, thesis_claims
 from study.analysis.sensitivity import View, sensitivity_views
-from study.analysis.study import Study
+from study.analysis.starting_points import summarize_starts
+from study.analysis.study import PAIRINGS, Study
 from study.analysis.verdict import MARGIN, Verdict, decide_all
 from study.analysis.verdict_sentences import reason, summarize
 from study.frame import STATUSES, epoch_table
@@ -38,12 +39,25 @@ def _of_every_task(parts: Callable[[Study, str], Sequence[Any]]) -> Section:
     return lambda study, verdicts, _: [part for task in verdicts for part in parts(study, task)]
 
 
+def _of_thesis(parts: Section) -> Section:
+    """A section about raw and pre-trained alone, whatever else a network may start from."""
+
+    def of_main(study: Study, verdicts: Mapping[str, Sequence[Verdict]], margin: float) -> Sequence[Any]:
+        main = {
+            task: [verdict for verdict in found if verdict.context.starts == PAIRINGS[0]]
+            for task, found in verdicts.items()
+        }
+        return parts(study, main, margin)
+
+    return of_main
+
+
 # What a report shows beside the answer, by its key in verdict.json; a section that a study does not have is
 # empty. No label depends on them.
 SECTIONS: Mapping[str, Section] = {
-    "h2": mechanisms,
-    "claims": thesis_claims,
-    "labels_needed": labels_needed,
+    "h2": _of_thesis(mechanisms),
+    "claims": _of_thesis(thesis_claims),
+    "labels_needed": _of_thesis(labels_needed),
     "factorial_effects": _of_every_task(factorial_effects),
     "response_surfaces": _of_every_task(response_surfaces),
 }
@@ -142,7 +156,7 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     sections = {key: section(study, verdicts, margin) for key, section in SECTIONS.items()}
     label, lines = Label.UNDETERMINED, [f"Undetermined: {problem}"]
     if not problem:
-        label, lines = summarize(study, primary)
+        label, lines = (summarize_starts if len(study.pairings) > 2 else summarize)(study, primary)
         lines = [*lines, *(part.sentence for part in sections.get("labels_needed", ()))]
         lines = [*lines, *filter(None, [checkpoint_note(study)])]
     if is_rehearsal(study):

@@ -10,7 +10,7 @@ from study.analysis.cells import Tuning
 from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import MIN_SEEDS
 from study.analysis.phrases import count_seeds, count_words, points, start_sentence
-from study.analysis.study import LONGER, Study, contexts
+from study.analysis.study import LONGER, START_WORDS, Study, contexts
 from study.analysis.verdict import Verdict
 
 GIVEN = (
@@ -30,8 +30,8 @@ def blocking_problem(study: Study) -> str:
         )
     if study.trials.empty:
         return "the study has no trials."
-    if roles.get("pretrained") != "arm":
-        return "the space does not vary `pretrained`, so there is no gap to measure."
+    if "arm" not in (roles.get("pretrained"), roles.get("initialization")):
+        return "the space varies neither `pretrained` nor `initialization`, so there is no gap to measure."
     if not (study.trials["status"] == "completed").any():
         counts = count_words({str(k): int(n) for k, n in study.trials["status"].value_counts().items()})
         return f"no trial was completed ({counts}), and only completed trials have a final value."
@@ -122,6 +122,13 @@ def reading_notes(study: Study, verdicts: Sequence[Verdict], tunings: Sequence[T
         "Raw: trained from scratch. Reference: raw, single-task, every varied regularizer at 0. Gap: best "
         "pre-trained − reference. Remaining: best pre-trained − best regularized raw.",
     ]
+    if len(study.pairings) > 1:
+        notes.append(
+            "Self-supervised: started from weights that were trained on unlabelled images. Each two of the "
+            f"{len(START_WORDS)} starting points are compared in this manner; the reference of the second "
+            "comparison with pre-trained is self-supervised. The comparisons share an error of 5 %: all of "
+            "their intervals together hold with 95 %."
+        )
     fixed = study.fixed_regularizers
     if fixed:
         words = join_words([f"{axis_name(axis)} {format_value(level)}" for axis, level in fixed.items()])
@@ -195,7 +202,10 @@ def disagreement_note(verdict: Verdict) -> str:
     found = verdict.contrasts
     words = [
         f"{name} is best at {_votes(choice.counts)}"
-        for name, choice in (("raw", found.best_raw), ("pre-trained", found.best_pretrained))
+        for name, choice in (
+            (verdict.context.raw_name, found.best_raw),
+            (verdict.context.pretrained_name, found.best_pretrained),
+        )
         if not choice.unanimous
     ]
     return f"The seeds disagree: {join_words(words)}. The variance is counted twice." if words else ""

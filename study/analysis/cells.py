@@ -13,12 +13,13 @@ from typing import Any
 
 import pandas as pd
 
+from segstrat.config import INITIALIZATIONS
 from segstrat.formatting import setting_label
 from study.analysis.answering.nominate import best_values
-from study.analysis.answering.stages import ARMS, screening_table
+from study.analysis.answering.stages import screening_table
 from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import mean_interval
-from study.analysis.study import ANSWERING, SCREENING, Context, Study, contexts
+from study.analysis.study import ANSWERING, SCREENING, Context, Study, contexts, groups
 from study.frame import STATUSES
 
 
@@ -34,15 +35,21 @@ def at_tuned_values(study: Study, context: Context) -> Context:
 
 
 def tuned_contexts(study: Study, task: str) -> list[Context]:
-    """The contexts of a task at the chosen values, see `study.analysis.study.contexts`."""
-    return [at_tuned_values(study, context) for context in contexts(study, task)]
+    """The contexts of a task at the chosen values: those of the study's main pair of starting points."""
+    main = study.pairings[0]
+    return [at_tuned_values(study, each) for each in contexts(study, task) if each.starts == main]
+
+
+def _tuned_groups(study: Study, task: str) -> list[Context]:
+    """All trials of a task at the chosen values, in one group per value of the nuisance axes."""
+    return [at_tuned_values(study, group) for group in groups(study, task)]
 
 
 def tuned_trials(study: Study, task: str) -> pd.DataFrame:
     """The trials of a task at the chosen values."""
     if not study.axes("tuned"):
         return study.trials_of(task)
-    return pd.concat([context.trials for context in tuned_contexts(study, task)]).sort_index()
+    return pd.concat([group.trials for group in _tuned_groups(study, task)]).sort_index()
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Tuning:
         tried: all values, the smallest first.
         chosen: the value of the reference and of each arm's best setting, by the cell's label.
         edges: labels of those whose value is the smallest or the largest that was tried, of several.
-        trials, hours: by arm (`raw`, `pre-trained`), the cost of the values that were not chosen.
+        trials, hours: by arm, such as `raw` and `pre-trained`, the cost of the values that were not chosen.
     """
 
     context: str
@@ -73,25 +80,27 @@ def tunings(study: Study, compared: Iterable[tuple[Context, Contrasts]]) -> list
 
 def full_context(study: Study, context: Context) -> Context:
     """The context with the trials of all stages."""
-    return next(each for each in contexts(study, context.task) if each.fixed == context.fixed)
+    same = (context.fixed, context.starts)
+    return next(each for each in contexts(study, context.task) if (each.fixed, each.starts) == same)
 
 
 def _tuning(study: Study, context: Context, found: Contrasts, axis: str) -> Tuning:
     context = full_context(study, context)
     cells = ((False, found.reference), (False, found.best_raw.usual), (True, found.best_pretrained.usual))
+    arms = {False: context.raw_name, True: context.pretrained_name}
     chosen: dict[str, Any] = {}
     edges = []
     for pretrained, setting in cells:
         same = context.trials[(context.pretrained == pretrained) & (context.settings == setting)]
         if setting is None or same.empty:
             continue
-        label = f"{ARMS[pretrained]}: {setting}"
+        label = f"{arms[pretrained]}: {setting}"
         chosen[label] = same[axis].iloc[0]
         tried = _tried_with(context, same.index[0], axis)
         if len(tried) > 1 and chosen[label] in (tried[0], tried[-1]):
             edges.append(label)
     kept = at_tuned_values(study, context).trials.index
-    other = context.trials.drop(index=kept).groupby(context.pretrained.map(ARMS))
+    other = context.trials.drop(index=kept).groupby(context.pretrained.map(arms))
     seconds = other["seconds"].sum()
     return Tuning(
         context=context.label,
@@ -99,8 +108,8 @@ def _tuning(study: Study, context: Context, found: Contrasts, axis: str) -> Tuni
         tried=tuple(sorted(context.trials[axis].dropna().unique())),
         chosen=chosen,
         edges=tuple(dict.fromkeys(edges)),
-        trials={arm: int(other.size().get(arm, 0)) for arm in ARMS.values()},
-        hours={arm: float(seconds.get(arm, 0.0)) / 3600 for arm in ARMS.values()},
+        trials={arm: int(other.size().get(arm, 0)) for arm in arms.values()},
+        hours={arm: float(seconds.get(arm, 0.0)) / 3600 for arm in arms.values()},
     )
 
 
@@ -122,14 +131,15 @@ def cell_table(study: Study, task: str) -> pd.DataFrame:
         `val_miou_best` (best epoch) and `val_miou_thesis`. `shown` is the mean of the best values that
         stopped and unfinished trials had shown, see `best_shown`.
     """
-    rows = [row for context in tuned_contexts(study, task) for row in _context_rows(study, context)]
+    rows = [row for group in _tuned_groups(study, task) for row in _context_rows(study, group)]
     return pd.DataFrame(rows)
 
 
 def _context_rows(study: Study, context: Context) -> list[dict]:
     task = context.task
     shown = best_shown(context)
-    keys = ["pretrained", *context.strategies]
+    keys = ["start", "pretrained", *context.strategies]
+    in_order = context.trials["initialization"].map(INITIALIZATIONS.index)
     means = {
         "train_miou": study.column(task, study.training_split(task), "miou"),
         "val_loss": study.column(task, "val", "loss"),
@@ -138,8 +148,8 @@ def _context_rows(study: Study, context: Context) -> list[dict]:
         "val_miou_thesis": study.column(task, "val", "miou_thesis"),
     }
     rows = []
-    for values, trials in context.trials.groupby(keys, sort=True, dropna=False):
-        levels = dict(zip(keys, values, strict=True))
+    for values, trials in context.trials.assign(start=in_order).groupby(keys, sort=True, dropna=False):
+        levels = dict(zip(keys[1:], values[1:], strict=True))
         setting = {axis: levels[axis] for axis in context.strategies}
         completed = trials[trials["status"] == "completed"]
         label = context.settings[trials.index[0]] if context.tuned else setting_label(setting)

@@ -206,7 +206,8 @@ def contrasts(study: Study, context: Context, values: pd.Series | None = None) -
                 arm_values(context, pair.reported, pair.choosing, pretrained=True),
             )
             for pair in pairs
-        ]
+        ],
+        context.confidence,
     )
 
 
@@ -243,18 +244,23 @@ def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretra
     return Arm(tables[0], tables[1], reference if reference in untuned.values() else None, untuned)
 
 
-def compare_pairs(arms: Sequence[tuple[Arm, Arm]]) -> Contrasts:
+def compare_pairs(arms: Sequence[tuple[Arm, Arm]], confidence: float = CONFIDENCE) -> Contrasts:
     """The contrasts of raw and pre-trained arms, averaged over pairs that were scored on different images."""
     raw, pretrained = _average([pair[0] for pair in arms]), _average([pair[1] for pair in arms])
     reference = _merge([choose_reference(arm) for arm, _ in arms])
     others = [label for label in raw.settings if label not in raw.references]
     best_raw = _merge([choose(arm, others) for arm, _ in arms])
     best_pretrained = _merge([choose(arm, arm.settings) for _, arm in arms])
-    return make_contrasts(raw, pretrained, reference, best_raw, best_pretrained)
+    return make_contrasts(raw, pretrained, reference, best_raw, best_pretrained, confidence)
 
 
 def make_contrasts(
-    raw: Arm, pretrained: Arm, reference: Chosen, best_raw: Chosen, best_pretrained: Chosen
+    raw: Arm,
+    pretrained: Arm,
+    reference: Chosen,
+    best_raw: Chosen,
+    best_pretrained: Chosen,
+    confidence: float = CONFIDENCE,
 ) -> Contrasts:
     """The contrasts of chosen settings, with intervals over seeds."""
     differences = {
@@ -272,7 +278,7 @@ def make_contrasts(
         for name, involved in choices.items()
     }
     gap, improvement, remaining = (
-        mean_interval(values.to_numpy(), variance_factor=factors[name])
+        mean_interval(values.to_numpy(), confidence, variance_factor=factors[name])
         for name, values in differences.items()
     )
     seeds = differences["improvement"].index.intersection(differences["gap"].index)
@@ -286,7 +292,7 @@ def make_contrasts(
         gap=gap,
         improvement=improvement,
         remaining=remaining,
-        closure=ratio_interval(pairs[:, 0], pairs[:, 1], variance_factor=factors["remaining"]),
+        closure=ratio_interval(pairs[:, 0], pairs[:, 1], confidence, variance_factor=factors["remaining"]),
         differences=differences,
         variance_factors=factors,
     )
@@ -354,7 +360,11 @@ def contrasts_with_images(found: Contrasts, context: Context, split: str) -> dic
         interval: Interval = getattr(found, name)
         differences = found.differences[name].to_numpy(float)
         intervals[name] = add_image_variance(
-            interval, differences, first - second, variance_factor=found.variance_factors[name]
+            interval,
+            differences,
+            first - second,
+            variance_factor=found.variance_factors[name],
+            confidence=context.confidence,
         )
     return intervals
 

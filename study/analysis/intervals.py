@@ -91,7 +91,7 @@ def mean_interval(
         return Interval(mean, None, None, n, f"no interval: {n} seeds without any spread")
     note = "" if variance_factor == 1.0 else f", variance × {variance_factor:g}"
     half = float(stats.t.ppf(0.5 + confidence / 2, n - 1)) * error
-    return Interval(mean, mean - half, mean + half, n, f"Student's t over {n} seeds{note}")
+    return Interval(mean, mean - half, mean + half, n, f"Student's t over {n} seeds{note}", confidence)
 
 
 def ratio_interval(
@@ -127,7 +127,7 @@ def ratio_interval(
     root = math.sqrt(max(b**2 - a * (top**2 - t2 * v_top), 0.0))
     note = "" if variance_factor == 1.0 else f", variance × {variance_factor:g}"
     method = f"Fieller's theorem over {n} seeds{note}"
-    return Interval(estimate, float((b - root) / a), float((b + root) / a), n, method)
+    return Interval(estimate, float((b - root) / a), float((b + root) / a), n, method, confidence)
 
 
 def _seeds(n: int) -> str:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segstrat.config import REGULARIZERS
+from segstrat.config import GIVEN, RAW, REGULARIZERS, SELF
 from segstrat.formatting import axis_name, format_value, setting_label
 from segstrat.image_counts import HALVES
 from segstrat.scores import BOUNDARY, MIOU, WORDS, Metric
 from segstrat.store import Store
+from study.analysis.intervals import CONFIDENCE
 from study.frame import load, read_manifest
 from study.frame.build import (
     HALVED,
@@ -31,6 +32,10 @@ from study.frame.build import (
 # Treatments that train longer instead of regularizing.
 LONGER = ("epochs_factor", "schedule")
 SCREENING, ANSWERING = "screening", "answering"
+
+# What a network starts from, in words, and every two of them that are compared.
+START_WORDS = {RAW: "raw", SELF: "self-supervised", GIVEN: "pre-trained"}
+PAIRINGS = ((RAW, GIVEN), (RAW, SELF), (SELF, GIVEN))
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,9 @@ class Study:
     epochs: pd.DataFrame
 
     def __post_init__(self) -> None:
+        if "initialization" not in self.trials:
+            starts = np.where(self.trials["pretrained"].astype(bool), GIVEN, RAW)
+            object.__setattr__(self, "trials", self.trials.assign(initialization=starts))
         if not {"cell", "setting", "context", "reference"} <= set(self.trials):
             object.__setattr__(self, "trials", identified(self.trials, self.manifest))
         if self.metric.score != MIOU:
@@ -83,6 +91,12 @@ class Study:
         """Names of the axes of a role (`arm`, `treatment`, `nuisance`, `tuned`) that the frame has."""
         roles = self.manifest.get("roles") or {}
         return [axis for axis, found in roles.items() if found == role and axis in self.trials]
+
+    @property
+    def pairings(self) -> tuple[tuple[str, str], ...]:
+        """The starting points that are compared, two by two; the first pair is the study's main one."""
+        starts = set(self.trials["initialization"])
+        return tuple(pair for pair in PAIRINGS if starts >= set(pair)) or PAIRINGS[:1]
 
     @property
     def varies_multi_task(self) -> bool:
@@ -224,6 +238,9 @@ class Context:
         floor: score of the best constant prediction on these images, with which a diverged trial counts;
             None if unknown.
         score: by which its trials are judged, in words.
+        starts: what the two arms start from. What every column calls raw is the first, and what it calls
+            pre-trained the second.
+        pairings: how many pairs of starting points the study compares; they share an error of 5 %.
     """
 
     task: str
@@ -235,6 +252,8 @@ class Context:
     images: str = VALIDATION
     floor: float | None = None
     score: str = WORDS[MIOU]
+    starts: tuple[str, str] = PAIRINGS[0]
+    pairings: int = 1
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -243,8 +262,44 @@ class Context:
 
     @property
     def label(self) -> str:
-        """The fixed values in words; empty where the study has one context only."""
+        """The fixed values and what is compared, in words; empty where the study has one context only."""
+        pairing = f"{self.pretrained_name} against {self.raw_name}" if self.pairings > 1 else ""
+        return ", ".join(filter(None, [self.values_label, pairing]))
+
+    @property
+    def values_label(self) -> str:
+        """The fixed values alone, without the starting points."""
         return ", ".join(f"{axis_name(axis)} {format_value(value)}" for axis, value in self.fixed.items())
+
+    @property
+    def raw_name(self) -> str:
+        """The arm that is to catch up, in words."""
+        return START_WORDS[self.starts[0]]
+
+    @property
+    def pretrained_name(self) -> str:
+        """The arm that it is compared with, in words."""
+        return START_WORDS[self.starts[1]]
+
+    @property
+    def pretraining_name(self) -> str:
+        """What that arm has had, in words."""
+        return "pre-training" if self.starts[1] == GIVEN else "self-supervised pre-training"
+
+    @property
+    def lines(self) -> tuple[str, str, str, str]:
+        """The settings that figures show, in words: the three that are compared, and one more."""
+        return (
+            f"{self.raw_name}, reference",
+            f"{self.raw_name}, best regularized",
+            f"{self.pretrained_name}, best",
+            f"{self.pretrained_name}, at the reference's setting",
+        )
+
+    @property
+    def confidence(self) -> float:
+        """Of each interval of a study of one stage."""
+        return 1 - (1 - CONFIDENCE) / self.pairings
 
     @property
     def pretrained(self) -> pd.Series:
@@ -314,6 +369,11 @@ class Context:
 
 def contexts(study: Study, task: str) -> list[Context]:
     """The comparisons that a study allows for a task, in the order of their values."""
+    return [paired for group in groups(study, task) for paired in _pairs(study, group)]
+
+
+def groups(study: Study, task: str) -> list[Context]:
+    """The trials of a task that differ in starting point and setting alone, whatever they start from."""
     trials = study.trials_of(task)
     if trials.empty:
         return []
@@ -321,15 +381,35 @@ def contexts(study: Study, task: str) -> list[Context]:
     tuned = tuple(study.axes("tuned"))
     splitting = [axis for axis in splitting_axes(study.manifest.get("roles") or {}) if axis in trials]
     varied = [axis for axis in splitting if trials[axis].nunique(dropna=False) > 1]
-    groups = trials.groupby(splitting, sort=True, dropna=False) if splitting else [((), trials)]
+    grouped = trials.groupby(splitting, sort=True, dropna=False) if splitting else [((), trials)]
     found = []
-    for values, group in groups:
+    for values, group in grouped:
         fixed = {axis: value for axis, value in zip(splitting, values, strict=True) if axis in varied}
         key = ", ".join(filter(None, [task, group["context"].iloc[0]]))
         images = reporting_images(study, key, task, group)
         floor = _floor(study, task, group, "test" if images == TEST else "val")
         score = study.score_words(task)
         found.append(Context(task, fixed, reference, group, tuned, key, images, floor, score))
+    return found
+
+
+def _pairs(study: Study, group: Context) -> list[Context]:
+    """A group's trials, two starting points at a time."""
+    pairings = study.pairings
+    found = []
+    for pairing in pairings:
+        trials = group.trials
+        if pairing != PAIRINGS[0] or len(pairings) > 1:
+            trials = trials[trials["initialization"].isin(pairing)]
+            first = trials["initialization"] == pairing[0]
+            at_reference = replace(group, trials=trials).at_reference()
+            trials = trials.assign(pretrained=~first, reference=first & at_reference)
+        paired = replace(group, trials=trials, starts=pairing, pairings=len(pairings))
+        if len(pairings) > 1:
+            paired = replace(paired, key=f"{group.key}, {paired.pretrained_name} against {paired.raw_name}")
+            recorded = (study.manifest.get("answering") or {}).get(paired.key, {}).get("images")
+            paired = replace(paired, images=recorded or group.images)
+        found.append(paired)
     return found
 
 

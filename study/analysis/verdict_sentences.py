@@ -21,11 +21,14 @@ from study.analysis.phrases import (
 from study.analysis.study import LONGER, Context, Study
 from study.analysis.verdict import Verdict
 
-QUESTIONS = {
-    "gap": "Does pre-training help by more than the margin?",
-    "remaining": "Does pre-trained stay ahead by more than the margin?",
-    "improvement": "Does regularization help raw at all?",
-}
+
+def contrast_question(context: Context, contrast: str) -> str:
+    """What a contrast decides."""
+    return {
+        "gap": f"Does {context.pretraining_name} help by more than the margin?",
+        "remaining": f"Does {context.pretrained_name} stay ahead by more than the margin?",
+        "improvement": f"Does regularization help {context.raw_name} at all?",
+    }[contrast]
 
 
 def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, list[str]]:
@@ -89,28 +92,31 @@ def _numbers(verdict: Verdict) -> str:
     if verdict.label is Label.UNDETERMINED:
         lines.append(reason(verdict))
     elif verdict.label in (Label.NOT_NEEDED, Label.HURTS):
-        lines.append(f"Pre-training {_gains(found.gap, verdict.margin)}.")
+        what = start_sentence(verdict.context.pretraining_name)
+        lines.append(f"{what} {_gains(found.gap, verdict.margin)}.")
     else:
-        lines.append(_remains(found.remaining, verdict.margin))
+        lines.append(_remains(verdict))
     return " ".join(lines)
 
 
 def _mean_scores(verdict: Verdict) -> str:
     """`pre-trained 0.312, raw 0.190, raw with weight decay 5e-4 0.193`."""
-    found = verdict.contrasts
+    found, context = verdict.contrasts, verdict.context
     scores = {
-        "pre-trained": found.best_pretrained,
-        "raw": found.chosen_reference,
-        f"raw with {found.best_raw.usual}": found.best_raw,
+        context.pretrained_name: found.best_pretrained,
+        context.raw_name: found.chosen_reference,
+        f"{context.raw_name} with {found.best_raw.usual}": found.best_raw,
     }
     return ", ".join(f"{name} {chosen.value.mean():.3f}" for name, chosen in scores.items())
 
 
-def _remains(remaining: Interval, margin: float) -> str:
+def _remains(verdict: Verdict) -> str:
     """`12.9 points remain (95 %: at least 1.0, whichever candidate is best)`."""
+    remaining, margin = verdict.contrasts.remaining, verdict.margin
     remain = "remains" if points(remaining.estimate).endswith("point") else "remain"
     if (remaining.estimate or 0.0) < 0:
-        return f"Nothing remains of the gap: regularized raw ends {with_interval(-remaining, margin)} ahead."
+        raw = f"regularized {verdict.context.raw_name}"
+        return f"Nothing remains of the gap: {raw} ends {with_interval(-remaining, margin)} ahead."
     return f"{start_sentence(with_interval(remaining, margin))} {remain} of the gap."
 
 
@@ -127,10 +133,12 @@ def _open_questions(study: Study, verdict: Verdict, means: str) -> str:
     improvement = found.improvement
     if answered and improvement.known and not improvement.above(0) and not improvement.below(verdict.margin):
         verb = "help" if " and " in means else "helps"
-        words.append(f"Open: whether {means} {verb} raw: {with_interval(improvement)}.")
+        raw = verdict.context.raw_name
+        words.append(f"Open: whether {means} {verb} {raw}: {with_interval(improvement)}.")
     elif answered and improvement.above(0):
         verb = "gain" if " and " in means else "gains"
-        words.append(f"{start_sentence(means)} {verb} {with_interval(improvement)} on raw.")
+        raw = verdict.context.raw_name
+        words.append(f"{start_sentence(means)} {verb} {with_interval(improvement)} on {raw}.")
     if answered and found.shows_share(verdict.margin) and found.closure.known:
         words.append(f"That is {percent(found.closure)} of the gap.")
     missing = untested(study)
@@ -169,24 +177,30 @@ def reason(verdict: Verdict) -> str:
 def _missing(found: Contrasts, context: Context) -> list[str]:
     """What the context lacks for an answer, one sentence each."""
     sentences = []
-    for arm, name in ((found.raw, "raw"), (found.pretrained, "pre-trained")):
+    raw = context.raw_name
+    arms = (
+        (found.best_raw, found.raw, raw),
+        (found.best_pretrained, found.pretrained, context.pretrained_name),
+    )
+    for _, arm, name in arms:
         if arm.values.empty:
             sentences.append(f"The study has no {name} trial.")
         elif arm.values.notna().sum().sum() == 0:
-            counts = _status_counts(context, pretrained=name != "raw")
+            counts = _status_counts(context, pretrained=name != raw)
             sentences.append(f"No {name} trial was completed ({counts}).")
     if not found.raw.values.empty:
         if found.raw.reference is None:
             setting = context.reference_setting
-            sentences.append(f"No raw trial is without regularization ({setting}), so there is no reference.")
+            sentences.append(
+                f"No {raw} trial is without regularization ({setting}), so there is no reference."
+            )
         elif found.reference_values.isna().all():
-            sentences.append(f"The raw reference ({found.raw.reference}) was not completed on any seed.")
+            sentences.append(f"The {raw} reference ({found.raw.reference}) was not completed on any seed.")
         if found.raw.settings == found.raw.references:
-            sentences.append("The study varies neither a treatment nor multi-task training of the raw arm.")
-    for chosen, arm, name in (
-        (found.best_raw, found.raw, "raw"),
-        (found.best_pretrained, found.pretrained, "pre-trained"),
-    ):
+            sentences.append(
+                f"The study varies neither a treatment nor multi-task training of the {raw} arm."
+            )
+    for chosen, arm, name in arms:
         lost = [str(seed) for seed, value in chosen.value.items() if np.isnan(value)]
         if lost and chosen.settings and arm.values.notna().any(axis=None):
             sentences.append(
@@ -208,8 +222,9 @@ def _blocking_reason(verdict: Verdict) -> str:
     if cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
         raw = cause is Cause.RAW_NOT_LEARNED
         value = learning.raw if raw else learning.pretrained
+        arm = verdict.context.raw_name if raw else verdict.context.pretrained_name
         return (
-            f"the {'raw' if raw else 'pre-trained'} arm did not learn here. Its best setting ends at a mean "
+            f"the {arm} arm did not learn here. Its best setting ends at a mean "
             f"{verdict.context.score} of {value:.3f}; {constant_words(verdict.context)} scores "
             f"{learning.floor:.3f}, and the difference is within the margin of {points(verdict.margin)}. "
             "Train longer, or with another learning rate, before asking what closes the gap"
@@ -246,7 +261,8 @@ def _open_counts(context: Context) -> dict[str, int]:
 
 def _reason(verdict: Verdict, cause: Cause) -> str:
     found, context, margin = verdict.contrasts, verdict.context, verdict.margin
-    remaining = f"pre-trained ends {ahead(found.remaining, margin)} the best regularized raw model"
+    best_raw, pretraining = f"the best regularized {context.raw_name} model", context.pretraining_name
+    remaining = f"{context.pretrained_name} ends {ahead(found.remaining, margin)} {best_raw}"
     improved = f"regularization gains {with_interval(found.improvement)}"
     above = f"more than the margin of {points(margin)}"
     match cause:
@@ -255,17 +271,17 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
         case Cause.NO_GAP:
             gained = f"it {_gains(found.gap, margin)}"
             return (
-                f"pre-training itself is not shown to help by more than the margin of {points(margin)}: "
+                f"{pretraining} itself is not shown to help by more than the margin of {points(margin)}: "
                 f"{gained}, so there may be no gap to close"
             )
         case Cause.NO_HELP:
             return (
-                f"pre-training itself helps by less than the margin of {points(margin)}: it "
+                f"{pretraining} itself helps by less than the margin of {points(margin)}: it "
                 f"{_gains(found.gap, margin)}. There is no gap to close"
             )
         case Cause.HARM:
             return (
-                f"pre-training itself makes the network worse by more than the margin of {points(margin)}: "
+                f"{pretraining} itself makes the network worse by more than the margin of {points(margin)}: "
                 f"it {_gains(found.gap, margin)}. There is no gap to close"
             )
         case Cause.NO_REFERENCE:
@@ -288,11 +304,13 @@ def _without_interval(found: Contrasts, context: Context) -> str:
     n = found.remaining.n
     if found.remaining.estimate is None:
         lacking = _missing(found, context)
-        return " ".join(lacking) or "No seed has final values of both a raw and a pre-trained trial."
+        both = f"both a {context.raw_name} and a {context.pretrained_name} trial"
+        return " ".join(lacking) or f"No seed has final values of {both}."
     side = "behind" if found.remaining.estimate < 0 else "ahead of"
     text = (
         f"{'One seed is' if n == 1 else f'{count_seeds(n)} are'} too few for an interval. There, "
-        f"pre-trained ends {points(abs(found.remaining.estimate))} {side} the best regularized raw model"
+        f"{context.pretrained_name} ends {points(abs(found.remaining.estimate))} {side} the best regularized "
+        f"{context.raw_name} model"
     )
     if found.same_seed:
         text += " (chosen on this same seed)"
@@ -327,7 +345,8 @@ def _brief(verdict: Verdict) -> str:
 
 def _gap_only(verdict: Verdict) -> str:
     prefix = f"{verdict.context.label}: " if verdict.context.label else ""
-    return f"{prefix}pre-trained ends {ahead(verdict.contrasts.gap)} raw"
+    context = verdict.context
+    return f"{prefix}{context.pretrained_name} ends {ahead(verdict.contrasts.gap)} {context.raw_name}"
 
 
 def constant_words(context: Context) -> str:

@@ -106,7 +106,7 @@ def open_study(flags: Flags) -> OpenedStudy:
     if not flags.resume and "confirm" not in given:
         defaults = stage_defaults(flags, space)
     settings = make_settings(flags, begun, {**defaults, "name": name})
-    design = answering_design(flags, settings, recorded)
+    design = answering_design(flags, settings, space, recorded)
     return OpenedStudy(
         study=study,
         settings=settings,

@@ -49,9 +49,12 @@ def stage_defaults(flags: Flags, space: Space) -> dict[str, Any]:
 
 
 def answering_design(
-    flags: Flags, settings: StudySettings, recorded: Mapping[str, Any]
+    flags: Flags, settings: StudySettings, space: Space, recorded: Mapping[str, Any]
 ) -> AnsweringDesign | None:
     """The plan of the answering stage, None for a study of one stage.
+
+    Comparisons of several pairs of starting points share the error (Bonferroni): what the study says of all
+    of them together holds with 95 %.
 
     A resumed study keeps its plan; a larger `--max-seeds` extends it.
 
@@ -59,7 +62,7 @@ def answering_design(
         UserError: if a study cannot be extended so.
     """
     if not recorded:
-        return _new_design(flags, settings) if settings.max_seeds else None
+        return _new_design(flags, settings, space) if settings.max_seeds else None
     design = recorded.get("design")
     most = flags.settings.get("max_seeds")
     if design is None:
@@ -73,14 +76,16 @@ def answering_design(
     return begun if most in (None, begun.max_seeds) else begun.extended(most)
 
 
-def _new_design(flags: Flags, settings: StudySettings) -> AnsweringDesign:
+def _new_design(flags: Flags, settings: StudySettings, space: Space) -> AnsweringDesign:
     design = AnsweringDesign(max_seeds=settings.max_seeds)
     if settings.confirm and "seeds" in flags.settings:
         # Seeds that are given are trained without interim looks.
         design = AnsweringDesign.single_look(len(settings.seeds))
     if settings.top:
         design = replace(design, raw_candidates=settings.top, pretrained_candidates=settings.top)
-    return design
+    planned = [TrialState(trial=trial) for trial in plan(space, settings.data, weights="any")]
+    pairings = History(None, study_facts(space)).study(planned).pairings
+    return replace(design, error=design.error / len(pairings))
 
 
 def study_facts(

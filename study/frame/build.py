@@ -105,7 +105,7 @@ def jackknife_columns(tasks: Iterable[str], metric: Metric | None = None) -> lis
 SCHEMA = 1
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
 # Arm axes whose values are compared with each other; another value of any other one is another context.
-COMPARED = ("pretrained", "tasks")
+COMPARED = ("pretrained", "initialization", "tasks")
 # Axes that the label of an arm shows.
 ARM_FIELDS = (*COMPARED, "backbone", "model")
 

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from segstrat.config import SELF
 from study.analysis.intervals import Interval
+from study.analysis.study import START_WORDS, Context
 
 # Okabe & Ito's palette, which all common kinds of color vision can distinguish. The page replaces each color
 # by a CSS variable, so that its dark mode can use lighter tones of the same hues (`theme_css`).
@@ -22,6 +24,14 @@ CSS_NAMES = {
     ORANGE: "--c-orange", BLUE: "--c-blue", GREEN: "--c-green", PURPLE: "--c-purple", SKY: "--c-sky",
     AMBER: "--c-amber",
 }  # fmt: skip
+
+# Of the settings that a verdict compares.
+LINES = {
+    "raw, reference": ORANGE,
+    "raw, best regularized": GREEN,
+    "pre-trained, best": BLUE,
+    "pre-trained, at the reference's setting": SKY,
+}
 
 RC: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
@@ -72,17 +82,22 @@ def style() -> Iterator[None]:
 
 
 def raw_first(arms: Iterable[str]) -> list[str]:
-    """The names of arms, each once, raw before pre-trained."""
-    return sorted(set(arms), reverse=True)
+    """The names of arms, each once, raw before pre-trained, and self-supervised between them."""
+    return sorted(set(arms), key=lambda arm: arm.replace(START_WORDS[SELF], "q"), reverse=True)
 
 
 def arm_colors(arms: Iterable[str]) -> dict[str, str]:
     """A color for each arm; raw is orange and pre-trained blue where these are all."""
     names = raw_first(arms)
-    plain = {"raw": ORANGE, "pre-trained": BLUE}
+    plain = dict(zip(START_WORDS.values(), (ORANGE, PURPLE, BLUE), strict=True))
     if all(name in plain for name in names):
         return {name: plain[name] for name in names}
     return {name: CYCLE[index % len(CYCLE)] for index, name in enumerate(names)}
+
+
+def line_colors(context: Context) -> dict[str, str]:
+    """A color for each of `Context.lines`."""
+    return dict(zip(context.lines, LINES.values(), strict=True))
 
 
 @contextmanager

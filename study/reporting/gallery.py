@@ -225,10 +225,8 @@ def _gallery_trials(verdict: Verdict) -> list[tuple[str, str]]:
 
 def _doubt(verdict: Verdict, name: str) -> str:
     """That the seeds disagree on a best setting."""
-    best = {
-        "raw, best regularized": verdict.contrasts.best_raw,
-        "pre-trained, best": verdict.contrasts.best_pretrained,
-    }
+    _, raw, pretrained, _ = verdict.context.lines
+    best = {raw: verdict.contrasts.best_raw, pretrained: verdict.contrasts.best_pretrained}
     return ", the seeds disagree" if name in best and not best[name].unanimous else ""
 
 

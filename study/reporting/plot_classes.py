@@ -1,5 +1,7 @@
 """Figures of the classes: IoU, differences, and which class is taken for which."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -12,8 +14,8 @@ from study.analysis.intervals import mean_interval
 from study.analysis.study import Context, Study
 from study.analysis.verdict import Verdict
 from study.reporting.figure_files import Picture, figure_name
-from study.reporting.figure_style import BLUE, GREEN, INK, MUTED, ORANGE, PAPER, new_panel
-from study.reporting.plot_training import LINES, shown_settings
+from study.reporting.figure_style import BLUE, GREEN, INK, LINES, MUTED, ORANGE, PAPER, line_colors, new_panel
+from study.reporting.plot_training import shown_settings
 
 # Of more classes, those at both ends of the order.
 MOST_CLASSES = 24
@@ -58,7 +60,7 @@ def class_order(table: pd.DataFrame) -> list[str]:
     return list(remaining["label"]) or list(dict.fromkeys(table["label"]))
 
 
-def draw_classes(table: pd.DataFrame) -> Figure:
+def draw_classes(table: pd.DataFrame, names: tuple[str, str] = ("pre-trained", "raw")) -> Figure:
     """Classes from the one where pre-training matters most to the one where it matters least."""
     order = class_order(table)
     with new_panel("Differences", height=1.6 + 0.34 * len(order)) as (figure, ax):
@@ -79,8 +81,8 @@ def draw_classes(table: pd.DataFrame) -> Figure:
         ax.grid(axis="y", visible=False)
         ax.set_xlabel("points of IoU")
         handles = [
-            Line2D([], [], color=ORANGE, marker="o", label="pre-trained − raw, best each"),
-            Line2D([], [], color=GREEN, marker="o", label="raw: regularized − reference"),
+            Line2D([], [], color=ORANGE, marker="o", label=f"{names[0]} − {names[1]}, best each"),
+            Line2D([], [], color=GREEN, marker="o", label=f"{names[1]}: regularized − reference"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
     return figure
@@ -104,22 +106,22 @@ def iou_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["line", "label", "value", "low", "high", "n"])
 
 
-def draw_iou(table: pd.DataFrame, order: list[str]) -> Figure:
+def draw_iou(table: pd.DataFrame, order: list[str], lines: Mapping[str, str] = LINES) -> Figure:
     """The classes in the order of the differences beside it."""
     # Its legend has one row more than that of the differences.
     with new_panel("IoU", height=1.8 + 0.34 * len(order)) as (figure, ax):
-        shown = [name for name in LINES if name in set(table["line"])]
+        shown = [name for name in lines if name in set(table["line"])]
         for line in shown:
             for row in table[table["line"] == line].to_dict("records"):
                 y = order.index(row["label"]) + 0.13 * (shown.index(line) - (len(shown) - 1) / 2)
-                ax.plot([row["low"], row["high"]], [y, y], color=LINES[line], lw=2, alpha=0.55)
-                ax.plot([row["value"]], [y], "o", color=LINES[line], ms=5.5, mec=PAPER, mew=0.7)
+                ax.plot([row["low"], row["high"]], [y, y], color=lines[line], lw=2, alpha=0.55)
+                ax.plot([row["value"]], [y], "o", color=lines[line], ms=5.5, mec=PAPER, mew=0.7)
         ax.set_yticks(range(len(order)), order)
         ax.set_ylim(len(order) - 0.4, -0.6)
         ax.set_xlim(left=0)
         ax.grid(axis="y", visible=False)
         ax.set_xlabel("IoU in percent")
-        handles = [Line2D([], [], color=LINES[line], marker="o", label=line) for line in shown]
+        handles = [Line2D([], [], color=lines[line], marker="o", label=line) for line in shown]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
     return figure
 
@@ -129,7 +131,7 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
     table = class_table(study, verdict)
     if table.empty:
         return None
-    scores = iou_table(study, verdict)
+    context, scores = verdict.context, iou_table(study, verdict)
     order = class_order(table)
     some = ""
     if (count := len(order)) > MOST_CLASSES:
@@ -143,10 +145,14 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
         "IoU by class, and its differences",
         f"{verdict.context.task} on {study.data_name}, validation images at the last epoch. Left: mean over "
         "seeds, from the smallest to the largest seed. Right: differences paired by seed; orange: what "
-        "pre-training is still ahead of the best regularized raw model; green: what regularization gave raw. "
+        f"{context.pretraining_name} is still ahead of the best regularized {context.raw_name} model; green: "
+        f"what regularization gave {context.raw_name}. "
         "Bars on the right: 95 % intervals over seeds, not corrected for the number of classes; long ones "
         f"are cut at the frame.{some}",
-        (draw_iou(scores, order), draw_classes(table)),
+        (
+            draw_iou(scores, order, line_colors(context)),
+            draw_classes(table, (context.pretrained_name, context.raw_name)),
+        ),
     )
 
 
@@ -161,7 +167,7 @@ def confusion_tables(study: Study, verdict: Verdict, store: Store) -> dict[str, 
     found: dict[str, pd.DataFrame] = {}
     shown: np.ndarray | None = None
     for line, pretrained, setting in shown_settings(verdict):
-        if line not in ("raw, best regularized", "pre-trained, best"):
+        if line not in context.lines[1:3]:
             continue
         mask = (context.pretrained == pretrained) & (context.settings == setting) & context.completed
         summed: np.ndarray | int = 0

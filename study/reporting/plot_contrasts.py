@@ -1,5 +1,7 @@
 """Figures of the answer itself: values by seed, contrasts with intervals, contexts."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -14,15 +16,15 @@ from study.reporting.figure_style import (
     BLUE,
     GREEN,
     INK,
+    LINES,
     MUTED,
     ORANGE,
     PAPER,
     draw_interval,
     in_points,
+    line_colors,
     new_panel,
 )
-
-COLUMNS = ("raw, reference", "raw, best regularized", "pre-trained, best")
 
 
 def seed_table(verdict: Verdict) -> pd.DataFrame:
@@ -31,22 +33,28 @@ def seed_table(verdict: Verdict) -> pd.DataFrame:
     Returns:
         one row per column × seed: `column seed setting value`; NaN values are left out.
     """
-    found = verdict.contrasts
-    rows = [(COLUMNS[0], seed, found.reference, value) for seed, value in found.reference_values.items()]
-    for column, chosen in zip(COLUMNS[1:], (found.best_raw, found.best_pretrained), strict=True):
+    found, columns = verdict.contrasts, verdict.context.lines[:3]
+    rows = [(columns[0], seed, found.reference, value) for seed, value in found.reference_values.items()]
+    for column, chosen in zip(columns[1:], (found.best_raw, found.best_pretrained), strict=True):
         for seed, value in chosen.value.items():
             rows.append((column, seed, chosen.label(int(str(seed))), value))
     return pd.DataFrame(rows, columns=["column", "seed", "setting", "value"]).dropna(ignore_index=True)
 
 
-def draw_seeds(table: pd.DataFrame, score: str = "validation mIoU") -> Figure:
-    """Three columns of dots, joined by seed, with the mean as a bar."""
-    colors = dict(zip(COLUMNS, (ORANGE, GREEN, BLUE), strict=True))
+def draw_seeds(
+    table: pd.DataFrame, score: str = "validation mIoU", lines: Mapping[str, str] = LINES
+) -> Figure:
+    """Three columns of dots, joined by seed, with the mean as a bar.
+
+    Args:
+        lines: colors of the settings by their names.
+    """
+    columns = list(lines)[:3]
     with new_panel(f"{score[0].upper()}{score[1:]} by seed") as (figure, ax):
         for _, of_seed in table.groupby("seed"):
-            row = of_seed.set_index("column")["value"].reindex(list(COLUMNS))
+            row = of_seed.set_index("column")["value"].reindex(columns)
             ax.plot(range(3), row, color=MUTED, lw=0.9, alpha=0.55, zorder=2)
-        for x, column in enumerate(COLUMNS):
+        for x, column in enumerate(columns):
             values = table.loc[table["column"] == column, "value"]
             if values.empty:
                 ax.annotate(
@@ -54,13 +62,13 @@ def draw_seeds(table: pd.DataFrame, score: str = "validation mIoU") -> Figure:
                 )
                 continue
             ax.plot(
-                np.full(len(values), x), values, "o", color=colors[column], mec=PAPER, mew=0.8, ms=7, zorder=3
+                np.full(len(values), x), values, "o", color=lines[column], mec=PAPER, mew=0.8, ms=7, zorder=3
             )
             mean = values.mean()
-            ax.plot([x - 0.24, x + 0.24], [mean, mean], color=colors[column], lw=3, zorder=4)
+            ax.plot([x - 0.24, x + 0.24], [mean, mean], color=lines[column], lw=3, zorder=4)
             ax.annotate(f"{mean:.3f}", (x + 0.28, mean), va="center", color=INK, fontsize=10)
         ax.set_xlim(-0.5, 2.75)
-        ax.set_xticks(range(3), [column.replace(", ", ",\n") for column in COLUMNS])
+        ax.set_xticks(range(3), [column.replace(", ", ",\n") for column in columns])
         ax.grid(axis="x", visible=False)
         ax.set_ylabel(score)
     return figure
@@ -68,11 +76,11 @@ def draw_seeds(table: pd.DataFrame, score: str = "validation mIoU") -> Figure:
 
 def contrast_table(verdict: Verdict) -> pd.DataFrame:
     """The contrasts of a verdict in points of mIoU: `contrast words estimate low high n method`."""
-    found = verdict.contrasts
+    found, context = verdict.contrasts, verdict.context
     words = {
-        "gap": "gap: pre-trained − raw reference",
-        "improvement": "gained: raw, regularized − reference",
-        "remaining": "remaining: pre-trained − raw, regularized",
+        "gap": f"gap: {context.pretrained_name} − {context.raw_name} reference",
+        "improvement": f"gained: {context.raw_name}, regularized − reference",
+        "remaining": f"remaining: {context.pretrained_name} − {context.raw_name}, regularized",
     }
     rows = []
     for name, text in words.items():
@@ -115,7 +123,7 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
     level = verdict.contrasts.remaining.level
     panels = [draw_contrasts(contrast_table(verdict), level, verdict.context.score)]
     if len(seeds):
-        panels.insert(0, draw_seeds(seeds, verdict.score_name))
+        panels.insert(0, draw_seeds(seeds, verdict.score_name, line_colors(verdict.context)))
     where = f", {verdict.context.label}" if verdict.context.label else ""
     epoch = "the last epoch" if study.value else "the best epoch"
     return Picture(
@@ -140,11 +148,17 @@ def context_table(answer: Answer) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_contexts(table: pd.DataFrame, margin: float, score: str = "mIoU") -> Figure:
-    """One row per context: the gap to the raw reference above, what remains to the best raw below."""
+def draw_contexts(
+    table: pd.DataFrame, margin: float, score: str = "mIoU", names: tuple[str, str] = ("pre-trained", "raw")
+) -> Figure:
+    """One row per context: the gap to the raw reference above, what remains to the best raw below.
+
+    Args:
+        names: of the arm that is ahead and of the other one.
+    """
     groups = list(dict.fromkeys(zip(table["task"], table["context"], strict=True)))
     several = table["task"].nunique() > 1
-    names = [": ".join([task] * several + [context] * bool(context)) for task, context in groups]
+    labels = [": ".join([task] * several + [context] * bool(context)) for task, context in groups]
     with new_panel("The gap in every context", height=1.6 + 0.55 * len(groups)) as (figure, ax):
         ax.axvspan(-100 * margin, 100 * margin, color=MUTED, alpha=0.16, lw=0)
         ax.axvline(0, color=MUTED, lw=1)
@@ -153,13 +167,14 @@ def draw_contexts(table: pd.DataFrame, margin: float, score: str = "mIoU") -> Fi
             for row in rows.to_dict("records"):
                 shift, color = (-0.14, BLUE) if row["contrast"] == "gap" else (0.14, ORANGE)
                 draw_interval(ax, y + shift, row, color)
-        ax.set_yticks(range(len(groups)), names)
+        ax.set_yticks(range(len(groups)), labels)
         ax.set_ylim(len(groups) - 0.5, -0.5)
         ax.grid(axis="y", visible=False)
-        ax.set_xlabel(f"points of {score} that pre-trained is ahead")
+        ahead, behind = names
+        ax.set_xlabel(f"points of {score} that {ahead} is ahead")
         handles = [
-            Line2D([], [], color=BLUE, marker="o", label="of the raw reference"),
-            Line2D([], [], color=ORANGE, marker="o", label="of the best regularized raw"),
+            Line2D([], [], color=BLUE, marker="o", label=f"of the {behind} reference"),
+            Line2D([], [], color=ORANGE, marker="o", label=f"of the best regularized {behind}"),
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=2, labelcolor=MUTED)
     return figure
@@ -170,12 +185,18 @@ def contexts_picture(answer: Answer) -> Picture | None:
     table = context_table(answer)
     if len(table) <= 2 or table["estimate"].isna().all():
         return None
+    context = answer.contexts[0].context
+    names = context.pretrained_name, context.raw_name
+    if context.pairings > 1:
+        names = "the first", "second"
+    level = answer.contexts[0].contrasts.remaining.level
     return Picture(
         "contexts",
         "The gap in every context",
-        f"On {answer.study.data_name}. Blue: how far pre-trained is ahead of the raw reference; orange: of "
-        "the best regularized raw. Bars: 95 % intervals over paired seeds; gray band: the margin.",
-        (draw_contexts(table, answer.margin, answer.contexts[0].context.score),),
+        f"On {answer.study.data_name}. Blue: how far {names[0]} is ahead of the {names[1]} reference; "
+        f"orange: of the best regularized {names[1]}. Bars: {level} intervals over paired seeds; gray band: the "
+        "margin.",
+        (draw_contexts(table, answer.margin, context.score, names),),
     )
 
 

@@ -45,10 +45,10 @@ def shown_closure(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([settings.loc[settings.index.isin(kept)], table[table["chosen"]]], ignore_index=True)
 
 
-def draw_closure(table: pd.DataFrame) -> Figure:
+def draw_closure(table: pd.DataFrame, names: tuple[str, str] = ("raw", "pre-trained")) -> Figure:
     """0 % is the raw reference, 100 % the best pre-trained model."""
     with new_panel("Share of the gap that is closed", height=1.4 + 0.42 * len(table)) as (figure, ax):
-        for x, name in ((0, "raw"), (100, "pre-trained")):
+        for x, name in zip((0, 100), names, strict=True):
             ax.axvline(x, color=MUTED, lw=1)
             top = (x, 1.0)
             ax.annotate(
@@ -83,15 +83,16 @@ def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
     table = closure_table(verdict)
     if table["estimate"].isna().all() or not verdict.contrasts.shows_share(verdict.margin):
         return None
+    raw, pretrained = verdict.context.raw_name, verdict.context.pretrained_name
     chosen = (
         "the leading candidate" if verdict.look else "the best one, chosen on other seeds than it is shown on"
     )
     return Picture(
         figure_name("closure", verdict.context.task, verdict.context.label),
         "Gap closure",
-        f"{verdict.context.task} on {answer.study.data_name}. 0 %: the raw reference; 100 %: the best "
-        "pre-trained model. Orange: the eight regularized raw settings that close most; green: "
+        f"{verdict.context.task} on {answer.study.data_name}. 0 %: the {raw} reference; 100 %: the best "
+        f"{pretrained} model. Orange: the eight regularized {raw} settings that close most; green: "
         f"{chosen}. Bars: 95 % intervals by Fieller's theorem over paired seeds; a dot without bar has too "
         "few seeds for one.",
-        (draw_closure(shown_closure(table)),),
+        (draw_closure(shown_closure(table), (raw, pretrained)),),
     )

@@ -1,5 +1,7 @@
 """Figures of the training: learning curves (the thesis's Figures 6.2 and 6.3) and over-fitting."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -8,20 +10,18 @@ from matplotlib.ticker import MaxNLocator
 
 from segstrat.formatting import setting_label
 from study.analysis.caveats_and_notes import disagreement_note
-from study.analysis.study import Study
+from study.analysis.study import Context, Study
 from study.analysis.verdict import Verdict
 from study.reporting.figure_files import Picture, figure_name
 from study.reporting.figure_style import (
-    BLUE,
-    GREEN,
     GRID,
+    LINES,
     MUTED,
-    ORANGE,
     PAPER,
-    SKY,
     arm_colors,
     arm_dots,
     hollow_dot,
+    line_colors,
     new_panel,
     score_title,
 )
@@ -29,22 +29,16 @@ from study.reporting.figure_style import (
 LOOKS: dict[str, dict] = {"val": {"lw": 1.8}, "train": {"lw": 1.2, "ls": (0, (1, 1.4)), "mfc": PAPER}}
 # Up to here every epoch gets a tick and a marker.
 FEW_EPOCHS = 8
-LINES = {
-    "raw, reference": ORANGE,
-    "raw, best regularized": GREEN,
-    "pre-trained, at the reference's setting": SKY,
-    "pre-trained, best": BLUE,
-}
 
 
 def shown_settings(verdict: Verdict) -> list[tuple[str, bool, str]]:
     """The settings that curves and class scores show: `(name, pretrained, setting)`, without repeats."""
-    found = verdict.contrasts
+    found, lines = verdict.contrasts, verdict.context.lines
     wanted = [
-        ("raw, reference", False, found.reference),
-        ("raw, best regularized", False, found.best_raw.usual),
-        ("pre-trained, best", True, found.best_pretrained.usual),
-        ("pre-trained, at the reference's setting", True, found.reference),
+        (lines[0], False, found.reference),
+        (lines[1], False, found.best_raw.usual),
+        (lines[2], True, found.best_pretrained.usual),
+        (lines[3], True, found.reference),
     ]
     shown: dict[tuple[bool, str], str] = {}
     for name, pretrained, setting in wanted:
@@ -84,15 +78,21 @@ def curve_table(study: Study, verdict: Verdict) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
 
 
-def draw_curves(table: pd.DataFrame, score: str, title: str = "Mean IoU") -> Figure:
-    """Validation solid with seed bands, training dotted."""
+def draw_curves(
+    table: pd.DataFrame, score: str, title: str = "Mean IoU", lines: Mapping[str, str] = LINES
+) -> Figure:
+    """Validation solid with seed bands, training dotted.
+
+    Args:
+        lines: colors of the settings by their names.
+    """
     of_score = table[table["score"] == score]
     last = int(of_score["epoch"].max())
     # Markers, because the line of a single epoch is invisible.
     marker = "o" if last <= FEW_EPOCHS else None
     with new_panel("Loss" if score == "loss" else title) as (figure, ax):
         for (name, split), line in of_score.groupby(["line", "split"], sort=False):
-            color = LINES[str(name)]
+            color = lines[str(name)]
             look = LOOKS["val" if split == "val" else "train"]
             label = f"{name}, {'validation' if split == 'val' else 'training'}"
             ax.plot(line["epoch"], line["mean"], color=color, marker=marker, ms=4, label=label, **look)
@@ -105,8 +105,8 @@ def draw_curves(table: pd.DataFrame, score: str, title: str = "Mean IoU") -> Fig
         else:
             ax.xaxis.set_major_locator(MaxNLocator(integer=True))
             ax.set_xlim(left=0)
-        shown = [name for name in LINES if name in set(of_score["line"])]
-        handles = [Line2D([], [], color=LINES[name], label=name) for name in shown]
+        shown = [name for name in lines if name in set(of_score["line"])]
+        handles = [Line2D([], [], color=lines[name], label=name) for name in shown]
         handles += [
             Line2D([], [], color=MUTED, marker=marker, ms=4, label=label, **LOOKS[split])
             for split, label in (("val", "validation"), ("train", "training"))
@@ -131,12 +131,16 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
         "Learning curves",
         f"{verdict.context.task} on {study.data_name}{where}, completed trials: mean over seeds, the band "
         "spans the smallest and the largest seed. Training scores are those of augmented crops while "
-        f"training. {settings}. {start_and_speed(table)} {disagreement_note(verdict)}".strip(),
-        tuple(draw_curves(table, score, score_title(verdict.context.score)) for score in ("loss", "miou")),
+        f"training. {settings}. {start_and_speed(table, verdict.context)} "
+        f"{disagreement_note(verdict)}".strip(),
+        tuple(
+            draw_curves(table, score, score_title(verdict.context.score), line_colors(verdict.context))
+            for score in ("loss", "miou")
+        ),
     )
 
 
-def start_and_speed(table: pd.DataFrame) -> str:
+def start_and_speed(table: pd.DataFrame, context: Context) -> str:
     """Who starts ahead, and when pre-trained reaches what raw ends with; '' without both arms.
 
     The thesis's text says that pre-trained starts at about 50 %, raw at 5 %, and that it converges faster.
@@ -145,11 +149,10 @@ def start_and_speed(table: pd.DataFrame) -> str:
         table: as from `curve_table`.
     """
     scores = table[(table["score"] == "miou") & (table["split"] == "val")]
-    curves = {
-        arm: scores[scores["line"] == name].set_index("epoch")["mean"]
-        for arm, name in (("raw", "raw, reference"), ("pre-trained", "pre-trained, best"))
-    }
-    raw, pretrained = curves["raw"], curves["pre-trained"]
+    reference, _, best, _ = context.lines
+    raw, pretrained = (
+        scores[scores["line"] == name].set_index("epoch")["mean"] for name in (reference, best)
+    )
     if raw.empty or pretrained.empty:
         return ""
     start = int(max(raw.index[0], pretrained.index[0]))
@@ -158,9 +161,9 @@ def start_and_speed(table: pd.DataFrame) -> str:
     reached = pretrained[pretrained >= raw.iloc[-1]]
     when = f"first at epoch {reached.index[0]}" if len(reached) else "at no epoch"
     return (
-        f"After epoch {start}, the first that is scored in both, pre-trained has {pretrained[start]:.3f} and "
-        f"raw {raw[start]:.3f}; what raw ends with at epoch {raw.index[-1]} ({raw.iloc[-1]:.3f}), "
-        f"pre-trained has {when}."
+        f"After epoch {start}, the first that is scored in both, {context.pretrained_name} has "
+        f"{pretrained[start]:.3f} and {context.raw_name} {raw[start]:.3f}; what {context.raw_name} ends with "
+        f"at epoch {raw.index[-1]} ({raw.iloc[-1]:.3f}), {context.pretrained_name} has {when}."
     )
 
 

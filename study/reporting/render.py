@@ -14,9 +14,9 @@ from segstrat.store import Store
 from study.analysis.answer import Answer, answer_study
 from study.analysis.intervals import Interval
 from study.analysis.phrases import points
-from study.analysis.study import Study
+from study.analysis.study import Context, Study
 from study.analysis.verdict import MARGIN
-from study.analysis.verdict_sentences import QUESTIONS
+from study.analysis.verdict_sentences import contrast_question
 from study.frame import OldFrameError
 from study.reporting.figure_style import theme_css
 from study.reporting.gallery import overview, read_gallery
@@ -37,11 +37,6 @@ FILES = {
     "trials/": "records and checkpoints of every trial",
     "trials.parquet": "the trials with their types",
     "epochs.parquet": "the epochs with their types",
-}
-CONTRASTS = {
-    "gap": "gap: best pre-trained − reference",
-    "improvement": "gained: best regularized raw − reference",
-    "remaining": "remaining: best pre-trained − best regularized raw",
 }
 
 
@@ -139,7 +134,6 @@ def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["contrasts"] = CONTRASTS
     environment.filters |= {
         "slug": lambda text: str(text).replace(" ", "_"),
         "known": _known,
@@ -150,9 +144,18 @@ def _environment() -> jinja2.Environment:
         "share": lambda value: f"{100 * value:.0f} %",
         "points": points,
         "value": format_value,
-        "question": QUESTIONS.__getitem__,
+        "contrasts": _contrast_words,
+        "question": contrast_question,
     }
     return environment
+
+
+def _contrast_words(context: Context) -> dict[str, str]:
+    return {
+        "gap": f"gap: best {context.pretrained_name} − reference",
+        "improvement": f"gained: best regularized {context.raw_name} − reference",
+        "remaining": f"remaining: best {context.pretrained_name} − best regularized {context.raw_name}",
+    }
 
 
 def _known(value: object) -> bool:

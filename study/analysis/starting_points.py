@@ -1,0 +1,129 @@
+"""What a study with three starting points says: raw, self-supervised on one's own images, and given weights.
+
+Each two of them are compared as raw and pre-trained are in any other study (`Study.pairings`), with the error
+shared among the comparisons (Bonferroni), so that what is concluded from several of them holds with 95 % too.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from segstrat.config import GIVEN, RAW, SELF
+from segstrat.formatting import join_words
+from study.analysis.answering.decision import Label
+from study.analysis.phrases import count_seeds, start_sentence, with_interval
+from study.analysis.study import START_WORDS, Study
+from study.analysis.verdict import Verdict
+from study.analysis.verdict_sentences import reason, setting_words, stand_ins
+
+# With these labels the first of two starting points is as good as the second one, or better.
+ENOUGH = (Label.CLOSES, Label.NOT_NEEDED, Label.HURTS)
+NOT_ENOUGH = (Label.NARROWS, Label.DOES_NOT_CLOSE)
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """The three verdicts of one context: what self-supervision gives, and what given weights do."""
+
+    given_to_raw: Verdict
+    self_to_raw: Verdict
+    given_to_self: Verdict
+
+    @property
+    def label(self) -> Label:
+        """Whether regularization or one's own images stand in for the given weights."""
+        regularized, own = self.given_to_raw.label, self.given_to_self.label
+        if regularized in ENOUGH:
+            return regularized
+        if own in ENOUGH:
+            return Label.CLOSES
+        if Label.NARROWS in (regularized, own) or (own in NOT_ENOUGH and self._self_helps):
+            return Label.NARROWS
+        return Label.DOES_NOT_CLOSE if regularized == own == Label.DOES_NOT_CLOSE else Label.UNDETERMINED
+
+    @property
+    def _self_helps(self) -> bool:
+        verdict = self.self_to_raw
+        return verdict.label in NOT_ENOUGH and verdict.contrasts.gap.above(verdict.margin)
+
+    def opening(self, means: str) -> str:
+        """The answer for somebody who must choose a starting point."""
+        regularized, own, gain = self.given_to_raw, self.given_to_self, self.self_to_raw
+        if regularized.label in (Label.NOT_NEEDED, Label.HURTS):
+            if gain.label in (Label.NOT_NEEDED, Label.HURTS):
+                return (
+                    "Nothing helps here: neither given weights nor your own images add more than the margin"
+                )
+            return "Given weights are not needed here: they help raw by less than the margin"
+        if regularized.label is Label.CLOSES:
+            return f"Yes: {means} alone is enough here; raw ends as high as with given weights"
+        if own.label in ENOUGH:
+            return "Yes: your own images are enough here; given weights add less than the margin to them"
+        added = with_interval(own.contrasts.remaining, own.margin)
+        if own.label in NOT_ENOUGH and self._self_helps:
+            gained = with_interval(gain.contrasts.gap, gain.margin)
+            return f"In part: your own images add {gained} to raw here, and given weights add {added} to that"
+        if self.label is Label.NARROWS:
+            return f"In part: given weights still add {added} to your own images here"
+        if self.label is Label.DOES_NOT_CLOSE:
+            return f"No: given weights add {added} to your own images here"
+        return f"Undetermined: whether {means} or your own images can stand in for given weights here"
+
+    @property
+    def numbers(self) -> str:
+        """Mean scores of the best setting of each starting point, of the comparison that has it."""
+        first, second = self.given_to_raw, self.given_to_self
+        scores = {
+            GIVEN: first.contrasts.best_pretrained,
+            SELF: second.contrasts.best_raw,
+            RAW: first.contrasts.best_raw,
+        }
+        references = {SELF: second.contrasts.chosen_reference, RAW: first.contrasts.chosen_reference}
+        words = []
+        for start, best in scores.items():
+            plain = references.get(start)
+            chosen = max(filter(None, (best, plain)), key=lambda each: each.value.mean())
+            if len(chosen.value.dropna()):
+                words.append(f"{START_WORDS[start]} {chosen.value.mean():.3f} ({chosen.usual})")
+        seeds = count_seeds(min(each.contrasts.remaining.n for each in (first, second)))
+        return f"Mean {first.score_name} of the best settings, of {seeds} or more: {', '.join(words)}."
+
+    @property
+    def differences(self) -> str:
+        """Each comparison in a sentence, with the reason where it is open."""
+        return " ".join(
+            _difference(each) for each in (self.self_to_raw, self.given_to_self, self.given_to_raw)
+        )
+
+
+def _difference(verdict: Verdict) -> str:
+    context, found = verdict.context, verdict.contrasts
+    name = start_sentence(f"{context.pretrained_name} against {context.raw_name}")
+    if verdict.label is Label.UNDETERMINED:
+        return f"{name}: undetermined. {reason(verdict)}"
+    gap, remaining = (with_interval(each, verdict.margin) for each in (found.gap, found.remaining))
+    return f"{name}: {gap}; with {context.raw_name} regularized too, {remaining}."
+
+
+def comparisons(verdicts: Sequence[Verdict]) -> Mapping[str, Comparisons]:
+    """The comparisons of each context, by the context's fixed values in words."""
+    grouped: dict[str, dict[tuple[str, str], Verdict]] = {}
+    for verdict in verdicts:
+        grouped.setdefault(verdict.context.values_label, {})[verdict.context.starts] = verdict
+    return {
+        label: Comparisons(each[RAW, GIVEN], each[RAW, SELF], each[SELF, GIVEN])
+        for label, each in grouped.items()
+    }
+
+
+def summarize_starts(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, list[str]]:
+    """One label and the answer in a few lines, as `summarize` gives them for two starting points."""
+    found = comparisons(verdicts)
+    means, where = join_words(stand_ins(study)) or "regularization", setting_words(study)
+    labels = {each.label for each in found.values()}
+    label = labels.pop() if len(labels) == 1 else Label.UNDETERMINED
+    if len(found) == 1:
+        (only,) = found.values()
+        return label, [f"{only.opening(means)} ({where}).", only.numbers, only.differences]
+    opening = "The answer depends on the context" if len({each.label for each in found.values()}) > 1 else ""
+    lines = [f"{start_sentence(context)}: {each.opening(means)}." for context, each in found.items()]
+    return label, [f"{opening or next(iter(found.values())).opening(means)} ({where}).", *lines]

@@ -1,0 +1,159 @@
+"""Studies of three starting points: raw, self-supervised and given weights, with known truth."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from segstrat.config import INITIALIZATIONS
+from study.analysis.answer import answer_study
+from study.analysis.answering.decision import Label
+from study.analysis.cells import cell_table
+from study.analysis.contrasts import contrasts
+from study.analysis.starting_points import comparisons
+from study.analysis.study import PAIRINGS, START_WORDS, Study, contexts
+from study.analysis.verdict import decide_all
+from study.frame import epoch_table
+from study.reporting.render import make_page, render
+
+ROLES = {"initialization": "arm", "weight_decay": "treatment"}
+DECAYS = (0.0, 5e-4)
+
+
+def simulate(means, *, seeds=6, spread=0.002, starts=INITIALIZATIONS, seed=0) -> Study:
+    """A study with these true means: one value per weight decay of each starting point."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for number in range(seeds):
+        shift = rng.normal(0, 0.01)
+        for start in starts:
+            for decay, mean in zip(DECAYS, means[start], strict=True):
+                value = mean + shift + rng.normal(0, spread)
+                rows.append(
+                    {
+                        "trial_id": f"{number}{start}{decay}",
+                        "arm": START_WORDS[start],
+                        "tasks": "semseg",
+                        "multi_task": False,
+                        "pretrained": start != "raw",
+                        "initialization": start,
+                        "weight_decay": decay,
+                        "seed": number,
+                        "status": "completed",
+                        "seconds": 1.0,
+                        "semseg_val_miou": value,
+                        "semseg_best_epoch": 10,
+                        "last_semseg_val_miou": value,
+                        "last_semseg_train_miou": value + 0.2,
+                        "last_semseg_val_loss": 1 - value,
+                        "last_semseg_train_loss": 0.8 - value,
+                        "last_semseg_val_miou_thesis": value,
+                        "semseg_val_constant_miou": 0.05,
+                        "epochs_budget": 10,
+                        "epochs_run": 10,
+                    }
+                )
+    manifest = {"roles": ROLES, "metric": "semseg_val_miou", "data": {"name": "simulated"}}
+    return Study("simulated", manifest, pd.DataFrame(rows), epoch_table("", []))
+
+
+def test_every_two_starting_points_are_compared():
+    study = simulate({"raw": (0.20, 0.21), "self": (0.25, 0.26), "given": (0.40, 0.38)}, spread=0.0)
+    found = contexts(study, "semseg")
+    assert [context.starts for context in found] == list(PAIRINGS)
+    assert len({context.key for context in found}) == len({context.label for context in found}) == 3
+    truth = {
+        ("raw", "given"): (0.20, 0.01, 0.19),
+        ("raw", "self"): (0.06, 0.01, 0.05),
+        ("self", "given"): (0.15, 0.01, 0.14),
+    }
+    for context in found:
+        each = contrasts(study, context)
+        numbers = (each.gap.estimate, each.improvement.estimate, each.remaining.estimate)
+        assert numbers == pytest.approx(truth[context.starts])
+
+
+def test_a_reference_is_the_first_of_the_two_without_regularization():
+    study = simulate({"raw": (0.2, 0.2), "self": (0.3, 0.3), "given": (0.4, 0.4)})
+    for context in contexts(study, "semseg"):
+        reference = context.trials[context.trials["reference"].astype(bool)]
+        assert set(reference["initialization"]) == {context.starts[0]}
+        assert set(reference["weight_decay"]) == {0.0}
+        assert set(context.trials.loc[context.pretrained, "initialization"]) == {context.starts[1]}
+        assert context.answerable
+
+
+def test_the_comparisons_share_the_error():
+    means = {"raw": (0.20, 0.21), "self": (0.25, 0.26), "given": (0.40, 0.38)}
+    three, two = simulate(means), simulate(means, starts=("raw", "given"))
+    for study, confidence in ((three, 1 - 0.05 / 3), (two, 0.95)):
+        found = contrasts(study, contexts(study, "semseg")[0])
+        for interval in (found.gap, found.improvement, found.remaining):
+            assert interval.confidence == pytest.approx(confidence)
+    wide, narrow = (contrasts(study, contexts(study, "semseg")[0]).gap for study in (three, two))
+    assert wide.high - wide.low > 1.2 * (narrow.high - narrow.low)
+
+
+@pytest.mark.parametrize(
+    ("means", "label", "words"),
+    [
+        ({"raw": (0.20, 0.20), "self": (0.20, 0.20), "given": (0.40, 0.40)}, Label.DOES_NOT_CLOSE, "No: given"),
+        ({"raw": (0.20, 0.20), "self": (0.40, 0.40), "given": (0.40, 0.40)}, Label.CLOSES, "own images are enough"),
+        ({"raw": (0.20, 0.40), "self": (0.20, 0.20), "given": (0.40, 0.40)}, Label.CLOSES, "weight decay alone"),
+        ({"raw": (0.20, 0.20), "self": (0.30, 0.30), "given": (0.40, 0.40)}, Label.NARROWS, "your own images add"),
+        ({"raw": (0.40, 0.40), "self": (0.40, 0.40), "given": (0.40, 0.40)}, Label.NOT_NEEDED, "Nothing helps"),
+        ({"raw": (0.40, 0.40), "self": (0.30, 0.30), "given": (0.30, 0.30)}, Label.HURTS, "Nothing helps"),
+        ({"raw": (0.40, 0.40), "self": (0.50, 0.50), "given": (0.40, 0.40)}, Label.NOT_NEEDED, "not needed"),
+    ],
+)  # fmt: skip
+def test_the_answer_names_the_starting_point_that_is_enough(means, label, words):
+    answer = answer_study(simulate(means, spread=0.001))
+    assert answer.label == label
+    assert words in answer.lines[0]
+
+
+def test_noise_leaves_it_open():
+    means = {"raw": (0.20, 0.20), "self": (0.215, 0.215), "given": (0.23, 0.23)}
+    answer = answer_study(simulate(means, seeds=3, spread=0.02))
+    assert answer.label == Label.UNDETERMINED
+    assert answer.lines[0].startswith("Undetermined")
+    assert "undetermined" in answer.lines[2]
+
+
+def test_a_mean_that_is_stated_is_that_of_the_arm():
+    study = simulate({"raw": (0.20, 0.24), "self": (0.30, 0.28), "given": (0.40, 0.38)}, spread=0.001)
+    (found,) = comparisons(decide_all(study, "semseg")).values()
+    means = study.trials.groupby(["initialization", "weight_decay"])["semseg_val_miou"].mean()
+    for start, decay in (("raw", 5e-4), ("self", 0.0), ("given", 0.0)):
+        assert f"{START_WORDS[start]} {means[start, decay]:.3f}" in found.numbers
+
+
+def test_tables_have_each_cell_once():
+    study = simulate({"raw": (0.20, 0.21), "self": (0.25, 0.26), "given": (0.40, 0.38)})
+    table = cell_table(study, "semseg")
+    assert list(table["arm"]) == ["raw", "raw", "self-supervised", "self-supervised", "pre-trained", "pre-trained"]
+    assert table["n"].eq(6).all()
+
+
+def test_two_starting_points_of_three_are_an_ordinary_study():
+    means = {"raw": (0.20, 0.21), "self": (0.40, 0.39)}
+    study = simulate(means, starts=("raw", "self"))
+    (context,) = contexts(study, "semseg")
+    assert context.label == ""
+    assert (context.raw_name, context.pretrained_name) == ("raw", "self-supervised")
+    answer = answer_study(study)
+    assert answer.label == Label.DOES_NOT_CLOSE
+    assert "self-supervised 0.4" in answer.sentence
+    assert not answer.sections["claims"]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_page_names_every_comparison():
+    study = simulate({"raw": (0.20, 0.21), "self": (0.25, 0.26), "given": (0.40, 0.38)})
+    text = render([make_page(answer_study(study))])
+    for words in (
+        "self-supervised against raw",
+        "pre-trained against self-supervised",
+        "Does self-supervised pre-training help",
+        "gained: best regularized self-supervised",
+    ):
+        assert words in text
