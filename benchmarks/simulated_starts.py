@@ -28,8 +28,8 @@ PAIRS = {
     "given, self": np.array([*SELF, *GIVEN]),
 }
 DESIGN = AnsweringDesign(error=0.05 / len(PAIRS))
-# Points above the raw reference: best regularized raw; reference and best regularized self; best given. In each
-# row the truth of some comparison lies at a boundary, where any label but one kind is false.
+# Points above the raw reference: best regularized raw; reference and best regularized self; best given.
+# In each row the truth of some comparison lies at a boundary, where most labels are false.
 TRUTHS: Mapping[str, tuple[float, float, float, float]] = {
     "given 1 point above the others, which are equal": (7, 0, 7, 8),
     "own images and regularization do nothing": (0, 0, 0, 8),

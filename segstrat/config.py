@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from segstrat.errors import UserError, unknown_name
+from segstrat.errors import UserError, listed, unknown_name
 
 BACKBONES = {
     "resnet18": "resnet",
@@ -377,7 +377,8 @@ def _check_loss(config: TrialConfig) -> None:
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in weights)
     if not (numbers and all(0 <= value < math.inf for value in weights) and any(weights)):
         raise UserError(
-            f"TrialConfig.class_weights={list(weights)}: expected a number ≥ 0 for each class, not all 0"
+            f"TrialConfig.class_weights=[{listed(weights, 12)}]: expected a number ≥ 0 for each class, "
+            "not all 0"
         )
     object.__setattr__(config, "class_weights", tuple(float(value) for value in weights))
 

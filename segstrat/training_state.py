@@ -19,7 +19,7 @@ from segstrat.data.loading.batch import Standardization
 from segstrat.data.loading.device_loader import DeviceTrainLoader
 from segstrat.data.loading.eval_loader import EvalLoader
 from segstrat.data.loading.train_loader import TrainLoader
-from segstrat.errors import UserError
+from segstrat.errors import UserError, listed
 from segstrat.image_counts import ImageCounts
 from segstrat.losses import class_weights
 from segstrat.machine import Machine
@@ -328,7 +328,7 @@ def listed_weights(config: TrialConfig, tasks: Mapping[str, Task]) -> dict[str, 
     if len(config.class_weights) != first.num_classes:
         raise UserError(
             f"TrialConfig.class_weights has {len(config.class_weights)} weights for the {first.num_classes} "
-            f"classes of task {first.name!r}; give one for each, in their order: {', '.join(first.classes)}"
+            f"classes of task {first.name!r}; give one for each, in their order: {listed(first.classes)}"
         )
     equal = {name: [1.0] * task.num_classes for name, task in tasks.items()}
     return equal | {first.name: list(config.class_weights)}

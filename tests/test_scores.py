@@ -88,6 +88,15 @@ def test_an_unknown_score_or_class_is_refused(name: str, message: str):
         Metric.parse(name, CLASSES)
 
 
+def test_an_unknown_class_of_a_thousand_lists_some_of_them():
+    classes = {"semseg": [f"class {number}" for number in range(1000)]}
+    with pytest.raises(
+        UserError, match=r"did you mean 'class 7'\? Known: class 0, .* and 940 more\."
+    ) as caught:
+        Metric.parse("semseg_val_iou_clas 7", classes)
+    assert len(str(caught.value)) < 1000
+
+
 BOUNDARY = np.array([[30, 0, 0], [40, 4, 0], [45, 0, 0], [60, 6, 0]])
 
 

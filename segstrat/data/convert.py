@@ -44,7 +44,7 @@ from segstrat.data.dataset import VOID, hash_strings
 from segstrat.data.images import MOST_PIXELS, SUFFIXES, header
 from segstrat.data.labels import LARGEST_VALUE, stored_colors, stored_labels
 from segstrat.data.palette import label_palette
-from segstrat.errors import UserError, unknown_name
+from segstrat.errors import UserError, listed, unknown_name
 from segstrat.parallel import parallel_map
 
 SPLITS = ("train", "val", "test")
@@ -1061,7 +1061,9 @@ def _rows(source: Source, file: PurePosixPath) -> Iterator[tuple[dict[str, Any],
                     raise UserError(f"{path}: {image} and {label} must be images, as bytes and path")
                 yield cells[0] or {}, cells[1] or {}
     except (OSError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path} is not a complete parquet file ({error}); download it again") from error
+        raise UserError(
+            f"{path} cannot be read as parquet ({error}); download it again, or write it anew with pyarrow"
+        ) from error
 
 
 def _column(names: Sequence[str], given: str | None, usual: Sequence[str], flag: str, path: Path) -> str:
@@ -1069,7 +1071,7 @@ def _column(names: Sequence[str], given: str | None, usual: Sequence[str], flag:
         raise unknown_name(f"column ({flag})", given, names)
     found = [given] if given else [name for name in usual if name in names]
     if not found:
-        raise UserError(f"{path} has the columns {', '.join(names)}; say which one with {flag} NAME")
+        raise UserError(f"{path} has the columns {listed(names)}; say which one with {flag} NAME")
     return found[0]
 
 

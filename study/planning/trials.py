@@ -10,7 +10,7 @@ from typing import Any
 
 from search_spaces import recipes
 from segstrat.config import REGULARIZERS, TIMM_PREFIX, TrialConfig
-from segstrat.errors import UserError
+from segstrat.errors import UserError, listed
 from segstrat.formatting import format_value
 from segstrat.records import Stage
 from segstrat.scores import BOUNDARY, BOUNDARY_TOLERANCE
@@ -227,7 +227,7 @@ def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
     seeds = tuple(seeds)
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= 2**63:
         raise UserError(
-            f"seeds {list(seeds)}: expected different whole numbers from 0 to 2⁶³ − 1, such as 0,1,2"
+            f"seeds [{listed(seeds, 12)}]: expected different whole numbers from 0 to 2⁶³ − 1, such as 0,1,2"
         )
     return seeds
 

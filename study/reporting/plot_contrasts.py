@@ -194,8 +194,8 @@ def contexts_picture(answer: Answer) -> Picture | None:
         "contexts",
         "The gap in every context",
         f"On {answer.study.data_name}. Blue: how far {names[0]} is ahead of the {names[1]} reference; "
-        f"orange: of the best regularized {names[1]}. Bars: {level} intervals over paired seeds; gray band: the "
-        "margin.",
+        f"orange: of the best regularized {names[1]}. Bars: {level} intervals over paired seeds; gray band: "
+        "the margin.",
         (draw_contexts(table, answer.margin, context.score, names),),
     )
 

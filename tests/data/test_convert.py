@@ -508,7 +508,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "damaged parquet": (
         "huggingface",
         lambda root: (root.mkdir(), (root / "train.parquet").write_bytes(b"PAR1")),
-        "train.parquet is not a complete parquet file",
+        "train.parquet cannot be read as parquet",
     ),
     "no such columns": (
         "huggingface",

@@ -20,7 +20,7 @@ from segstrat.data.audit.contents import check_labels, check_pictures
 from segstrat.data.audit.headers import Files, Needs, check_headers, check_needs, read_headers
 from segstrat.data.dataset import Dataset
 from segstrat.data.protocols import DataProtocol
-from segstrat.errors import UserError
+from segstrat.errors import UserError, listed
 from segstrat.parallel import parallel_map
 
 AUDIT_VERSION = 1
@@ -265,7 +265,7 @@ def _empty_classes(report: AuditReport, protocol: DataProtocol) -> list[str]:
             empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
             if empty:
                 found.append(
-                    f"{split} has no pixel of {len(empty)} {task} classes ({', '.join(empty)}); means over "
+                    f"{split} has no pixel of {len(empty)} {task} classes ({listed(empty, 12)}); means over "
                     "classes leave them out"
                 )
     return found
