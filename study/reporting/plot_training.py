@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from segstrat.formatting import setting_label
 from study.analysis.caveats_and_notes import disagreement_note
-from study.analysis.study import Context, Study
+from study.analysis.study import Study
 from study.analysis.verdict import Verdict
 from study.reporting.figure_files import Picture, figure_name
 from study.reporting.figure_style import (
@@ -126,12 +126,13 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
         )
     )
     where = f", {verdict.context.label}" if verdict.context.label else ""
+    names = verdict.context.raw_name, verdict.context.pretrained_name
     return Picture(
         figure_name("curves", verdict.context.task, verdict.context.label),
         "Learning curves",
         f"{verdict.context.task} on {study.data_name}{where}, completed trials: mean over seeds, the band "
         "spans the smallest and the largest seed. Training scores are those of augmented crops while "
-        f"training. {settings}. {start_and_speed(table, verdict.context)} "
+        f"training. {settings}. {start_and_speed(table, names)} "
         f"{disagreement_note(verdict)}".strip(),
         tuple(
             draw_curves(table, score, score_title(verdict.context.score), line_colors(verdict.context))
@@ -140,7 +141,7 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
     )
 
 
-def start_and_speed(table: pd.DataFrame, context: Context) -> str:
+def start_and_speed(table: pd.DataFrame, names: tuple[str, str] = ("raw", "pre-trained")) -> str:
     """Who starts ahead, and when pre-trained reaches what raw ends with; '' without both arms.
 
     The thesis's text says that pre-trained starts at about 50 %, raw at 5 %, and that it converges faster.
@@ -149,9 +150,10 @@ def start_and_speed(table: pd.DataFrame, context: Context) -> str:
         table: as from `curve_table`.
     """
     scores = table[(table["score"] == "miou") & (table["split"] == "val")]
-    reference, _, best, _ = context.lines
+    slow, fast = names
     raw, pretrained = (
-        scores[scores["line"] == name].set_index("epoch")["mean"] for name in (reference, best)
+        scores[scores["line"] == line].set_index("epoch")["mean"]
+        for line in (f"{slow}, reference", f"{fast}, best")
     )
     if raw.empty or pretrained.empty:
         return ""
@@ -161,9 +163,9 @@ def start_and_speed(table: pd.DataFrame, context: Context) -> str:
     reached = pretrained[pretrained >= raw.iloc[-1]]
     when = f"first at epoch {reached.index[0]}" if len(reached) else "at no epoch"
     return (
-        f"After epoch {start}, the first that is scored in both, {context.pretrained_name} has "
-        f"{pretrained[start]:.3f} and {context.raw_name} {raw[start]:.3f}; what {context.raw_name} ends with "
-        f"at epoch {raw.index[-1]} ({raw.iloc[-1]:.3f}), {context.pretrained_name} has {when}."
+        f"After epoch {start}, the first that is scored in both, {fast} has "
+        f"{pretrained[start]:.3f} and {slow} {raw[start]:.3f}; what {slow} ends with at epoch "
+        f"{raw.index[-1]} ({raw.iloc[-1]:.3f}), {fast} has {when}."
     )
 
 
