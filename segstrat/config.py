@@ -77,8 +77,12 @@ NotNegative = Annotated[float, Limit("a number ≥ 0", lambda value: 0 <= value 
 # See `TrialConfig.digest`.
 YOUNGER_FIELDS = (
     *("loss", "class_weights", "optimizer", "warmup_epochs", "clip_gradient"),
-    "boundary_tolerance",
+    *("boundary_tolerance", "initialization"),
 )
+
+RAW, SELF, GIVEN = "raw", "self", "given"
+INITIALIZATIONS = (RAW, SELF, GIVEN)
+"""From what a backbone starts: nothing, self-supervision on the study's own images, or other weights."""
 
 # Fields whose value 0 means: no such regularization.
 REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "stochastic_depth")
@@ -112,6 +116,9 @@ class TrialConfig:
     """Start the backbone from `weights`, and train it at `pretrained_lr_factor` of the learning rate."""
     weights: str | None = None
     """`imagenet`, or a path of a checkpoint; read only where `pretrained` is true."""
+    initialization: str = ""
+    """`raw`, `self` (weights of self-supervision on the study's own images) or `given` (any others); where it
+    is not '' it decides `pretrained`."""
     freeze_batch_norm: bool = False
     """Keep the backbone's batch-norm statistics and affine parameters at their initial values."""
 
@@ -173,6 +180,7 @@ class TrialConfig:
                 raise unknown_name("task", task, TASKS)
         if len(set(self.tasks)) != len(self.tasks):
             raise UserError(f"TrialConfig.tasks={self.tasks}: expected each task once")
+        _check_initialization(self)
         if self.pretrained and self.weights is None:
             raise UserError(
                 "TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path); give a study "
@@ -196,6 +204,11 @@ class TrialConfig:
     def multi_task(self) -> bool:
         """Whether several tasks share the backbone."""
         return len(self.tasks) > 1
+
+    @property
+    def start(self) -> str:
+        """From what the backbone starts, one of `INITIALIZATIONS`."""
+        return start_of(self.initialization, pretrained=self.pretrained)
 
     @property
     def losses(self) -> tuple[str, ...]:
@@ -342,6 +355,24 @@ def _parsed(kind: Any, text: str) -> Any:
 def _options(kind: Any) -> tuple[Any, ...]:
     """The types of a union; of any other annotation, itself."""
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+def start_of(initialization: str | None, *, pretrained: bool) -> str:
+    """What `TrialConfig.start` is, also of trials that were recorded before `initialization` existed."""
+    return initialization or (GIVEN if pretrained else RAW)
+
+
+def _check_initialization(config: TrialConfig) -> None:
+    """Checks that `initialization` and `pretrained` say the same."""
+    if not config.initialization:
+        return
+    if config.initialization not in INITIALIZATIONS:
+        raise unknown_name("initialization", config.initialization, INITIALIZATIONS)
+    if config.pretrained != (config.initialization != RAW):
+        raise UserError(
+            f"TrialConfig.initialization={config.initialization!r}: expected pretrained="
+            f"{config.initialization != RAW}, not {config.pretrained}; leave out `pretrained`, which follows"
+        )
 
 
 def _check_loss(config: TrialConfig) -> None:

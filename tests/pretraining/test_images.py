@@ -119,7 +119,7 @@ def test_a_damaged_jpeg_is_named(tmp_path: Path, content: bytes | None) -> None:
 def test_the_short_side_is_the_median_of_the_training_images(tmp_path: Path) -> None:
     root = write_set(tmp_path, {"a": 2, "b": 1})
     Image.new("RGB", (90, 70)).save(root / "train" / "a" / "0.png")
-    assert open_classification(root).short_side() == 12
+    assert open_classification(root).train.short_side() == 12
 
 
 def batches_of(
