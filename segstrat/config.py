@@ -182,10 +182,11 @@ class TrialConfig:
             raise UserError(f"TrialConfig.tasks={self.tasks}: expected each task once")
         _check_initialization(self)
         if self.pretrained and self.weights is None:
+            rest = "initialization=raw,self" if self.initialization else "pretrained=no"
             raise UserError(
                 "TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path); give a study "
                 "--weights, let it train them on a classification folder with --pretrain-on DIR, or train "
-                "the raw arm alone with --set pretrained=no"
+                f"the other arms alone with --set {rest}"
             )
         _check_loss(self)
         if self.optimizer not in OPTIMIZERS:
@@ -219,6 +220,8 @@ class TrialConfig:
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
         """Builds a config from plain values; lists become tuples, which JSON does not have.
 
+        Without `pretrained`, `initialization` decides it.
+
         Raises:
             UserError: for an unknown field (with the nearest valid name) or a value out of range.
         """
@@ -231,6 +234,8 @@ class TrialConfig:
                     f"unknown TrialConfig field {name!r}: {hint}Valid fields: {', '.join(sorted(known))}."
                 )
         values = dict(values)
+        if values.get("initialization"):
+            values.setdefault("pretrained", values["initialization"] != RAW)
         for name in ("tasks", "class_weights"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])

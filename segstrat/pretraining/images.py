@@ -195,8 +195,7 @@ def open_unlabelled(
         names.append(folder.name)
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder; give one with images, at any depth")
-        if all((folder / split).is_dir() and any((folder / split).iterdir()) for split in ("train", "val")):
-            probe = open_classification(folder)
+        probe = _classes_of(folder)
         maximum = items[0].format.maximum if items else None
         items += _folder_items(folder / "train" if probe else folder, maximum, source)
     name = "+".join(filter(None, names))
@@ -219,6 +218,13 @@ def open_unlabelled(
         )
     facts = [f"{item.id} {item.image.stat().st_size} {item.format}" for item in items]
     return UnlabelledData(name, train, val, hash_strings([*facts, f"mirror {train.mirror}"]), probe)
+
+
+def _classes_of(folder: Path) -> ClassificationData | None:
+    try:
+        return open_classification(folder)
+    except UserError:
+        return None
 
 
 def _training_items(source: Source) -> list[Item]:

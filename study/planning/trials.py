@@ -185,9 +185,7 @@ def make_config(
         # Only several tasks can update asynchronously; a single one is trained by plain SGD (thesis E3-E6).
         fields.pop("asynchronous", None)
     initialization = fields.get("initialization")
-    if initialization:
-        fields.setdefault("pretrained", initialization != RAW)
-    pretrained = bool(fields.get("pretrained", False))
+    pretrained = bool(fields.get("pretrained", initialization in (SELF, GIVEN)))
     asked = {name: fields.get(name, DEFAULTS[name]) for name in _asked_for(space.recipe)}
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained, **asked)
     if not isinstance(recipe, Mapping):

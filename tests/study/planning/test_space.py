@@ -29,6 +29,7 @@ SIZES = {
     "photos_wd": 12,
     "regularizers": 32,
     "sobol_wd_dropout": 32,
+    "self_figures": 9,
     "wd_grid": 12,
     "wd_lr_grid": 18,
     "wd_squeezenet": 6,
