@@ -6,7 +6,7 @@ import json
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -73,6 +73,7 @@ class Learner(nn.Module, ABC):
         data: PretrainData,  # noqa: ARG002
         recipe: Recipe,  # noqa: ARG002
         machine: Machine,  # noqa: ARG002
+        reports: Sequence[PretrainReport],  # noqa: ARG002
     ) -> Generator[None, None, dict[str, Any]]:
         """What follows the last epoch, before the backbone is written; returns what its file tells of it."""
         yield
@@ -233,7 +234,7 @@ def pretrain_steps(
         with _writing(states.uri):
             save_checkpoint(states, epoch + 1, state, best_epoch=None)
         yield report
-    found = yield from model.finish(data, recipe, machine)
+    found = yield from model.finish(data, recipe, machine, reports)
     about = {
         "data": data.name,
         "data_digest": data.digest,

@@ -6,6 +6,8 @@ masked pixels alone. SparK (Tian et al. 2023, arXiv:2301.03580) found that the s
 suffer from masks; so they are computed again, on whole images, once the backbone is trained.
 """
 
+import base64
+import io
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 
 from segstrat.machine import Machine
@@ -21,7 +24,7 @@ from segstrat.models.backbone import Backbone
 from segstrat.models.initialize import initialize
 from segstrat.pretraining.batches import train_batches
 from segstrat.pretraining.images import ClassificationData, Images, UnlabelledData
-from segstrat.pretraining.job import PretrainData
+from segstrat.pretraining.job import PretrainData, PretrainReport
 from segstrat.pretraining.loop import Learner, center_batches, new_backbone
 from segstrat.pretraining.recipe import MaskedRecipe, Recipe
 
@@ -31,6 +34,8 @@ _MASK_STREAM, _HELD_OUT_STREAM = 5, 6
 FINEST_STRIDE = 4
 # Images from which the statistics of batch norms are computed at the end, at most.
 CALIBRATION_IMAGES = 1024
+# Images whose reconstruction the report shows.
+EXAMPLES = 6
 # Of a linear probe, at most: training images, evenly spaced; and its ridge penalty per image.
 PROBE_IMAGES, RIDGE = 2000, 1e-2
 
@@ -187,11 +192,34 @@ class MaskedLearner(Learner):
         copied, plain = errors.tolist()
         return copied / plain if plain else 1.0
 
+    @torch.inference_mode()
+    def _examples(self, images: Images, recipe: Recipe, machine: Machine) -> str:
+        """A JPEG in base64: a few images, below them what is seen, below that their reconstructions."""
+        self.eval()
+        images_BCHW, masks_B1HW = next(self._masked(images.first(EXAMPLES), recipe, machine))
+        filled_BCHW = self(images_BCHW, masks_B1HW)
+        seen_BCHW = images_BCHW.masked_fill(masks_B1HW, 0.0)
+        rows = [images_BCHW, seen_BCHW, torch.where(masks_B1HW, filled_BCHW, images_BCHW)]
+        standardization = self.backbone.standardization
+        mean, deviation = (
+            torch.tensor(values).reshape(3, 1, 1) for values in (standardization.mean, standardization.std)
+        )
+        picture_CHW = torch.cat([torch.cat(list(row.float().cpu() * deviation + mean), 2) for row in rows], 1)
+        pixels_HWC = (picture_CHW.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels_HWC).save(file, "JPEG", quality=85)
+        return base64.b64encode(file.getvalue()).decode()
+
     def finish(
-        self, data: PretrainData, recipe: Recipe, machine: Machine
+        self, data: PretrainData, recipe: Recipe, machine: Machine, reports: Sequence[PretrainReport]
     ) -> Generator[None, None, dict[str, Any]]:
         """Scores copying the nearest patch, computes the statistics of batch norms, probes the features."""
-        found = {"nearest_patch_error": self._copying_error(data.val, recipe, machine)}
+        found: dict[str, Any] = {
+            "nearest_patch_error": self._copying_error(data.val, recipe, machine),
+            "losses": [report.train_loss for report in reports],
+            "errors": [report.error for report in reports],
+            "examples": self._examples(data.val, recipe, machine),
+        }
         yield
         yield from calibrate(self, data.train, recipe, machine)
         probe = data.probe if isinstance(data, UnlabelledData) else None

@@ -25,6 +25,8 @@ from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, sh
 
 SCREENING_SEED = 0
 Source = PretrainSource | SelfSource
+# What the report shows of self-supervision.
+LEARNED = ("losses", "errors", "nearest_patch_error", "probe", "probe_of_random_features", "examples")
 
 
 class Weights:
@@ -58,6 +60,7 @@ class Weights:
         self._files: dict[type[Source], dict[str, str]] = {PretrainSource: dict(given), SelfSource: dict(own)}
         self._made: set[str] = set()
         self._taken: set[str] = set()
+        self._learned: dict[str, dict[str, Any]] = {}
         self._opened: dict[Source, PretrainData] = {}
 
     @property
@@ -146,6 +149,13 @@ class Weights:
             return False
         hold(path)
         self._made.add(job.file)
+        made = job.pretraining
+        if isinstance(made.source, SelfSource):
+            from segstrat.models.weights import read_about
+
+            about = {key: value for key, value in read_about(path).items() if key in LEARNED}
+            network = {"seed": made.seed, "backbone": made.backbone, "width": made.width}
+            self._learned[job.file] = {**network, **about}
         return True
 
     def epochs_done(self, job: PlannedPretraining) -> int:
@@ -194,6 +204,11 @@ class Weights:
         """In words, which files differ from those that the study used before; each is named once."""
         words, self._accepted = self._accepted, []
         return words
+
+    def take_learned(self) -> dict[str, dict[str, Any]]:
+        """What self-supervision learned, by file of weights, for the report; each is named once."""
+        found, self._learned = self._learned, {}
+        return found
 
     def outlook(self, trials: Sequence[PlannedTrial]) -> str:
         """What will be pre-trained before these trials and the first look; '' without a pre-trained arm."""
