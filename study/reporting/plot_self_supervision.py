@@ -34,8 +34,8 @@ class SelfSupervision:
         last = [run["errors"][-1] for run in self.runs]
         copied = [run["nearest_patch_error"] for run in self.runs]
         words = (
-            f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: the squared error of masked patches in images "
-            f"that were held out is {_range(last)} of that of each image's mean color; copying the nearest "
+            f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: the squared error of masked patches in "
+            f"images that were held out is {_range(last)} of that of each image's mean color; copying the nearest "
             f"patch has {_range(copied)}."
         )
         probes = [run["probe"] for run in self.runs if "probe" in run]
@@ -43,7 +43,7 @@ class SelfSupervision:
             return words
         random = [run["probe_of_random_features"] for run in self.runs if "probe" in run]
         return (
-            f"{words} A linear probe of the features classifies {_range(probes, percent=True)} of the images, "
+            f"{words} A linear probe of the features classifies {_range(probes, percent=True)} of images, "
             f"of random features {_range(random, percent=True)}."
         )
 

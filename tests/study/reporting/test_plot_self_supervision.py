@@ -49,7 +49,7 @@ def test_errors_and_probes_are_stated(tmp_path: Path) -> None:
         "each image's mean color; copying the nearest patch has 1.30."
     )
     probed = SelfSupervision([run(1, probe=0.42, probe_of_random_features=0.2)])
-    assert probed.sentence.endswith("classifies 42 % of the images, of random features 20 %.")
+    assert probed.sentence.endswith("classifies 42 % of images, of random features 20 %.")
     figure = draw_self_supervision(self_supervision_table(plain), 1.3)
     lines = {str(line.get_label()): list(line.get_ydata()) for line in figure.axes[0].lines}
     assert lines["held-out images"] == [0.9, 0.51]
