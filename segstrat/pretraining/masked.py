@@ -31,7 +31,7 @@ from segstrat.pretraining.recipe import MaskedRecipe, Recipe
 # Streams 1 to 4 are those of training and of the order and crops of pre-training.
 _MASK_STREAM, _HELD_OUT_STREAM = 5, 6
 # Maps finer than this are not decoded from: heads of FCNs do not use them, and they would cost most.
-FINEST_STRIDE = 4
+FINEST_STRIDE = 8
 # Images from which the statistics of batch norms are computed at the end, at most.
 CALIBRATION_IMAGES = 1024
 # Images whose reconstruction the report shows.

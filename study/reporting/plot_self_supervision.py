@@ -35,8 +35,8 @@ class SelfSupervision:
         copied = [run["nearest_patch_error"] for run in self.runs]
         words = (
             f"{len(self.runs)} run{'s' * (len(self.runs) != 1)}: the squared error of masked patches in "
-            f"images that were held out is {_range(last)} of that of each image's mean color; copying the nearest "
-            f"patch has {_range(copied)}."
+            f"images that were held out is {_range(last)} of that of each image's mean color; copying the "
+            f"nearest patch has {_range(copied)}."
         )
         probes = [run["probe"] for run in self.runs if "probe" in run]
         if not probes:
