@@ -355,6 +355,5 @@ def test_images_that_self_supervision_cannot_use_are_named(described: Path, tmp_
     with pytest.raises(UserError, match=r"shorter side of the images is 20 pixels; .* at least 32"):
         open_unlabelled("", None, empty, tmp_path)
     (described / "images" / "train3.png").write_bytes(b"no image")
-    data = open_unlabelled("folder", described, None, tmp_path)
     with pytest.raises(UserError, match=r"train3\.png is not an image that can be read"):
-        read_all(data)
+        read_all(open_unlabelled("folder", described, None, tmp_path))
