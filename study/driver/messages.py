@@ -97,9 +97,10 @@ def weights_words(weights: Mapping[str, Any]) -> str:
     """Where the pre-trained arm's weights come from, and what the answer covers."""
     source = str(weights["source"])
     if own := weights.get("self"):
-        rest = {key: value for key, value in weights.items() if key != "self"}
-        made = f"self-supervised without labels on {own['source']} for each answering seed"
-        return f"{made}; {weights_words(rest)}"
+        made = f"self-supervised on {own['source']} for each answering seed: intervals include that variation"
+        if weights["source"] == own["source"]:
+            return made
+        return f"{made}; {weights_words({key: value for key, value in weights.items() if key != 'self'})}"
     if weights["per_seed"]:
         return f"pre-trained on {source} for each answering seed: intervals include that variation"
     return f"{source}, one checkpoint: the answer holds for this checkpoint only"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segstrat.config import SELF, TrialConfig
+from segstrat.config import GIVEN, SELF, TrialConfig
 from segstrat.errors import UserError
 from segstrat.pretraining.job import FIGURES, PretrainData, Pretraining, PretrainSource, SelfSource
 from segstrat.records import Stage
@@ -60,6 +60,7 @@ class Weights:
         self._files: dict[type[Source], dict[str, str]] = {PretrainSource: dict(given), SelfSource: dict(own)}
         self._made: set[str] = set()
         self._taken: set[str] = set()
+        self._gives = True
         self._learned: dict[str, dict[str, Any]] = {}
         self._opened: dict[Source, PretrainData] = {}
 
@@ -83,6 +84,7 @@ class Weights:
             UserError: if they are missing or cannot be read, or do not fit one of the backbones.
         """
         configs = [trial.config for trial in trials if trial.config.pretrained]
+        self._gives = any(config.start == GIVEN for config in configs)
         if not configs:
             return
         # Torch is imported only where there is something to check.
@@ -191,9 +193,11 @@ class Weights:
             found |= self._facts_of(self._given_source)
         elif self.source != "imagenet":
             found["files"] = {self._given.name: file_digest(self._given)}
-        if self._own_source in self._opened:
-            found["self"] = {"source": self._own_source.name, **self._facts_of(self._own_source)}
-        return found
+        if self._own_source not in self._opened:
+            return found
+        own = {"source": f"{self._own_source.name} without labels", **self._facts_of(self._own_source)}
+        # Without a trial that starts from given weights, these are all that there are.
+        return {**(found if self._gives else {**own, "per_seed": True}), "self": own}
 
     def _facts_of(self, source: Source) -> dict[str, Any]:
         data = self._opened.get(source)

@@ -19,6 +19,7 @@ from segstrat.records import Stage
 from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import StudySettings
+from study.driver.messages import weights_words
 from study.driver.weights import Weights, file_digest
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
@@ -218,6 +219,24 @@ def test_self_supervised_and_given_weights_are_made_in_one_study(masked: None) -
     assert again.describe() == described
     assert weights_identity(described) == weights_identity({**described, "files": {}})
     assert weights_identity(described) != weights_identity({**described, "self": {"data_digest": "other"}})
+
+
+def test_without_given_weights_the_manifest_names_those_of_self_supervision_alone(masked: None) -> None:
+    weights = Weights(settings())
+    planned = [trial for trial in starts(2) if trial.config.start != "given"]
+    weights.check(planned)
+    place(weights, planned)
+    described = weights.describe()
+    assert described["source"] == described["self"]["source"] == "figures without labels"
+    assert described["files"] == described["self"]["files"]
+    assert weights_words(described).startswith("self-supervised on figures without labels for each")
+    again = Weights(settings(), None, described)
+    again.check(planned)
+    assert weights_identity(again.describe()) == weights_identity(described)
+    learned = weights.take_learned()
+    (run,) = learned.values()
+    assert {"losses", "errors", "nearest_patch_error", "probe", "examples", "seed"} <= run.keys()
+    assert weights.take_learned() == {}
 
 
 def test_given_files_and_self_supervision_go_together(masked: None, tmp_path: Path) -> None:
