@@ -14,7 +14,7 @@ from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.models.weights import checksums_fit
 from segstrat.parallel import cpu_cores
-from segstrat.pretraining.job import PretrainData, Pretraining, PretrainReport
+from segstrat.pretraining.job import PretrainData, Pretraining, PretrainReport, PretrainSource, SelfSource
 from segstrat.pretraining.loop import (
     Learner,
     build_classifier,
@@ -139,19 +139,18 @@ def run_seconds(pretrainings: Sequence[Pretraining], cache: Path, machine: Machi
     """Seconds that each takes alone on a machine; one step of each different network is timed.
 
     Reading images is not included: those of the timed step are in memory.
-
-    Args:
-        pretrainings: on the same images.
     """
-    if not pretrainings:
-        return []
-    data = pretrainings[0].source.open(cache)
-    measured: dict[tuple[str, float], float] = {}
+    opened: dict[PretrainSource | SelfSource, PretrainData] = {}
+    measured: dict[tuple[str, float, PretrainSource | SelfSource], float] = {}
+    found = []
     for each in pretrainings:
-        network = (each.backbone, each.width)
+        source = dataclasses.replace(each.source, epochs=None)
+        data = opened.setdefault(source, opened.get(source) or source.open(cache))
+        network = (each.backbone, each.width, source)
         if network not in measured:
             measured[network] = _epoch_seconds(each, data, machine)
-    return [each.recipe(data).epochs * measured[each.backbone, each.width] for each in pretrainings]
+        found.append(each.recipe(data).epochs * measured[network])
+    return found
 
 
 def _epoch_seconds(pretraining: Pretraining, data: PretrainData, machine: Machine) -> float:
