@@ -187,14 +187,14 @@ def open_unlabelled(
     Raises:
         UserError: for a folder that is missing, or too few or too small images.
     """
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder; give one with images, at any depth")
     source = PROTOCOLS[protocol](root, cache) if protocol else None
     items = _training_items(source) if source else []
     names = [(source.name or protocol) if source else ""]
     probe = None
     if folder is not None:
         names.append(folder.name)
-        if not folder.is_dir():
-            raise UserError(f"{folder} is not a folder; give one with images, at any depth")
         probe = _classes_of(folder)
         maximum = items[0].format.maximum if items else None
         items += _folder_items(folder / "train" if probe else folder, maximum, source)

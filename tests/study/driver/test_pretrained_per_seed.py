@@ -37,7 +37,7 @@ MASKED = MaskedRecipe(
 STARTS = dataclasses.replace(
     load_space("self_figures"),
     axes={"initialization": ("raw", "self", "given"), "weight_decay": (0.0,)},
-    recipe=lambda *_, **__: {"width": 0.125, "crop_size": 32},
+    recipe=lambda *_, **__: {"width": 0.125, "crop_size": 32, "epochs": 3},
 )
 SPACE = dataclasses.replace(load_space("wd_grid"), axes={"pretrained": (False, True), "weight_decay": (0.0,)})
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from segstrat.store import Store
+from study.frame import write_frames
 from study.reporting.plot_self_supervision import (
     FILE,
     SelfSupervision,
@@ -57,11 +58,11 @@ def test_errors_and_probes_are_stated(tmp_path: Path) -> None:
     assert self_supervision_picture(None) is None
 
 
-def test_a_damaged_file_costs_its_section_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_file_costs_its_section_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path)
     store.write(FILE, b'{"w.pth": {"seed": 1}}')
     assert read_self_supervision(store) is None
-    assert "the report shows no self-supervision" in "".join(capsys.readouterr())
+    assert "the report shows no self-supervision" in caplog.text
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -72,6 +73,7 @@ def test_the_page_shows_it(study_writer, make_trial) -> None:
         for seed in range(3)
     ]
     folder = study_writer(trials)
+    write_frames(folder)
     write_study_report(folder, files=False)
     assert "Self-supervision" not in (folder / "report.html").read_text()
     add_runs(Store(folder), {"a.pth": run(1)})
