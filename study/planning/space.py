@@ -213,7 +213,7 @@ def with_overrides(module: ModuleType, overrides: Sequence[str]) -> ModuleType:
 
 
 def rehearsal_overrides(space: Space, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """`--set` for a rehearsal: two values of each arm and treatment, one of every other axis.
+    """`--set` for a rehearsal: two values of each arm and treatment, all of `initialization`, one of others.
 
     Args:
         given: those that the user gave, which stand.
@@ -231,6 +231,7 @@ def rehearsal_overrides(space: Space, given: Sequence[str] = ()) -> tuple[str, .
     for axis, values in space.axes.items():
         middle = values[len(values) // 2]
         few = [values[0], middle] if space.roles[axis] in ("arm", "treatment") else [middle]
+        few = values if axis == "initialization" else few
         if axis not in stated and len(few) < len(values):
             found.append(f"{axis}={','.join(map(_override_text, few))}")
     return tuple(found)

@@ -5,7 +5,7 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.models import assemble_model
 from segstrat.tasks import Task
-from study.planning.space import STARTUP_POINTS, load_space, space_names
+from study.planning.space import STARTUP_POINTS, load_space, rehearsal_overrides, space_names
 from study.planning.trials import plan
 
 TASKS = {"semseg": Task("semseg", 21), "parts": Task("parts", 7), "boundaries": Task("boundaries", 2)}
@@ -194,3 +194,7 @@ def test_a_single_value_replaces_what_some_data_have():
 def test_what_set_cannot_mean_is_refused(override, message):
     with pytest.raises(UserError, match=message):
         load_space("wd_grid", [override])
+
+
+def test_a_rehearsal_keeps_all_three_initializations():
+    assert rehearsal_overrides(load_space("self_figures")) == ("weight_decay=0.0,0.001",)
