@@ -49,10 +49,6 @@ WITHOUT_BATCH_NORM = ("vgg16", "alexnet", "squeezenet1_1")
 
 TASKS = ("semseg", "parts", "boundaries")
 
-RAW, SELF, GIVEN = "raw", "self", "given"
-INITIALIZATIONS = (RAW, SELF, GIVEN)
-"""What a backbone starts from: random values, self-supervision on unlabelled images, or given weights."""
-
 OPTIMIZERS = ("sgd", "adamw")
 LOSSES = ("cross_entropy", "dice", "focal", "ohem")
 CLASS_WEIGHTS = ("none", "inverse_frequency", "effective_number")
@@ -81,8 +77,12 @@ NotNegative = Annotated[float, Limit("a number ≥ 0", lambda value: 0 <= value 
 # See `TrialConfig.digest`.
 YOUNGER_FIELDS = (
     *("loss", "class_weights", "optimizer", "warmup_epochs", "clip_gradient"),
-    "boundary_tolerance",
+    *("boundary_tolerance", "initialization"),
 )
+
+RAW, SELF, GIVEN = "raw", "self", "given"
+INITIALIZATIONS = (RAW, SELF, GIVEN)
+"""From what a backbone starts: nothing, self-supervision on the study's own images, or other weights."""
 
 # Fields whose value 0 means: no such regularization.
 REGULARIZERS = ("weight_decay", "dropout", "label_smoothing", "stochastic_depth")
@@ -116,6 +116,9 @@ class TrialConfig:
     """Start the backbone from `weights`, and train it at `pretrained_lr_factor` of the learning rate."""
     weights: str | None = None
     """`imagenet`, or a path of a checkpoint; read only where `pretrained` is true."""
+    initialization: str = ""
+    """`raw`, `self` (weights of self-supervision on the study's own images) or `given` (any others); where it
+    is not '' it decides `pretrained`."""
     freeze_batch_norm: bool = False
     """Keep the backbone's batch-norm statistics and affine parameters at their initial values."""
 
@@ -177,11 +180,13 @@ class TrialConfig:
                 raise unknown_name("task", task, TASKS)
         if len(set(self.tasks)) != len(self.tasks):
             raise UserError(f"TrialConfig.tasks={self.tasks}: expected each task once")
+        _check_initialization(self)
         if self.pretrained and self.weights is None:
+            rest = "initialization=raw,self" if self.initialization else "pretrained=no"
             raise UserError(
                 "TrialConfig.pretrained=True: expected `weights` as well (imagenet, or a path); give a study "
                 "--weights, let it train them on a classification folder with --pretrain-on DIR, or train "
-                "the raw arm alone with --set pretrained=no"
+                f"the other arms alone with --set {rest}"
             )
         _check_loss(self)
         if self.optimizer not in OPTIMIZERS:
@@ -202,6 +207,11 @@ class TrialConfig:
         return len(self.tasks) > 1
 
     @property
+    def start(self) -> str:
+        """From what the backbone starts, one of `INITIALIZATIONS`."""
+        return start_of(self.initialization, pretrained=self.pretrained)
+
+    @property
     def losses(self) -> tuple[str, ...]:
         """The terms of `loss`."""
         return tuple(self.loss.split("+"))
@@ -209,6 +219,8 @@ class TrialConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrialConfig":
         """Builds a config from plain values; lists become tuples, which JSON does not have.
+
+        Without `pretrained`, `initialization` decides it.
 
         Raises:
             UserError: for an unknown field (with the nearest valid name) or a value out of range.
@@ -222,6 +234,8 @@ class TrialConfig:
                     f"unknown TrialConfig field {name!r}: {hint}Valid fields: {', '.join(sorted(known))}."
                 )
         values = dict(values)
+        if values.get("initialization"):
+            values.setdefault("pretrained", values["initialization"] != RAW)
         for name in ("tasks", "class_weights"):
             if isinstance(values.get(name), list):
                 values[name] = tuple(values[name])
@@ -346,6 +360,24 @@ def _parsed(kind: Any, text: str) -> Any:
 def _options(kind: Any) -> tuple[Any, ...]:
     """The types of a union; of any other annotation, itself."""
     return get_args(kind) if isinstance(kind, UnionType) else (kind,)
+
+
+def start_of(initialization: str | None, *, pretrained: bool) -> str:
+    """What `TrialConfig.start` is, also of trials that were recorded before `initialization` existed."""
+    return initialization or (GIVEN if pretrained else RAW)
+
+
+def _check_initialization(config: TrialConfig) -> None:
+    """Checks that `initialization` and `pretrained` say the same."""
+    if not config.initialization:
+        return
+    if config.initialization not in INITIALIZATIONS:
+        raise unknown_name("initialization", config.initialization, INITIALIZATIONS)
+    if config.pretrained != (config.initialization != RAW):
+        raise UserError(
+            f"TrialConfig.initialization={config.initialization!r}: expected pretrained="
+            f"{config.initialization != RAW}, not {config.pretrained}; leave out `pretrained`, which follows"
+        )
 
 
 def _check_loss(config: TrialConfig) -> None:

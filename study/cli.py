@@ -28,7 +28,9 @@ class StudySettings:
         data_root: as the user gave it; '' for `$SEGSTRAT_DATA`.
         weights: of the pre-trained arm: `imagenet`, a path, or '' where the project trains them.
         pretrain_on: classification folder on which it trains them; '' for `figures`.
-        pretrain_epochs: passes over that folder; 0 for the recipe's.
+        pretrain_self: folder of images that self-supervision learns from besides the study's own training
+            images; '' for those alone.
+        pretrain_epochs: passes over the images of each pre-training; 0 for the recipe's.
         seeds: each cell is trained once per seed.
         budget: factor on every trial's epochs.
         confirm: folder of the study whose best cells are trained again, '' for any other study.
@@ -47,6 +49,7 @@ class StudySettings:
     data_root: str = ""
     weights: str = ""
     pretrain_on: str = ""
+    pretrain_self: str = ""
     pretrain_epochs: int = 0
     scheduler: str = "asha"
     budget: float = 1.0
@@ -121,7 +124,7 @@ def make_settings(flags: Flags, begun: Mapping[str, Any], defaults: Mapping[str,
     values: dict[str, Any] = {**defaults, **begun, **given}
     # A resumed study may be given the other one of the two, with --accept-changes.
     if "weights" in given:
-        values |= {"pretrain_on": "", "pretrain_epochs": 0}
+        values |= {"pretrain_on": "", "pretrain_epochs": given.get("pretrain_epochs", 0)}
     if "pretrain_on" in given:
         values |= {"weights": "", "pretrain_epochs": given.get("pretrain_epochs", 0)}
     numerics = {**defaults.get("numerics", {}), **begun.get("numerics", {}), **given.get("numerics", {})}
@@ -143,8 +146,9 @@ def parse(arguments: Sequence[str] | None = None) -> Flags:
     if given.get("space", "").endswith(".py"):
         # A resumed study finds it from any working directory.
         given["space"] = str(Path(given["space"]).expanduser().absolute())
-    if "pretrain_on" in given:
-        given["pretrain_on"] = str(Path(given["pretrain_on"]).expanduser().absolute())
+    for name in ("pretrain_on", "pretrain_self"):
+        if name in given:
+            given[name] = str(Path(given[name]).expanduser().absolute())
     if "overrides" in given:
         given["overrides"] = tuple(given["overrides"])
     if given.get("quick") and not given.get("resume"):
@@ -218,8 +222,10 @@ def refuse_contradictions(flags: Flags) -> None:
         raise UserError("--confirm: give --seeds or --max-seeds, not both; --seeds are all trained")
     if "pretrain_on" in given and "weights" in given:
         raise UserError("give --weights or --pretrain-on, not both: the weights are given, or trained here")
-    if "pretrain_epochs" in given and "pretrain_on" not in given and "quick" not in given:
-        raise UserError("--pretrain-epochs needs --pretrain-on DIR, whose images are trained on")
+    if "pretrain_epochs" in given and not {"pretrain_on", "pretrain_self", "quick"} & set(given):
+        raise UserError(
+            "--pretrain-epochs needs --pretrain-on DIR or --pretrain-self DIR, whose images are trained on"
+        )
     if "@" in flags.storage.partition("://")[2].partition("/")[0]:
         raise UserError(
             "--storage: the address contains keys, which would end up in logs and manifests; put them into "
@@ -267,6 +273,11 @@ def make_parser() -> StrictParser:
     add("--data-root", metavar="DIR", help="folder of the data sets or export (default: $SEGSTRAT_DATA)")
     add("--weights", metavar="PATH|imagenet", help="weights of the pre-trained arm")
     add("--pretrain-on", metavar="DIR", help="pre-train on train/<class>/<image> in DIR, once per seed")
+    add(
+        "--pretrain-self",
+        metavar="DIR",
+        help="more images, without labels, for self-supervision (default: the study's training images alone)",
+    )
     add("--pretrain-epochs", type=_count, metavar="N", help="passes over DIR (default: the recipe's)")
     add("--no-cache", action="store_true", help="decode images on the fly instead of once")
     add = parser.add_argument_group("which machine").add_argument

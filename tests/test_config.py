@@ -47,6 +47,12 @@ def test_an_unknown_field_answers_with_the_nearest_name():
         ({"output_stride": 16}, "output_stride=16: fcn32s has a fixed one"),
         ({"model": "sunet64", "output_stride": 12}, "output_stride=12: expected 8, 16 or 32"),
         ({"pretrained": True}, "pretrained=True: expected `weights` as well"),
+        ({"initialization": "own"}, "unknown initialization 'own'"),
+        ({"initialization": "self"}, "initialization='self': expected pretrained=True, not False"),
+        (
+            {"initialization": "raw", "pretrained": True, "weights": "w"},
+            "initialization='raw': expected pretrained=False, not True",
+        ),
         ({"tasks": ("semsegg",)}, "unknown task 'semsegg': did you mean 'semseg'"),
         ({"tasks": ("parts", "parts")}, "expected each task once"),
         ({"tasks": ["semseg"]}, r"tasks must be tuple, not list"),
@@ -100,8 +106,21 @@ def test_trials_from_before_a_field_keep_their_ids():
         {"warmup_epochs": 1.0},
         {"clip_gradient": 1.0},
         {"boundary_tolerance": 0.01},
+        {"initialization": "raw"},
     ):
         assert TrialConfig(**change).digest() != TrialConfig().digest()
+
+
+def test_initialization_decides_what_a_trial_starts_from():
+    assert TrialConfig().start == "raw"
+    assert TrialConfig(pretrained=True, weights="w").start == "given"
+    for start in ("raw", "self", "given"):
+        weights = None if start == "raw" else "w.pth"
+        config = TrialConfig.from_dict({"initialization": start, "weights": weights})
+        assert (config.start, config.pretrained) == (start, start != "raw")
+        assert TrialConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    arms = [TrialConfig.from_dict({"initialization": start, "weights": "w"}) for start in ("self", "given")]
+    assert arms[0].digest() != arms[1].digest()
 
 
 def test_a_list_of_class_weights_survives_json():

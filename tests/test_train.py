@@ -34,7 +34,7 @@ def config(**fields) -> TrialConfig:
         "epochs": 3,
         "learning_rate": 0.01,
     }
-    return TrialConfig(**(defaults | fields))
+    return TrialConfig.from_dict(defaults | fields)
 
 
 def science(reports: list[EpochReport]) -> list[dict]:
@@ -425,6 +425,7 @@ CHANGES: dict[str, tuple[object, dict]] = {
     "warmup_epochs": (0.9, {}),
     "clip_gradient": (0.1, {}),
     "boundary_tolerance": (0.01, {}),
+    "initialization": ("self", {"weights": "a"}),
     "seed": (1, {}),
 }
 

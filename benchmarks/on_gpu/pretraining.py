@@ -12,7 +12,7 @@ from benchmarks.roofline import synchronize
 from segstrat.pretraining import images as image_folders
 from segstrat.pretraining.batches import train_batches
 from segstrat.pretraining.images import open_classification
-from segstrat.pretraining.loop import _loss, build_classifier, to_the_end, train_one_epoch
+from segstrat.pretraining.loop import build_classifier, to_the_end, train_one_epoch
 from segstrat.pretraining.recipe import Recipe, recipe_for
 
 IMAGENET_IMAGES = 1_281_167
@@ -61,7 +61,7 @@ def pretraining_rows(setting: Setting) -> Rows:
     for timed in (False, True):
         start = time.perf_counter()
         for _ in range(steps):
-            _loss(model, images_BCHW, labels_B, recipe, machine).backward()
+            model.loss(images_BCHW, labels_B, recipe, machine).backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         synchronize(device)

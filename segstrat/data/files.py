@@ -79,15 +79,8 @@ class FileDataset(Dataset):
         return {task: self.label(index, task) for task in self.tasks_of(index)}
 
     def image(self, index: int) -> np.ndarray:
-        """The image, (H, W, 3) uint8 RGB, turned as its `ImageFormat` says.
-
-        Raises:
-            UserError: if the file is missing, truncated or not an image.
-        """
-        item = self.items[index]
-        with open_image(item.image) as image:
-            turn = _turn(item, image)
-            return turned(rgb_pixels(image, item.image, item.format.maximum), turn)
+        """The image, (H, W, 3) uint8 RGB, see `read_image`."""
+        return read_image(self.items[index])
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Height and width of the image, from the header of its file alone."""
@@ -153,6 +146,17 @@ class FileDataset(Dataset):
                 f"{hint}fetch the files again, or remove their ids from the split list"
             )
         return hash_strings(fingerprints)
+
+
+def read_image(item: Item) -> np.ndarray:
+    """The image of an item, (H, W, 3) uint8 RGB, turned as its `ImageFormat` says.
+
+    Raises:
+        UserError: if the file is missing, truncated or not an image.
+    """
+    with open_image(item.image) as image:
+        turn = _turn(item, image)
+        return turned(rgb_pixels(image, item.image, item.format.maximum), turn)
 
 
 def read_ids(path: Path, is_file: Callable[[str], bool] | None = None) -> tuple[str, ...]:

@@ -50,6 +50,11 @@ def save_backbone(path: Path | str, backbone: Backbone, about: Mapping[str, Any]
     return _sha256(Path(path))
 
 
+def read_about(path: Path | str) -> dict[str, Any]:
+    """What `save_backbone` stored with the weights."""
+    return dict(_read(Path(path)).get("about") or {})
+
+
 def load_pretrained(model: Segmenter, config: TrialConfig) -> str:
     """Loads `config.weights` into the model's backbone; see `load_backbone_weights`."""
     if config.weights is None:

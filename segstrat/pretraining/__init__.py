@@ -1,1 +1,1 @@
-"""Pre-training of a backbone as an image classifier, for weights that are not published."""
+"""Pre-training of a backbone, as an image classifier or without labels."""

@@ -10,7 +10,7 @@ import torch
 
 from segstrat.data.loading.batch import host_memory
 from segstrat.parallel import parallel_map
-from segstrat.pretraining.images import ImageFolder
+from segstrat.pretraining.images import Images
 
 # Streams 1 and 2 are those of training. The order has another than the crops: NumPy drops trailing zeros of a
 # seed, so that [seed, stream, epoch] and [seed, stream, epoch, 0] are one generator.
@@ -22,7 +22,7 @@ _LOG_RATIO = float(np.log(4 / 3))
 
 
 def train_batches(
-    images: ImageFolder,
+    images: Images,
     *,
     batch_size: int,
     crop_size: int,
@@ -49,14 +49,14 @@ def train_batches(
 
     def crop(index: int) -> np.ndarray:
         rng = np.random.default_rng([seed, _CROP_STREAM, epoch, index])
-        return random_crop(images.read(index), crop_size, smallest_crop, rng)
+        return random_crop(images.read(index), crop_size, smallest_crop, rng, mirror=images.mirror)
 
     whole = [batch for batch in batches if len(batch) > 1]
     return _batches(images, whole, crop, crop_size, threads, device)
 
 
 def eval_batches(
-    images: ImageFolder,
+    images: Images,
     *,
     batch_size: int,
     crop_size: int,
@@ -79,7 +79,7 @@ def eval_batches(
 
 
 def _batches(
-    images: ImageFolder,
+    images: Images,
     batches: Sequence[np.ndarray],
     crop: Callable[[int], np.ndarray],
     crop_size: int,
@@ -109,8 +109,10 @@ def _batches(
             yield pixels_BHWC.permute(0, 3, 1, 2), labels_B
 
 
-def random_crop(image_HWC: np.ndarray, size: int, smallest: float, rng: np.random.Generator) -> np.ndarray:
-    """A random part of an image, resized to (size, size, 3), and mirrored half of the time.
+def random_crop(
+    image_HWC: np.ndarray, size: int, smallest: float, rng: np.random.Generator, *, mirror: bool = True
+) -> np.ndarray:
+    """A random part of an image, resized to (size, size, 3), and mirrored half of the time unless forbidden.
 
     Its share of the area is uniform in [smallest, 1], the logarithm of its aspect ratio uniform between 3:4
     and 4:3; what does not fit the image is cut off.
@@ -122,7 +124,7 @@ def random_crop(image_HWC: np.ndarray, size: int, smallest: float, rng: np.rando
     w = int(np.clip(round((area * ratio) ** 0.5), 1, width))
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
     part = image_HWC[top : top + h, left : left + w]
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 and mirror:
         part = part[:, ::-1]
     return _resized(part, size, size)
 

@@ -1,6 +1,7 @@
 """Pre-trained weights as files in the cache: found there, or trained by one process while the others wait."""
 
 import dataclasses
+import re
 import socket
 import time
 from collections.abc import Generator, Iterator, Sequence
@@ -13,17 +14,18 @@ from segstrat.errors import UserError
 from segstrat.machine import Machine
 from segstrat.models.weights import checksums_fit
 from segstrat.parallel import cpu_cores
-from segstrat.pretraining.images import ClassificationData
-from segstrat.pretraining.job import Pretraining, PretrainReport
+from segstrat.pretraining.job import PretrainData, Pretraining, PretrainReport, PretrainSource, SelfSource
 from segstrat.pretraining.loop import (
+    Learner,
     build_classifier,
     check_writable,
-    evaluate,
     pretrain_steps,
     run_key,
     to_the_end,
     train_one_epoch,
 )
+from segstrat.pretraining.masked import build_masked
+from segstrat.pretraining.recipe import MaskedRecipe, Recipe
 from segstrat.store import Store
 
 # Images of a step that is only timed; on a CPU, a whole batch of photographs takes a minute.
@@ -34,17 +36,26 @@ class _BusyError(Exception):
     """Another process trains the same weights."""
 
 
-def weights_name(pretraining: Pretraining, data: ClassificationData) -> str:
+def build_learner(backbone: str, width: float, data: PretrainData, recipe: Recipe) -> Learner:
+    """The network that learns from classes where there are some, else from masked images."""
+    if isinstance(recipe, MaskedRecipe):
+        return build_masked(backbone, width, recipe)
+    return build_classifier(backbone, width, len(data.classes), recipe)
+
+
+def weights_name(pretraining: Pretraining, data: PretrainData) -> str:
     """File name that tells apart all weights that can differ: by backbone, width, data, recipe and code.
 
     Args:
         data: the images of its source.
     """
     recipe = pretraining.recipe(data)
-    model = build_classifier(pretraining.backbone, pretraining.width, len(data.classes), recipe)
+    model = build_learner(pretraining.backbone, pretraining.width, data, recipe)
     key = run_key(model, data, recipe)
     network = f"{pretraining.backbone.replace('/', '-')}-{pretraining.width:g}"
-    return f"{network}-{data.name}-seed{recipe.seed}-{key[:10]}.pth"
+    kind = "self-" * isinstance(recipe, MaskedRecipe)
+    source = re.sub(r"[^\w.+-]+", "-", data.name)
+    return f"{network}-{kind}{source}-seed{recipe.seed}-{key[:10]}.pth"
 
 
 def train_weights(
@@ -79,9 +90,7 @@ def train_weights(
             with only_builder(out.with_suffix(".lock"), on_wait=_raise_busy):
                 waiting = False
                 if not is_sound(out):
-                    model = build_classifier(
-                        pretraining.backbone, pretraining.width, len(data.classes), recipe
-                    )
+                    model = build_learner(pretraining.backbone, pretraining.width, data, recipe)
                     yield from pretrain_steps(
                         model, data, recipe, out, machine=machine, resume=True, states=states
                     )
@@ -130,31 +139,30 @@ def run_seconds(pretrainings: Sequence[Pretraining], cache: Path, machine: Machi
     """Seconds that each takes alone on a machine; one step of each different network is timed.
 
     Reading images is not included: those of the timed step are in memory.
-
-    Args:
-        pretrainings: on the same images.
     """
-    if not pretrainings:
-        return []
-    data = pretrainings[0].source.open(cache)
-    measured: dict[tuple[str, float], float] = {}
+    opened: dict[PretrainSource | SelfSource, PretrainData] = {}
+    measured: dict[tuple[str, float, PretrainSource | SelfSource], float] = {}
+    found = []
     for each in pretrainings:
-        network = (each.backbone, each.width)
+        source = dataclasses.replace(each.source, epochs=None)
+        data = opened.setdefault(source, opened.get(source) or source.open(cache))
+        network = (each.backbone, each.width, source)
         if network not in measured:
             measured[network] = _epoch_seconds(each, data, machine)
-    return [each.recipe(data).epochs * measured[each.backbone, each.width] for each in pretrainings]
+        found.append(each.recipe(data).epochs * measured[network])
+    return found
 
 
-def _epoch_seconds(pretraining: Pretraining, data: ClassificationData, machine: Machine) -> float:
+def _epoch_seconds(pretraining: Pretraining, data: PretrainData, machine: Machine) -> float:
     """Seconds of an epoch, with its evaluation."""
     machine.apply()
     recipe = pretraining.recipe(data)
     device = machine.torch_device
     count = min(recipe.batch_size, TIMED_ON_CPU) if device.type == "cpu" else recipe.batch_size
     recipe = dataclasses.replace(recipe, batch_size=count)
-    model = build_classifier(pretraining.backbone, pretraining.width, len(data.classes), recipe)
+    model = build_learner(pretraining.backbone, pretraining.width, data, recipe)
     model.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, recipe.momentum)
+    optimizer = model.optimizer(recipe)
     train, val = data.train.first(count), data.val.first(count)
 
     def seconds_per_image(steps: Generator[None, None, object], images: int) -> float:
@@ -166,7 +174,7 @@ def _epoch_seconds(pretraining: Pretraining, data: ClassificationData, machine: 
     for _ in range(2):
         training = seconds_per_image(train_one_epoch(model, optimizer, train, recipe, machine, 0), len(train))
     for _ in range(2):
-        validation = seconds_per_image(evaluate(model, val, recipe, machine), len(val))
+        validation = seconds_per_image(model.evaluate(val, recipe, machine), len(val))
     return len(data.train) * training + len(data.val) * validation
 
 

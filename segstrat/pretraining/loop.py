@@ -1,11 +1,12 @@
-"""Pre-training of a backbone under a linear classifier: `pretrain()`, a generator of one report per epoch."""
+"""Pre-training of a backbone: `pretrain()`, a generator of one report per epoch; the classifier."""
 
 import dataclasses
 import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Generator, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,8 +26,8 @@ from segstrat.models.initialize import initialize
 from segstrat.models.weights import save_backbone
 from segstrat.optim import cosine
 from segstrat.pretraining.batches import eval_batches, train_batches
-from segstrat.pretraining.images import ClassificationData, ImageFolder
-from segstrat.pretraining.job import PretrainReport
+from segstrat.pretraining.images import Images
+from segstrat.pretraining.job import PretrainData, PretrainReport
 from segstrat.pretraining.recipe import Recipe
 from segstrat.store import Store
 
@@ -36,7 +37,55 @@ VERSION = 2
 """Raised whenever this package gives different weights for the same recipe."""
 
 
-class Classifier(nn.Module):
+class Learner(nn.Module, ABC):
+    """A backbone and what it is trained under."""
+
+    backbone: Backbone
+
+    @abstractmethod
+    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        """Of all parameters."""
+
+    @abstractmethod
+    def loss(
+        self,
+        images_BCHW: torch.Tensor,
+        labels_B: torch.Tensor,
+        recipe: Recipe,
+        machine: Machine,
+        place: tuple[int, int],
+    ) -> torch.Tensor:
+        """Mean loss of a batch.
+
+        Args:
+            images_BCHW: uint8, in host memory.
+            place: epoch and step; every draw is a function of the recipe's seed and it.
+        """
+
+    @abstractmethod
+    def evaluate(
+        self, images: Images, recipe: Recipe, machine: Machine
+    ) -> Generator[None, None, dict[str, float]]:
+        """Yields after each batch, and returns scores of the validation images, named as in a report."""
+
+    def finish(
+        self,
+        data: PretrainData,  # noqa: ARG002
+        recipe: Recipe,  # noqa: ARG002
+        machine: Machine,  # noqa: ARG002
+        reports: Sequence[PretrainReport],  # noqa: ARG002
+    ) -> Generator[None, None, dict[str, Any]]:
+        """What follows the last epoch, before the backbone is written; returns what its file tells of it."""
+        yield
+        return {}
+
+    def standardized(self, images_BCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
+        """Images on the device, with the backbone's mean and deviation."""
+        standardization = self.backbone.standardization
+        return normalize(images_BCHW.to(device, non_blocking=True), standardization=standardization)
+
+
+class Classifier(Learner):
     """A backbone, the mean over its coarsest map, and a linear layer."""
 
     def __init__(self, backbone: Backbone, num_classes: int) -> None:
@@ -48,14 +97,56 @@ class Classifier(nn.Module):
         """Logits (B, num_classes)."""
         return self.linear(self.backbone(self.backbone.padded(images_BCHW))[-1].mean((2, 3)))
 
-    def standardized(self, images_BCHW: torch.Tensor, device: torch.device) -> torch.Tensor:
-        """Images on the device, with the backbone's mean and deviation."""
-        standardization = self.backbone.standardization
-        return normalize(images_BCHW.to(device, non_blocking=True), standardization=standardization)
+    def optimizer(self, recipe: Recipe) -> torch.optim.Optimizer:
+        """SGD with momentum."""
+        return torch.optim.SGD(
+            self.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+
+    def loss(
+        self,
+        images_BCHW: torch.Tensor,
+        labels_B: torch.Tensor,
+        recipe: Recipe,
+        machine: Machine,
+        place: tuple[int, int] = (0, 0),  # noqa: ARG002
+    ) -> torch.Tensor:
+        """Cross-entropy with label smoothing."""
+        device = machine.torch_device
+        with machine.autocast():
+            logits = self(self.standardized(images_BCHW, device))
+        return F.cross_entropy(
+            logits.float(), labels_B.to(device, non_blocking=True), label_smoothing=recipe.label_smoothing
+        )
+
+    @torch.inference_mode()
+    def evaluate(
+        self, images: Images, recipe: Recipe, machine: Machine
+    ) -> Generator[None, None, dict[str, float]]:
+        """Top-1 and top-5 accuracy on the center crop of every image."""
+        self.eval()
+        device = machine.torch_device
+        hits = torch.zeros(2, dtype=torch.int64, device=device)
+        for images_BCHW, labels_B in center_batches(images, recipe, machine):
+            with machine.autocast():
+                logits = self(self.standardized(images_BCHW, device))
+            best = logits.topk(min(5, logits.shape[1]), dim=1).indices
+            found = best == labels_B.to(device, non_blocking=True)[:, None]
+            hits += torch.stack([found[:, 0].sum(), found.sum()])
+            yield
+        top1, top5 = (hits.double() / len(images)).tolist()
+        return {"top1": top1, "top5": top5}
 
 
 def build_classifier(backbone: str, width: float, num_classes: int, recipe: Recipe) -> Classifier:
-    """A classifier; each parameter is initialized from (recipe.seed, its name).
+    """A classifier; each parameter is initialized from (recipe.seed, its name); see `new_backbone`."""
+    model = Classifier(new_backbone(backbone, width, recipe), num_classes)
+    initialize(model.linear, recipe.seed, prefix="linear")
+    return model
+
+
+def new_backbone(backbone: str, width: float, recipe: Recipe) -> Backbone:
+    """A freshly initialized backbone.
 
     A SUNet is trained at output stride 32, without dilation, as published; its weights are valid for every
     stride.
@@ -66,13 +157,10 @@ def build_classifier(backbone: str, width: float, num_classes: int, recipe: Reci
     if not 0 < width <= 4:
         raise UserError(f"width {width:g}: expected a number in (0, 4]; 1 is the published network")
     stride = 32 if backbone.startswith("sunet") else None
-    network = build_backbone(backbone, width, dropout=recipe.dropout, output_stride=stride, seed=recipe.seed)
-    model = Classifier(network, num_classes)
-    initialize(model.linear, recipe.seed, prefix="linear")
-    return model
+    return build_backbone(backbone, width, dropout=recipe.dropout, output_stride=stride, seed=recipe.seed)
 
 
-def run_key(model: Classifier, data: ClassificationData, recipe: Recipe) -> str:
+def run_key(model: Learner, data: PretrainData, recipe: Recipe) -> str:
     """Hex digest of all that decides the weights: initial model, data, recipe, version of this code."""
     network = [model.backbone.name, model.backbone.width, state_digest(model)]
     if model.backbone.standardization != IMAGENET:
@@ -82,8 +170,8 @@ def run_key(model: Classifier, data: ClassificationData, recipe: Recipe) -> str:
 
 
 def pretrain(
-    model: Classifier,
-    data: ClassificationData,
+    model: Learner,
+    data: PretrainData,
     recipe: Recipe,
     out: Path,
     *,
@@ -105,8 +193,8 @@ def pretrain(
 
 
 def pretrain_steps(
-    model: Classifier,
-    data: ClassificationData,
+    model: Learner,
+    data: PretrainData,
     recipe: Recipe,
     out: Path,
     *,
@@ -125,18 +213,16 @@ def pretrain_steps(
     check_writable(out)
     key = run_key(model, data, recipe)
     model.to(machine.torch_device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        model.parameters(), recipe.learning_rate, recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    optimizer = model.optimizer(recipe)
     states = states or state_store(out)
     reports = _restore(states, key, model, optimizer) if resume else []
     for epoch in range(len(reports), recipe.epochs):
         start = time.perf_counter()
         loss = yield from train_one_epoch(model, optimizer, data.train, recipe, machine, epoch)
-        top1, top5 = yield from evaluate(model, data.val, recipe, machine)
+        scores = yield from model.evaluate(data.val, recipe, machine)
         seconds = time.perf_counter() - start
         report = PretrainReport(
-            epoch=epoch + 1, epochs=recipe.epochs, train_loss=loss, top1=top1, top5=top5, seconds=seconds
+            epoch=epoch + 1, epochs=recipe.epochs, train_loss=loss, seconds=seconds, **scores
         )
         reports.append(report)
         state = {
@@ -148,13 +234,14 @@ def pretrain_steps(
         with _writing(states.uri):
             save_checkpoint(states, epoch + 1, state, best_epoch=None)
         yield report
+    found = yield from model.finish(data, recipe, machine, reports)
     about = {
         "data": data.name,
         "data_digest": data.digest,
         "key": key,
         "recipe": dataclasses.asdict(recipe),
-        "top1": reports[-1].top1,
-        "top5": reports[-1].top5,
+        **reports[-1].scores,
+        **found,
     }
     with _writing(out), atomic.replacing(out) as temporary:
         save_backbone(temporary, model.backbone, about)
@@ -193,9 +280,9 @@ def remove_state(states: Store) -> None:
 
 
 def train_one_epoch(
-    model: Classifier,
-    optimizer: torch.optim.SGD,
-    images: ImageFolder,
+    model: Learner,
+    optimizer: torch.optim.Optimizer,
+    images: Images,
     recipe: Recipe,
     machine: Machine,
     epoch: int,
@@ -220,7 +307,7 @@ def train_one_epoch(
     for step, (images_BCHW, labels_B) in enumerate(batches):
         position = epoch + step / steps_per_epoch
         optimizer.param_groups[0]["lr"] = learning_rate(recipe, position)
-        loss = _loss(model, images_BCHW, labels_B, recipe, machine)
+        loss = model.loss(images_BCHW, labels_B, recipe, machine, (epoch, step))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -242,25 +329,11 @@ def learning_rate(recipe: Recipe, position: float) -> float:
     return recipe.learning_rate * rise * cosine(position / recipe.epochs)
 
 
-def _loss(
-    model: Classifier, images_BCHW: torch.Tensor, labels_B: torch.Tensor, recipe: Recipe, machine: Machine
-) -> torch.Tensor:
-    device = machine.torch_device
-    with machine.autocast():
-        logits = model(model.standardized(images_BCHW, device))
-    return F.cross_entropy(
-        logits.float(), labels_B.to(device, non_blocking=True), label_smoothing=recipe.label_smoothing
-    )
-
-
-@torch.inference_mode()
-def evaluate(
-    model: Classifier, images: ImageFolder, recipe: Recipe, machine: Machine
-) -> Generator[None, None, tuple[float, float]]:
-    """Yields after each batch, and returns top-1 and top-5 accuracy on the center crop of every image."""
-    model.eval()
-    hits = torch.zeros(2, dtype=torch.int64, device=machine.torch_device)
-    batches = eval_batches(
+def center_batches(
+    images: Images, recipe: Recipe, machine: Machine
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The center crop of every image once, in order."""
+    return eval_batches(
         images,
         batch_size=recipe.batch_size,
         crop_size=recipe.crop_size,
@@ -268,19 +341,11 @@ def evaluate(
         threads=machine.threads,
         device=machine.torch_device,
     )
-    device = machine.torch_device
-    for images_BCHW, labels_B in batches:
-        with machine.autocast():
-            logits = model(model.standardized(images_BCHW, device))
-        best = logits.topk(min(5, logits.shape[1]), dim=1).indices
-        found = best == labels_B.to(device, non_blocking=True)[:, None]
-        hits += torch.stack([found[:, 0].sum(), found.sum()])
-        yield
-    top1, top5 = (hits.double() / len(images)).tolist()
-    return top1, top5
 
 
-def _restore(states: Store, key: str, model: Classifier, optimizer: torch.optim.SGD) -> list[PretrainReport]:
+def _restore(
+    states: Store, key: str, model: Learner, optimizer: torch.optim.Optimizer
+) -> list[PretrainReport]:
     state: dict[str, Any] | None = load_checkpoint(states)
     if state is None:
         return []

@@ -81,3 +81,50 @@ def fitted(recipe: Recipe, short_side: int) -> Recipe:
         return recipe
     crop_size = max(32, round(recipe.crop_size * short_side / recipe.resize))
     return dataclasses.replace(recipe, resize=max(32, short_side), crop_size=crop_size)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaskedRecipe(Recipe):
+    """AdamW with the same schedule; `momentum` is its β₁, and there is no label to smooth.
+
+    Args:
+        mask_share: share of an image's patches that are masked.
+        patch: side of a patch, in pixels.
+        decoder_channels: of the decoder's maps.
+    """
+
+    mask_share: float = 0.6
+    patch: int = 16
+    decoder_channels: int = 64
+    label_smoothing: float = 0.0
+
+
+# An image is seen at least and at most so often; in between, so many crops are seen in all.
+CROPS_SEEN = 30_000
+EPOCHS = (20, 400)
+
+
+def masked_recipe_for(
+    backbone: str, images: int, short_side: int, *, epochs: int | None = None, seed: int = 0
+) -> MaskedRecipe:
+    """The recipe of masked reconstruction for so many images.
+
+    Args:
+        short_side: usual length of the shorter side of an image, in pixels: crops are no larger.
+        epochs: replace those that follow from the number of images.
+    """
+    size = max(32, min(224, short_side) // 16 * 16)
+    # Without batch norm, backbones need smaller steps.
+    rate = 3e-4 if _has_no_batch_norm(backbone) else 1e-3
+    return MaskedRecipe(
+        epochs=epochs or min(EPOCHS[1], max(EPOCHS[0], round(CROPS_SEEN / images))),
+        batch_size=min(32 if size < 128 else 64, max(2, images // 2)),
+        learning_rate=rate,
+        warmup_epochs=1,
+        crop_size=size,
+        resize=size,
+        smallest_crop=0.3,
+        weight_decay=0.05,
+        patch=16 if size >= 96 else 8,
+        seed=seed,
+    )

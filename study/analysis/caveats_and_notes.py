@@ -10,8 +10,9 @@ from study.analysis.cells import Tuning
 from study.analysis.contrasts import Contrasts
 from study.analysis.intervals import MIN_SEEDS
 from study.analysis.phrases import count_seeds, count_words, points, start_sentence
-from study.analysis.study import LONGER, START_WORDS, Study, contexts
+from study.analysis.study import LONGER, Study, contexts
 from study.analysis.verdict import Verdict
+from study.frame.build import START_WORDS
 
 GIVEN = (
     "All statements hold for this checkpoint only: every pre-trained trial starts from the same weights, and "

@@ -11,9 +11,10 @@ from segstrat.config import GIVEN, RAW, SELF
 from segstrat.formatting import join_words
 from study.analysis.answering.decision import Label
 from study.analysis.phrases import count_seeds, start_sentence, with_interval
-from study.analysis.study import START_WORDS, Study
+from study.analysis.study import Study
 from study.analysis.verdict import Verdict
 from study.analysis.verdict_sentences import reason, setting_words, stand_ins
+from study.frame.build import START_WORDS
 
 # With these labels the first of two starting points is as good as the second one, or better.
 ENOUGH = (Label.CLOSES, Label.NOT_NEEDED, Label.HURTS)

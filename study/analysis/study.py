@@ -21,6 +21,7 @@ from study.frame import load, read_manifest
 from study.frame.build import (
     HALVED,
     IMAGES,
+    START_WORDS,
     TEST,
     VALIDATION,
     identified,
@@ -33,8 +34,7 @@ from study.frame.build import (
 LONGER = ("epochs_factor", "schedule")
 SCREENING, ANSWERING = "screening", "answering"
 
-# What a network starts from, in words, and every two of them that are compared.
-START_WORDS = {RAW: "raw", SELF: "self-supervised", GIVEN: "pre-trained"}
+# What a network starts from, two by two, as it is compared.
 PAIRINGS = ((RAW, GIVEN), (RAW, SELF), (SELF, GIVEN))
 
 

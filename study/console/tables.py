@@ -77,8 +77,8 @@ def status_text(state: TrialState | PretrainState) -> Text:
     """A job's status in words, with its cause where there is one; of a pre-training, also its accuracy."""
     if isinstance(state, PretrainState):
         words = "completed" if state.made else str(state.phase)
-        top1 = f", top-1 {state.last.top1:.1%}" if state.last else ""
-        return Text(f"{words}{top1}{f': {state.error}' if state.error else ''}", style=STYLES.get(words, ""))
+        score = f", {state.last}".partition(", top-5")[0] if state.last else ""
+        return Text(f"{words}{score}{f': {state.error}' if state.error else ''}", style=STYLES.get(words, ""))
     words = {"ended": "waits for a decision at its rung"}.get(state.shown, state.shown)
     reason = state.record.error or state.record.problem
     if reason and state.shown not in ("running", "completed", "stopped"):

@@ -15,7 +15,8 @@ from study.state.trial_states import TrialState, TrialStates
 
 # What a confirming study takes from the study that it confirms.
 INHERITED = (
-    *("space", "data", "data_root", "weights", "pretrain_on", "pretrain_epochs"),
+    *("space", "data", "data_root", "weights", "pretrain_on", "pretrain_self"),
+    "pretrain_epochs",
     *("budget", "numerics", "overrides"),
 )
 

@@ -96,6 +96,11 @@ def _precision_words(manifest: Mapping[str, Any], *, auto: bool) -> str:
 def weights_words(weights: Mapping[str, Any]) -> str:
     """Where the pre-trained arm's weights come from, and what the answer covers."""
     source = str(weights["source"])
+    if own := weights.get("self"):
+        made = f"self-supervised on {own['source']} for each answering seed: intervals include that variation"
+        if weights["source"] == own["source"]:
+            return made
+        return f"{made}; {weights_words({key: value for key, value in weights.items() if key != 'self'})}"
     if weights["per_seed"]:
         return f"pre-trained on {source} for each answering seed: intervals include that variation"
     return f"{source}, one checkpoint: the answer holds for this checkpoint only"

@@ -33,15 +33,12 @@ from study.frame import read_manifest
 from study.planning.resources import Node
 from study.planning.space import Space, fit_recipe, load_space, rehearsal_overrides
 from study.planning.space_files import space_label
-from study.planning.trials import PlannedTrial, plan
+from study.planning.trials import TO_BE_MADE, PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
 from study.search.two_stage import BetterHalf, split_by_seed
 from study.state.changes import accepted_changes, changes, refuse_changes, refuse_mixture
 from study.state.halving import HalvingRule
 from study.state.manifest import contains_study, new_manifest, read_study_manifest
-
-# Stands for the weights' path in trials that are planned before the weights are made.
-TO_BE_MADE = "to be pre-trained"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -418,6 +418,11 @@ def record(
     manifest, weights = session.manifest, session.weights
     if words := weights.take_accepted():
         manifest.update(accepted=accepted_changes(manifest.content, manifest.content, words))
+    if learned := weights.take_learned():
+        # Imported here: it draws figures, too.
+        from study.reporting.plot_self_supervision import add_runs
+
+        add_runs(session.opened.study, learned)
     manifest.put_trials(
         trials, weights=weights.describe(), pretrainings=[job.to_dict() for job in unfinished]
     )

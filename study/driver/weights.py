@@ -1,8 +1,9 @@
 """The weights of the pre-trained arm: checked before trials start, and planned where the project pre-trains.
 
-Where weights are given, all trials start from that checkpoint. Otherwise each answering seed has its own
-pre-training, so that the intervals over seeds include its variation. Screening only nominates: all its seeds
-share the pre-training of seed 0, on which no answering seed starts.
+Where weights are given, all trials start from that checkpoint. Otherwise, and for every trial whose
+initialization is `self`, each answering seed has its own pre-training, so that the intervals over seeds
+include its variation. Screening only nominates: all its seeds share the pre-training of seed 0, on which no
+answering seed starts.
 """
 
 import dataclasses
@@ -11,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from segstrat.config import GIVEN, SELF, TrialConfig
 from segstrat.errors import UserError
-from segstrat.pretraining.images import ClassificationData
-from segstrat.pretraining.job import FIGURES, Pretraining, PretrainSource
+from segstrat.pretraining.job import FIGURES, PretrainData, Pretraining, PretrainSource, SelfSource
 from segstrat.records import Stage
 from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
@@ -23,6 +24,9 @@ from study.planning.trials import PlannedTrial
 from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, share_file
 
 SCREENING_SEED = 0
+Source = PretrainSource | SelfSource
+# What the report shows of self-supervision.
+LEARNED = ("losses", "errors", "nearest_patch_error", "probe", "probe_of_random_features", "examples")
 
 
 class Weights:
@@ -46,19 +50,23 @@ class Weights:
     ) -> None:
         self._settings = settings
         self._design = design
-        self._recorded: Mapping[str, str] = (recorded or {}).get("files", {})
+        given: Mapping[str, str] = (recorded or {}).get("files", {})
+        own: Mapping[str, str] = ((recorded or {}).get("self") or {}).get("files", {})
+        self._recorded: Mapping[str, str] = {**given, **own}
         self._shared = shared
         self._accept_changes = accept_changes
         self._accepted: list[str] = []
         self._planned: dict[Pretraining, PlannedPretraining] = {}
-        self._files: dict[str, str] = dict(self._recorded)
+        self._files: dict[type[Source], dict[str, str]] = {PretrainSource: dict(given), SelfSource: dict(own)}
         self._made: set[str] = set()
         self._taken: set[str] = set()
-        self._opened: ClassificationData | None = None
+        self._gives = True
+        self._learned: dict[str, dict[str, Any]] = {}
+        self._opened: dict[Source, PretrainData] = {}
 
     @property
     def per_seed(self) -> bool:
-        """Whether the project itself pre-trains, once per seed."""
+        """Whether the project itself makes the weights that are not `self`, once per seed."""
         return not self._settings.weights
 
     @property
@@ -76,6 +84,7 @@ class Weights:
             UserError: if they are missing or cannot be read, or do not fit one of the backbones.
         """
         configs = [trial.config for trial in trials if trial.config.pretrained]
+        self._gives = any(config.start == GIVEN for config in configs)
         if not configs:
             return
         # Torch is imported only where there is something to check.
@@ -85,21 +94,24 @@ class Weights:
         from segstrat.models.weights import check_backbone_weights
         from segstrat.pretraining.loop import check_crop
 
-        data = self._data if self.per_seed else None
-        for backbone, width in dict.fromkeys((config.backbone or "", config.width) for config in configs):
+        networks = ((each.backbone or "", each.width, self._source_of(each)) for each in configs)
+        for backbone, width, source in dict.fromkeys(networks):
             with torch.device("meta"):
                 network = assemble_backbone(backbone, width)
-            if data is None:
+            if source is None:
                 check_backbone_weights(network, self._settings.weights, download=download)
             else:
-                check_crop(network, self._source.recipe(backbone, data, SCREENING_SEED))
+                made = Pretraining(backbone=backbone, width=width, seed=SCREENING_SEED, source=source)
+                check_crop(network, made.recipe(self._data(source)))
 
     def of(self, trial: PlannedTrial) -> PlannedPretraining | None:
         """The pre-training whose weights a trial starts from; None if it starts from given ones or none."""
-        if not (self.per_seed and trial.config.pretrained):
+        config = trial.config
+        source = self._source_of(config)
+        if source is None:
             return None
-        seed = SCREENING_SEED if trial.stage is Stage.SCREENING else trial.config.seed
-        return self._plan(trial.config.backbone or "", trial.config.width, seed)
+        seed = SCREENING_SEED if trial.stage is Stage.SCREENING else config.seed
+        return self._plan(config.backbone or "", config.width, seed, source)
 
     def of_next_look(self, trials: Sequence[PlannedTrial]) -> list[PlannedPretraining]:
         """The pre-trainings of the seeds of the next look, as far as the trials that are known tell."""
@@ -112,13 +124,14 @@ class Weights:
             newest = max(trial.config.seed for trial in known)
             count = newest - first + 1
             known = [trial for trial in known if trial.config.seed == newest]
-        start = [trial.config for trial in known or trials if self.of(trial)]
+        start = [trial.config for trial in known or trials]
         look = next((seeds for seeds in self._design.looks if seeds > count), count)
-        networks = dict.fromkeys((config.backbone or "", config.width) for config in start)
+        networks = dict.fromkeys((each.backbone or "", each.width, self._source_of(each)) for each in start)
         return [
-            self._plan(backbone, width, seed)
+            self._plan(backbone, width, seed, source)
             for seed in range(first + count, first + look)
-            for backbone, width in networks
+            for backbone, width, source in networks
+            if source is not None
         ]
 
     def find(self, job: PlannedPretraining) -> bool:
@@ -138,6 +151,13 @@ class Weights:
             return False
         hold(path)
         self._made.add(job.file)
+        made = job.pretraining
+        if isinstance(made.source, SelfSource):
+            from segstrat.models.weights import read_about
+
+            about = {key: value for key, value in read_about(path).items() if key in LEARNED}
+            network = {"seed": made.seed, "backbone": made.backbone, "width": made.width}
+            self._learned[job.file] = {**network, **about}
         return True
 
     def epochs_done(self, job: PlannedPretraining) -> int:
@@ -155,7 +175,7 @@ class Weights:
         weights = self.source
         if job := self.of(trial):
             weights = str(_cached(job))
-            self._take(_cached(job))
+            self._take(_cached(job), type(job.pretraining.source))
         elif weights != "imagenet":
             weights = str(self._given)
             if self._shared is not None and weights not in self._made:
@@ -164,53 +184,88 @@ class Weights:
         return dataclasses.replace(trial, config=dataclasses.replace(trial.config, weights=weights))
 
     def describe(self) -> dict[str, Any]:
-        """For the manifest: the source, and the digest of every file of weights that trials were given."""
+        """For the manifest: the source, and the digest of every file of weights that trials were given.
+
+        Of self-supervision the same under `self`, where trials start from it.
+        """
         found: dict[str, Any] = {"source": self.source, "per_seed": self.per_seed}
         if self.per_seed:
-            epochs = self._settings.pretrain_epochs or None
-            digest = self._opened.digest if self._opened else ""
-            found |= {"data_digest": digest, "epochs": epochs, "files": dict(self._files)}
+            found |= self._facts_of(self._given_source)
         elif self.source != "imagenet":
             found["files"] = {self._given.name: file_digest(self._given)}
-        return found
+        if self._own_source not in self._opened:
+            return found
+        own = {"source": f"{self._own_source.name} without labels", **self._facts_of(self._own_source)}
+        # Without a trial that starts from given weights, these are all that there are.
+        return {**(found if self._gives else {**own, "per_seed": True}), "self": own}
+
+    def _facts_of(self, source: Source) -> dict[str, Any]:
+        data = self._opened.get(source)
+        digest = data.digest if data else ""
+        return {"data_digest": digest, "epochs": source.epochs, "files": dict(self._files[type(source)])}
 
     def take_accepted(self) -> list[str]:
         """In words, which files differ from those that the study used before; each is named once."""
         words, self._accepted = self._accepted, []
         return words
 
+    def take_learned(self) -> dict[str, dict[str, Any]]:
+        """What self-supervision learned, by file of weights, for the report; each is named once."""
+        found, self._learned = self._learned, {}
+        return found
+
     def outlook(self, trials: Sequence[PlannedTrial]) -> str:
         """What will be pre-trained before these trials and the first look; '' without a pre-trained arm."""
-        if not self.per_seed and any(trial.config.pretrained for trial in trials):
+        parts = []
+        sources = dict.fromkeys(self._source_of(each.config) for each in trials if each.config.pretrained)
+        if None in sources:
             fetched = ", downloaded when the study starts unless it is in torch's cache" * (
                 self.source == "imagenet"
             )
-            return f"{self.source}{fetched}, one checkpoint: the answer holds for this checkpoint only"
+            parts.append(f"{self.source}{fetched}, one checkpoint: the answer holds for this checkpoint only")
         wanted = self._wanted(trials)
-        if not wanted:
-            return ""
-        there = len(wanted) - len(self.to_make(trials))
-        name = Path(self.source).name
-        count = f"{len(wanted)} pre-training{'s' * (len(wanted) != 1)} on {name}"
-        when = ""
-        if self._design is not None:
-            looks = self._design.looks
-            when = f" up to the first look ({looks[0]} seeds), one more for each later seed"
-        return f"{count}{when}; {there} of them in the cache"
+        for source in sources:
+            jobs = [job for job in wanted if job.pretraining.source == source]
+            if not jobs:
+                continue
+            there = sum(_cached(job).is_file() for job in jobs)
+            count = f"{len(jobs)} pre-training{'s' * (len(jobs) != 1)} {source}"
+            when = ""
+            if self._design is not None:
+                looks = self._design.looks
+                when = f" up to the first look ({looks[0]} seeds), one more for each later seed"
+            parts.append(f"{count}{when}; {there} of them in the cache")
+        return "; ".join(parts)
 
     def to_make(self, trials: Sequence[PlannedTrial]) -> list[PlannedPretraining]:
         """The pre-trainings before these trials and the first look that are not in the cache."""
         return [job for job in self._wanted(trials) if not _cached(job).is_file()]
 
-    @property
-    def _source(self) -> PretrainSource:
-        epochs = self._settings.pretrain_epochs or None
-        return PretrainSource(name=self._settings.pretrain_on or FIGURES, epochs=epochs)
+    def _source_of(self, config: TrialConfig) -> Source | None:
+        """Where the weights of a trial are made; None where they are given, or it starts from none."""
+        if config.start == SELF:
+            return self._own_source
+        return self._given_source if config.pretrained and self.per_seed else None
 
     @property
-    def _data(self) -> ClassificationData:
-        self._opened = self._opened or self._source.open(cache_dir())
-        return self._opened
+    def _given_source(self) -> PretrainSource:
+        settings = self._settings
+        return PretrainSource(name=settings.pretrain_on or FIGURES, epochs=settings.pretrain_epochs or None)
+
+    @property
+    def _own_source(self) -> SelfSource:
+        settings = self._settings
+        return SelfSource(
+            protocol=settings.data,
+            root=settings.data_root,
+            folder=settings.pretrain_self,
+            epochs=settings.pretrain_epochs or None,
+        )
+
+    def _data(self, source: Source) -> PretrainData:
+        if source not in self._opened:
+            self._opened[source] = source.open(cache_dir())
+        return self._opened[source]
 
     @property
     def _given(self) -> Path:
@@ -221,19 +276,20 @@ class Weights:
         jobs = [job for trial in trials if (job := self.of(trial))]
         return list(dict.fromkeys([*jobs, *(self.of_next_look(trials) if jobs else [])]))
 
-    def _plan(self, backbone: str, width: float, seed: int) -> PlannedPretraining:
-        pretraining = Pretraining(backbone=backbone, width=width, seed=seed, source=self._source)
+    def _plan(self, backbone: str, width: float, seed: int, source: Source) -> PlannedPretraining:
+        pretraining = Pretraining(backbone=backbone, width=width, seed=seed, source=source)
         if pretraining not in self._planned:
             from segstrat.pretraining.cached import weights_name
 
+            data = self._data(source)
             self._planned[pretraining] = PlannedPretraining(
                 pretraining=pretraining,
-                file=weights_name(pretraining, self._data),
-                epochs=pretraining.recipe(self._data).epochs,
+                file=weights_name(pretraining, data),
+                epochs=pretraining.recipe(data).epochs,
             )
         return self._planned[pretraining]
 
-    def _take(self, path: Path) -> None:
+    def _take(self, path: Path, kind: type[Source]) -> None:
         """Notes the digest of a file that trials start from."""
         if path.name in self._taken:
             return
@@ -247,7 +303,7 @@ class Weights:
                 "before, as on another processor or version of torch; restore that file in the cache, "
                 "or pass --accept-changes to mix both"
             )
-        self._files[path.name] = digest
+        self._files[kind][path.name] = digest
         self._taken.add(path.name)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from segstrat.config import REGULARIZERS, TrialConfig
+from segstrat.config import GIVEN, RAW, REGULARIZERS, SELF, TrialConfig, start_of
 from segstrat.errors import UserError
 from segstrat.image_counts import COUNTS, HALVES, ImageCounts, read_counts
 from segstrat.records import (
@@ -41,7 +41,7 @@ EPOCH_FACTS = ("learning_rate", "seconds", "images_per_second", "data_wait")
 TRIAL_KEYS = (
     *("trial_id", "study", "space", "data", "order", "stage", "arm", "cell", "setting", "context"),
     *("reference", "tasks", "model", "backbone"),
-    *("pretrained", "multi_task", "weight_decay", "dropout", "seed"),
+    *("pretrained", "initialization", "multi_task", "weight_decay", "dropout", "seed"),
     *("status", "stop_rung", "stop_epoch", "epochs_run", "epochs_budget", "best_epoch", "val_miou_thesis"),
 )
 # Frames of earlier versions lack these.
@@ -106,6 +106,8 @@ SCHEMA = 1
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(TrialConfig)}
 # Arm axes whose values are compared with each other; another value of any other one is another context.
 COMPARED = ("pretrained", "initialization", "tasks")
+# What a network starts from, in words.
+START_WORDS = {RAW: "raw", SELF: "self-supervised", GIVEN: "pre-trained"}
 # Axes that the label of an arm shows.
 ARM_FIELDS = (*COMPARED, "backbone", "model")
 
@@ -328,6 +330,8 @@ def _facts_of(manifest: Mapping[str, Any], trial: Mapping[str, Any], record: Tri
     row |= {
         name: _exact_value(value) if isinstance(value, list) else value for name, value in settings.items()
     }
+    # Trials of earlier versions do not state it.
+    row["initialization"] = start_of(config.get("initialization"), pretrained=config["pretrained"])
     row |= {name: value for name, value in trial["axes"].items() if name not in (*config, *row)}
     return row | {name: record.facts.get(name) for name in TRIAL_FACTS}
 

@@ -25,6 +25,7 @@ class _Config(_Part):
     model: str
     backbone: str | None = None
     pretrained: bool
+    initialization: str = ""
     weight_decay: float = 0.0
     dropout: float = 0.0
     label_fraction: float = 1.0
@@ -92,6 +93,7 @@ class _Options(_Part):
     max_seeds: int | None = None
     keep_checkpoints: str | None = None
     pretrain_on: str | None = None
+    pretrain_self: str | None = None
     pretrain_epochs: int | None = None
     quick: bool = False
     overrides: list[str] = []

@@ -57,9 +57,11 @@ DIGITS = 4
 SPACES_DIR = Path(__file__).parents[2] / "search_spaces"
 NOT_SPACES = {"__init__", "recipes"}
 ROLES = ("arm", "treatment", "nuisance", "tuned")
-STRATEGIES = ("pretrained", "tasks", "model", "backbone")
+STRATEGIES = ("pretrained", "initialization", "tasks", "model", "backbone")
 # What studies compare; the best value of anything else may be chosen for each setting.
 NEVER_TUNED = (*REGULARIZERS, *STRATEGIES, "boundary_tolerance")
+# Where one of them is set, the other one follows.
+SAME_SWITCH = {"pretrained": ("initialization",), "initialization": ("pretrained",)}
 # Of axes that `--set` adds; that of all others is `nuisance`.
 USUAL_ROLES = {
     "arm": STRATEGIES,
@@ -193,7 +195,11 @@ def with_overrides(module: ModuleType, overrides: Sequence[str]) -> ModuleType:
         except UserError as error:
             raise UserError(f"--set {text}: {error}") from error
         role = parts["ROLES"].pop(axis, usual_role(axis))
-        parts["SPACE"].pop(axis, None)
+        for replaced in (axis, *SAME_SWITCH.get(axis, ())):
+            parts["SPACE"].pop(replaced, None)
+        for other in SAME_SWITCH.get(axis, ()):
+            parts["BASE"].pop(other, None)
+            parts["ROLES"].pop(other, None)
         if len(parsed) > 1 or axis == EPOCHS_FACTOR:
             parts["SPACE"][axis], parts["ROLES"][axis] = {"grid_search": parsed}, role
         else:
@@ -207,7 +213,7 @@ def with_overrides(module: ModuleType, overrides: Sequence[str]) -> ModuleType:
 
 
 def rehearsal_overrides(space: Space, given: Sequence[str] = ()) -> tuple[str, ...]:
-    """`--set` for a rehearsal: two values of each arm and treatment, one of every other axis.
+    """`--set` for a rehearsal: two values of each arm and treatment, all of `initialization`, one of others.
 
     Args:
         given: those that the user gave, which stand.
@@ -225,6 +231,7 @@ def rehearsal_overrides(space: Space, given: Sequence[str] = ()) -> tuple[str, .
     for axis, values in space.axes.items():
         middle = values[len(values) // 2]
         few = [values[0], middle] if space.roles[axis] in ("arm", "treatment") else [middle]
+        few = values if axis == "initialization" else few
         if axis not in stated and len(few) < len(values):
             found.append(f"{axis}={','.join(map(_override_text, few))}")
     return tuple(found)

@@ -14,8 +14,11 @@ from segstrat.errors import UserError, listed
 from segstrat.formatting import format_value
 from segstrat.records import Stage
 from segstrat.scores import BOUNDARY, BOUNDARY_TOLERANCE
-from study.frame.build import ARM_FIELDS, DEFAULTS, cell_of, setting_of, untreated_value
+from study.frame.build import ARM_FIELDS, DEFAULTS, START_WORDS, cell_of, setting_of, untreated_value
 from study.planning.space import EPOCHS_FACTOR, Space, check_fields, space_points
+
+# Stands for the weights' path in trials that are planned before the weights are made.
+TO_BE_MADE = "to be pre-trained"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +120,7 @@ def plan(
         data: name of the data protocol.
         seeds: each cell is trained once per seed.
         budget: factor on every trial's epochs (at least one epoch stays).
-        weights: source of the pre-trained arm's weights.
+        weights: source of the weights that are given, see `TrialConfig.initialization`.
         cells: only these points of the space, as axis -> value; default: all.
 
     Raises:
@@ -180,7 +183,8 @@ def make_config(
     if len(fields.get("tasks", ())) == 1 and "asynchronous" not in axes:
         # Only several tasks can update asynchronously; a single one is trained by plain SGD (thesis E3-E6).
         fields.pop("asynchronous", None)
-    pretrained = bool(fields.get("pretrained", False))
+    initialization = fields.get("initialization")
+    pretrained = bool(fields.get("pretrained", initialization in (SELF, GIVEN)))
     asked = {name: fields.get(name, DEFAULTS[name]) for name in _asked_for(space.recipe)}
     recipe = space.recipe(data, fields.get("model", "fcn32s"), pretrained=pretrained, **asked)
     if not isinstance(recipe, Mapping):
@@ -203,7 +207,8 @@ def make_config(
     if isinstance(fields.get("warmup_epochs"), int | float) and fields["epochs"] != whole:
         # The schedule keeps its shape.
         fields["warmup_epochs"] *= fields["epochs"] / whole
-    fields["weights"] = weights if pretrained else None
+    made_here = TO_BE_MADE if initialization == SELF else weights
+    fields["weights"] = made_here if pretrained else None
     if space.metric.score == BOUNDARY and not fields.setdefault("boundary_tolerance", BOUNDARY_TOLERANCE):
         raise UserError(
             f"space {space.name}: boundary_tolerance is 0, so that {space.metric.name}, its METRIC, is not "
@@ -233,12 +238,12 @@ def check_seeds(seeds: Iterable[int]) -> tuple[int, ...]:
 
 
 def arm_label(axes: Mapping[str, Any], roles: Mapping[str, str], config: TrialConfig) -> str:
-    """Reads a trial's arm: backbone (where varied), raw or pre-trained, tasks (where varied)."""
+    """Reads a trial's arm: backbone (where varied), what it starts from, tasks (where varied)."""
     varied = {axis for axis, role in roles.items() if role == "arm"}
     words = []
     if varied & {"backbone", "model"}:
         words.append(config.backbone or config.model)
-    words.append("pre-trained" if config.pretrained else "raw")
+    words.append(START_WORDS[config.start])
     if "tasks" in varied:
         words.append("multi-task" if config.multi_task else config.tasks[0])
     words += [f"{axis}={axes[axis]}" for axis in sorted(varied - set(ARM_FIELDS)) if axis in axes]

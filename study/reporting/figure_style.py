@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 
 from segstrat.config import SELF
 from study.analysis.intervals import Interval
-from study.analysis.study import START_WORDS, Context
+from study.analysis.study import Context
+from study.frame.build import START_WORDS
 
 # Okabe & Ito's palette, which all common kinds of color vision can distinguish. The page replaces each color
 # by a CSS variable, so that its dark mode can use lighter tones of the same hues (`theme_css`).

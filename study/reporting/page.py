@@ -25,6 +25,11 @@ from study.reporting.plot_cost import cost_picture, cost_sentence
 from study.reporting.plot_factorial_effects import effect_rows, effects_picture
 from study.reporting.plot_gap_closure import closure_picture
 from study.reporting.plot_response_surfaces import surface_picture
+from study.reporting.plot_self_supervision import (
+    SelfSupervision,
+    read_self_supervision,
+    self_supervision_picture,
+)
 from study.reporting.plot_training import curves_picture, plane_picture
 from study.reporting.plot_treatments import map_pictures, sampled_picture, treatment_picture
 from study.reporting.provenance import provenance
@@ -59,6 +64,7 @@ def draw_pictures(answer: Answer, store: Store | None = None) -> Pictures:
             *(curves_picture(study, verdict) for verdict in verdicts),
             *(plane_picture(study, task) for task in tasks),
         ],
+        "self-supervision": [self_supervision_picture(read_self_supervision(store)) if store else None],
         "classes": [
             *(class_picture(study, verdict) for verdict in verdicts),
             *([confusion_picture(study, verdicts[0], store)] if store and verdicts else []),
@@ -78,6 +84,7 @@ class Page:
     answer: Answer
     pictures: Pictures
     galleries: list[Gallery]
+    self_supervision: SelfSupervision | None = None
 
     @property
     def every_picture(self) -> list[Picture]:
@@ -140,6 +147,7 @@ class Page:
             ("effects", "Main effects", bool(self.effects)),
             ("cells", "Arms and treatments", bool(self.pictures["treatments"] or self.cells)),
             ("training", "Training", bool(self.pictures["training"])),
+            ("self-supervision", "Self-supervision", bool(self.pictures["self-supervision"])),
             ("classes", "Classes", bool(self.pictures["classes"])),
             ("gallery", "Predictions", True),
             ("thesis", "Comparison with the thesis", bool(self.comparison)),

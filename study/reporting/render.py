@@ -21,6 +21,8 @@ from study.frame import OldFrameError
 from study.reporting.figure_style import theme_css
 from study.reporting.gallery import overview, read_gallery
 from study.reporting.page import Page, draw_pictures
+from study.reporting.plot_self_supervision import FILE as SELF_SUPERVISION
+from study.reporting.plot_self_supervision import read_self_supervision
 
 FIGURES = "figures"
 OVERVIEW = "overview.png"
@@ -35,6 +37,7 @@ FILES = {
     "manifest.json": "command, space, commit, versions, hardware, data digest",
     f"{FIGURES}/": "every figure as SVG and PNG",
     "trials/": "records and checkpoints of every trial",
+    SELF_SUPERVISION: "what self-supervision learned: loss, errors, probes, pictures",
     "trials.parquet": "the trials with their types",
     "epochs.parquet": "the epochs with their types",
 }
@@ -95,7 +98,8 @@ def make_page(answer: Answer, store: Store | None = None) -> Page:
     """A page of an answer; gallery and confusions are looked for in the study's store."""
     found = [read_gallery(store, task) for task in answer.verdicts] if store is not None else []
     galleries = [gallery for gallery in found if gallery is not None]
-    return Page(answer, draw_pictures(answer, store), galleries)
+    own = read_self_supervision(store) if store is not None else None
+    return Page(answer, draw_pictures(answer, store), galleries, own)
 
 
 def render(pages: Sequence[Page], *, live: bool = False, beside: Sequence[str] = ()) -> str:

@@ -93,6 +93,11 @@ def weights_identity(weights: Mapping[str, Any]) -> Any:
 
     Where the project pre-trains, files are added as they are made; `study.driver.weights` compares those.
     """
+    own = weights.get("self")
+    if own:
+        # Files of self-supervision are added as they are made, too.
+        rest = {key: value for key, value in weights.items() if key != "self"}
+        return [weights_identity(rest), own.get("data_digest"), own.get("epochs")]
     if weights.get("per_seed"):
         return [weights.get("data_digest"), weights.get("epochs")]
     return sorted((weights.get("files") or {}).values()) or weights.get("source")

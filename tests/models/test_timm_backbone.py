@@ -23,7 +23,7 @@ from segstrat.models.timm_backbone import TimmBackbone
 from segstrat.models.weights import check_backbone_weights, load_backbone_weights, save_backbone
 from segstrat.objective import Objective
 from segstrat.predict import TrainedTrial, load_trial, predict
-from segstrat.pretraining.loop import build_classifier, evaluate, run_key, to_the_end
+from segstrat.pretraining.loop import build_classifier, run_key, to_the_end
 from segstrat.pretraining.recipe import Recipe, recipe_for
 from segstrat.store import Store
 from segstrat.tasks import Task
@@ -295,7 +295,7 @@ def test_they_are_used_in_training_validation_prediction_and_pretraining():
         def read(self, _: int) -> np.ndarray:
             return np.full((48, 48, 3), 255, np.uint8)
 
-    to_the_end(evaluate(classifier, WhiteImages(), recipe, Machine()))
+    to_the_end(classifier.evaluate(WhiteImages(), recipe, Machine()))
     assert len(seen) == 3
     assert len(seen_there) == 1
     for values in (*seen, seen_there[0][:, :, :48, :48]):

@@ -1,5 +1,9 @@
 """Classification sets on disk, their crops and their batches."""
 
+import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -8,10 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
+from segstrat.data import build_protocol
 from segstrat.errors import UserError
+from segstrat.machine import Machine
 from segstrat.pretraining import images as classification
 from segstrat.pretraining.batches import center_crop, eval_batches, random_crop, train_batches
-from segstrat.pretraining.images import decode, open_classification
+from segstrat.pretraining.cached import train_weights, weights_name
+from segstrat.pretraining.images import UnlabelledData, decode, open_classification, open_unlabelled
+from segstrat.pretraining.job import Pretraining, SelfSource
 
 
 def write_set(root: Path, counts: dict[str, int], size: tuple[int, int] = (12, 16)) -> Path:
@@ -119,7 +127,7 @@ def test_a_damaged_jpeg_is_named(tmp_path: Path, content: bytes | None) -> None:
 def test_the_short_side_is_the_median_of_the_training_images(tmp_path: Path) -> None:
     root = write_set(tmp_path, {"a": 2, "b": 1})
     Image.new("RGB", (90, 70)).save(root / "train" / "a" / "0.png")
-    assert open_classification(root).short_side() == 12
+    assert open_classification(root).train.short_side() == 12
 
 
 def batches_of(
@@ -209,3 +217,143 @@ def test_the_center_is_cropped_after_the_resize() -> None:
     crop = center_crop(image, 10, 20)
     assert crop.shape == (10, 10, 3)
     assert (crop == 255).all()
+
+
+def read_all(data: UnlabelledData) -> None:
+    for images in (data.train, data.val):
+        list(map(images.read, range(len(images))))
+
+
+SPLITS = {"train": 12, "val": 4, "test": 3}
+
+
+@pytest.fixture
+def described(tmp_path: Path) -> Path:
+    """A data set of one's own: 12 training, 4 validation and 3 test images of 40 pixels, with labels."""
+    root, rng = tmp_path / "own", np.random.default_rng(0)
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    for split, count in SPLITS.items():
+        names = [f"{split}{number}" for number in range(count)]
+        (root / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            pixels = rng.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / "images" / f"{name}.png")
+            Image.fromarray(pixels[..., 0] % 2).save(root / "labels" / f"{name}.png")
+    splits = "\n".join(f'{split} = "{split}.txt"' for split in SPLITS)
+    (root / "dataset.toml").write_text(
+        f'name = "my own"\nimages = "images"\nflip = false\n[splits]\n{splits}\n'
+        '[tasks.semseg]\nlabels = "labels"\nclasses = ["a", "b"]\n'
+    )
+    return root
+
+
+@pytest.fixture
+def opened_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[Path]]:
+    """Every file that Python opens, or Pillow and NumPy through it, and every one that OpenCV is given."""
+    found: set[Path] = set()
+
+    def note(event: str, arguments: tuple) -> None:
+        if active and event == "open" and isinstance(arguments[0], str | bytes | Path):
+            found.add(Path(os.fsdecode(arguments[0])))
+
+    active = [True]
+    sys.addaudithook(note)
+    yield found
+    # A hook cannot be removed.
+    active.clear()
+
+
+def test_self_supervision_opens_neither_labels_nor_validation_and_test_images(
+    described: Path, tmp_path: Path, opened_files: set[Path]
+) -> None:
+    cache = tmp_path / "cache"
+    decoded = build_protocol("folder", described, cache_dir=cache)
+    assert len(decoded.train) == 12
+    for split, names in SPLITS.items():
+        for name in (f"{split}{number}.png" for number in range(names)):
+            for path in [described / "labels" / name, *[described / "images" / name] * (split != "train")]:
+                path.write_bytes(b"must not be opened")
+    entries = list((cache / "decoded").glob("*/pixels.u8"))
+    assert len(entries) == 4, "images and labels of two splits"
+    for path in entries:
+        path.write_bytes(b"must not be opened")
+    opened_files.clear()
+    source = SelfSource(protocol="folder", root=str(described), folder=str(described), epochs=1)
+    job = Pretraining(backbone="resnet18", width=0.125, source=source)
+    out = cache / "weights" / weights_name(job, source.open(cache))
+    assert [report for report in train_weights(job, out, Machine(threads=1)) if report]
+    assert out.exists()
+    inside = {
+        path.relative_to(described).as_posix() for path in opened_files if path.is_relative_to(described)
+    }
+    lists = {f"{split}.txt" for split in SPLITS} | {"dataset.toml"}
+    assert inside - lists == {f"images/train{number}.png" for number in range(12)}
+    assert not [path for path in opened_files if path.is_relative_to(cache / "decoded")]
+
+
+def test_drawn_scenes_are_learned_from_without_their_labels(
+    few_figures: None, tmp_path: Path, opened_files: set[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("segstrat.data.figures.write.SCENES", {"train": 9, "val": 2, "test": 2})
+    scenes = build_protocol("figures", cache_dir=tmp_path)
+    opened_files.clear()
+    data = SelfSource(protocol="figures").open(tmp_path)
+    read_all(data)
+    assert len(data.train) + len(data.val) == len(scenes.train)
+    assert data.probe is not None
+    images = {path.stem for path in opened_files if path.parent.name == "JPEGImages"}
+    assert images == set(scenes.train.ids)
+    assert not [
+        path for path in opened_files if path.parent.name.startswith("Segmentation") and path.suffix != ".txt"
+    ]
+
+
+def test_a_folder_adds_its_images_but_no_copies_of_what_must_not_be_read(
+    described: Path, tmp_path: Path
+) -> None:
+    alone = open_unlabelled("folder", described, None, tmp_path)
+    assert len(alone.train) + len(alone.val) == 12
+    assert alone.name == "my own"
+    assert not alone.train.mirror, "as dataset.toml says"
+    extra = tmp_path / "more"
+    for name in ("images", "labels"):
+        shutil.copytree(described / name, extra / name)
+    assert open_unlabelled("folder", described, extra, tmp_path).digest == alone.digest
+    for number in range(5):
+        pixels = np.full((50, 50, 3), number, np.uint8)
+        Image.fromarray(pixels).save(extra / "images" / f"new{number}.png")
+    data = open_unlabelled("folder", described, extra, tmp_path)
+    assert len(data.train) + len(data.val) == 17
+    assert data.name == "my own+more"
+    assert data.digest != alone.digest
+    assert {item.id for item in data.train.items}.isdisjoint(item.id for item in data.val.items)
+
+
+def test_orientation_follows_the_image_alone(described: Path, tmp_path: Path) -> None:
+    toml = (described / "dataset.toml").read_text()
+    (described / "dataset.toml").write_text(f'orientation = "auto"\n{toml}')
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(12):
+        path = described / "images" / f"train{number}.png"
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    data = open_unlabelled("folder", described, None, tmp_path)
+    assert data.train.read(0).shape == (48, 40, 3), "the label would say that it is not turned"
+
+
+def test_images_that_self_supervision_cannot_use_are_named(described: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    with pytest.raises(UserError, match="empty is not a folder; give one with images"):
+        open_unlabelled("", None, empty, tmp_path)
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"empty has 0 images to learn from; .* at least 8"):
+        open_unlabelled("", None, empty, tmp_path)
+    for number in range(9):
+        Image.fromarray(np.zeros((20, 90, 3), np.uint8)).save(empty / f"{number}.png")
+    with pytest.raises(UserError, match=r"shorter side of the images is 20 pixels; .* at least 32"):
+        open_unlabelled("", None, empty, tmp_path)
+    (described / "images" / "train3.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"train3\.png is not an image that can be read"):
+        read_all(open_unlabelled("folder", described, None, tmp_path))

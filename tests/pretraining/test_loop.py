@@ -17,7 +17,6 @@ from segstrat.pretraining.images import ClassificationData, open_classification
 from segstrat.pretraining.job import PretrainReport
 from segstrat.pretraining.loop import (
     build_classifier,
-    evaluate,
     pretrain,
     pretrain_steps,
     run_key,
@@ -167,7 +166,7 @@ def test_resize_changes_what_is_evaluated(data: ClassificationData) -> None:
     model.backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     for resize in (32, 64):
         resized = dataclasses.replace(TINY, resize=resize, batch_size=12)
-        to_the_end(evaluate(model, data.val, resized, Machine()))
+        to_the_end(model.evaluate(data.val, resized, Machine()))
     whole, middle = seen
     assert whole.shape == middle.shape == (12, 3, 32, 32)
     # At twice the size the middle half of the image is seen: smooth where the whole one is noise.

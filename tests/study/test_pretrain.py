@@ -55,6 +55,35 @@ def test_a_folder_is_learnt_from_and_the_weights_named(
     assert torch.load(out, weights_only=True)["about"]["recipe"]["epochs"] == 1
 
 
+def test_images_without_labels_are_learnt_from(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "w.pth"
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, path in enumerate(sorted(folder.rglob("*.png"))):
+        path.rename(flat / f"{number}.png")
+    assert stage.main([*command(flat, out, "--epochs", "1"), "--self"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{out} (reconstruction error ")
+    assert "flat: 13 images, no labels, 1 epochs" in printed.err
+    assert torch.load(out, weights_only=True)["about"]["recipe"]["mask_share"] == 0.6
+
+
+def test_the_training_images_of_a_described_folder_are_learnt_from(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.png"))
+    (folder / "train.txt").write_text("\n".join(names[:12]))
+    (folder / "val.txt").write_text("\n".join(names[12:]))
+    (folder / "dataset.toml").write_text(
+        'name = "mine"\nimages = "."\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
+        '[tasks.semseg]\nlabels = "no labels here"\nclasses = ["a", "b"]\n'
+    )
+    assert stage.main([*command(folder, tmp_path / "w.pth", "--epochs", "1"), "--self"]) == 0
+    assert "on mine: 10 images, no labels" in capsys.readouterr().err
+
+
 def test_resume_goes_on_where_it_was_cut_off(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,9 +10,10 @@ from study.analysis.answering.decision import Label
 from study.analysis.cells import cell_table
 from study.analysis.contrasts import contrasts
 from study.analysis.starting_points import comparisons
-from study.analysis.study import PAIRINGS, START_WORDS, Study, contexts
+from study.analysis.study import PAIRINGS, Study, contexts
 from study.analysis.verdict import decide_all
 from study.frame import epoch_table
+from study.frame.build import START_WORDS
 from study.reporting.render import make_page, render
 
 ROLES = {"initialization": "arm", "weight_decay": "treatment"}

@@ -10,21 +10,34 @@ from PIL import Image
 
 from segstrat.errors import UserError
 from segstrat.machine import Machine
+from segstrat.models import build_backbone
+from segstrat.models.weights import save_backbone
 from segstrat.pretraining import cached, recipe
 from segstrat.pretraining.cached import train_weights
-from segstrat.pretraining.recipe import Recipe
+from segstrat.pretraining.recipe import MaskedRecipe, Recipe
 from segstrat.records import Stage
 from segstrat.store import Store, cache_dir
 from study.analysis.answering.design import AnsweringDesign
 from study.cli import StudySettings
+from study.driver.messages import weights_words
 from study.driver.weights import Weights, file_digest
 from study.planning.space import load_space
 from study.planning.trials import PlannedTrial, plan
 from study.run import main
+from study.state.changes import weights_identity
 from study.state.pretrainings import PlannedPretraining
 
 TINY = Recipe(
     epochs=2, batch_size=4, learning_rate=0.05, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5
+)
+MASKED = MaskedRecipe(
+    epochs=1, batch_size=4, learning_rate=1e-3, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5,
+    patch=8, decoder_channels=4,
+)  # fmt: skip
+STARTS = dataclasses.replace(
+    load_space("self_figures"),
+    axes={"initialization": ("raw", "self", "given"), "weight_decay": (0.0,)},
+    recipe=lambda *_, **__: {"width": 0.125, "crop_size": 32, "epochs": 3},
 )
 SPACE = dataclasses.replace(load_space("wd_grid"), axes={"pretrained": (False, True), "weight_decay": (0.0,)})
 
@@ -167,6 +180,93 @@ def test_given_weights_are_shared_with_the_nodes(tmp_path: Path) -> None:
     assert shared.read("w.pth") == b"weights"
 
 
+@pytest.fixture
+def masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Self-supervision of seconds, on a few more scenes."""
+    monkeypatch.setattr("segstrat.data.figures.write.SCENES", {"train": 9, "val": 2, "test": 2})
+
+    def recipe_of(*_: object, seed: int = 0, **__: object) -> MaskedRecipe:
+        return dataclasses.replace(MASKED, seed=seed)
+
+    monkeypatch.setattr("segstrat.pretraining.job.masked_recipe_for", recipe_of)
+
+
+def starts(*seeds: int, stage: Stage = Stage.ANSWERING) -> list[PlannedTrial]:
+    planned = plan(STARTS, "figures", seeds=seeds, weights="to be pre-trained")
+    return [dataclasses.replace(trial, stage=stage) for trial in planned]
+
+
+def test_self_supervised_and_given_weights_are_made_in_one_study(masked: None) -> None:
+    weights = Weights(settings())
+    planned = starts(2, 3)
+    weights.check(planned)
+    jobs = {(trial.config.start, trial.config.seed): weights.of(trial) for trial in planned}
+    assert jobs["raw", 2] is None
+    names = {key: job.file for key, job in jobs.items() if job}
+    assert len({*names.values()}) == 4
+    assert all(("-self-figures-seed" in name) == (start == "self") for (start, _), name in names.items())
+    placed = {(each.config.start, each.config.seed): each for each in place(weights, planned)}
+    paths = {key: Path(str(trial.config.weights)) for key, trial in placed.items() if key[0] != "raw"}
+    assert {key: path.name for key, path in paths.items()} == names
+    assert not torch.equal(first_tensor(str(paths["self", 2])), first_tensor(str(paths["self", 3])))
+    described = weights.describe()
+    kinds = {"given": described["files"], "self": described["self"]["files"]}
+    for start, found in kinds.items():
+        assert found == {paths[start, seed].name: file_digest(paths[start, seed]) for seed in (2, 3)}
+    again = Weights(settings(), None, described)
+    again.check(planned)
+    place(again, planned)
+    assert again.describe() == described
+    assert weights_identity(described) == weights_identity({**described, "files": {}})
+    assert weights_identity(described) != weights_identity({**described, "self": {"data_digest": "other"}})
+
+
+def test_without_given_weights_the_manifest_names_those_of_self_supervision_alone(masked: None) -> None:
+    weights = Weights(settings())
+    planned = [trial for trial in starts(2) if trial.config.start != "given"]
+    weights.check(planned)
+    place(weights, planned)
+    described = weights.describe()
+    assert described["source"] == described["self"]["source"] == "figures without labels"
+    assert described["files"] == described["self"]["files"]
+    assert weights_words(described).startswith("self-supervised on figures without labels for each")
+    again = Weights(settings(), None, described)
+    again.check(planned)
+    assert weights_identity(again.describe()) == weights_identity(described)
+    learned = weights.take_learned()
+    (run,) = learned.values()
+    assert {"losses", "errors", "nearest_patch_error", "probe", "examples", "seed"} <= run.keys()
+    assert weights.take_learned() == {}
+
+
+def test_given_files_and_self_supervision_go_together(masked: None, tmp_path: Path) -> None:
+    network = build_backbone("resnet18", 0.125)
+    save_backbone(tmp_path / "w.pth", network)
+    weights = Weights(settings(weights=str(tmp_path / "w.pth")))
+    planned = starts(2)
+    weights.check(planned)
+    jobs = {trial.config.start: weights.of(trial) for trial in planned}
+    assert jobs["given"] is None
+    assert jobs["self"] is not None
+    (given,) = (weights.placed(trial) for trial in planned if trial.config.start == "given")
+    assert given.config.weights == str(tmp_path / "w.pth")
+    assert weights.describe()["files"].keys() == {"w.pth"}
+    assert weights.describe()["self"]["files"] == {}
+    assert "w.pth, one checkpoint" in weights.outlook(planned)
+    assert "1 pre-training without labels on figures" in weights.outlook(planned)
+
+
+def test_looks_expect_both_kinds_of_weights(masked: None) -> None:
+    design = dataclasses.replace(AnsweringDesign(), looks=(2, 4), max_seeds=4)
+    weights = Weights(settings(), design)
+    screening = starts(0, 1, stage=Stage.SCREENING)
+    used = {job.file for trial in screening if (job := weights.of(trial))}
+    assert len(used) == 2, "all screening seeds share the one of seed 0, of each kind"
+    expected = weights.of_next_look(screening)
+    assert sorted(seeds_of(expected)) == [2, 2, 3, 3]
+    assert len({job.file for job in expected}) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -174,6 +274,7 @@ def test_given_weights_are_shared_with_the_nodes(tmp_path: Path) -> None:
         (["--pretrain-on", "{empty}"], "has no folder train"),
         (["--pretrain-on", "{photos}", "--weights", "w.pth"], "--weights or --pretrain-on, not both"),
         (["--pretrain-epochs", "3"], "--pretrain-epochs needs --pretrain-on"),
+        (["--set", "initialization=raw,self", "--pretrain-self", "nowhere"], "nowhere is not a folder"),
         (["--data", "voc", "--data-root", "{empty}"], "--pretrain-on DIR"),
     ],
 )

@@ -221,3 +221,15 @@ def test_the_floor_may_be_a_fact_of_the_trial(study_writer, make_trial):
     path.write_text(json.dumps(records))
     row = build_frames(folder)[0].iloc[0]
     assert (row["semseg_val_constant_miou"], row["semseg_test_constant_miou"]) == (0.104, 0.1)
+
+
+def test_initialization_is_always_filled_also_of_trials_recorded_before_it(study_writer, make_trial):
+    axes = [{"pretrained": False}, {"pretrained": True}, {"pretrained": True, "initialization": "self"}]
+    folder = study_writer([make_trial({**each, "weight_decay": 0.0, "seed": 0}, 0.4) for each in axes])
+    manifest = json.loads((folder / "manifest.json").read_text())
+    for trial in manifest["trials"][:2]:
+        del trial["config"]["initialization"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found, _ = build_frames(folder)
+    assert list(found["initialization"]) == ["raw", "given", "self"]
+    assert list(found.columns).index("initialization") == list(found.columns).index("pretrained") + 1

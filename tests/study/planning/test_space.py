@@ -5,7 +5,7 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.models import assemble_model
 from segstrat.tasks import Task
-from study.planning.space import STARTUP_POINTS, load_space, space_names
+from study.planning.space import STARTUP_POINTS, load_space, rehearsal_overrides, space_names
 from study.planning.trials import plan
 
 TASKS = {"semseg": Task("semseg", 21), "parts": Task("parts", 7), "boundaries": Task("boundaries", 2)}
@@ -29,6 +29,7 @@ SIZES = {
     "photos_wd": 12,
     "regularizers": 32,
     "sobol_wd_dropout": 32,
+    "self_figures": 9,
     "wd_grid": 12,
     "wd_lr_grid": 18,
     "wd_squeezenet": 6,
@@ -47,7 +48,7 @@ def test_a_space_states_its_question_command_and_cost(name):
     assert f"--space {name}" in space.doc
     assert f"{SIZES[name]} per seed" in space.doc or "Trials: 2 arms" in space.doc
     assert "Cost:" in space.doc
-    assert space.roles["pretrained"] == "arm"
+    assert "arm" in (space.roles.get("pretrained"), space.roles.get("initialization"))
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -193,3 +194,7 @@ def test_a_single_value_replaces_what_some_data_have():
 def test_what_set_cannot_mean_is_refused(override, message):
     with pytest.raises(UserError, match=message):
         load_space("wd_grid", [override])
+
+
+def test_a_rehearsal_keeps_all_three_initializations():
+    assert rehearsal_overrides(load_space("self_figures")) == ("weight_decay=0.0,0.001",)

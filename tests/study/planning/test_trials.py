@@ -391,3 +391,58 @@ def test_combinations_that_cannot_be_chosen_are_told(keep, message):
 def test_an_axis_that_is_set_to_one_value_leaves_the_others_one_at_a_time():
     trials = plan(load_space("photos_regularizers", ["dropout=0"]), "folder", weights="w")
     assert len(trials) == 1 + 4 + 1 + 2
+
+
+STARTS = {
+    "initialization": tune.grid_search(["raw", "self", "given"]),
+    "weight_decay": tune.grid_search([0.0, 1e-3]),
+}
+
+
+def test_initialization_is_an_arm_that_decides_pretrained():
+    seen = []
+
+    def recipe(data, model, *, pretrained):
+        seen.append(pretrained)
+        return {"epochs": 3, "learning_rate": 0.01 if pretrained else 0.02}
+
+    space = space_from_module("toy", module(SPACE=STARTS, ROLES=None, recipe=recipe))
+    assert space.roles == {"initialization": "arm", "weight_decay": "treatment"}
+    trials = plan(space, "figures", weights="given.pth")
+    starts = {trial.config.start: trial for trial in trials}
+    assert {start: trial.config.pretrained for start, trial in starts.items()} == {
+        "raw": False, "self": True, "given": True,
+    }  # fmt: skip
+    assert seen.count(True) == 4
+    assert starts["self"].config.learning_rate == starts["given"].config.learning_rate == 0.01
+    assert {start: trial.arm for start, trial in starts.items()} == {
+        "raw": "raw", "self": "self-supervised", "given": "pre-trained",
+    }  # fmt: skip
+    assert {start: trial.config.weights for start, trial in starts.items()} == {
+        "raw": None, "self": "to be pre-trained", "given": "given.pth",
+    }  # fmt: skip
+    assert {trial.context for trial in trials} == {""}
+    assert [trial.config.start for trial in trials if trial.reference] == ["raw"]
+    assert len({trial.cell for trial in trials}) == len({trial.trial_id for trial in trials}) == 6
+
+
+def test_self_supervision_needs_no_weights_and_given_ones_do():
+    both = STARTS | {"initialization": tune.grid_search(["raw", "self"])}
+    assert len(plan(space_from_module("toy", module(SPACE=both, ROLES=None)), "voc")) == 4
+    with pytest.raises(UserError, match=r"initialization='given'.*expected `weights`"):
+        plan(space_from_module("toy", module(SPACE=STARTS, ROLES=None)), "voc")
+
+
+def test_initialization_and_pretrained_may_not_contradict_each_other():
+    space = space_from_module("toy", module(BASE={"model": "fcn32s", "initialization": "self"}))
+    with pytest.raises(UserError, match="initialization='self': expected pretrained=True, not False"):
+        plan(space, "figures", weights="w")
+
+
+def test_set_replaces_one_switch_by_the_other():
+    space = load_space("wd_grid", ["initialization=raw,self,given"])
+    assert list(space.axes) == ["weight_decay", "initialization"]
+    assert space.roles["initialization"] == "arm"
+    assert len(plan(space, "figures", weights="w")) == 18
+    back = load_space("self_figures", ["pretrained=yes,no"])
+    assert list(back.axes) == ["weight_decay", "pretrained"]
