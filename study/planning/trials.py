@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces import recipes
-from segstrat.config import REGULARIZERS, TIMM_PREFIX, TrialConfig
+from segstrat.config import GIVEN, REGULARIZERS, SELF, TIMM_PREFIX, TrialConfig
 from segstrat.errors import UserError, listed
 from segstrat.formatting import format_value
 from segstrat.records import Stage

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from segstrat.config import TrialConfig
+from segstrat.config import RAW, TrialConfig, start_of
+from study.frame.build import START_WORDS
 
 ROLES = {"weight_decay": "treatment", "pretrained": "arm", "seed": "seed"}
 CLASSES = 4
@@ -37,7 +38,7 @@ def score(split: str, task: str, miou: float | None, classes: int = CLASSES) -> 
 
 
 def arm_of(axes: dict[str, Any], tasks: list[str], several_tasks: bool) -> str:
-    name = "pre-trained" if axes.get("pretrained") else "raw"
+    name = START_WORDS[start_of(axes.get("initialization"), pretrained=bool(axes.get("pretrained")))]
     if not several_tasks:
         return name
     return f"{name}, {'multi-task' if len(tasks) > 1 else tasks[0]}"
@@ -125,7 +126,8 @@ def plan_of(entries: list[dict]) -> list[dict]:
     for order, entry in enumerate(entries):
         tasks = list(entry.get("tasks", ["semseg"]))
         fields = {key: value for key, value in entry["axes"].items() if key in TrialConfig.__annotations__}
-        weights = "w.pt" if fields.get("pretrained") else None
+        starts = fields.get("pretrained") or fields.get("initialization", RAW) != RAW
+        weights = "w.pt" if starts else None
         epochs = entry.get("epochs", max(len(entry["curve"]), 1))
         config = TrialConfig.from_dict(
             {"data": entry.get("data", "figures"), "epochs": epochs, "weights": weights}

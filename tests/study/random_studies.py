@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from segstrat.config import GIVEN, INITIALIZATIONS, RAW, SELF
 from segstrat.image_counts import COUNTS, ImageCounts, image_half, write_counts
 from segstrat.records import EpochReport, SplitScore, TrialStatus, write_records
 from segstrat.store import Store
@@ -36,7 +37,7 @@ PIXELS = 10**6
 
 KINDS = (
     *("clean", "early divergence", "late divergence", "failures", "test", "halves", "mixed"),
-    *("lost", "multi-task", "nuisance", "tuned", "everything"),
+    *("lost", "multi-task", "nuisance", "tuned", "starts", "everything"),
 )
 
 
@@ -83,9 +84,9 @@ def draw_case(seed: int, kind: str, *, small: bool = False) -> Case:
     axes, roles = {**space.axes, "weight_decay": decays}, dict(space.roles)
     # Several at once make many contexts and cells.
     shapes = (
-        {rng.choice(("", "nuisance", "tuned", "multi-task"))}
+        {rng.choice(("", "nuisance", "tuned", "multi-task", "starts"))}
         if small
-        else {name for name in ("nuisance", "tuned", "multi-task") if rng.random() < 0.3}
+        else {name for name in ("nuisance", "tuned", "multi-task", "starts") if rng.random() < 0.3}
     )
     shapes = shapes if every else {kind}
     if "nuisance" in shapes:
@@ -101,6 +102,11 @@ def draw_case(seed: int, kind: str, *, small: bool = False) -> Case:
         axes["tasks"] = [("semseg",), *more, ("semseg", "parts")]
         roles["tasks"] = "arm"
         axes["weight_decay"] = decays[:2]
+    if "starts" in shapes:
+        axes = {"initialization": list(INITIALIZATIONS)} | {
+            k: v for k, v in axes.items() if k != "pretrained"
+        }
+        roles = {"initialization": "arm"} | {k: v for k, v in roles.items() if k != "pretrained"}
     scored = {"test": ("test",), "mixed": ("val", "halves", "test"), "clean": ("val", "halves", "test")}
     chosen = scored.get(kind, ("halves",) if rng.random() < 0.7 else ("test",))
     if kind in ("clean", "failures", "early divergence", "late divergence"):
@@ -272,7 +278,7 @@ class RandomStudy:
     def _scores(self, trial: PlannedTrial, task: str, rng: random.Random) -> dict[str, float]:
         """Final mIoU on both halves of the validation images and on the test images."""
         case, config = self.case, trial.config
-        value = 0.25 + (case.gap if config.pretrained else 0.0)
+        value = 0.25 + case.gap * {RAW: 0.0, SELF: 0.7, GIVEN: 1.0}[config.start]
         treated = config.weight_decay > 0 or config.multi_task
         value += case.gain * (1.0 if not config.pretrained else 0.3) * treated
         value -= 200 * (config.weight_decay - 5e-4) ** 2 * 100 * treated
