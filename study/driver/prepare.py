@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from segstrat.config import OWN_DATA
+from segstrat.config import OWN_DATA, SELF
 from segstrat.data.readers.folder import ImageFacts
 from segstrat.errors import UserError, unknown_name
 from segstrat.records import Stage
@@ -147,6 +147,11 @@ def plan_study(opened: OpenedStudy) -> list[PlannedTrial]:
         budget=settings.budget,
         weights=planned_weights(settings),
     )
+    if settings.pretrain_self and not any(trial.config.start == SELF for trial in trials):
+        raise UserError(
+            f"--pretrain-self {settings.pretrain_self}: no trial of space {space.name} starts from "
+            "self-supervision; leave it out, or add --set initialization=raw,self"
+        )
     if opened.design is not None:
         trials = as_screening(trials)
         if _halves_over_seeds(opened):

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from segstrat.config import start_of
 from segstrat.errors import UserError
 from segstrat.store import DamagedFileError, StorageError, Store, read_with_copy, say_once
 from study.frame.build import (
@@ -87,6 +88,9 @@ def load(folder: str | Path | Store) -> Frames:
             f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
             f"`{_command(store)}` writes them again from the trials' records"
         )
+    if "initialization" not in trials:
+        starts = [start_of("", pretrained=bool(value)) for value in trials["pretrained"]]
+        trials.insert(trials.columns.get_loc("pretrained") + 1, "initialization", starts)
     epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
     return trials, epochs
 

@@ -45,7 +45,7 @@ TRIAL_KEYS = (
     *("status", "stop_rung", "stop_epoch", "epochs_run", "epochs_budget", "best_epoch", "val_miou_thesis"),
 )
 # Frames of earlier versions lack these.
-ADDED_KEYS = ("stage", "cell", "setting", "context", "reference")
+ADDED_KEYS = ("stage", "cell", "setting", "context", "reference", "initialization")
 TRIAL_FACTS = (
     *("num_parameters", "realised_weight_decay", "dropout_modules", "init_digest", "weights_digest"),
     *("data_digest", "train_images", "val_images", "device", "precision"),

@@ -274,6 +274,7 @@ def test_looks_expect_both_kinds_of_weights(masked: None) -> None:
         (["--pretrain-on", "{empty}"], "has no folder train"),
         (["--pretrain-on", "{photos}", "--weights", "w.pth"], "--weights or --pretrain-on, not both"),
         (["--pretrain-epochs", "3"], "--pretrain-epochs needs --pretrain-on"),
+        (["--pretrain-self", "{photos}"], "no trial of space wd_grid starts from self-supervision"),
         (["--set", "initialization=raw,self", "--pretrain-self", "nowhere"], "nowhere is not a folder"),
         (["--data", "voc", "--data-root", "{empty}"], "--pretrain-on DIR"),
     ],

@@ -233,3 +233,12 @@ def test_initialization_is_always_filled_also_of_trials_recorded_before_it(study
     found, _ = build_frames(folder)
     assert list(found["initialization"]) == ["raw", "given", "self"]
     assert list(found.columns).index("initialization") == list(found.columns).index("pretrained") + 1
+
+
+def test_frames_written_before_initialization_existed_have_it_too(mixed):
+    write_frames(mixed)
+    before = load(mixed)[0]
+    before.drop(columns="initialization").to_parquet(mixed / "trials.parquet", index=False)
+    after = load(mixed)[0]
+    assert list(after["initialization"]) == ["raw", "raw", "given", "given", "given", "raw"]
+    assert list(after.columns) == list(before.columns)
