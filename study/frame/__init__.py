@@ -76,13 +76,20 @@ def load(folder: str | Path | Store) -> Frames:
         UserError: if there are none.
         OldFrameError: if they were written by a version with other columns.
     """
-    store = _store(folder)
+    trials, epochs, facts = _load(_store(folder))
+    epochs.attrs["classes"] = facts["classes"]
+    return trials, epochs
+
+
+def _load(store: Store) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """The frames, and what their files hold besides the rows, see `_frame_facts`."""
     frames = _read_frames(store)
-    # Frames say themselves what else is needed of the manifest, which is long where there are many trials.
-    if "classes" not in frames[0].attrs:
-        frames[0].attrs = _frame_facts(read_manifest(store))
-    facts = frames[0].attrs
-    trials, epochs = _with_parts(store, frames)
+    # What is needed of the manifest, which is long where there are many trials, is in the files themselves.
+    facts = frames[0].attrs if "classes" in frames[0].attrs else _frame_facts(read_manifest(store))
+    for frame in frames:
+        # pandas copies them with each operation.
+        frame.attrs = {}
+    trials, epochs = _with_parts(store, frames, facts)
     missing = [name for name in TRIAL_KEYS if name not in trials and name not in ADDED_KEYS]
     missing += [name for name in (*EPOCH_KEYS, *SCORES, "iou") if name not in epochs]
     if "tasks" in trials:
@@ -96,8 +103,7 @@ def load(folder: str | Path | Store) -> Frames:
             f"the frames in {store.uri} are of another version, they lack {', '.join(missing)}; "
             f"`{_command(store)}` writes them again from the trials' records"
         )
-    epochs.attrs["classes"] = facts["classes"]
-    return trials, epochs
+    return trials, epochs, facts
 
 
 def _read_frames(store: Store) -> Frames:
@@ -177,18 +183,18 @@ def write_frames(folder: str | Path | Store) -> Frames:
     """Builds the frames and writes them as parquet and CSV, each atomically."""
     store = _store(folder)
     frames = build_frames(store)
-    _write_frames(store, frames)
+    _write_frames(store, frames, _frame_facts(read_manifest(store)))
     return frames
 
 
-def _write_frames(store: Store, frames: Frames) -> None:
+def _write_frames(store: Store, frames: Frames, facts: dict[str, Any]) -> None:
     """Writes both frames in place of what there is; a kill at any moment leaves frames that `load` can read.
 
     The epochs come first, so that a trial that has ended is never without them, and the parts go last.
     """
     parts = [_part_name(*span) for span in _parts(store)]
     for name, frame in zip(("epochs", "trials"), frames[::-1], strict=True):
-        store.write(f"{name}.parquet", _parquet(frame))
+        store.write(f"{name}.parquet", _parquet(frame, facts))
         text = frame.copy()
         for column in _array_columns(text):
             text[column] = text[column].map(_array_text, na_action="ignore")
@@ -200,8 +206,10 @@ def _write_frames(store: Store, frames: Frames) -> None:
         store.delete(part)
 
 
-def _parquet(frame: pd.DataFrame) -> bytes:
+def _parquet(frame: pd.DataFrame, facts: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
+    frame = frame.copy(deep=False)
+    frame.attrs = facts
     # Scores hardly ever repeat: a dictionary of them takes longer to write and to read than they do.
     texts = [name for name in map(str, frame) if frame[name].dtype in (object, "str")]
     frame.to_parquet(
@@ -223,10 +231,7 @@ def build_frames(folder: str | Path | Store) -> Frames:
     if manifest.get("schema") != SCHEMA:
         found = f"schema {manifest.get('schema')!r}" if manifest else "no manifest.json"
         raise UserError(f"{store.uri} has {found}; expected a study's folder of schema {SCHEMA}")
-    frames = build_trials_and_epochs(store, manifest)
-    for frame in frames:
-        frame.attrs = _frame_facts(manifest)
-    return frames
+    return build_trials_and_epochs(store, manifest)
 
 
 # A part of the frames of a running study: a line of JSON for each trial that changed at the steps `first` to
@@ -278,9 +283,9 @@ class GrowingFrames:
     def gather(self) -> None:
         """Writes the frames with the rows of all parts, where these are an eighth of them."""
         if self._since and self._since * FANOUT >= self._whole:
-            frames = load(self._study)
-            _write_frames(self._study, frames)
-            self._whole, self._since = len(frames[0]), 0
+            trials, epochs, facts = _load(self._study)
+            _write_frames(self._study, (trials, epochs), facts)
+            self._whole, self._since = len(trials), 0
 
     def _merge(self) -> None:
         """Makes one part of the last ones, as long as so many of them have one size."""
@@ -313,7 +318,7 @@ def _parts(store: Store) -> list[tuple[int, int]]:
 _TRIES = 5
 
 
-def _with_parts(store: Store, frames: Frames) -> Frames:
+def _with_parts(store: Store, frames: Frames, facts: Mapping[str, Any]) -> Frames:
     """The frames with what the parts of a running study say."""
     for left in reversed(range(_TRIES)):
         try:
@@ -328,7 +333,7 @@ def _with_parts(store: Store, frames: Frames) -> Frames:
         for line in b"".join(parts).splitlines():
             row, epoch_rows = json.loads(line)
             newest[row["trial_id"]] = row, epoch_rows
-        return _joined(frames, list(newest.values())) if newest else frames
+        return _joined(frames, list(newest.values()), facts) if newest else frames
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise UserError(
             f"{store.uri}: a part of the frames (frames-….jsonl) cannot be read ({type(error).__name__}); "
@@ -336,12 +341,11 @@ def _with_parts(store: Store, frames: Frames) -> Frames:
         ) from error
 
 
-def _joined(frames: Frames, newer: list[Rows]) -> Frames:
+def _joined(frames: Frames, newer: list[Rows], facts: Mapping[str, Any]) -> Frames:
     """The frames with newer rows of some trials, in the order of the study."""
-    facts = frames[0].attrs
     for row in itertools.chain.from_iterable([trial, *of_epochs] for trial, of_epochs in newer):
         row |= {name: np.array(value, float) for name, value in row.items() if isinstance(value, list)}
-    added = frames_of(newer, facts | {"data": {"classes": facts["classes"]}})
+    added = frames_of(newer, {**facts, "data": {"classes": facts["classes"]}})
     replaced = {row["trial_id"] for row, _ in newer}
     trials, epochs = (
         pd.concat(
@@ -355,7 +359,6 @@ def _joined(frames: Frames, newer: list[Rows]) -> Frames:
     trials = trials.infer_objects().sort_values("order", ignore_index=True)
     places = epochs["trial_id"].map(dict(zip(trials["trial_id"], trials.index, strict=True)))
     epochs = epochs.iloc[places.argsort(kind="stable")].reset_index(drop=True)
-    trials.attrs = epochs.attrs = facts
     return trials, epochs
 
 

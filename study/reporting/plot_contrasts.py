@@ -20,8 +20,12 @@ from study.reporting.figure_style import (
     draw_interval,
     in_points,
     new_panel,
+    some,
+    some_words,
 )
 
+# Lines of more seeds hide each other.
+MOST_SEEDS = 60
 COLUMNS = ("raw, reference", "raw, best regularized", "pre-trained, best")
 
 
@@ -43,7 +47,9 @@ def draw_seeds(table: pd.DataFrame, score: str = "validation mIoU") -> Figure:
     """Three columns of dots, joined by seed, with the mean as a bar."""
     colors = dict(zip(COLUMNS, (ORANGE, GREEN, BLUE), strict=True))
     with new_panel(f"{score[0].upper()}{score[1:]} by seed") as (figure, ax):
-        for _, of_seed in table.groupby("seed"):
+        seeds = some(pd.DataFrame({"seed": table["seed"].unique()}), MOST_SEEDS)["seed"]
+        drawn = table[table["seed"].isin(seeds)]
+        for _, of_seed in drawn.groupby("seed"):
             row = of_seed.set_index("column")["value"].reindex(list(COLUMNS))
             ax.plot(range(3), row, color=MUTED, lw=0.9, alpha=0.55, zorder=2)
         for x, column in enumerate(COLUMNS):
@@ -53,8 +59,9 @@ def draw_seeds(table: pd.DataFrame, score: str = "validation mIoU") -> Figure:
                     "no value", (x, 0.5), xycoords=("data", "axes fraction"), ha="center", color=MUTED
                 )
                 continue
+            dots = drawn.loc[drawn["column"] == column, "value"]
             ax.plot(
-                np.full(len(values), x), values, "o", color=colors[column], mec=PAPER, mew=0.8, ms=7, zorder=3
+                np.full(len(dots), x), dots, "o", color=colors[column], mec=PAPER, mew=0.8, ms=7, zorder=3
             )
             mean = values.mean()
             ax.plot([x - 0.24, x + 0.24], [mean, mean], color=colors[column], lw=3, zorder=4)
@@ -124,7 +131,8 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
         f"{verdict.context.task} on {study.data_name}{where}; {verdict.score_name} at {epoch} of completed "
         f"trials. Left: one dot per seed, lines join paired seeds, bars are means; {_choice(verdict)} "
         f"Right: paired differences with {level} intervals ({_methods(verdict)}); differences inside the "
-        "gray band, the margin, count as none.",
+        "gray band, the margin, count as none."
+        f"{some_words(seeds['seed'].nunique(), 'seeds', MOST_SEEDS)}",
         tuple(panels),
     )
 
