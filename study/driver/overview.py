@@ -74,7 +74,7 @@ def show_status(folder: str, *, verbose: bool = False) -> int:
         parent = f"{base.rstrip('/').rpartition('/')[0] or '.'}{mark}{query}"
         outlook = f"; continue with: {resume_words(manifest['study'], parent)}"
     driver = "a driver is running" if running else "no driver is running"
-    console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"))
+    console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"), soft_wrap=True)
     return 0
 
 

@@ -89,6 +89,9 @@ class TrialStates:
         self.rule = rule
         self.metric = metric
         self._states: dict[str, TrialState] = {}
+        # Trials that compete with each other, and how the rungs see each: asked with every report.
+        self._groups: dict[tuple[Any, ...], list[str]] = {}
+        self._competitors: dict[str, tuple[TrialState, Competitor]] = {}
         self._anything_reported = False
 
     @classmethod
@@ -120,6 +123,8 @@ class TrialStates:
 
     def add(self, trial: PlannedTrial) -> None:
         """Adds a trial; all trials before it in its group must be added before it reports."""
+        if trial.trial_id not in self._states:
+            self._groups.setdefault(trial.group, []).append(trial.trial_id)
         self._states[trial.trial_id] = TrialState(trial=trial)
 
     def read(self, trial_ids: Iterable[str] | None = None, *, whole: bool = True) -> None:
@@ -246,9 +251,19 @@ class TrialStates:
 
     def _decisions(self, state: TrialState) -> dict[str, tuple[Decision, ...]]:
         """The decisions of every rung about the trials of a trial's group."""
-        group = [other for other in self.in_order() if other.trial.group == state.trial.group]
-        table = decide([competitor(other, self.rule, self.metric) for other in group], self.rule)
+        if not self.rule.fractions:
+            return {state.trial.trial_id: ()}
+        group = [self._states[trial_id] for trial_id in self._groups[state.trial.group]]
+        group.sort(key=lambda other: other.trial.order)
+        table = decide([self._competitor(other) for other in group], self.rule)
         return {other.trial.trial_id: row for other, row in zip(group, table, strict=True)}
+
+    def _competitor(self, state: TrialState) -> Competitor:
+        known, found = self._competitors.get(state.trial.trial_id, (None, None))
+        if known is not state or found is None:
+            found = competitor(state, self.rule, self.metric)
+            self._competitors[state.trial.trial_id] = state, found
+        return found
 
 
 def competitor(state: TrialState, rule: HalvingRule, metric: Metric) -> Competitor:
