@@ -5,6 +5,7 @@ The names of all backbones, models and tasks are here too.
 
 import dataclasses
 import difflib
+import functools
 import hashlib
 import json
 import math
@@ -172,8 +173,8 @@ class TrialConfig:
     """Of initialization, data order, augmentation, dropout and the label subset."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            _check_field(self, field)
+        for name, (allowed, limits) in _fields().items():
+            _check_field(self, name, allowed, limits)
         _check_model(self)
         for task in self.tasks:
             if task not in TASKS:
@@ -225,7 +226,7 @@ class TrialConfig:
         Raises:
             UserError: for an unknown field (with the nearest valid name) or a value out of range.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = _fields()
         for name in values:
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
@@ -303,22 +304,32 @@ class Numerics:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(Numerics)}
 
 
-def _check_field(config: TrialConfig, field: dataclasses.Field) -> None:
+@functools.cache
+def _fields() -> dict[str, tuple[tuple[type, ...], tuple[Limit, ...]]]:
+    """The types and limits of each field; found once, as a large study has thousands of configs."""
+    found = {}
+    for field in dataclasses.fields(TrialConfig):
+        kind, *limits = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
+        found[field.name] = tuple(get_origin(option) or option for option in _options(kind)), tuple(limits)
+    return found
+
+
+def _check_field(
+    config: TrialConfig, name: str, allowed: tuple[type, ...], limits: tuple[Limit, ...]
+) -> None:
     """Checks the type of a field and its limit; an int becomes a float where the field is one."""
-    value = getattr(config, field.name)
-    kind, *limits = get_args(field.type) if get_origin(field.type) is Annotated else (field.type,)
-    allowed = [get_origin(option) or option for option in _options(kind)]
+    value = getattr(config, name)
     # An int is a valid float, but a bool is not a number and 10.0 is not a batch size.
-    fits = isinstance(value, tuple(allowed)) or (float in allowed and isinstance(value, int))
+    fits = isinstance(value, allowed) or (float in allowed and isinstance(value, int))
     if not fits or (isinstance(value, bool) and bool not in allowed):
         expected = " or ".join("None" if option is type(None) else option.__name__ for option in allowed)
-        raise UserError(f"TrialConfig.{field.name} must be {expected}, not {type(value).__name__} {value!r}")
+        raise UserError(f"TrialConfig.{name} must be {expected}, not {type(value).__name__} {value!r}")
     if float in allowed:
         value = float(value)
-        object.__setattr__(config, field.name, value)
+        object.__setattr__(config, name, value)
     for limit in limits:
         if value is not None and not limit.holds(value):
-            raise UserError(f"TrialConfig.{field.name}={value!r}: expected {limit.expected}")
+            raise UserError(f"TrialConfig.{name}={value!r}: expected {limit.expected}")
 
 
 def parse_field(name: str, text: str) -> Any:

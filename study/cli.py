@@ -56,7 +56,7 @@ class StudySettings:
     numerics: Numerics = field(default_factory=Numerics)
     confirm: str = ""
     top: int = 0
-    keep_checkpoints: str = "all"
+    keep_checkpoints: str = "last"
     max_seeds: int = 0
     overrides: tuple[str, ...] = ()
     quick: bool = False
@@ -293,7 +293,7 @@ def make_parser() -> StrictParser:
     add(
         "--keep-checkpoints",
         choices=("all", "last", "none"),
-        help="of ended trials; last is what predictions need (default: all)",
+        help="of ended trials; all are the two newest and the best (default: last, for predictions)",
     )
     add("--precision", choices=("float32", "bfloat16", "auto"), help="of matrix products (default: auto)")
     add("--deterministic", action="store_true", default=None, help="deterministic CUDA algorithms")
@@ -302,7 +302,7 @@ def make_parser() -> StrictParser:
     add("--device-cache", action=either, help="keep and augment the images on the GPU (default: if they fit)")
     add("--dashboard", action="store_true", help="serve Ray's dashboard on this machine only")
     add("--track", choices=("mlflow", "wandb"), help="also record trials and verdict in MLflow or W&B")
-    add("--verbose", action="store_true", help="show Ray's own messages")
+    add("--verbose", action="store_true", help="show Ray's own messages; --dry-run and --status: all trials")
     return parser
 
 

@@ -62,7 +62,7 @@ def dispatch(flags: Flags) -> int:
     if flags.status is not None:
         from study.driver.overview import show_status
 
-        return show_status(flags.status)
+        return show_status(flags.status, verbose=flags.verbose)
     if flags.dry_run:
         from study.driver.dry_run import show_plan
 

@@ -106,12 +106,14 @@ class Study:
     @property
     def tasks(self) -> list[str]:
         """Tasks that any trial learned, the one of the study's metric first."""
-        found = dict.fromkeys(task for tasks in self.trials["tasks"] for task in str(tasks).split("+"))
+        names = self.trials["tasks"].unique()
+        found = dict.fromkeys(task for tasks in names for task in str(tasks).split("+"))
         return sorted(found, key=lambda task: task != self.metric.task)
 
     def trials_of(self, task: str) -> pd.DataFrame:
         """The trials that learned a task."""
-        return self.trials[[task in str(tasks).split("+") for tasks in self.trials["tasks"]]]
+        names = [tasks for tasks in self.trials["tasks"].unique() if task in str(tasks).split("+")]
+        return self.trials[self.trials["tasks"].isin(names)]
 
     def strategies(self, task: str) -> tuple[str, ...]:
         """Axes whose values make a setting: `tasks` where the task's trials vary it, then the treatments."""

@@ -1,5 +1,6 @@
 """The table of a study's trials and the one of its cells, fitted to the width of the console."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ def trials_table(
     ]
     table = fitted_table(columns, width)
     if hidden:
-        table.add_row(Text(f"… {hidden} more", style="dim"))
+        table.add_row(Text(f"… {hidden:,} more", style="dim"))
     return table
 
 
@@ -86,20 +87,34 @@ def status_text(state: TrialState | PretrainState) -> Text:
     return Text(words, style=STYLES.get(state.shown, ""))
 
 
-def problem_lines(states: Sequence[TrialState]) -> list[str]:
+def problem_lines(states: Sequence[TrialState], most: int | None = None) -> list[str]:
     """One line for each message of trials that failed or diverged, in full length.
 
-    Trials with the same message share a line that names the first of them.
+    Trials with the same message share a line that names the first of them; at most `most` lines, and a last
+    one that counts the others.
     """
     by_words: dict[str, list[TrialState]] = {}
     for state in states:
         words = str(status_text(state))
         if words != state.shown and state.shown in PROBLEMS:
             by_words.setdefault(words, []).append(state)
-    return [
+    lines = [
         f"{members[0].trial.label}{f' and {len(members) - 1} more' if len(members) > 1 else ''}: {words}"
         for words, members in by_words.items()
     ]
+    return [*lines[:most], *([f"… {len(lines[most:]):,} more messages"] if lines[:most] != lines else [])]
+
+
+def first_shown(states: Sequence[TrialState], limit: int) -> list[TrialState]:
+    """The trials that a table of at most `limit` rows shows."""
+    return sorted(states, key=_place)[:limit]
+
+
+def status_counts(states: Sequence[TrialState]) -> str:
+    """`12 completed, 1 failed`, in the order of the trials."""
+    return ", ".join(
+        f"{count:,} {status}" for status, count in Counter(state.shown for state in states).items()
+    )
 
 
 def cells_table(states: Sequence[TrialState], metric: Metric, *, width: int) -> Table:
@@ -129,7 +144,7 @@ def cells_table(states: Sequence[TrialState], metric: Metric, *, width: int) -> 
             title=two_lines(f"{metric.task} val {metric.words}"),
             cells=[_mean_of_completed(members, metric) for members in rows],
         ),
-        Column(title="trials", cells=[_status_counts(members) for members in rows]),
+        Column(title="trials", cells=[status_counts(members) for members in rows]),
     ]
     return fitted_table(columns, width)
 
@@ -177,11 +192,6 @@ def _mean_of_completed(states: Sequence[TrialState], metric: Metric) -> str:
         and (value := metric.of_report(report)) is not None
     ]
     return f"{sum(values) / len(values):.3f}" if values else "–"
-
-
-def _status_counts(states: Sequence[TrialState]) -> str:
-    shown = [state.shown for state in states]
-    return ", ".join(f"{shown.count(status)} {status}" for status in dict.fromkeys(shown))
 
 
 def _last_score(row: TrialState | PretrainState, metric: Metric, split: str) -> str:

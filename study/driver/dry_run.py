@@ -27,7 +27,7 @@ from study.planning.space import rehearsal_overrides
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
 from study.search.two_stage import TwoStageSearch
-from study.state.trial_states import ALL, KEPT, TrialState
+from study.state.trial_states import ALL, KEPT, KEPT_WORDS, TrialState
 
 if TYPE_CHECKING:
     from segstrat.machine import Machine
@@ -73,8 +73,10 @@ RECIPE: Mapping[str, Callable[[TrialConfig], Any]] = {
 }
 
 
-# One screen.
-MOST_ROWS = 40
+# With what follows, one screen.
+MOST_ROWS = 20
+# More values than that are a range.
+MOST_VALUES = 6
 
 
 def show_plan(flags: Flags) -> int:
@@ -132,7 +134,7 @@ def show_plan(flags: Flags) -> int:
     lines += [
         time_line(cost, len(to_make)),
         f"disk     {cost.disk_bytes / 1e6:,.0f} MB of checkpoints (--keep-checkpoints "
-        f"{settings.keep_checkpoints}; all, last or none of each ended trial)",
+        f"{settings.keep_checkpoints}: {KEPT_WORDS[settings.keep_checkpoints]})",
         f"results  {opened.study.uri}",
         *hour_lines(flags, opened, cost.seconds + following_seconds(trials, search, cost), data, steps),
         *(f"warning  {text}" for text in warnings),
@@ -242,7 +244,7 @@ def tuning_lines(trials: Sequence[PlannedTrial]) -> list[str]:
     for axis in trials[0].tuned:
         values = sorted({trial.axes[axis] for trial in trials})
         found.append(
-            f"tuning   {axis.replace('_', ' ')} {', '.join(map(format_value, values))}: the best for each "
+            f"tuning   {axis.replace('_', ' ')} {_in_words(values)}: the best for each "
             f"setting and the reference; it costs {', '.join(cost)}"
         )
     return found
@@ -278,9 +280,15 @@ def recipe_table(trials: Sequence[PlannedTrial]) -> Table:
 
 
 def _values(read: Callable[[TrialConfig], Any], configs: Sequence[TrialConfig]) -> str:
-    return ", ".join(
-        dict.fromkeys(format_value(value) for value in sorted({read(config) for config in configs}))
-    )
+    return _in_words(sorted({read(config) for config in configs}))
+
+
+def _in_words(values: Sequence[Any]) -> str:
+    """Sorted values in words; of many, the first, the last and how many there are."""
+    words = list(dict.fromkeys(map(format_value, values)))
+    if len(words) <= MOST_VALUES:
+        return ", ".join(words)
+    return f"{words[0]} to {words[-1]} ({len(words):,} values)"
 
 
 def cost_of(

@@ -8,12 +8,15 @@ from rich.text import Text
 from segstrat.data.cache.entries import is_locked_here
 from segstrat.store import Store, cache_dir
 from study.console.progress import outlook_words, progress_words, resume_words, seconds_left
-from study.console.tables import new_table, problem_lines, trials_table
+from study.console.tables import first_shown, new_table, problem_lines, status_counts, trials_table
 from study.planning.space import load_space, space_names
 from study.state.lock import is_locked
 from study.state.manifest import read_study_manifest
 from study.state.pretrainings import FOLDER, read_pretrainings
 from study.state.trial_states import BEGUN, Phase, TrialState, TrialStates, count_final
+
+# One screen.
+MOST_ROWS = 40
 
 
 def show_spaces() -> int:
@@ -29,11 +32,18 @@ def show_spaces() -> int:
     return 0
 
 
-def show_status(folder: str) -> int:
-    """Prints the table of a running or ended study from its files alone."""
+def show_status(folder: str, *, verbose: bool = False) -> int:
+    """Prints the table of a running or ended study from its files alone.
+
+    Args:
+        verbose: show every trial; else what fits on a screen, and only those are read as a whole.
+    """
     study = Store(folder)
     manifest = read_study_manifest(study)
-    states = TrialStates.recorded(study, manifest)
+    most = None if verbose else MOST_ROWS
+    states = TrialStates.recorded(study, manifest, whole=verbose)
+    if most is not None:
+        states.read([state.trial.trial_id for state in first_shown(states.in_order(), most)])
     in_order = states.in_order()
     running = is_locked(study)
     pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
@@ -47,8 +57,12 @@ def show_status(folder: str) -> int:
         ]
     console = Console(highlight=False)
     console.print(Text(f"{manifest['study']}: {manifest['question']}"))
-    console.print(trials_table(in_order, states.metric, pretrainings, width=console.width))
-    for line in problem_lines(in_order):
+    table = trials_table(in_order, states.metric, pretrainings, width=console.width, limit=most)
+    console.print(table)
+    if most is not None and len(in_order) > most:
+        counts = status_counts(in_order)
+        console.print(Text(f"{len(in_order):,} trials: {counts}; --verbose lists them all"))
+    for line in problem_lines(in_order, most=most):
         console.print(Text(line))
     concurrent = sum(state.active for state in in_order)
     left = seconds_left(in_order, concurrent=concurrent) if running else None
@@ -60,7 +74,7 @@ def show_status(folder: str) -> int:
         parent = f"{base.rstrip('/').rpartition('/')[0] or '.'}{mark}{query}"
         outlook = f"; continue with: {resume_words(manifest['study'], parent)}"
     driver = "a driver is running" if running else "no driver is running"
-    console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"))
+    console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"), soft_wrap=True)
     return 0
 
 

@@ -5,7 +5,7 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,7 @@ from study.state.pretrainings import FOLDER, PlannedPretraining
 from study.state.trial_states import ALL, LAST, NONE, TrialState, TrialStates, drop_checkpoints
 
 if TYPE_CHECKING:
+    from study.frame import GrowingFrames
     from study.on_ray.tune_executor import TuneExecutor
 
 # Drawing takes seconds of a core that trials could use: at most a tenth of the time is spent on it.
@@ -64,22 +65,37 @@ REFRESH_SHARE = 0.1
 
 
 class Refresher:
-    """Rewrites frames and report in a background thread on request, at a limited rate.
+    """Keeps frames and report of a running study up to date in a background thread.
 
-    An error there must not end the study: it is printed once, and only `finish` raises.
+    The trials that have ended are added to the frames at once, those that are running with each report; the
+    report is written at a limited rate. An error there must not end the study: it is printed once, and only
+    `finish` raises.
+
+    Args:
+        manifest: gives the study's manifest as it is now.
     """
 
-    def __init__(self, study: Store, console: Console) -> None:
+    def __init__(self, study: Store, console: Console, manifest: Callable[[], Mapping[str, Any]]) -> None:
         self._study = study
         self._console = console
+        self._manifest = manifest
+        self._frames: GrowingFrames | None = None
+        # Trials that have reported, or ended, since they were written last.
+        self._reported: set[str] = set()
+        self._ended: set[str] = set()
         self._last_error = ""
         self._asked = threading.Event()
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="frames", daemon=True)
         self._thread.start()
 
-    def request(self) -> None:
-        """Requests new frames soon."""
+    def reported(self, trial_id: str) -> None:
+        """A trial has a new epoch."""
+        self._reported.add(trial_id)
+
+    def ended(self, trial_id: str) -> None:
+        """A trial has an outcome, which is written soon."""
+        self._ended.add(trial_id)
         self._asked.set()
 
     def finish(self, add_gallery: Callable[[], None] = lambda: None) -> str:
@@ -91,35 +107,61 @@ class Refresher:
         self._ending.set()
         self._asked.set()
         self._thread.join()
-        return write_all(self._study, files=True, add_gallery=add_gallery)
+        from study.frame import write_frames
+        from study.reporting.render import write_report
+
+        # From the records alone, whatever was written on the way.
+        write_frames(self._study)
+        add_gallery()
+        return write_report(self._study)
 
     def _run(self) -> None:
+        report_at, behind = 0.0, False
         while True:
-            self._asked.wait()
+            self._asked.wait(max(0.0, report_at - time.monotonic()) if behind else None)
             self._asked.clear()
             if self._ending.is_set():
                 return
             start = time.monotonic()
+            behind = start < report_at
             try:
-                write_all(self._study, files=False)
+                self._write(report=not behind)
             except Exception as error:  # a broken figure must not end hours of training
                 if str(error) != self._last_error:
                     self._last_error = str(error)
                     message = f"frames and report could not be refreshed: {error}"
                     self._console.print(Text(message, style="yellow"))
-            if self._ending.wait((time.monotonic() - start) / REFRESH_SHARE):
+            pause = (time.monotonic() - start) / REFRESH_SHARE
+            if not behind:
+                report_at = time.monotonic() + pause
+            elif self._ending.wait(pause):
                 return
 
+    def _write(self, *, report: bool) -> None:
+        """Writes the trials that have ended since the last time or, for a report, all that have changed."""
+        # Imported here: pandas and matplotlib are loaded while the first trials start, not before.
+        from study.frame import GrowingFrames
 
-def write_all(study: Store, *, files: bool, add_gallery: Callable[[], None] = lambda: None) -> str:
-    """Writes the frames, then the report, and returns the report's one sentence."""
-    # Imported here: pandas and matplotlib are loaded while the first trials start, not before.
-    from study.frame import write_frames
-    from study.reporting.render import write_report
+        self._frames = self._frames or GrowingFrames(self._study, self._manifest)
+        changed = _take(self._ended) | (_take(self._reported) if report else set())
+        try:
+            self._frames.update(changed)
+        except Exception:
+            self._ended |= changed
+            raise
+        if report:
+            from study.reporting.render import write_report
 
-    write_frames(study)
-    add_gallery()
-    return write_report(study, files=files)
+            self._frames.gather()
+            write_report(self._study, files=False)
+
+
+def _take(names: set[str]) -> set[str]:
+    """Empties a set to which another thread adds."""
+    taken: set[str] = set()
+    while names:
+        taken.add(names.pop())
+    return taken
 
 
 class CommonFailureError(Exception):
@@ -267,7 +309,7 @@ def read_states(opened: OpenedStudy, trials: list[PlannedTrial], console: Consol
 
 
 def _run(session: Session, console: Console) -> int:
-    refresher = Refresher(session.opened.study, console)
+    refresher = Refresher(session.opened.study, console, lambda: session.manifest.content)
     settings = session.opened.settings
     with Tracker.of(session.flags.track, session.opened.study, settings.name, console) as tracker:
         code = _train(session, console, refresher, tracker)
@@ -281,14 +323,18 @@ def _train(session: Session, console: Console, refresher: Refresher, tracker: Tr
     events = EventFiles(opened.study, session.runtime.scratch)
     search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
     observers = Observers(
-        reported=[events.add, tracker.reported],
+        reported=[
+            events.add,
+            tracker.reported,
+            lambda state, _: refresher.reported(state.trial.trial_id),
+        ],
         finished=[
             tracker.finished,
             *outcome_observers(session),
             *answering_observers(session, search, console),
             # Until the report is written, the last checkpoints are needed.
             lambda state: drop_checkpoints(states, [state], ALL if keep == ALL else LAST),
-            lambda _: refresher.request(),
+            lambda state: refresher.ended(state.trial.trial_id),
         ],
         retried=[
             lambda job, error: console.print(Text(f"{job}: {error}; it is tried again", style="yellow"))

@@ -3,6 +3,9 @@
     from study.frame import load
     trials, epochs = load("results/my-study")
 
+While a study runs, its frames grow by parts (`GrowingFrames`), which `load` puts together; in the end there
+are `trials` and `epochs` alone, each as parquet and CSV.
+
 Read `status` first: only a `completed` trial has a final value, and the `last_…` columns of any other trial
 are what it showed when it ended. docs/reading-results.md lists the columns.
 """
@@ -11,7 +14,9 @@ import hashlib
 import io
 import itertools
 import json
+import re
 import shlex
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +34,11 @@ from study.frame.build import (
     SCORES,
     STATUSES,
     TRIAL_KEYS,
+    Rows,
     build_trials_and_epochs,
     epoch_table,
+    frames_of,
+    rows_of,
 )
 from study.frame.schema import check_manifest
 
@@ -38,6 +46,7 @@ __all__ = [
     "MANIFEST",
     "SCHEMA",
     "STATUSES",
+    "GrowingFrames",
     "OldFrameError",
     "build_frames",
     "digests",
@@ -68,18 +77,25 @@ def load(folder: str | Path | Store) -> Frames:
         UserError: if there are none.
         OldFrameError: if they were written by a version with other columns.
     """
-    store = _store(folder)
-    trials, epochs = read_frame(store, "trials"), read_frame(store, "epochs")
-    if trials is None or epochs is None:
-        raise UserError(
-            f"{store.uri} contains no frames (trials.parquet or .csv, epochs.parquet or .csv); "
-            "give the folder of a study, such as results/wd_grid"
-        )
+    trials, epochs, facts = _load(_store(folder))
+    epochs.attrs["classes"] = facts["classes"]
+    return trials, epochs
+
+
+def _load(store: Store) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+    """The frames, and what their files hold besides the rows, see `_frame_facts`."""
+    frames = _read_frames(store)
+    # What is needed of the manifest, which is long where there are many trials, is in the files themselves.
+    facts = frames[0].attrs if "classes" in frames[0].attrs else _frame_facts(read_manifest(store))
+    for frame in frames:
+        # pandas copies them with each operation.
+        frame.attrs = {}
+    trials, epochs = _with_parts(store, frames, facts)
     missing = [name for name in TRIAL_KEYS if name not in trials and name not in ADDED_KEYS]
     missing += [name for name in (*EPOCH_KEYS, *SCORES, "iou") if name not in epochs]
     if "tasks" in trials:
-        prefixes = ("",) if read_manifest(store).get("value") == "best" else ("", "last_")
-        tasks = dict.fromkeys(task for names in trials["tasks"] for task in str(names).split("+"))
+        prefixes = ("",) if facts["value"] == "best" else ("", "last_")
+        tasks = dict.fromkeys(task for names in trials["tasks"].unique() for task in str(names).split("+"))
         parts = itertools.product(prefixes, tasks, ("train", "val"), ("loss", "miou"))
         names = [f"{prefix}{task}_{split}_{score}" for prefix, task, split, score in parts]
         missing += [name for name in names if name not in trials]
@@ -91,8 +107,23 @@ def load(folder: str | Path | Store) -> Frames:
     if "initialization" not in trials:
         starts = [start_of("", pretrained=bool(value)) for value in trials["pretrained"]]
         trials.insert(trials.columns.get_loc("pretrained") + 1, "initialization", starts)
-    epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
+    return trials, epochs, facts
+
+
+def _read_frames(store: Store) -> Frames:
+    trials, epochs = read_frame(store, "trials"), read_frame(store, "epochs")
+    if trials is None or epochs is None:
+        raise UserError(
+            f"{store.uri} contains no frames (trials.parquet or .csv, epochs.parquet or .csv); "
+            "give the folder of a study, such as results/wd_grid"
+        )
     return trials, epochs
+
+
+def _frame_facts(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What parquet files of the frames hold besides the rows."""
+    classes = (manifest.get("data") or {}).get("classes", {})
+    return {"classes": classes, **{name: manifest.get(name) for name in ("value", "metric", "roles")}}
 
 
 def _command(store: Store) -> str:
@@ -155,11 +186,19 @@ def _check_form(content: dict[str, Any]) -> None:
 def write_frames(folder: str | Path | Store) -> Frames:
     """Builds the frames and writes them as parquet and CSV, each atomically."""
     store = _store(folder)
-    trials, epochs = build_frames(store)
-    for name, frame in (("trials", trials), ("epochs", epochs)):
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        store.write(f"{name}.parquet", buffer.getvalue())
+    frames = build_frames(store)
+    _write_frames(store, frames, _frame_facts(read_manifest(store)))
+    return frames
+
+
+def _write_frames(store: Store, frames: Frames, facts: dict[str, Any]) -> None:
+    """Writes both frames in place of what there is; a kill at any moment leaves frames that `load` can read.
+
+    The epochs come first, so that a trial that has ended is never without them, and the parts go last.
+    """
+    parts = [_part_name(*span) for span in _parts(store)]
+    for name, frame in zip(("epochs", "trials"), frames[::-1], strict=True):
+        store.write(f"{name}.parquet", _parquet(frame, facts))
         text = frame.copy()
         for column in _array_columns(text):
             text[column] = text[column].map(_array_text, na_action="ignore")
@@ -167,7 +206,20 @@ def write_frames(folder: str | Path | Store) -> Frames:
             if not pd.api.types.is_numeric_dtype(text[column]):
                 text[column] = text[column].map(_escaped, na_action="ignore")
         store.write(f"{name}.csv", text.to_csv(index=False).encode())
-    return trials, epochs
+    for part in parts:
+        store.delete(part)
+
+
+def _parquet(frame: pd.DataFrame, facts: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    frame = frame.copy(deep=False)
+    frame.attrs = facts
+    # Scores hardly ever repeat: a dictionary of them takes longer to write and to read than they do.
+    texts = [name for name in map(str, frame) if frame[name].dtype in (object, "str")]
+    frame.to_parquet(
+        buffer, index=False, use_dictionary=[each for each in texts if each not in _array_columns(frame)]
+    )
+    return buffer.getvalue()
 
 
 def build_frames(folder: str | Path | Store) -> Frames:
@@ -184,6 +236,134 @@ def build_frames(folder: str | Path | Store) -> Frames:
         found = f"schema {manifest.get('schema')!r}" if manifest else "no manifest.json"
         raise UserError(f"{store.uri} has {found}; expected a study's folder of schema {SCHEMA}")
     return build_trials_and_epochs(store, manifest)
+
+
+# A part of the frames of a running study: a line of JSON for each trial that changed at the steps `first` to
+# `last`, with its rows.
+_PART = re.compile(r"frames-(\d{6})-(\d{6})\.jsonl")
+# So many parts of one size become one of the next.
+FANOUT = 8
+
+
+class GrowingFrames:
+    """The frames of a study that runs, written in constant time for each trial that changes.
+
+    The first call writes them as a whole; each further one writes a part with the rows of the changed trials.
+    Eight parts of one size become one, so that there are few of them and each row is copied a few times only.
+    `gather` makes frames of all of them, once they have grown enough.
+
+    Args:
+        study: the study's folder, of which there is no other writer.
+        manifest: gives the study's manifest as it is now.
+    """
+
+    def __init__(self, study: Store, manifest: Callable[[], Mapping[str, Any]]) -> None:
+        self._study = study
+        self._manifest = manifest
+        self._known: set[str] = set()
+        self._step = 0
+        # Trials in the frames, and in the parts since.
+        self._whole = self._since = 0
+
+    def update(self, trial_ids: Iterable[str]) -> None:
+        """Writes these trials, and those that are new in the manifest, as their records say now."""
+        manifest = self._manifest()
+        planned = {trial["trial_id"]: trial for trial in manifest["trials"]}
+        if not self._whole:
+            write_frames(self._study)
+            self._known, self._whole = {*planned}, len(planned)
+            return
+        changed = sorted(({*planned} - self._known) | ({*trial_ids} & {*planned}))
+        if not changed:
+            return
+        rows = [rows_of(self._study, manifest, planned[trial_id]) for trial_id in changed]
+        self._step += 1
+        text = "".join(json.dumps(each, default=np.ndarray.tolist) + "\n" for each in rows)
+        self._study.write(_part_name(self._step, self._step), text.encode())
+        self._known.update(changed)
+        self._since += len(changed)
+        self._merge()
+
+    def gather(self) -> None:
+        """Writes the frames with the rows of all parts, where these are an eighth of them."""
+        if self._since and self._since * FANOUT >= self._whole:
+            trials, epochs, facts = _load(self._study)
+            _write_frames(self._study, (trials, epochs), facts)
+            self._whole, self._since = len(trials), 0
+
+    def _merge(self) -> None:
+        """Makes one part of the last ones, as long as so many of them have one size."""
+        size = FANOUT
+        while self._step % size == 0:
+            spans = [span for span in _parts(self._study) if span[0] > self._step - size]
+            if len(spans) > 1:
+                joined = b"".join(self._study.read(_part_name(*span)) for span in spans)
+                self._study.write(_part_name(spans[0][0], spans[-1][1]), joined)
+                for span in spans:
+                    self._study.delete(_part_name(*span))
+            size *= FANOUT
+
+
+def _part_name(first: int, last: int) -> str:
+    return f"frames-{first:06d}-{last:06d}.jsonl"
+
+
+def _parts(store: Store) -> list[tuple[int, int]]:
+    """First and last step of each part, in order; one that is within another one was merged into it."""
+    spans = [(int(match[1]), int(match[2])) for name in store.names() if (match := _PART.fullmatch(name))]
+    kept: list[tuple[int, int]] = []
+    for first, last in sorted(spans, key=lambda span: (span[0], -span[1])):
+        if not kept or first > kept[-1][1]:
+            kept.append((first, last))
+    return kept
+
+
+# A running study merges parts now and then; what is listed may be gone when it is read.
+_TRIES = 5
+
+
+def _with_parts(store: Store, frames: Frames, facts: Mapping[str, Any]) -> Frames:
+    """The frames with what the parts of a running study say."""
+    for left in reversed(range(_TRIES)):
+        try:
+            parts = [store.read(_part_name(*span)) for span in _parts(store)]
+        except FileNotFoundError:
+            if not left:
+                raise
+        else:
+            break
+    newest: dict[str, Rows] = {}
+    try:
+        for line in b"".join(parts).splitlines():
+            row, epoch_rows = json.loads(line)
+            newest[row["trial_id"]] = row, epoch_rows
+        return _joined(frames, list(newest.values()), facts) if newest else frames
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f"{store.uri}: a part of the frames (frames-….jsonl) cannot be read ({type(error).__name__}); "
+            f"`{_command(store)}` writes them again from the trials' records"
+        ) from error
+
+
+def _joined(frames: Frames, newer: list[Rows], facts: Mapping[str, Any]) -> Frames:
+    """The frames with newer rows of some trials, in the order of the study."""
+    for row in itertools.chain.from_iterable([trial, *of_epochs] for trial, of_epochs in newer):
+        row |= {name: np.array(value, float) for name, value in row.items() if isinstance(value, list)}
+    added = frames_of(newer, {**facts, "data": {"classes": facts["classes"]}})
+    replaced = {row["trial_id"] for row, _ in newer}
+    trials, epochs = (
+        pd.concat(
+            [part for part in (old[~old["trial_id"].isin(replaced)], new) if len(part)], ignore_index=True
+        )
+        if len(new)
+        else old
+        for old, new in zip(frames, added, strict=True)
+    )
+    # A column without a value in one part has no type there.
+    trials = trials.infer_objects().sort_values("order", ignore_index=True)
+    places = epochs["trial_id"].map(dict(zip(trials["trial_id"], trials.index, strict=True)))
+    epochs = epochs.iloc[places.argsort(kind="stable")].reset_index(drop=True)
+    return trials, epochs
 
 
 # What a repetition of a study on such a machine may differ in.

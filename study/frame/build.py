@@ -118,15 +118,30 @@ def build_trials_and_epochs(study: Store, manifest: Mapping[str, Any]) -> tuple[
     Args:
         study: the study's folder.
     """
-    rows, epoch_rows = [], []
-    for trial in manifest["trials"]:
-        folder = study / "trials" / trial["trial_id"]
-        record = read_record(folder)
-        epochs = checkpoint_epochs(folder.names())
-        checkpoint = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
-        rows.append(trial_row(manifest, trial, record, folder) | {"checkpoint": checkpoint})
-        epoch_rows += _epoch_rows(trial["trial_id"], record.reports)
-    return trials_frame(rows, manifest), _epochs_frame(epoch_rows)
+    return frames_of([rows_of(study, manifest, trial) for trial in manifest["trials"]], manifest)
+
+
+# A trial's row of the `trials` frame, and its rows of the `epochs` frame.
+Rows = tuple[dict[str, Any], list[dict[str, Any]]]
+
+
+def rows_of(study: Store, manifest: Mapping[str, Any], trial: Mapping[str, Any]) -> Rows:
+    """The rows of a trial of the manifest, from its records."""
+    folder = study / "trials" / trial["trial_id"]
+    record = read_record(folder)
+    epochs = checkpoint_epochs(folder.names())
+    checkpoint = f"trials/{trial['trial_id']}/{checkpoint_name(epochs[-1])}" if epochs else ""
+    row = trial_row(manifest, trial, record, folder) | {"checkpoint": checkpoint}
+    return row, _epoch_rows(trial["trial_id"], record.reports)
+
+
+def frames_of(rows: Iterable[Rows], manifest: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both frames of such rows; of the manifest, `roles`, `metric` and `data` are needed."""
+    of_trials, of_epochs = [], []
+    for row, epoch_rows in rows:
+        of_trials.append(row)
+        of_epochs += epoch_rows
+    return trials_frame(of_trials, manifest), _epochs_frame(of_epochs)
 
 
 def epoch_table(trial_id: str, reports: Iterable[EpochReport]) -> pd.DataFrame:

@@ -6,6 +6,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -143,6 +144,22 @@ def arm_dots(colors: Mapping[str, str]) -> list[Line2D]:
 def hollow_dot() -> Line2D:
     """Key of a legend for trials without a final value."""
     return Line2D([], [], color=MUTED, marker="o", mfc="none", ls="none", label="no final value")
+
+
+# More markers hide each other, and each is an element of the page.
+MOST_MARKERS = 400
+
+
+def some(table: pd.DataFrame, most: int = MOST_MARKERS) -> pd.DataFrame:
+    """The table's rows, or so many of them at equal distances."""
+    if len(table) <= most:
+        return table
+    return table.iloc[np.linspace(0, len(table) - 1, most).round().astype(int)]
+
+
+def some_words(count: int, what: str = "trials", most: int = MOST_MARKERS) -> str:
+    """A sentence about what `some` leaves out, '' where that is nothing."""
+    return f" Of {count:,} {what}, {most:,} are drawn." if count > most else ""
 
 
 def theme_css() -> str:

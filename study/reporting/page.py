@@ -33,7 +33,7 @@ from study.reporting.plot_self_supervision import (
 from study.reporting.plot_training import curves_picture, plane_picture
 from study.reporting.plot_treatments import map_pictures, sampled_picture, treatment_picture
 from study.reporting.provenance import provenance
-from study.reporting.trials_table import trial_columns, trial_rows
+from study.reporting.trials_table import MOST_ROWS, trial_columns, trial_rows
 
 # Figures by section of the page; a section without anything to show is empty.
 Pictures = Mapping[str, Sequence[Picture]]
@@ -96,13 +96,13 @@ class Page:
         """Anchor of the study."""
         return "".join(c if c.isalnum() else "-" for c in self.answer.study.name)
 
-    @property
+    @cached_property
     def score(self) -> str:
         """By what the trials are judged, such as `mIoU`."""
         study = self.answer.study
         return study.score_words(study.tasks[0]) if study.tasks else "mIoU"
 
-    @property
+    @cached_property
     def several(self) -> bool:
         """Whether the study has several contexts."""
         return any(len(verdicts) > 1 for verdicts in self.answer.verdicts.values())
@@ -158,14 +158,23 @@ class Page:
         return [(anchor, title) for anchor, title, shown in wanted if shown]
 
     @cached_property
-    def cells(self) -> dict[str, list[dict[Any, Any]]]:
-        """Rows of the cell table, by task."""
+    def cell_tables(self) -> dict[str, pd.DataFrame]:
+        """All cells, by task."""
         tables = {task: cell_table(self.answer.study, task) for task in self.answer.verdicts}
+        return {task: table for task, table in tables.items() if not table.empty}
+
+    @cached_property
+    def cells(self) -> dict[str, list[dict[Any, Any]]]:
+        """Rows of the cell table, by task; of many cells the best of each arm."""
         return {
-            task: [row | {"others": _others(row)} for row in table.to_dict("records")]
-            for task, table in tables.items()
-            if not table.empty
+            task: [row | {"others": _others(row)} for row in shown_cells(table).to_dict("records")]
+            for task, table in self.cell_tables.items()
         }
+
+    @property
+    def hides_cells(self) -> bool:
+        """Whether a task has more cells than the page shows."""
+        return any(len(table) > MOST_ROWS for table in self.cell_tables.values())
 
     @cached_property
     def effects(self) -> list[dict[str, Any]]:
@@ -207,6 +216,14 @@ class Page:
         return trial_columns(self.answer.study)
 
     @property
+    def trials_note(self) -> str:
+        """Which trials the table shows, where these are not all; '' otherwise."""
+        count = len(self.answer.study.trials)
+        if count <= MOST_ROWS:
+            return ""
+        return f"Of {count:,} trials these are {MOST_ROWS}: some that failed or diverged, then the best."
+
+    @property
     def trial_rows(self) -> list[list[dict[str, Any]]]:
         """Cells of the table of trials."""
         return trial_rows(self.answer.study)
@@ -215,6 +232,15 @@ class Page:
     def provenance(self) -> list[tuple[str, str]]:
         """Where the numbers come from: name and value, unknown ones left out."""
         return provenance(self.answer.study.manifest, self.answer.study.trials)
+
+
+def shown_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a cell table that the page shows: all, or of many the best of each arm."""
+    if len(table) <= MOST_ROWS:
+        return table
+    rank = table.assign(better=~table["reference"], value=-table["val_miou"].astype(float))
+    rank = rank.sort_values(["better", "value"]).groupby(["context", "arm"], sort=False).cumcount()
+    return table.loc[rank.sort_values(kind="stable").index[:MOST_ROWS]].sort_index()
 
 
 def _where(part: FactorialEffects | ResponseSurfaces) -> str:

@@ -24,7 +24,12 @@ from study.reporting.figure_style import (
     in_points,
     line_colors,
     new_panel,
+    some,
+    some_words,
 )
+
+# Lines of more seeds hide each other.
+MOST_SEEDS = 60
 
 
 def seed_table(verdict: Verdict) -> pd.DataFrame:
@@ -51,7 +56,9 @@ def draw_seeds(
     """
     columns = list(lines)[:3]
     with new_panel(f"{score[0].upper()}{score[1:]} by seed") as (figure, ax):
-        for _, of_seed in table.groupby("seed"):
+        seeds = some(pd.DataFrame({"seed": table["seed"].unique()}), MOST_SEEDS)["seed"]
+        drawn = table[table["seed"].isin(seeds)]
+        for _, of_seed in drawn.groupby("seed"):
             row = of_seed.set_index("column")["value"].reindex(columns)
             ax.plot(range(3), row, color=MUTED, lw=0.9, alpha=0.55, zorder=2)
         for x, column in enumerate(columns):
@@ -61,8 +68,9 @@ def draw_seeds(
                     "no value", (x, 0.5), xycoords=("data", "axes fraction"), ha="center", color=MUTED
                 )
                 continue
+            dots = drawn.loc[drawn["column"] == column, "value"]
             ax.plot(
-                np.full(len(values), x), values, "o", color=lines[column], mec=PAPER, mew=0.8, ms=7, zorder=3
+                np.full(len(dots), x), dots, "o", color=lines[column], mec=PAPER, mew=0.8, ms=7, zorder=3
             )
             mean = values.mean()
             ax.plot([x - 0.24, x + 0.24], [mean, mean], color=lines[column], lw=3, zorder=4)
@@ -132,7 +140,8 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
         f"{verdict.context.task} on {study.data_name}{where}; {verdict.score_name} at {epoch} of completed "
         f"trials. Left: one dot per seed, lines join paired seeds, bars are means; {_choice(verdict)} "
         f"Right: paired differences with {level} intervals ({_methods(verdict)}); differences inside the "
-        "gray band, the margin, count as none.",
+        "gray band, the margin, count as none."
+        f"{some_words(seeds['seed'].nunique(), 'seeds', MOST_SEEDS)}",
         tuple(panels),
     )
 

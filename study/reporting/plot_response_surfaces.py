@@ -12,7 +12,7 @@ from scipy.spatial import ConvexHull, cKDTree
 from segstrat.formatting import axis_name, format_value
 from study.analysis.sections.response_surfaces import ArmSurface, ResponseSurfaces, SurfaceAxis
 from study.reporting.figure_files import Picture, figure_name
-from study.reporting.figure_style import INK, MUTED, PAPER, arm_colors, new_panel
+from study.reporting.figure_style import INK, MUTED, PAPER, arm_colors, new_panel, some, some_words
 
 LEVELS = 9
 CLOSEST_TICKS = 0.12
@@ -62,7 +62,7 @@ def draw_surface(
             edge = ax.contour(x, y, plausible, levels=[0.5], colors=INK, linewidths=1.8, linestyles="--")
             edge.set_clip_path(region)
         for learned, marker in ((True, "o"), (False, "x")):
-            points = arm.points[arm.points["learned"] == learned]
+            points = some(arm.points[arm.points["learned"] == learned])
             places = [axis.scale(points[axis.axis].to_numpy(float)) for axis in axes]
             ax.plot(*places, marker, mfc=PAPER, mec=INK, ms=5.5, mew=1.0, zorder=4)
         best = int(np.where(inside, table["value"], -np.inf).argmax())
@@ -113,13 +113,14 @@ def surface_picture(surfaces: ResponseSurfaces, data: str) -> Picture | None:
         f"{surfaces.task} on {data}{where}, {surfaces.used.when}: validation {surfaces.used.score} in "
         "percent, a second-order surface fitted to the points that learned. Star: its maximum; dashed: where "
         "the maximum may lie with 95 % confidence. Nothing is drawn beyond the points, where the surface "
-        "would extrapolate. Each arm has its own color scale.",
+        "would extrapolate. Each arm has its own color scale."
+        f"{some_words(max(len(arm.points) for arm in surfaces.arms), 'points of an arm')}",
         tuple(panels),
     )
 
 
 def _points_on_curve(ax: Axes, arm: ArmSurface, axis: SurfaceAxis, color: str) -> None:
-    learned = arm.points[arm.points["learned"]]
+    learned = some(arm.points[arm.points["learned"]])
     ax.plot(axis.scale(learned[axis.axis].to_numpy(float)), 100 * learned["value"], "o", mfc=color, mec=PAPER)
 
 

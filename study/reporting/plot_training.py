@@ -24,6 +24,8 @@ from study.reporting.figure_style import (
     line_colors,
     new_panel,
     score_title,
+    some,
+    some_words,
 )
 
 LOOKS: dict[str, dict] = {"val": {"lw": 1.8}, "train": {"lw": 1.2, "ls": (0, (1, 1.4)), "mfc": PAPER}}
@@ -181,7 +183,8 @@ def plane_table(study: Study, task: str) -> pd.DataFrame:
         {
             "arm": trials["arm"],
             "setting": [
-                setting_label({axis: trial[axis] for axis in axes}) for _, trial in trials.iterrows()
+                setting_label(dict(zip(axes, values, strict=True)))
+                for values in zip(*(trials[axis] for axis in axes), strict=True)
             ],
             "seed": trials["seed"],
             "train": trials[study.column(task, study.training_split(task), "miou")].astype(float),
@@ -202,7 +205,7 @@ def draw_plane(table: pd.DataFrame, score: str = "mIoU") -> Figure:
         ends = np.array([low - pad, high + pad])
         for gap in (0.0, 0.1, 0.2, 0.3, 0.4):
             ax.plot(ends, ends - gap, color=MUTED if gap == 0 else GRID, lw=1, zorder=1)
-        for arm, group in table.groupby("arm", sort=False):
+        for arm, group in some(table).groupby("arm", sort=False):
             color = colors[str(arm)]
             final, ended = group[group["final"]], group[~group["final"]]
             ax.plot(final["train"], final["val"], "o", color=color, mec=PAPER, mew=0.7, ms=7, alpha=0.9)
@@ -232,6 +235,6 @@ def plane_picture(study: Study, task: str) -> Picture | None:
         "Over-fitting",
         f"{task} on {study.data_name}: one marker per trial. On the dark diagonal training and validation "
         f"agree; each light one further right is 0.1 {study.score_words(task)} more of over-fitting. "
-        f"{study.training_words(task)} Hollow: trials without a final value.",
+        f"{study.training_words(task)} Hollow: trials without a final value.{some_words(len(table))}",
         (draw_plane(table, study.score_words(task)),),
     )

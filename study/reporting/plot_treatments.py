@@ -27,6 +27,8 @@ from study.reporting.figure_style import (
     new_panel,
     raw_first,
     score_title,
+    some,
+    some_words,
 )
 
 
@@ -67,10 +69,12 @@ def draw_treatment(table: pd.DataFrame, axis: str, score: str, title: str = "Mea
     position = {level: index for index, level in enumerate(levels)}
     colors = arm_colors(list(table["arm"]))
     with new_panel("Cross-entropy loss" if score == "loss" else title) as (figure, ax):
+        drawn = some(of_score)
         for (arm, split), group in of_score.groupby(["arm", "split"]):
             color, dashes = colors[str(arm)], "-" if split == "val" else (0, (4, 2))
+            means = group[group["final"]].groupby("level")["value"].mean()
+            group = group[group.index.isin(drawn.index)]
             final = group[group["final"]]
-            means = final.groupby("level")["value"].mean()
             ax.plot([position[level] for level in means.index], means, ls=dashes, color=color)
             marker = "o" if split == "val" else "^"
             ax.plot(
@@ -103,7 +107,8 @@ def treatment_picture(study: Study, axis: str, task: str) -> Picture | None:
         f"{'last epoch' if study.value else f'epoch with the best validation {words}'}.{held} Solid "
         "lines and circles: validation; dashed lines and triangles: training; lines join means over seeds of "
         "completed trials, markers are single trials. Hollow markers: trials that were stopped or have "
-        "not finished, at their last value, which is not a final one: no line passes through it.",
+        "not finished, at their last value, which is not a final one: no line passes through it."
+        f"{some_words(int((table['score'] == 'loss').sum()), 'markers')}",
         tuple(draw_treatment(table, axis, score, score_title(words)) for score in ("loss", "miou")),
     )
 
@@ -274,7 +279,7 @@ def draw_sampled(table: pd.DataFrame, axis: str, score: str = "mIoU") -> Figure:
     """Validation mIoU against one sampled treatment; trials without a final value are hollow."""
     colors = arm_colors(list(table["arm"]))
     with new_panel(f"Against {axis_name(axis)}") as (figure, ax):
-        for arm, group in table.groupby("arm", sort=False):
+        for arm, group in some(table).groupby("arm", sort=False):
             for final, part in group.groupby("final"):
                 face = colors[str(arm)] if final else "none"
                 ax.plot(part[axis], part["value"], "o", mfc=face, mec=colors[str(arm)], ms=6.5, alpha=0.85)
@@ -299,6 +304,7 @@ def sampled_picture(study: Study, task: str) -> Picture | None:
         f"sampled-{task}",
         "Sampled points",
         f"{task} on {study.data_name}: one marker per trial, at the values that were drawn for it. Hollow: "
-        "stopped or unfinished trials at their last value, which is not a final one.",
+        "stopped or unfinished trials at their last value, which is not a final one."
+        f"{some_words(len(table))}",
         tuple(draw_sampled(table, axis, study.score_words(task)) for axis in axes),
     )

@@ -1,11 +1,13 @@
 """Where a study's numbers come from: what its manifest says, as rows of words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 DIGITS = 16
+# More numbers are a range.
+MOST_NUMBERS = 30
 
 
 def provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[tuple[str, str]]:
@@ -40,7 +42,7 @@ def provenance(manifest: Mapping[str, Any], trials: pd.DataFrame) -> list[tuple[
         "data digest": data.get("digest"),
         "weights": _weights(weights, trials),
         "accepted changes": "; ".join(_accepted(entry) for entry in manifest.get("accepted") or []),
-        "seeds": ", ".join(str(seed) for seed in manifest.get("seeds") or []),
+        "seeds": _numbers(manifest.get("seeds") or []),
         "scheduler": halving if scheduler.get("name") == "asha" else scheduler.get("name"),
         "budget": f"{manifest['budget']:g} of the space's epochs" if "budget" in manifest else "",
         "hardware": _words(manifest.get("hardware")),
@@ -61,9 +63,16 @@ def _weights(weights: Mapping[str, Any], trials: pd.DataFrame) -> str:
     found = []
     for digest, group in used.groupby("weights_digest", sort=False):
         seeds = sorted(set(group["seed"].astype(int)))
-        words = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+        words = f"seed{'s' * (len(seeds) > 1)} {_numbers(seeds)}"
         found.append((seeds, f"{str(digest)[:DIGITS]}… ({words})"))
     return "; ".join(filter(None, [source, *(text for _, text in sorted(found))]))
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    """`0, 1, 5`; of many the first, the last and how many there are."""
+    if len(numbers) <= MOST_NUMBERS:
+        return ", ".join(map(str, numbers))
+    return f"{min(numbers)} to {max(numbers)} ({len(numbers):,} of them)"
 
 
 def _accepted(entry: Mapping[str, Any]) -> str:

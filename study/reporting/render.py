@@ -8,6 +8,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from segstrat.formatting import format_value
 from segstrat.store import Store
@@ -33,6 +34,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 FILES = {
     "trials.csv": "one row per trial",
     "epochs.csv": "one row per trial, epoch, split and task",
+    "cells.csv": "one row per cell, where there are more than the page shows",
     "verdict.json": "the answer and the numbers behind it",
     "manifest.json": "command, space, commit, versions, hardware, data digest",
     f"{FIGURES}/": "every figure as SVG and PNG",
@@ -70,6 +72,11 @@ def write_study_report(
     except OldFrameError as problem:
         return _refuse(store, str(problem)), None
     store.write("verdict.json", _json(page.answer.to_dict()))
+    if page.hides_cells:
+        tables = [table.assign(task=task) for task, table in page.cell_tables.items()]
+        store.write("cells.csv", pd.concat(tables).to_csv(index=False).encode())
+    else:
+        store.delete("cells.csv")
     present = {*store.names(), *([FIGURES] if files else [])}
     beside = [name for name in FILES if name.rstrip("/") in present]
     store.write("report.html", render([page], live=not files, beside=beside).encode())

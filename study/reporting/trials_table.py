@@ -30,12 +30,29 @@ def trial_columns(study: Study) -> list[tuple[str, str, bool]]:
     return columns
 
 
+# More rows nobody reads, and their file is beside the page.
+MOST_ROWS = 200
+
+
+def shown_trials(study: Study) -> pd.DataFrame:
+    """The trials of the table, raw first: all, or of many those with a problem, and then the best."""
+    trials = study.trials
+    if len(trials) > MOST_ROWS:
+        value = trials[study.column(study.tasks[0], "val", "miou")].astype(float)
+        problem = trials["status"].isin(["failed", "diverged"])
+        # Half of the rows are for problems, at most.
+        first = problem & (problem.cumsum() <= MOST_ROWS // 2)
+        completed = trials["status"] == "completed"
+        best = value.where(completed).sort_values(ascending=False).index
+        kept = [*trials.index[first], *best][:MOST_ROWS]
+        trials = trials.loc[kept]
+    return trials.sort_values(["pretrained", "arm", *study.axes("treatment"), *study.axes("tuned"), "seed"])
+
+
 def trial_rows(study: Study) -> list[list[dict[str, Any]]]:
-    """What the page shows of each trial, a cell per column, raw first."""
+    """What the page shows of each of these trials, a cell per column."""
     columns = trial_columns(study)
-    trials = study.trials.sort_values(
-        ["pretrained", "arm", *study.axes("treatment"), *study.axes("tuned"), "seed"]
-    )
+    trials = shown_trials(study)
     rows = []
     for trial in trials.to_dict("records"):
         row: dict[str, Any] = {str(key): value for key, value in trial.items()}

@@ -21,6 +21,7 @@ from segstrat.records import (
     checkpoint_epochs,
     checkpoint_name,
     digest_name,
+    read_outcome,
     read_record,
     write_outcome,
 )
@@ -88,16 +89,23 @@ class TrialStates:
         self.rule = rule
         self.metric = metric
         self._states: dict[str, TrialState] = {}
+        # Trials that compete with each other, and how the rungs see each: asked with every report.
+        self._groups: dict[tuple[Any, ...], list[str]] = {}
+        self._competitors: dict[str, tuple[TrialState, Competitor]] = {}
         self._anything_reported = False
 
     @classmethod
-    def recorded(cls, study: Store, manifest: Mapping[str, Any]) -> "TrialStates":
-        """Those of the trials in a study's manifest, as an earlier or another run left them on disk."""
+    def recorded(cls, study: Store, manifest: Mapping[str, Any], *, whole: bool = True) -> "TrialStates":
+        """Those of the trials in a study's manifest, as an earlier or another run left them on disk.
+
+        Args:
+            whole: see `read`.
+        """
         metric = Metric.parse(manifest["metric"], manifest["data"].get("classes"))
         states = cls(study, HalvingRule.from_dict(manifest["scheduler"]), metric)
         for trial in manifest["trials"]:
             states.add(PlannedTrial.from_dict(trial))
-        states.read()
+        states.read(whole=whole)
         return states
 
     @property
@@ -115,12 +123,21 @@ class TrialStates:
 
     def add(self, trial: PlannedTrial) -> None:
         """Adds a trial; all trials before it in its group must be added before it reports."""
+        if trial.trial_id not in self._states:
+            self._groups.setdefault(trial.group, []).append(trial.trial_id)
         self._states[trial.trial_id] = TrialState(trial=trial)
 
-    def read(self) -> None:
-        """Reads what an earlier run of the study left on disk, and changes nothing there."""
-        for trial_id, state in self._states.items():
-            record = read_record(self.folder(state.trial))
+    def read(self, trial_ids: Iterable[str] | None = None, *, whole: bool = True) -> None:
+        """Reads what an earlier run of the study left on disk, and changes nothing there.
+
+        Args:
+            trial_ids: the trials to read; default: all.
+            whole: otherwise, of a trial with an outcome that alone is read, and not its reports.
+        """
+        for trial_id in list(self._states if trial_ids is None else trial_ids):
+            state = self._states[trial_id]
+            folder = self.folder(state.trial)
+            record = (None if whole else read_outcome(folder)) or read_record(folder)
             self._states[trial_id] = replace(state, record=record, phase=_phase_on_disk(record))
 
     def resume(self) -> list[str]:
@@ -234,9 +251,19 @@ class TrialStates:
 
     def _decisions(self, state: TrialState) -> dict[str, tuple[Decision, ...]]:
         """The decisions of every rung about the trials of a trial's group."""
-        group = [other for other in self.in_order() if other.trial.group == state.trial.group]
-        table = decide([competitor(other, self.rule, self.metric) for other in group], self.rule)
+        if not self.rule.fractions:
+            return {state.trial.trial_id: ()}
+        group = [self._states[trial_id] for trial_id in self._groups[state.trial.group]]
+        group.sort(key=lambda other: other.trial.order)
+        table = decide([self._competitor(other) for other in group], self.rule)
         return {other.trial.trial_id: row for other, row in zip(group, table, strict=True)}
+
+    def _competitor(self, state: TrialState) -> Competitor:
+        known, found = self._competitors.get(state.trial.trial_id, (None, None))
+        if known is not state or found is None:
+            found = competitor(state, self.rule, self.metric)
+            self._competitors[state.trial.trial_id] = state, found
+        return found
 
 
 def competitor(state: TrialState, rule: HalvingRule, metric: Metric) -> Competitor:
@@ -290,6 +317,11 @@ def count_final(states: Iterable[TrialState]) -> int:
 ALL, LAST, NONE = "all", "last", "none"
 # Checkpoints of each ended trial: `all` are the two newest ones and that of the best epoch.
 KEPT = {ALL: 3, LAST: 1, NONE: 0}
+KEPT_WORDS = {
+    ALL: "the two newest and the best of each ended trial",
+    LAST: "the last of each ended trial, from which predictions are made",
+    NONE: "none of an ended trial once the report is written",
+}
 
 
 def drop_checkpoints(states: TrialStates, trials: Iterable[TrialState], keep: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from segstrat.step_cost import StepTime
-from study.driver.dry_run import Estimate, time_line, tuning_lines
+from study.driver.dry_run import Estimate, _in_words, time_line, tuning_lines
 from study.planning.space import load_space
 from study.planning.space_files import write_template
 from study.planning.trials import plan
@@ -109,8 +109,14 @@ def test_a_plan_of_many_trials_fits_on_a_screen_unless_all_are_asked_for(dry_run
     rows = [
         line for line in output.splitlines() if line.startswith(tuple("0123456789abcdef")) and "fcn8s" in line
     ]
-    assert len(rows) == 40
-    assert "… 160 more trials; --verbose lists them all" in output
+    assert len(rows) == 20
+    assert "… 180 more trials; --verbose lists them all" in output
+    assert output.count("\n") < 50
+
+
+def test_many_values_of_a_recipe_are_a_range():
+    assert _in_words([0.0, 1e-4, 0.02]) == "0, 1e-4, 0.02"
+    assert _in_words([index / 1000 for index in range(1, 2001)]).startswith("1e-3 to 2 (")
 
 
 def test_a_long_study_proposes_the_command_of_one_that_fits_an_hour(own_data, tmp_path, monkeypatch, capsys):
