@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from segstrat.config import SELF
 from segstrat.formatting import axis_name, format_duration, format_value
 from segstrat.scores import MIOU, WORDS
 from study.analysis.answering.decision import Label
@@ -59,6 +60,7 @@ def sensitivity_views(study: Study, verdict: Verdict, margin: float = MARGIN) ->
         ("same schedule", _same_schedule_note(), *_same_schedule(study, context)),
         ("equal epochs", *_equal_epochs(study, context)),
         ("equal compute", *_equal_compute(study, context)),
+        ("equal time", *_equal_time(study, context)),
     ]
     for name, note, compared, values in others:
         if values is not None:
@@ -192,6 +194,44 @@ def _equal_compute(study: Study, context: Context) -> tuple[str, Context, pd.Ser
         return pd.Series(elapsed.reindex(keys).to_numpy() <= limit, index=curve.index)
 
     return note, context, _values_until(study, context, within)
+
+
+def _equal_time(study: Study, context: Context) -> tuple[str, Context, pd.Series | None]:
+    """Validation mIoU after equal time, that of self-supervision included.
+
+    Each arm may use the time that the longest setting of the other one takes, so a longer schedule among
+    raw's treatments gives raw the time of self-supervision as longer training. None without self-supervision,
+    or where it alone takes longer than that.
+    """
+    if SELF not in context.starts:
+        return "", context, None
+    seconds = _seconds_per_epoch(study, context)
+    before = study.self_seconds(context.trials)
+    before.index = pd.Index(context.trials["trial_id"])
+    completed = context.trials[context.completed]
+    if not len(seconds) or completed.empty or before[completed["trial_id"]].isna().any():
+        return "", context, None
+    totals = seconds.groupby("trial_id").sum() + before
+    cells = completed.assign(cost=completed["trial_id"].map(totals)).groupby(["pretrained", "cell"])["cost"]
+    longest = cells.mean().groupby("pretrained").max()
+    if len(longest) < 2:
+        return "", context, None
+    limit = float(longest.min())
+    elapsed = seconds.groupby("trial_id").cumsum()
+
+    def within(curve: pd.DataFrame) -> pd.Series:
+        keys = pd.MultiIndex.from_frame(curve[["trial_id", "epoch"]])
+        spent = elapsed.reindex(keys).to_numpy() + curve["trial_id"].map(before).to_numpy()
+        return pd.Series(spent <= limit, index=curve.index)
+
+    values = _values_until(study, context, within)
+    if values is None or values[context.completed].isna().any():
+        return "", context, None
+    note = (
+        f"All trials after {format_duration(limit)}, self-supervision included. A longer schedule has "
+        "not annealed its learning rate by then."
+    )
+    return note, context, values
 
 
 def _same_work(context: Context) -> bool:

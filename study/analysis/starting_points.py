@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from segstrat.config import GIVEN, RAW, SELF
-from segstrat.formatting import join_words
+from segstrat.formatting import format_duration, join_words
 from study.analysis.answering.decision import Label
 from study.analysis.phrases import count_seeds, start_sentence, with_interval
 from study.analysis.study import Study
@@ -95,6 +95,27 @@ class Comparisons:
             _difference(each) for each in (self.self_to_raw, self.given_to_self, self.given_to_raw)
         )
 
+    def cost(self, study: Study) -> str:
+        """What self-supervision takes, in all and for each point that it gains; '' where that is unknown."""
+        verdict = self.self_to_raw
+        trials = verdict.context.trials
+        own = trials[trials["initialization"] == SELF]
+        seconds = study.self_seconds(own).dropna()
+        training = trials.loc[trials["initialization"] == RAW, "seconds"].mean()
+        if seconds.empty or not training > 0:
+            return ""
+        each = float(seconds.mean())
+        words = (
+            f"Self-supervision takes {format_duration(each)} per seed, {each / training:.1f} times a raw "
+            "training"
+        )
+        gain = verdict.contrasts.gap
+        if not gain.above(0) or gain.estimate is None:
+            return f"{words}."
+        return (
+            f"{words}: {format_duration(each / (100 * gain.estimate))} for each point that it gains on raw."
+        )
+
 
 def _difference(verdict: Verdict) -> str:
     context, found = verdict.context, verdict.contrasts
@@ -124,7 +145,8 @@ def summarize_starts(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, 
     label = labels.pop() if len(labels) == 1 else Label.UNDETERMINED
     if len(found) == 1:
         (only,) = found.values()
-        return label, [f"{only.opening(means)} ({where}).", only.numbers, only.differences]
+        lines = [f"{only.opening(means)} ({where}).", only.numbers, only.differences, only.cost(study)]
+        return label, [line for line in lines if line]
     opening = "The answer depends on the context" if len({each.label for each in found.values()}) > 1 else ""
     lines = [f"{start_sentence(context)}: {each.opening(means)}." for context, each in found.items()]
     return label, [f"{opening or next(iter(found.values())).opening(means)} ({where}).", *lines]

@@ -17,7 +17,7 @@ from segstrat.image_counts import HALVES
 from segstrat.scores import BOUNDARY, MIOU, WORDS, Metric
 from segstrat.store import Store
 from study.analysis.intervals import CONFIDENCE
-from study.frame import load, read_manifest
+from study.frame import load, read_manifest, read_self_supervision
 from study.frame.build import (
     HALVED,
     IMAGES,
@@ -84,6 +84,8 @@ class Study:
         store = folder if isinstance(folder, Store) else Store(folder)
         trials, epochs = load(store)
         manifest = read_manifest(store)
+        if runs := read_self_supervision(store):
+            manifest = {**manifest, "self_supervision": runs}
         name = manifest.get("study") or store.uri.rstrip("/").rpartition("/")[2]
         return cls(name, manifest, trials, epochs)
 
@@ -97,6 +99,17 @@ class Study:
         """The starting points that are compared, two by two; the first pair is the study's main one."""
         starts = set(self.trials["initialization"])
         return tuple(pair for pair in PAIRINGS if starts >= set(pair)) or PAIRINGS[:1]
+
+    def self_seconds(self, trials: pd.DataFrame) -> pd.Series:
+        """Seconds of the self-supervision that each trial starts from: 0 without any, NaN where unknown."""
+        runs = self.manifest.get("self_supervision") or ()
+        if not runs:
+            return pd.Series(np.nan, index=trials.index).where(trials["initialization"] == SELF, 0.0)
+        known = {(run["backbone"], run["width"], run["seed"]): run.get("seconds", np.nan) for run in runs}
+        widths = trials["width"] if "width" in trials else pd.Series(1.0, index=trials.index)
+        keys = zip(trials["backbone"], widths, trials["seed"], strict=True)
+        seconds = pd.Series([known.get(key, np.nan) for key in keys], index=trials.index, dtype=float)
+        return seconds.where(trials["initialization"] == SELF, 0.0)
 
     @property
     def varies_multi_task(self) -> bool:

@@ -50,13 +50,14 @@ def summarize(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, list[st
     labels = {verdict.label for verdict in verdicts}
     label = verdicts[0].label if len(labels) == 1 else Label.UNDETERMINED
     causes = {verdict.cause for verdict in verdicts}
-    opening = _opening(label, means, causes.pop() if len(causes) == 1 else None)
+    pretraining = verdicts[0].context.pretraining_name
+    opening = _opening(label, means, causes.pop() if len(causes) == 1 else None, pretraining)
     if len(labels) > 1:
         opening = "The answer depends on the context"
     lines = [f"{opening} ({where})."]
     if len(verdicts) == 1 and (planned := verdicts[0].planned) is not None and planned.label is not None:
         # What was added after a look at the answer is told after the answer.
-        answer = _opening(planned.label, means, None)
+        answer = _opening(planned.label, means, None, pretraining)
         lines = [f"{answer} ({where}; as planned, {count_seeds(planned.seeds)}).", f"Extended: {lines[0]}"]
     if len(verdicts) == 1:
         lines += [_numbers(verdicts[0]), _open_questions(study, verdicts[0], means)]
@@ -320,17 +321,18 @@ def _without_interval(found: Contrasts, context: Context) -> str:
     return " ".join([f"{text}.", *_missing(found, context)])
 
 
-def _opening(label: Label, means: str, cause: Cause | None) -> str:
+def _opening(label: Label, means: str, cause: Cause | None, pretraining: str) -> str:
+    start = start_sentence(pretraining)
     close, narrow, do = ("close", "narrow", "do") if " and " in means else ("closes", "narrows", "does")
     if cause in (Cause.RAW_NOT_LEARNED, Cause.PRETRAINED_NOT_LEARNED):
         return f"Undetermined: {cause} here"
     return {
-        Label.CLOSES: f"Yes: {means} {close} the gap to pre-training here",
-        Label.NARROWS: f"In part: {means} {narrow} the gap to pre-training here without closing it",
-        Label.DOES_NOT_CLOSE: f"No: {means} {do} not close the gap to pre-training here",
-        Label.NOT_NEEDED: "Pre-training is not needed here: it helps by less than the margin",
-        Label.HURTS: "Pre-training hurts here: the network ends better without it",
-        Label.UNDETERMINED: f"Undetermined: whether {means} {close} the gap to pre-training here",
+        Label.CLOSES: f"Yes: {means} {close} the gap to {pretraining} here",
+        Label.NARROWS: f"In part: {means} {narrow} the gap to {pretraining} here without closing it",
+        Label.DOES_NOT_CLOSE: f"No: {means} {do} not close the gap to {pretraining} here",
+        Label.NOT_NEEDED: f"{start} is not needed here: it helps by less than the margin",
+        Label.HURTS: f"{start} hurts here: the network ends better without it",
+        Label.UNDETERMINED: f"Undetermined: whether {means} {close} the gap to {pretraining} here",
     }[label]
 
 

@@ -26,7 +26,15 @@ from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, sh
 SCREENING_SEED = 0
 Source = PretrainSource | SelfSource
 # What the report shows of self-supervision.
-LEARNED = ("losses", "errors", "nearest_patch_error", "probe", "probe_of_random_features", "examples")
+LEARNED = (
+    "losses",
+    "errors",
+    "nearest_patch_error",
+    "probe",
+    "probe_of_random_features",
+    "examples",
+    "seconds",
+)
 
 
 class Weights:

@@ -58,6 +58,7 @@ __all__ = [
 ]
 
 MANIFEST = "manifest.json"
+SELF_SUPERVISION = "self-supervision.json"
 # Columns of text that may be empty, which CSV does not distinguish from a missing value.
 TEXTS = ("error", "checkpoint", "weights_digest", "context")
 
@@ -175,6 +176,23 @@ def read_manifest(folder: str | Path | Store) -> dict[str, Any]:
         return {}
     except DamagedFileError as error:
         raise UserError(f"{store.uri}: {error}; restore it from a copy") from error
+
+
+def read_self_supervision(folder: str | Path | Store) -> list[dict[str, Any]]:
+    """What the runs of self-supervision of a study learned, and their seconds, in the order of their seeds.
+
+    Empty where there are none, or where the file cannot be read, which is said: no answer depends on it.
+    """
+    store = _store(folder)
+    try:
+        content = read_with_copy(store, SELF_SUPERVISION)
+        return sorted(content.values(), key=lambda run: (run["seed"], run["backbone"], run["width"]))
+    except FileNotFoundError:
+        return []
+    except (DamagedFileError, AttributeError, KeyError, TypeError) as error:
+        name = f"{store.uri}/{SELF_SUPERVISION}"
+        say_once(f"{name} cannot be read ({error}); the report shows no self-supervision")
+        return []
 
 
 def _check_form(content: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from study.reporting.plot_gap_closure import closure_picture
 from study.reporting.plot_response_surfaces import surface_picture
 from study.reporting.plot_self_supervision import (
     SelfSupervision,
-    read_self_supervision,
+    self_supervision_of,
     self_supervision_picture,
 )
 from study.reporting.plot_training import curves_picture, plane_picture
@@ -64,7 +64,7 @@ def draw_pictures(answer: Answer, store: Store | None = None) -> Pictures:
             *(curves_picture(study, verdict) for verdict in verdicts),
             *(plane_picture(study, task) for task in tasks),
         ],
-        "self-supervision": [self_supervision_picture(read_self_supervision(store)) if store else None],
+        "self-supervision": [self_supervision_picture(self_supervision_of(store)) if store else None],
         "classes": [
             *(class_picture(study, verdict) for verdict in verdicts),
             *([confusion_picture(study, verdicts[0], store)] if store and verdicts else []),

@@ -69,9 +69,7 @@ def draw_seeds(
                 )
                 continue
             dots = drawn.loc[drawn["column"] == column, "value"]
-            ax.plot(
-                np.full(len(dots), x), dots, "o", color=lines[column], mec=PAPER, mew=0.8, ms=7, zorder=3
-            )
+            ax.plot(np.full(len(dots), x), dots, "o", color=lines[column], mec=PAPER, mew=0.8, ms=7, zorder=3)
             mean = values.mean()
             ax.plot([x - 0.24, x + 0.24], [mean, mean], color=lines[column], lw=3, zorder=4)
             ax.annotate(f"{mean:.3f}", (x + 0.28, mean), va="center", color=INK, fontsize=10)

@@ -11,10 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from segstrat.store import DamagedFileError, Store, read_with_copy, say_once, write_with_copy
+from study.frame import SELF_SUPERVISION, read_self_supervision
 from study.reporting.figure_files import Picture
 from study.reporting.figure_style import BLUE, GREEN, MUTED, new_panel
-
-FILE = "self-supervision.json"
 
 
 @dataclass(frozen=True)
@@ -58,18 +57,17 @@ def _range(values: Sequence[float], *, percent: bool = False) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def read_self_supervision(store: Store) -> SelfSupervision | None:
+def self_supervision_of(store: Store) -> SelfSupervision | None:
     """The runs of a study; None where it has none."""
+    runs = read_self_supervision(store)
+    found = SelfSupervision(runs) if runs else None
     try:
-        content = read_with_copy(store, FILE)
-        runs = sorted(content.values(), key=lambda run: (run["seed"], run["backbone"], run["width"]))
-        found = SelfSupervision(runs) if runs else None
         if found:
             _ = found.sentence, found.example
-    except FileNotFoundError:
-        return None
-    except (DamagedFileError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        say_once(f"{store.uri}/{FILE} cannot be read ({error}); the report shows no self-supervision")
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        say_once(
+            f"{store.uri}/{SELF_SUPERVISION} cannot be read ({error}); the report shows no self-supervision"
+        )
         return None
     return found
 
@@ -77,10 +75,10 @@ def read_self_supervision(store: Store) -> SelfSupervision | None:
 def add_runs(store: Store, runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Adds runs, by file of weights, to those of a study."""
     try:
-        before = read_with_copy(store, FILE)
+        before = read_with_copy(store, SELF_SUPERVISION)
     except (FileNotFoundError, DamagedFileError):
         before = {}
-    write_with_copy(store, FILE, {**before, **runs})
+    write_with_copy(store, SELF_SUPERVISION, {**before, **runs})
 
 
 def self_supervision_table(found: SelfSupervision) -> pd.DataFrame:

@@ -18,12 +18,11 @@ from study.analysis.phrases import points
 from study.analysis.study import Context, Study
 from study.analysis.verdict import MARGIN
 from study.analysis.verdict_sentences import contrast_question
-from study.frame import OldFrameError
+from study.frame import SELF_SUPERVISION, OldFrameError
 from study.reporting.figure_style import theme_css
 from study.reporting.gallery import overview, read_gallery
 from study.reporting.page import Page, draw_pictures
-from study.reporting.plot_self_supervision import FILE as SELF_SUPERVISION
-from study.reporting.plot_self_supervision import read_self_supervision
+from study.reporting.plot_self_supervision import self_supervision_of
 
 FIGURES = "figures"
 OVERVIEW = "overview.png"
@@ -105,7 +104,7 @@ def make_page(answer: Answer, store: Store | None = None) -> Page:
     """A page of an answer; gallery and confusions are looked for in the study's store."""
     found = [read_gallery(store, task) for task in answer.verdicts] if store is not None else []
     galleries = [gallery for gallery in found if gallery is not None]
-    own = read_self_supervision(store) if store is not None else None
+    own = self_supervision_of(store) if store is not None else None
     return Page(answer, draw_pictures(answer, store), galleries, own)
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from segstrat.config import INITIALIZATIONS
+from segstrat.store import Store
 from study.analysis.answer import answer_study
 from study.analysis.answering.decision import Label
 from study.analysis.cells import cell_table
@@ -14,6 +15,7 @@ from study.analysis.study import PAIRINGS, Study, contexts
 from study.analysis.verdict import decide_all
 from study.frame import epoch_table
 from study.frame.build import START_WORDS
+from study.reporting.plot_self_supervision import add_runs
 from study.reporting.render import make_page, render
 
 ROLES = {"initialization": "arm", "weight_decay": "treatment"}
@@ -150,8 +152,78 @@ def test_two_starting_points_of_three_are_an_ordinary_study():
     assert (context.raw_name, context.pretrained_name) == ("raw", "self-supervised")
     answer = answer_study(study)
     assert answer.label == Label.DOES_NOT_CLOSE
-    assert "self-supervised 0.4" in answer.sentence
+    assert "does not close the gap to self-supervised pre-training" in answer.lines[0]
+    assert "self-supervised 0." in answer.lines[1]
     assert not any(claim.effects for claim in answer.sections["claims"])
+
+
+LONG = {"weight_decay": "treatment", "epochs_factor": "treatment", "initialization": "arm"}
+CURVE = [0.10, 0.15, 0.18, 0.20]
+
+
+def with_costs(folder, seconds):
+    """A study's folder with so many seconds of self-supervision for each seed; an epoch takes two."""
+    runs = [{"backbone": "resnet18", "width": 1.0, "seed": seed, "seconds": seconds} for seed in range(3)]
+    add_runs(Store(folder), {f"{run['seed']}.pth": run for run in runs})
+    return folder
+
+
+def equal_time(answer, starts):
+    """The row of the sensitivity analysis, None if there is none."""
+    compared = [verdict.context.starts for verdict in answer.primary]
+    views = answer.sensitivity[compared.index(starts)]
+    return next((view for view in views if view.name == "equal time"), None)
+
+
+@pytest.fixture
+def long_study(study_writer, make_trial):
+    """Raw, self and given train for four epochs, raw also for eight; two seconds an epoch."""
+
+    def make(seconds):
+        rng = np.random.default_rng(0)
+
+        def curve(base):
+            return [value + base + rng.normal(0, 1e-3) for value in CURVE]
+
+        trials = []
+        for seed in range(3):
+            for start, base in (("raw", 0.0), ("self", 0.1), ("given", 0.2)):
+                for decay in DECAYS:
+                    axes = {"initialization": start, "weight_decay": decay, "epochs_factor": 1, "seed": seed}
+                    trials.append(make_trial(axes | {"backbone": "resnet18"}, curve(base), epochs=4))
+            longer = [float(value) for value in np.repeat(curve(0.0), 2)]
+            axes = {"initialization": "raw", "weight_decay": 0.0, "epochs_factor": 2, "seed": seed}
+            trials.append(make_trial(axes | {"backbone": "resnet18"}, longer, epochs=8))
+        return with_costs(study_writer(trials, roles=LONG), seconds)
+
+    return make
+
+
+def test_raw_may_use_the_time_of_self_supervision(long_study, answer_of):
+    """Self has 4 epochs of 2 s and 6 s before them; raw's longest training takes 16 s: both may use 14 s."""
+    view = equal_time(answer_of(long_study(6.0)), ("raw", "self"))
+    assert view is not None
+    assert "after 14 s, self-supervision included" in view.note
+    means = view.contrasts.raw.values.mean()
+    longer = next(value for label, value in means.items() if "factor 2" in label or "2 ×" in label)
+    # Seven of eight epochs, of which the last two have the same score.
+    assert longer == pytest.approx(0.20, abs=0.005)
+    assert view.contrasts.pretrained.values.mean().max() == pytest.approx(0.30, abs=0.005)
+
+
+def test_self_supervision_that_takes_longer_leaves_self_less_time(long_study, answer_of):
+    """12 s before and 16 s in all leave two epochs of two seconds."""
+    view = equal_time(answer_of(long_study(12.0)), ("raw", "self"))
+    assert view is not None
+    assert view.contrasts.pretrained.values.mean().max() == pytest.approx(0.25, abs=0.005)
+
+
+def test_without_equal_time_there_is_no_row_and_the_cost_is_said(long_study, answer_of):
+    answer = answer_of(long_study(100.0))
+    assert equal_time(answer, ("raw", "self")) is None
+    assert equal_time(answer, ("raw", "given")) is None
+    assert "times a raw training" in answer.lines[3]
+    assert "for each point that it gains on raw" in answer.lines[3]
 
 
 @pytest.mark.usefixtures("undrawn")

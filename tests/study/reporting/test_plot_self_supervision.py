@@ -8,13 +8,12 @@ import pytest
 from PIL import Image
 
 from segstrat.store import Store
-from study.frame import write_frames
+from study.frame import SELF_SUPERVISION, write_frames
 from study.reporting.plot_self_supervision import (
-    FILE,
     SelfSupervision,
     add_runs,
     draw_self_supervision,
-    read_self_supervision,
+    self_supervision_of,
     self_supervision_picture,
     self_supervision_table,
 )
@@ -31,10 +30,10 @@ def run(seed: int, **more: object) -> dict:
 
 def test_runs_are_added_file_by_file_and_read_in_the_order_of_their_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    assert read_self_supervision(store) is None
+    assert self_supervision_of(store) is None
     add_runs(store, {"b.pth": run(2)})
     add_runs(store, {"a.pth": run(1)})
-    found = read_self_supervision(store)
+    found = self_supervision_of(store)
     assert found is not None
     assert [each["seed"] for each in found.runs] == [1, 2]
     table = self_supervision_table(found)
@@ -60,8 +59,8 @@ def test_errors_and_probes_are_stated(tmp_path: Path) -> None:
 
 def test_a_damaged_file_costs_its_section_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     store = Store(tmp_path)
-    store.write(FILE, b'{"w.pth": {"seed": 1}}')
-    assert read_self_supervision(store) is None
+    store.write(SELF_SUPERVISION, b'{"w.pth": {"seed": 1}}')
+    assert self_supervision_of(store) is None
     assert "the report shows no self-supervision" in caplog.text
 
 
