@@ -90,7 +90,7 @@ def load(folder: str | Path | Store) -> Frames:
         )
     if "initialization" not in trials:
         starts = [start_of("", pretrained=bool(value)) for value in trials["pretrained"]]
-        trials.insert(trials.columns.get_loc("pretrained") + 1, "initialization", starts)
+        trials.insert(list(trials.columns).index("pretrained") + 1, "initialization", starts)
     epochs.attrs["classes"] = (read_manifest(store).get("data") or {}).get("classes", {})
     return trials, epochs
 
