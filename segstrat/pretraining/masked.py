@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segstrat.machine import Machine
 from segstrat.models.backbone import Backbone
@@ -267,7 +268,7 @@ def calibrate(
 ) -> Generator[None, None, None]:
     """Sets the statistics of batch norms to those of whole training crops: the mean over their batches."""
     backbone = learner.backbone
-    norms = list(backbone.batch_norms())
+    norms = [norm for norm in backbone.batch_norms() if isinstance(norm, _BatchNorm)]
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
@@ -285,7 +286,7 @@ def calibrate(
         threads=machine.threads,
         device=machine.torch_device,
     )
-    with closing(batches):
+    with closing(batches):  # type: ignore[type-var]
         for images_BCHW, _ in islice(batches, max(1, CALIBRATION_IMAGES // recipe.batch_size)):
             with torch.no_grad(), machine.autocast():
                 backbone(backbone.padded(learner.standardized(images_BCHW, machine.torch_device)))

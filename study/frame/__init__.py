@@ -87,7 +87,8 @@ def _load(store: Store) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """The frames, and what their files hold besides the rows, see `_frame_facts`."""
     frames = _read_frames(store)
     # What is needed of the manifest, which is long where there are many trials, is in the files themselves.
-    facts = frames[0].attrs if "classes" in frames[0].attrs else _frame_facts(read_manifest(store))
+    known = {str(key): value for key, value in frames[0].attrs.items()}
+    facts = known if "classes" in known else _frame_facts(read_manifest(store))
     for frame in frames:
         # pandas copies them with each operation.
         frame.attrs = {}
@@ -107,7 +108,7 @@ def _load(store: Store) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, Any]]:
         )
     if "initialization" not in trials:
         starts = [start_of("", pretrained=bool(value)) for value in trials["pretrained"]]
-        trials.insert(trials.columns.get_loc("pretrained") + 1, "initialization", starts)
+        trials.insert(list(trials).index("pretrained") + 1, "initialization", starts)
     return trials, epochs, facts
 
 
@@ -231,7 +232,7 @@ def _write_frames(store: Store, frames: Frames, facts: dict[str, Any]) -> None:
 def _parquet(frame: pd.DataFrame, facts: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     frame = frame.copy(deep=False)
-    frame.attrs = facts
+    frame.attrs.update(facts)
     # Scores hardly ever repeat: a dictionary of them takes longer to write and to read than they do.
     texts = [name for name in map(str, frame) if frame[name].dtype in (object, "str")]
     frame.to_parquet(

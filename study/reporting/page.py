@@ -239,8 +239,8 @@ def shown_cells(table: pd.DataFrame) -> pd.DataFrame:
     if len(table) <= MOST_ROWS:
         return table
     rank = table.assign(better=~table["reference"], value=-table["val_miou"].astype(float))
-    rank = rank.sort_values(["better", "value"]).groupby(["context", "arm"], sort=False).cumcount()
-    return table.loc[rank.sort_values(kind="stable").index[:MOST_ROWS]].sort_index()
+    places = rank.sort_values(["better", "value"]).groupby(["context", "arm"], sort=False).cumcount()
+    return table.loc[places.sort_values(kind="stable").index[:MOST_ROWS]].sort_index()
 
 
 def _where(part: FactorialEffects | ResponseSurfaces) -> str:
