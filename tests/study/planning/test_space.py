@@ -19,12 +19,13 @@ SIZES = {
     "multitask": 6,
     "optuna_wd_dropout": 48,
     "photos_budget": 4,
-    "photos_imagenet": 8,
+    "photos_imagenet": 6,
     "photos_labels": 16,
     "photos_multitask": 4,
     "photos_overfit": 8,
     "photos_rates": 8,
     "photos_regularizers": 9,
+    "photos_self": 6,
     "photos_squeezenet": 24,
     "photos_wd": 12,
     "regularizers": 32,
@@ -56,7 +57,7 @@ def test_a_space_states_its_question_command_and_cost(name):
 def test_its_models_can_be_built(name, data):
     import torch
 
-    if name in ("photos_imagenet", "photos_regularizers"):
+    if name in ("photos_imagenet", "photos_regularizers", "photos_self"):
         pytest.importorskip("timm", reason="timm is not installed (uv sync --extra timm)")
     trials = plan(load_space(name), data, seeds=(0,), weights="imagenet")
     startup = 2 * STARTUP_POINTS if name == "optuna_wd_dropout" else SIZES[name]
