@@ -3,13 +3,16 @@
 import contextlib
 import io
 import os
+import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 from PIL import Image
 
@@ -118,6 +121,44 @@ def start_driver(cluster: Cluster, node_cache: Path) -> Iterator[Callable[..., s
     for process in processes:
         process.kill()
         process.wait()
+
+
+def _command_line(process: psutil.Process) -> str:
+    """The process's command line, '' if it has just ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
+@pytest.fixture
+def trial_workers(cluster: Cluster) -> Callable[[], list[psutil.Process]]:
+    """The processes that run trials on the cluster's nodes."""
+
+    def found() -> list[psutil.Process]:
+        raylets = [
+            psutil.Process(info.process.pid)
+            for node in cluster.list_all_nodes()
+            for info in node.all_processes["raylet"]
+        ]
+        children = [child for raylet in raylets for child in raylet.children(recursive=True)]
+        return [process for process in children if "StudyJob" in _command_line(process)]
+
+    return found
+
+
+@pytest.fixture
+def a_worker(trial_workers) -> Callable[[random.Random], psutil.Process]:
+    """Waits for a process that runs a trial, and chooses one."""
+
+    def choose(rng: random.Random) -> psutil.Process:
+        deadline = time.monotonic() + 240
+        while not (found := trial_workers()):
+            assert time.monotonic() < deadline, "no trial's process was started"
+            time.sleep(0.05)
+        return rng.choice(found)
+
+    return choose
 
 
 @contextlib.contextmanager

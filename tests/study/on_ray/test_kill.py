@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from study.frame import load
@@ -24,30 +23,6 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not happen within {TIMEOUT:.0f} s"
         time.sleep(0.05)
-
-
-def command_line(process: psutil.Process) -> str:
-    """The process's command line, '' if it has just ended."""
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
-
-
-def kill_a_worker(cluster, rng: random.Random) -> None:
-    """Kills one process that runs a trial on the cluster's nodes."""
-
-    def trial_workers() -> list[psutil.Process]:
-        raylets = [
-            psutil.Process(info.process.pid)
-            for node in cluster.list_all_nodes()
-            for info in node.all_processes["raylet"]
-        ]
-        found = [child for raylet in raylets for child in raylet.children(recursive=True)]
-        return [process for process in found if "StudyJob" in command_line(process)]
-
-    wait_until(trial_workers, "a trial's process")
-    rng.choice(trial_workers()).kill()
 
 
 class Watched:
@@ -87,14 +62,14 @@ def end_well(process: subprocess.Popen) -> str:
 
 @pytest.mark.timeout(900)
 def test_a_worker_a_driver_and_a_node_die(
-    cluster, undisturbed, start_driver, tiny_flags, watched, same_frames
+    cluster, undisturbed, start_driver, tiny_flags, watched, same_frames, a_worker
 ):
     rng = random.Random(0)
     node = cluster.add_node(**NODE)
     storage = ["--storage", str(watched.folder.parent), "--name", "study"]
     driver = start_driver([*tiny_flags, *storage, "--max-concurrent", "4"])
     watched.wait_for("trials/*/records.json", 1, driver)
-    kill_a_worker(cluster, rng)
+    a_worker(rng).kill()
     watched.wait_for("trials/*/outcome.json", 1, driver)
     driver.kill()
     driver.wait()
@@ -113,7 +88,9 @@ def test_a_worker_a_driver_and_a_node_die(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_dies_whenever(cluster, undisturbed, start_driver, tiny_flags, watched, same_frames, seed):
+def test_whatever_dies_whenever(
+    cluster, undisturbed, start_driver, tiny_flags, watched, same_frames, a_worker, seed
+):
     rng = random.Random(seed)
     storage = ["--storage", str(watched.folder.parent), "--name", "study"]
     driver = start_driver([*tiny_flags, *storage])
@@ -124,7 +101,7 @@ def test_whatever_dies_whenever(cluster, undisturbed, start_driver, tiny_flags, 
         time.sleep(rng.uniform(0, 3))
         kind = rng.choice(["worker", "driver", "node"])
         if driver.poll() is None and kind == "worker":
-            kill_a_worker(cluster, rng)
+            a_worker(rng).kill()
         if kind == "driver":
             driver.kill()
             driver.wait()

@@ -1,12 +1,15 @@
 """A study in S3-compatible storage, from its first file to a resume after losing records."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +132,46 @@ def test_a_server_that_stops_answering_and_a_driver_killed_meanwhile(
     output, _ = driver.communicate(timeout=400)
     assert driver.returncode == 0, output
     same_frames(undisturbed[2], study)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_an_operators_day_on_two_nodes(
+    server, cluster, undisturbed, start_driver, tiny_flags, same_frames, a_worker, trial_workers
+):
+    """A worker stops for a minute, another one dies; storage fails, and meanwhile the driver and a node."""
+    process, uri = server
+    study, rng = Store(uri) / "study", random.Random(0)
+    folders = {*Path(tempfile.gettempdir()).glob("segstrat-run-*")}
+    node = cluster.add_node(num_cpus=2, object_store_memory=80 << 20)
+    storage = ["--storage", uri, "--name", "study"]
+    driver = start_driver([*tiny_flags, *storage, "--max-concurrent", "4"])
+    stopped = a_worker(rng)
+    stopped.suspend()
+    time.sleep(60)
+    stopped.resume()
+    a_worker(rng).kill()
+
+    def ended() -> int:
+        return sum((study / "trials" / name).exists("outcome.json") for name in (study / "trials").names())
+
+    wait_until(lambda: ended() >= 1 or driver.poll() is not None, "an outcome")
+    assert driver.poll() is None, driver.communicate()[0]
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(5)
+    driver.kill()
+    driver.communicate()
+    cluster.remove_node(node, allow_graceful=False)
+    process.send_signal(signal.SIGCONT)
+    # The lease of a killed driver expires by itself after a minute and a half.
+    study.delete("lock.json")
+    driver = start_driver(["--resume", *storage, "--gpus-per-trial", "0"])
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
+    same_frames(undisturbed[2], study)
+    wait_until(lambda: not trial_workers(), "the end of all workers")
+    assert not study.exists("lock.json")
+    # What an undisturbed study leaves, and nothing else.
+    left = {name for name in Store(undisturbed[2]).names() if name != "lock.json"}
+    assert set(study.names()) <= left
+    assert {*Path(tempfile.gettempdir()).glob("segstrat-run-*")} <= folders
