@@ -117,7 +117,7 @@ def test_it_fills_in_better_than_the_mean_color_and_the_nearest_patch(
     reports = run(data, tmp_path / "w.pth", recipe=recipe)
     about = read_about(tmp_path / "w.pth")
     assert reports[-1].error is not None
-    assert reports[-1].error < 0.8 * min(1.0, about["nearest_patch_error"])
+    assert reports[-1].error < 0.9 * min(1.0, about["nearest_patch_error"])
     assert reports[-1].train_loss < 0.5 * reports[0].train_loss
     assert about["error"] == reports[-1].error
     assert str(reports[-1]) == f"reconstruction error {reports[-1].error:.3f}"
