@@ -118,8 +118,7 @@ class TrialConfig:
     weights: str | None = None
     """`imagenet`, or a path of a checkpoint; read only where `pretrained` is true."""
     initialization: str = ""
-    """`raw`, `self` (weights of self-supervision on the study's own images) or `given` (any others); where it
-    is not '' it decides `pretrained`."""
+    """`raw`, `self` (self-supervised on the study's images) or `given`; decides `pretrained` unless ''."""
     freeze_batch_norm: bool = False
     """Keep the backbone's batch-norm statistics and affine parameters at their initial values."""
 

@@ -240,7 +240,6 @@ def pretrain_steps(
         "data_digest": data.digest,
         "key": key,
         "recipe": dataclasses.asdict(recipe),
-        "seconds": sum(report.seconds for report in reports),
         **reports[-1].scores,
         **found,
     }

@@ -31,7 +31,7 @@ class WeightFiles(Protocol):
     def of_next_look(self, trials: Sequence[PlannedTrial]) -> list[PlannedPretraining]:
         """The pre-trainings that the next look may need."""
 
-    def find(self, job: PlannedPretraining) -> bool:
+    def find(self, job: PlannedPretraining, seconds: float | None = None) -> bool:
         """Whether the weights exist."""
 
     def epochs_done(self, job: PlannedPretraining) -> int:
@@ -211,7 +211,7 @@ class Jobs:
         name = state.job.file
         stopped = name in self._stopping
         self._stopping.discard(name)
-        if not error and self._weights is not None and self._weights.find(state.job):
+        if not error and self._weights is not None and self._weights.find(state.job, state.total_seconds):
             self._states[name] = replace(state, made=True)
         elif state.ahead or (stopped and not error):
             # Nobody needs it yet: it is continued when a trial does, or when slots are idle again.

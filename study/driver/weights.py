@@ -26,15 +26,7 @@ from study.state.pretrainings import FOLDER, PlannedPretraining, epochs_done, sh
 SCREENING_SEED = 0
 Source = PretrainSource | SelfSource
 # What the report shows of self-supervision.
-LEARNED = (
-    "losses",
-    "errors",
-    "nearest_patch_error",
-    "probe",
-    "probe_of_random_features",
-    "examples",
-    "seconds",
-)
+LEARNED = ("losses", "errors", "nearest_patch_error", "probe", "probe_of_random_features", "examples")
 
 
 class Weights:
@@ -142,8 +134,12 @@ class Weights:
             if source is not None
         ]
 
-    def find(self, job: PlannedPretraining) -> bool:
-        """Whether the weights of a pre-training exist; then trials can be given them."""
+    def find(self, job: PlannedPretraining, seconds: float | None = None) -> bool:
+        """Whether the weights of a pre-training exist; then trials can be given them.
+
+        Args:
+            seconds: that it took, where this study has trained them.
+        """
         if job.file in self._made:
             return True
         from segstrat.data.cache.entries import hold
@@ -165,6 +161,8 @@ class Weights:
 
             about = {key: value for key, value in read_about(path).items() if key in LEARNED}
             network = {"seed": made.seed, "backbone": made.backbone, "width": made.width}
+            # Not in the file of weights, which is the same wherever and whenever it is made.
+            about |= {} if seconds is None else {"seconds": seconds}
             self._learned[job.file] = {**network, **about}
         return True
 

@@ -179,13 +179,11 @@ def plane_table(study: Study, task: str) -> pd.DataFrame:
     """
     trials = study.trials_of(task)
     axes = study.axes("treatment")
+    settings = [*zip(*(trials[axis] for axis in axes), strict=True)] or [()] * len(trials)
     table = pd.DataFrame(
         {
             "arm": trials["arm"],
-            "setting": [
-                setting_label(dict(zip(axes, values, strict=True)))
-                for values in zip(*(trials[axis] for axis in axes), strict=True)
-            ],
+            "setting": [setting_label(dict(zip(axes, values, strict=True))) for values in settings],
             "seed": trials["seed"],
             "train": trials[study.column(task, study.training_split(task), "miou")].astype(float),
             "val": trials[study.column(task, "val", "miou")].astype(float),

@@ -71,6 +71,13 @@ class PretrainState:
         return not self.made and self.phase in (Phase.RUNNING, Phase.RETRYING)
 
     @property
+    def total_seconds(self) -> float | None:
+        """Of all its epochs, by those that were timed in this run of the study; None without any."""
+        if not self.seconds:
+            return None
+        return self.job.epochs * sum(self.seconds) / len(self.seconds)
+
+    @property
     def epochs_left(self) -> int:
         """Epochs until its weights exist."""
         return 0 if self.made else self.job.epochs - self.epoch

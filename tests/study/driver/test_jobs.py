@@ -66,7 +66,7 @@ class Weights:
         newest = max(known.config.seed for known in trials)
         return [planned(seed) for seeds in ROUNDS if seeds[0] == newest + 1 for seed in seeds]
 
-    def find(self, job: PlannedPretraining) -> bool:
+    def find(self, job: PlannedPretraining, seconds: float | None = None) -> bool:  # noqa: ARG002
         return self.epochs.get(job.file, 0) == job.epochs
 
     def epochs_done(self, job: PlannedPretraining) -> int:
