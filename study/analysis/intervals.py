@@ -48,7 +48,7 @@ class Interval:
     @property
     def level(self) -> str:
         """The confidence in words: `95 %`."""
-        return f"{100 * self.confidence:g} %"
+        return f"{100 * self.confidence:.3g} %"
 
     @property
     def known(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from segstrat.config import GIVEN, RAW, SELF
 from segstrat.formatting import format_duration, join_words
 from study.analysis.answering.decision import Label
-from study.analysis.phrases import count_seeds, start_sentence, with_interval
+from study.analysis.phrases import count_seeds, points, start_sentence, with_interval
 from study.analysis.study import Study
 from study.analysis.verdict import Verdict
 from study.analysis.verdict_sentences import reason, setting_words, stand_ins
@@ -59,9 +59,9 @@ class Comparisons:
             return f"Yes: {means} alone is enough here; raw ends as high as with given weights"
         if own.label in ENOUGH:
             return "Yes: your own images are enough here; given weights add less than the margin to them"
-        added = with_interval(own.contrasts.remaining, own.margin)
+        added = points(own.contrasts.remaining.estimate)
         if own.label in NOT_ENOUGH and self._self_helps:
-            gained = with_interval(gain.contrasts.gap, gain.margin)
+            gained = points(gain.contrasts.gap.estimate)
             return f"In part: your own images add {gained} to raw here, and given weights add {added} to that"
         if self.label is Label.NARROWS:
             return f"In part: given weights still add {added} to your own images here"
@@ -91,9 +91,8 @@ class Comparisons:
     @property
     def differences(self) -> str:
         """Each comparison in a sentence, with the reason where it is open."""
-        return " ".join(
-            _difference(each) for each in (self.self_to_raw, self.given_to_self, self.given_to_raw)
-        )
+        compared = (self.self_to_raw, self.given_to_self, self.given_to_raw)
+        return f"{' '.join(map(_difference, compared))} All intervals together hold with 95 %."
 
     def cost(self, study: Study) -> str:
         """What self-supervision takes, in all and for each point that it gains; '' where that is unknown."""
