@@ -143,6 +143,16 @@ def _studies(part: tuple[Grid, int, tuple[int, int]]) -> Found:
     return Found(repetitions, false, any_false, uncovered, trials)
 
 
+def _many_studies(truth: Grid, repetitions: int) -> list[Found]:
+    """In blocks of one size, so that the numbers do not depend on the machine, on all processors."""
+    sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
+    parts = [(truth, size, (5, part)) for part, size in enumerate(sizes)]
+    if len(parts) == 1:
+        return [_studies(parts[0])]
+    with ProcessPoolExecutor() as pool:
+        return [*pool.map(_studies, parts)]
+
+
 def starts_table(repetitions: int) -> str:
     """False statements of whole studies of three starting points."""
     heads = ["noise", "truth", *(f"{name}: false, %" for name in PAIRS)]
@@ -151,9 +161,7 @@ def starts_table(repetitions: int) -> str:
     for noise_name, noise in NOISES.items():
         for truth_name, levels in TRUTHS.items():
             truth = truth_of(levels, noise)
-            sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
-            with ProcessPoolExecutor() as pool:
-                found = [*pool.map(_studies, [(truth, size, (5, at)) for at, size in enumerate(sizes)])]
+            found = _many_studies(truth, repetitions)
             total = sum(each.studies for each in found)
             false = sum((each.false for each in found), Counter[str]())
             counts = [*(false[name] for name in PAIRS), sum(each.any_false for each in found)]
