@@ -1,11 +1,11 @@
 """What a usual pipeline reaches with the same images, encoder, weights and time: a U-Net of a peer library.
 
-    uv run --with segmentation-models-pytorch python -m benchmarks.pipelines \
+    uv run --group peers --extra timm python -m benchmarks.pipelines \
         --data-root DIR --weights FILE --seconds 900 --seeds 0,1,2
 
 The U-Net of segmentation_models.pytorch on EfficientNet-Lite0 reads the crops of this project's loader and is
 scored by its metric, so that only network, loss, optimizer and schedule differ: AdamW, cross-entropy and
-Dice, and a cosine over the given time in place of epochs. docs/findings.md has the table.
+Dice, and a cosine over the given time in place of epochs.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def _whole(model: nn.Module, batch: Batch) -> torch.Tensor:
     return logits[..., :height, :width]
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Prints a line per seed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,7 +97,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--weight-decay", type=float, default=1e-2)
     parser.add_argument("--threads", type=int, default=1)
-    flags = parser.parse_args()
+    flags = parser.parse_args(arguments)
     torch.set_num_threads(flags.threads)
     protocol = build_protocol("folder", flags.data_root, tasks=(TASK,))
     tasks = {TASK: protocol.tasks[TASK]}

@@ -3,9 +3,12 @@
 import importlib.util
 import json
 import multiprocessing
+import re
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.on_gpu.packed import join_all
@@ -142,3 +145,27 @@ def test_without_a_gpu_the_script_says_so(tmp_path, capsys):
 @pytest.mark.parametrize("name", sorted(set(BENCHMARKS) - {"gpu", "input", "metric", "epoch"}))
 def test_quick_runs_of_the_others(tmp_path, name):
     assert run_quick(tmp_path, name)["results"][name]
+
+
+def test_a_usual_pipeline_trains_for_its_time_and_is_scored(tmp_path, capsys):
+    """The U-Net of a peer library, on eight images."""
+    pytest.importorskip("segmentation_models_pytorch", reason="no peer (uv sync --group peers)")
+    from benchmarks.pipelines import main as run_pipeline
+
+    rng = np.random.default_rng(0)
+    for name in [f"train{index}" for index in range(8)] + ["val0", "val1"]:
+        for folder, shape in (("images", (100, 120, 3)), ("labels", (100, 120))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            high = 255 if folder == "images" else 3
+            image = rng.integers(0, high, shape, dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / folder / f"{name}.png")
+    for split, count in (("train", 8), ("val", 2)):
+        (tmp_path / f"{split}.txt").write_text("".join(f"{split}{index}\n" for index in range(count)))
+    (tmp_path / "dataset.toml").write_text(
+        'name = "noise"\nimages = "images"\n[splits]\ntrain = "train.txt"\nval = "val.txt"\n'
+        '[tasks.semseg]\nlabels = "labels"\nclasses = ["background", "red", "blue"]\n'
+    )
+    run_pipeline(["--data-root", str(tmp_path), "--seconds", "1", "--seeds", "0"])
+    found = re.fullmatch(r"seed 0: \d+ epochs, validation mIoU (0\.\d{4})\n", capsys.readouterr().out)
+    assert found
+    assert 0 <= float(found[1]) < 0.6
