@@ -4,7 +4,7 @@ The other `photos_*` spaces pre-train on small photographs themselves, or have p
 without batch norm, whose raw arm did not learn. This network has batch norm, and published weights of all of
 ImageNet. It is timm's: `uv sync --extra timm`. Both arms see images with the mean and deviation of the
 published weights (0.5), which are not torchvision's. Both train for 60 epochs at the full rate, so that
-training scores say what pre-training does (H2). `recipes.imagenet` says how its rates were chosen; add
+training scores say what pre-training does (H2). docs/findings.md says how its rates were chosen; add
 `learning_rate` as an axis of role `tuned` to choose among others.
 
 Command: uv run python study/run.py --space photos_imagenet --data folder --data-root DIR --weights FILE

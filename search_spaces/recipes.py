@@ -86,11 +86,10 @@ def overfitting(*, pretrained: bool, label_fraction: float = 1.0) -> Fields:
 def imagenet(*, pretrained: bool) -> Fields:
     """A recipe for a published network on small photographs: 60 epochs of both arms, weak augmentation.
 
-    In trainings of 16 epochs of EfficientNet-Lite0, ImageNet's weights ended at a validation mIoU of .255 and
-    .465 at rates of .03 and .01, and raw at .180 and .188 at .03 and .1.
+    docs/findings.md says how the rates of EfficientNet-Lite0 were chosen.
     """
     same = {"width": 1.0, "epochs": 60, "validate_every": 10}
-    return overfitting(pretrained=pretrained) | same | {"learning_rate": 0.01 if pretrained else 0.1}
+    return overfitting(pretrained=pretrained) | same | {"learning_rate": 0.003 if pretrained else 0.1}
 
 
 def small(images: int, short_side: int) -> Fields:
