@@ -171,7 +171,8 @@ def test_an_operators_day_on_two_nodes(
     same_frames(undisturbed[2], study)
     wait_until(lambda: not trial_workers(), "the end of all workers")
     assert not study.exists("lock.json")
-    # What an undisturbed study leaves, and nothing else.
+    # What an undisturbed study leaves, and the weights that all nodes share.
     left = {name for name in Store(undisturbed[2]).names() if name != "lock.json"}
-    assert set(study.names()) <= left
+    assert set(study.names()) <= {*left, "weights"}
+    assert all(name.endswith(".pth") for name in (study / "weights").names())
     assert {*Path(tempfile.gettempdir()).glob("segstrat-run-*")} <= folders
