@@ -142,8 +142,10 @@ class TwoStageSearch:
             tuned = any(state.trial.tuned for state in screened)
             references = self._design.reference_values if tuned else 1
             # Of the pre-trained candidates, one alone at first.
-            cells = references + self._design.raw_candidates + 1
-            return more + len(self._contexts) * cells * self._design.looks[0]
+            cells = len(self._contexts) * (references + self._design.raw_candidates + 1)
+            # Contexts of one task and three starting points share cells.
+            cells = min(cells, len({state.trial.cell for state in screened}) or cells)
+            return more + cells * self._design.looks[0]
         answered = _answered(history)
         needed = {pair for progress in self._progress(history).values() for pair in progress.needed}
         return len(needed - set(answered))

@@ -247,3 +247,11 @@ def test_optunas_points_are_screened_too(tmp_path):
 def test_contexts_of_the_spaces(space, expected):
     trials = plan(load_space(space), "figures", weights="w")
     assert len(contexts_to_answer(History(None, study_facts(load_space(space))), trials)) == expected
+
+
+def test_starting_points_that_share_cells_train_them_once(tmp_path):
+    """Nine cells in three comparisons, each of which alone may need seven."""
+    study = Study(tmp_path, space="self_figures", seeds=(0,))
+    known = study.states.in_order()
+    assert len(known) == 9
+    assert study.search.remaining(known) == 9 * study.design.looks[0]
