@@ -111,7 +111,12 @@ def draw_self_supervision(table: pd.DataFrame, copied: float) -> Figure:
         ax.axhline(1.0, color=MUTED, lw=0.8, ls=":", label="mean color")
         ax.axhline(copied, color=MUTED, lw=0.8, ls="-.", label="nearest patch")
         ax.set_xlabel("epoch")
-        ax.set_ylim(0, max(1.1, 1.1 * copied))
+        # The first epochs may be far worse than the mean color; where all ends must be seen.
+        ends = table.groupby("run")["error"].last()
+        ax.set_ylim(0, 1.1 * max(1.0, copied, float(ends.max())))
+        if table["epoch"].max() == 1:
+            ax.plot(table["epoch"], table["error"], "o", color=BLUE)
+            ax.set_xticks([1])
         figure.legend(loc="outside lower center", ncols=2, labelcolor=MUTED)
     return figure
 
