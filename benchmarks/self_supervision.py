@@ -6,7 +6,7 @@
 Each method trains the backbone of study/pretrain.py --self with its recipe on one core, from the same initial
 values. It prints a row per method: the squared error of masked patches in held-out images as a share of that
 of the image's mean color, the accuracy of a linear probe of the features, and seconds. Only masked
-reconstruction is part of the package; docs/models.md says why.
+reconstruction is part of the package; docs/models.md has what was measured.
 """
 
 import argparse

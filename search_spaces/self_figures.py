@@ -7,7 +7,7 @@ or, here, of a classifier of drawn objects.
 
 Command: uv run python study/run.py --space self_figures
 More images without labels: --pretrain-self DIR.
-Trials: 9 per seed. Cost: 9 × ½ minute on one CPU core, and two pre-trainings of 3 minutes per seed (figures).
+Trials: 9 per seed. Cost: 9 × ½ minute on one CPU core, two pre-trainings of 4 minutes per seed (figures).
 """
 
 from ray import tune

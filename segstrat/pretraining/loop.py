@@ -279,6 +279,22 @@ def remove_state(states: Store) -> None:
         states.local_path.rmdir()
 
 
+def recipe_batches(
+    images: Images, recipe: Recipe, machine: Machine, epoch: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """The training crops of an epoch, as a recipe has them, on the device."""
+    return train_batches(
+        images,
+        batch_size=recipe.batch_size,
+        crop_size=recipe.crop_size,
+        smallest_crop=recipe.smallest_crop,
+        seed=recipe.seed,
+        epoch=epoch,
+        threads=machine.threads,
+        device=machine.torch_device,
+    )
+
+
 def train_one_epoch(
     model: Learner,
     optimizer: torch.optim.Optimizer,
@@ -291,16 +307,7 @@ def train_one_epoch(
     model.train()
     # Dropout is the only draw from torch's generator: seeded per epoch, it needs no place in the state.
     torch.manual_seed(recipe.seed * 100_003 + epoch)
-    batches = train_batches(
-        images,
-        batch_size=recipe.batch_size,
-        crop_size=recipe.crop_size,
-        smallest_crop=recipe.smallest_crop,
-        seed=recipe.seed,
-        epoch=epoch,
-        threads=machine.threads,
-        device=machine.torch_device,
-    )
+    batches = recipe_batches(images, recipe, machine, epoch)
     steps_per_epoch = -(-len(images) // recipe.batch_size)
     loss_sum = torch.zeros((), dtype=torch.float64, device=machine.torch_device)
     seen = 0

@@ -23,10 +23,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from segstrat.machine import Machine
 from segstrat.models.backbone import Backbone
 from segstrat.models.initialize import initialize
-from segstrat.pretraining.batches import train_batches
 from segstrat.pretraining.images import ClassificationData, Images, UnlabelledData
 from segstrat.pretraining.job import PretrainData, PretrainReport
-from segstrat.pretraining.loop import Learner, center_batches, new_backbone
+from segstrat.pretraining.loop import Learner, center_batches, new_backbone, recipe_batches
 from segstrat.pretraining.recipe import MaskedRecipe, Recipe
 
 # Streams 1 to 4 are those of training and of the order and crops of pre-training.
@@ -276,16 +275,7 @@ def calibrate(
         norm.reset_running_stats()
         norm.momentum = None
     backbone.train()
-    batches = train_batches(
-        images,
-        batch_size=recipe.batch_size,
-        crop_size=recipe.crop_size,
-        smallest_crop=recipe.smallest_crop,
-        seed=recipe.seed,
-        epoch=recipe.epochs,
-        threads=machine.threads,
-        device=machine.torch_device,
-    )
+    batches = recipe_batches(images, recipe, machine, recipe.epochs)
     with closing(batches):  # type: ignore[type-var]
         for images_BCHW, _ in islice(batches, max(1, CALIBRATION_IMAGES // recipe.batch_size)):
             with torch.no_grad(), machine.autocast():

@@ -319,27 +319,9 @@ def _run(session: Session, console: Console) -> int:
 def _train(session: Session, console: Console, refresher: Refresher, tracker: Tracker) -> int | None:
     """Trains what the study asks for; the exit code where it ends before that, else None."""
     opened, states = session.opened, session.states
-    keep = opened.settings.keep_checkpoints
     events = EventFiles(opened.study, session.runtime.scratch)
     search = make_search(opened, [state.trial for state in states.in_order()], session.manifest.content)
-    observers = Observers(
-        reported=[
-            events.add,
-            tracker.reported,
-            lambda state, _: refresher.reported(state.trial.trial_id),
-        ],
-        finished=[
-            tracker.finished,
-            *outcome_observers(session),
-            *answering_observers(session, search, console),
-            # Until the report is written, the last checkpoints are needed.
-            lambda state: drop_checkpoints(states, [state], ALL if keep == ALL else LAST),
-            lambda state: refresher.ended(state.trial.trial_id),
-        ],
-        retried=[
-            lambda job, error: console.print(Text(f"{job}: {error}; it is tried again", style="yellow"))
-        ],
-    )
+    observers = _observers(session, search, events, console, refresher, tracker)
     executor = make_executor(session)
     jobs = Jobs(
         executor,
@@ -390,6 +372,36 @@ def _train(session: Session, console: Console, refresher: Refresher, tracker: Tr
     finally:
         events.close()
     return None
+
+
+def _observers(
+    session: Session,
+    search: Search,
+    events: EventFiles,
+    console: Console,
+    refresher: Refresher,
+    tracker: Tracker,
+) -> Observers:
+    """Who must hear of what happens to a trial, in this order."""
+    states, keep = session.states, session.opened.settings.keep_checkpoints
+    return Observers(
+        reported=[
+            events.add,
+            tracker.reported,
+            lambda state, _: refresher.reported(state.trial.trial_id),
+        ],
+        finished=[
+            tracker.finished,
+            *outcome_observers(session),
+            *answering_observers(session, search, console),
+            # Until the report is written, the last checkpoints are needed.
+            lambda state: drop_checkpoints(states, [state], ALL if keep == ALL else LAST),
+            lambda state: refresher.ended(state.trial.trial_id),
+        ],
+        retried=[
+            lambda job, error: console.print(Text(f"{job}: {error}; it is tried again", style="yellow"))
+        ],
+    )
 
 
 def _answer(session: Session, console: Console, refresher: Refresher, tracker: Tracker) -> int:

@@ -126,7 +126,7 @@ def update_all(frames: GrowingFrames, trial_ids: list[str]) -> None:
 
 @pytest.mark.parametrize("written", range(0, 8, 2))
 def test_frames_are_right_after_a_kill_at_any_write(tmp_path, monkeypatch, written):
-    """What a kill leaves lacks at most the trial in progress, and is mended by the next driver."""
+    """What a kill leaves lacks at most the trial in progress, which the next driver adds."""
     frames, study, ended = grow(tmp_path, 40, 16)
     for trial_id in ended[:7]:
         frames.update([trial_id])

@@ -103,6 +103,20 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
         time.sleep(0.2)
 
 
+def outcomes(study: Store) -> int:
+    """How many trials have ended."""
+    return sum((study / "trials" / name).exists("outcome.json") for name in (study / "trials").names())
+
+
+def end_resumed(study: Store, start_driver, storage: list[str]) -> None:
+    """Continues a study whose driver was killed to its end."""
+    # The lease of a killed driver expires by itself after a minute and a half.
+    study.delete("lock.json")
+    driver = start_driver(["--resume", *storage, "--gpus-per-trial", "0"])
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 0, output
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_server_that_stops_answering_and_a_driver_killed_meanwhile(
@@ -116,21 +130,13 @@ def test_a_server_that_stops_answering_and_a_driver_killed_meanwhile(
     process.send_signal(signal.SIGSTOP)
     time.sleep(20)
     process.send_signal(signal.SIGCONT)
-
-    def ended() -> int:
-        return sum((study / "trials" / name).exists("outcome.json") for name in (study / "trials").names())
-
-    wait_until(lambda: ended() >= 2 or driver.poll() is not None, "two outcomes after the stall")
+    wait_until(lambda: outcomes(study) >= 2 or driver.poll() is not None, "two outcomes after the stall")
     assert driver.poll() is None, driver.communicate()[0]
     process.send_signal(signal.SIGSTOP)
     driver.kill()
     driver.communicate()
     process.send_signal(signal.SIGCONT)
-    # The lease of a killed driver expires by itself after a minute and a half.
-    study.delete("lock.json")
-    driver = start_driver(["--resume", *storage, "--gpus-per-trial", "0"])
-    output, _ = driver.communicate(timeout=400)
-    assert driver.returncode == 0, output
+    end_resumed(study, start_driver, storage)
     same_frames(undisturbed[2], study)
 
 
@@ -151,11 +157,7 @@ def test_an_operators_day_on_two_nodes(
     time.sleep(60)
     stopped.resume()
     a_worker(rng).kill()
-
-    def ended() -> int:
-        return sum((study / "trials" / name).exists("outcome.json") for name in (study / "trials").names())
-
-    wait_until(lambda: ended() >= 1 or driver.poll() is not None, "an outcome")
+    wait_until(lambda: outcomes(study) >= 1 or driver.poll() is not None, "an outcome")
     assert driver.poll() is None, driver.communicate()[0]
     process.send_signal(signal.SIGSTOP)
     time.sleep(5)
@@ -163,11 +165,7 @@ def test_an_operators_day_on_two_nodes(
     driver.communicate()
     cluster.remove_node(node, allow_graceful=False)
     process.send_signal(signal.SIGCONT)
-    # The lease of a killed driver expires by itself after a minute and a half.
-    study.delete("lock.json")
-    driver = start_driver(["--resume", *storage, "--gpus-per-trial", "0"])
-    output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == 0, output
+    end_resumed(study, start_driver, storage)
     same_frames(undisturbed[2], study)
     wait_until(lambda: not trial_workers(), "the end of all workers")
     assert not study.exists("lock.json")
