@@ -57,9 +57,19 @@ class _Design(_Part):
     looks: list[int] = []
     margin: float = 0.01
     error: float = 0.05
+    spending: Literal["power", "obrien-fleming"] = "power"
+    exponent: Annotated[float, Field(gt=0)] = 2.0
+    first_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    trails: float = 0.01
+    drop_t: float = 1.5
+    drop_slope: float = 0.5
+    widen: float = 0.5
+    futility: float = 0.3
+    hopeless: float = 0.02
     screening_seeds: Count = 0
     raw_candidates: Count = 1
     pretrained_candidates: Count = 1
+    reference_values: Count = 1
     extended_from: list[int] = []
 
 

@@ -138,7 +138,7 @@ def test_looking_starts_nothing(command, tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
     if "--dry-run" in command:
         assert output.count("pre-trained ") == 6 + 1, "the first screening seed, and the recipe of the arm"
-        assert "looks after 3, 4, 5, 6, 8, 12, 18, 24" in " ".join(output.split())
+        assert "looks after 3, 4, 5, 6, 8, 12, 18, 26" in " ".join(output.split())
         assert "Nothing was started" in output
 
 

@@ -7,7 +7,7 @@ holds with 95 %, so one may stop whenever a contrast is settled.
 
 "Best" needs no choice here. Pre-trained stays ahead by at least x if *some* pre-trained candidate is ahead
 of *every* raw one by x (intersection–union); what any one of several candidates could make true is tested
-with a share of the error (`Roles.share`). With a tuned axis the reference too is trained at several values,
+with a share of the error (`Roles.parts`). With a tuned axis the reference too is trained at several values,
 and gains and gaps are measured from the best of them in the same manner.
 
 "Ahead by at least x" needs only one pre-trained candidate. So at first only the one that screened best is
@@ -157,18 +157,20 @@ class Roles:
         raw = dict.fromkeys((*self.references, *self.raw), "raw")
         return raw | dict.fromkeys(pretrained, "pretrained")
 
-    def share(self, cell: str) -> float:
+    def parts(self, cell: str, design: AnsweringDesign) -> float:
         """Into how many parts the error is divided of which the statements about a cell have one.
 
         Whatever any one of several candidates could make true is tested with a share of the error
-        (Bonferroni). The one of each arm that screened best has a half, and the others have equal shares of
-        the other half. A candidate that is dropped keeps its share: that it trails is found on the same
+        (Bonferroni): the one of each arm that screened best with `design.first_share`, the others with equal
+        parts of the rest. A candidate that is dropped keeps its share: that it trails is found on the same
         seeds.
         """
         for cells in (self.references, self.raw, self.pretrained):
             if cell in cells:
                 others = len(cells) - 1
-                return 1 if not others else 2 if cell == cells[0] else 2 * others
+                if not others:
+                    return 1
+                return 1 / design.first_share if cell == cells[0] else others / (1 - design.first_share)
         raise ValueError(f"{cell} is no candidate of this context")
 
 
@@ -429,7 +431,8 @@ def _intervals(
     found = {}
     for name, (side, left, _, right) in sides.items():
         left_tails, right_tails = (
-            [design.tail_probability(number, roles.share(cell)) for cell in cells] for cells in (left, right)
+            [design.tail_probability(number, roles.parts(cell, design)) for cell in cells]
+            for cells in (left, right)
         )
         low = float(pairs.lower(left, right, left_tails).min(axis=1).max())
         high = float(pairs.upper(left, right, right_tails).max(axis=0).min())
@@ -450,7 +453,7 @@ def _closure(pairs: PairedDifferences, roles: Roles, design: AnsweringDesign, nu
     all that might.
     """
     leaders = _leaders(pairs, roles)
-    parts = max(roles.share(cell) for cell in leaders.values())
+    parts = max(roles.parts(cell, design) for cell in leaders.values())
     found = ratio_interval(
         pairs.difference(leaders["raw"], leaders["reference"]),
         pairs.difference(leaders["pretrained"], leaders["reference"]),
@@ -552,7 +555,7 @@ def _chances(
         if settled[name]:
             continue
         row, column = pairs.index([left, right])
-        parts = roles.share(left)
+        parts = roles.parts(left, design)
 
         def chance(
             look: int,

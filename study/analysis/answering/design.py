@@ -7,7 +7,7 @@ A study that is looked at after every few seeds errs more often than one that is
 is therefore fixed for the whole sequence of looks and *spent* over it (Lan & DeMets 1983; Jennison & Turnbull
 2000, chapters 7 and 9). Looks depend on the number of seeds only, never on what was found.
 
-Two families: by the square of the fraction of seeds (the power family of Kim & DeMets 1987), and in the
+Two families: by a power of the fraction of seeds (the power family of Kim & DeMets 1987), and in the
 manner of O'Brien & Fleming (1979), almost all of it late. With three to six seeds Student's t has heavy
 tails, and the tiny early share of the second family makes intervals so wide that hardly any effect is
 settled there (docs/simulations.md).
@@ -31,16 +31,22 @@ _REACH = 8.0  # standard deviations; the normal density beyond is below 1e-15
 Spending = Literal["power", "obrien-fleming"]
 
 
-def spent_error(fraction: float, error: float, spending: Spending = "power") -> float:
+EXPONENT = 1.75
+
+
+def spent_error(
+    fraction: float, error: float, spending: Spending = "power", exponent: float = EXPONENT
+) -> float:
     """Cumulative one-sided error after a fraction of the planned seeds.
 
     Args:
         fraction: seeds so far / planned seeds, from 0 to 1.
         error: one-sided error of the whole study, e.g. 0.025 for the ends of a 95 % interval.
+        exponent: of the power family.
     """
     fraction = min(max(fraction, 0.0), 1.0)
     if spending == "power":
-        return error * fraction**2
+        return error * fraction**exponent
     if fraction == 0:
         return 0.0
     z = float(stats.norm.isf(error / 2))
@@ -100,19 +106,19 @@ def look_seeds(max_seeds: int, fractions: Sequence[float], fewest: int) -> tuple
 
 
 FEWEST_SEEDS = 3
-LOOK_FRACTIONS = (3 / 24, 4 / 24, 5 / 24, 6 / 24, 8 / 24, 12 / 24, 18 / 24, 1.0)
+LOOK_FRACTIONS = (3 / 26, 4 / 26, 5 / 26, 6 / 26, 8 / 26, 12 / 26, 18 / 26, 1.0)
 
 
 @functools.cache
 def _spent(
-    looks: tuple[int, ...], ends: tuple[int, ...], error: float, spending: Spending
+    looks: tuple[int, ...], ends: tuple[int, ...], error: float, spending: Spending, exponent: float
 ) -> tuple[float, ...]:
     spent: list[float] = []
     start, base, budget = 0, 0.0, error
     for end in ends:
         for seeds in (look for look in looks if start < look <= end):
             fraction = (seeds - start) / (end - start)
-            spent.append(base + 2 * spent_error(fraction, budget / 2, spending))
+            spent.append(base + 2 * spent_error(fraction, budget / 2, spending, exponent))
         start, base, budget = end, base + budget, budget / 2
     return tuple(spent)
 
@@ -126,7 +132,8 @@ class AnsweringDesign:
         looks: seeds after which the study is looked at; empty: fixed fractions of `max_seeds`.
         margin: the largest difference of mIoU that counts as none.
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
-        spending: how the error is spread over the looks.
+        spending, exponent: how the error is spread over the looks, see `spent_error`.
+        first_share: of the error, for the candidate of each arm that screened best; the others share the rest.
         screening_seeds: seeds of the screening stage.
         raw_candidates, pretrained_candidates: most settings that screening nominates for each arm.
         reference_values: most tuned values, such as learning rates, at which screening nominates the
@@ -143,13 +150,15 @@ class AnsweringDesign:
         extended_from: `max_seeds` of the finished plans that this one extends, the first one first.
     """
 
-    max_seeds: int = 24
+    max_seeds: int = 26
     looks: tuple[int, ...] = ()
     margin: float = 0.01
     error: float = 0.05
     spending: Spending = "power"
+    exponent: float = EXPONENT
+    first_share: float = 2 / 3
     screening_seeds: int = 2
-    raw_candidates: int = 5
+    raw_candidates: int = 4
     pretrained_candidates: int = 6
     reference_values: int = 3
     trails: float = 0.01
@@ -182,7 +191,9 @@ class AnsweringDesign:
         Each extension spends at most half as much again as the plan before it, so that any number of
         extensions together at most doubles the error.
         """
-        return _spent(self.looks, (*self.extended_from, self.max_seeds), self.error, self.spending)
+        return _spent(
+            self.looks, (*self.extended_from, self.max_seeds), self.error, self.spending, self.exponent
+        )
 
     @property
     def confidence(self) -> float:
@@ -235,8 +246,9 @@ class AnsweringDesign:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "AnsweringDesign":
         """The inverse of `to_dict`."""
-        # Plans without this entry are from the time when there was one family only.
-        fields: dict[str, Any] = {"spending": "obrien-fleming", **values}
+        # Plans without these entries are from the time when there was no choice of them.
+        earlier = {"spending": "obrien-fleming", "exponent": 2.0, "first_share": 0.5}
+        fields: dict[str, Any] = earlier | values
         # Limits of version 0.2, in standard errors.
         for name in ("raw_t", "pretrained_t"):
             fields.pop(name, None)

@@ -26,8 +26,12 @@ def test_five_of_twenty_seeds_may_settle_an_effect_of_six_and_a_half_standard_er
     assert stats.t.isf(power.tail_probability(4), 19) < 2.4, "at a small price at the last look"
 
 
-def test_a_recorded_plan_without_a_family_keeps_the_one_that_it_was_made_with():
+def test_a_recorded_plan_of_an_earlier_version_keeps_what_it_was_made_with():
     plan = AnsweringDesign(max_seeds=5).to_dict()
+    for later in ("exponent", "first_share"):
+        del plan[later]
+    found = AnsweringDesign.from_dict(plan)
+    assert (found.spending, found.exponent, found.first_share) == ("power", 2.0, 0.5)
     del plan["spending"]
     assert AnsweringDesign.from_dict(plan).spending == "obrien-fleming"
 
