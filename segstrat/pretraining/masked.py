@@ -1,9 +1,11 @@
-"""Masked reconstruction: a backbone learns from images alone, by filling in patches that it does not see.
+"""Self-supervision: a backbone learns from images alone, from patches that it fills in and turns that it finds.
 
-In the manner of SimMIM (Xie et al. 2022, arXiv:2111.09886) for convolutional networks: masked patches get the
-mean color, a light decoder predicts their pixels from the maps that an FCN's head uses, and the loss counts
-masked pixels alone. SparK (Tian et al. 2023, arXiv:2301.03580) found that the statistics of batch norms
-suffer from masks; so they are computed again, on whole images, once the backbone is trained.
+Half of a batch is reconstructed in the manner of SimMIM (Xie et al. 2022, arXiv:2111.09886), for convolutional
+networks: masked patches get the mean color, a light decoder predicts their pixels from the maps that an FCN's
+head uses, and the loss counts masked pixels alone. SparK (Tian et al. 2023, arXiv:2301.03580) found that the
+statistics of batch norms suffer from masks; so they are computed again, on whole images, once the backbone is
+trained. The other half is turned by a multiple of 90 degrees, and the coarsest map tells by which one (Gidaris
+et al. 2018, arXiv:1803.07728). Patches can be filled in from textures, turns be found from shapes only.
 """
 
 import base64
@@ -30,6 +32,8 @@ from segstrat.pretraining.recipe import MaskedRecipe, Recipe
 
 # Streams 1 to 4 are those of training and of the order and crops of pre-training.
 _MASK_STREAM, _HELD_OUT_STREAM = 5, 6
+# A turn keeps the axes of an image, so that nothing has to be resampled.
+TURNS = 4
 # Maps finer than this are not decoded from: heads of FCNs do not use them, and they would cost most.
 FINEST_STRIDE = 8
 # Images from which the statistics of batch norms are computed at the end, at most.
@@ -116,13 +120,20 @@ def nearest_patch(images_BCHW: torch.Tensor, masks_B1HW: torch.Tensor, patch: in
     return filled
 
 
+def turned(images_BCHW: torch.Tensor, turns_B: torch.Tensor) -> torch.Tensor:
+    """Square images, each turned counterclockwise by its number of quarters, (B,)."""
+    turns = zip(images_BCHW, turns_B.tolist(), strict=True)
+    return torch.stack([torch.rot90(image, turn, (1, 2)) for image, turn in turns])
+
+
 class MaskedLearner(Learner):
-    """A backbone that sees images with masked patches, and a decoder that fills them in."""
+    """A backbone that sees images with masked patches or turned ones, a decoder, and a classifier of turns."""
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = Decoder(backbone, channels)
+        self.turn = nn.Linear(backbone.channels[-1], TURNS)
 
     def forward(self, images_BCHW: torch.Tensor, masks_B1HW: torch.Tensor) -> torch.Tensor:
         """Reconstructions (B, 3, H, W) of standardized images, from what is not masked."""
@@ -146,13 +157,27 @@ class MaskedLearner(Learner):
         machine: Machine,
         place: tuple[int, int],
     ) -> torch.Tensor:
-        """Mean squared error of masked pixels, in standard deviations."""
+        """Mean squared error of masked pixels, in standard deviations, and cross-entropy of turns."""
         rng = np.random.default_rng([recipe.seed, _MASK_STREAM, *place, 1])
         images_BCHW = self.standardized(images_BCHW, machine.torch_device)
-        masks_B1HW = _masks(rng, images_BCHW, recipe)
+        # Both need an image at least: of a single one, turns are not asked for.
+        half = (len(images_BCHW) + 1) // 2
+        masks_B1HW = _masks(rng, images_BCHW[:half], recipe)
+        turns_B = torch.from_numpy(rng.integers(0, TURNS, len(images_BCHW) - half)).to(images_BCHW.device)
+        masked_BCHW = images_BCHW[:half].masked_fill(masks_B1HW, 0.0)
+        seen_BCHW = masked_BCHW
+        if len(turns_B):
+            seen_BCHW = torch.cat([masked_BCHW, turned(images_BCHW[half:], turns_B)])
+        seen_BCHW = seen_BCHW.contiguous(memory_format=torch.channels_last)
         with machine.autocast():
-            filled_BCHW = self(images_BCHW, masks_B1HW)
-        return _masked_error(filled_BCHW.float(), images_BCHW, masks_B1HW)
+            maps = self.backbone(self.backbone.padded(seen_BCHW))
+            size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
+            filled_BCHW = self.decoder([features[:half] for features in maps], size)
+            logits_BT = self.turn(maps[-1][half:].mean((2, 3)))
+        loss = _masked_error(filled_BCHW.float(), images_BCHW[:half], masks_B1HW)
+        if len(turns_B):
+            loss = loss + _masked_recipe(recipe).turn_weight * F.cross_entropy(logits_BT.float(), turns_B)
+        return loss
 
     @torch.inference_mode()
     def evaluate(
@@ -170,6 +195,20 @@ class MaskedLearner(Learner):
             yield
         own, plain = errors.tolist()
         return {"error": own / plain if plain else 1.0}
+
+    @torch.inference_mode()
+    def _turns_found(self, images: Images, recipe: Recipe, machine: Machine) -> float:
+        """Share of the four turns of every image that are told right."""
+        self.eval()
+        hits = 0
+        for images_BCHW, _ in center_batches(images, recipe, machine):
+            images_BCHW = self.standardized(images_BCHW, machine.torch_device)
+            for turn in range(TURNS):
+                turns_B = torch.full((len(images_BCHW),), turn, device=images_BCHW.device)
+                with machine.autocast():
+                    maps = self.backbone(self.backbone.padded(turned(images_BCHW, turns_B)))
+                    hits += int((self.turn(maps[-1].mean((2, 3))).argmax(1) == turns_B).sum())
+        return hits / (TURNS * len(images))
 
     def _masked(
         self, images: Images, recipe: Recipe, machine: Machine
@@ -219,6 +258,7 @@ class MaskedLearner(Learner):
             "losses": [report.train_loss for report in reports],
             "errors": [report.error for report in reports],
             "examples": self._examples(data.val, recipe, machine),
+            "turns_found": self._turns_found(data.val, recipe, machine),
         }
         yield
         yield from calibrate(self, data.train, recipe, machine)
@@ -232,13 +272,14 @@ class MaskedLearner(Learner):
 
 
 def build_masked(backbone: str, width: float, recipe: Recipe) -> MaskedLearner:
-    """A backbone and its decoder; each parameter is initialized from (recipe.seed, its name).
+    """A backbone, its decoder and its classifier of turns; each parameter is initialized from (recipe.seed, its name).
 
     Raises:
         UserError: for an unknown backbone, or a width out of range.
     """
     model = MaskedLearner(new_backbone(backbone, width, recipe), _masked_recipe(recipe).decoder_channels)
     initialize(model.decoder, recipe.seed, prefix="decoder")
+    initialize(model.turn, recipe.seed, prefix="turn")
     return model
 
 

@@ -91,11 +91,13 @@ class MaskedRecipe(Recipe):
         mask_share: share of an image's patches that are masked.
         patch: side of a patch, in pixels.
         decoder_channels: of the decoder's maps.
+        turn_weight: of the cross-entropy of turns, beside the error of reconstruction.
     """
 
     mask_share: float = 0.6
     patch: int = 16
     decoder_channels: int = 64
+    turn_weight: float = 1.0
     label_smoothing: float = 0.0
 
 

@@ -101,24 +101,26 @@ def _numbers(verdict: Verdict) -> str:
 
 
 def _mean_scores(verdict: Verdict) -> str:
-    """`pre-trained 0.312, raw 0.190, raw with weight decay 5e-4 0.193`."""
+    """`0.312 pre-trained, 0.190 raw, 0.193 raw with weight decay 5e-4`."""
     found, context = verdict.contrasts, verdict.context
     scores = {
         context.pretrained_name: found.best_pretrained,
         context.raw_name: found.chosen_reference,
         f"{context.raw_name} with {found.best_raw.usual}": found.best_raw,
     }
-    return ", ".join(f"{name} {chosen.value.mean():.3f}" for name, chosen in scores.items())
+    return ", ".join(f"{chosen.value.mean():.3f} {name}" for name, chosen in scores.items())
 
 
 def _remains(verdict: Verdict) -> str:
-    """`12.9 points remain (95 %: at least 1.0, whichever candidate is best)`."""
+    """`Of the gap, 12.9 points (95 %: at least 1.0, 3 seeds) remain.`"""
     remaining, margin = verdict.contrasts.remaining, verdict.margin
     remain = "remains" if points(remaining.estimate).endswith("point") else "remain"
-    if (remaining.estimate or 0.0) < 0:
+    if remaining.estimate is not None and remaining.estimate < 0:
         raw = f"regularized {verdict.context.raw_name}"
-        return f"Nothing remains of the gap: {raw} ends {with_interval(-remaining, margin)} ahead."
-    return f"{start_sentence(with_interval(remaining, margin))} {remain} of the gap."
+        ahead_by = f"{raw} ends {with_interval(-remaining, margin)} ahead"
+        equal = f"; up to {points(margin)} count as no difference" if -remaining.estimate <= margin else ""
+        return f"Nothing remains of the gap: {ahead_by}{equal}."
+    return f"Of the gap, {with_interval(remaining, margin)} {remain}."
 
 
 def _gains(gap: Interval, margin: float) -> str:

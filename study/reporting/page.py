@@ -109,9 +109,14 @@ class Page:
 
     @property
     def trial_words(self) -> str:
-        """`36 trials: 34 completed, 2 stopped`."""
-        total = sum(self.answer.counts.values())
-        return f"{total} trials: {count_words(self.answer.counts)}" if total else "no trials"
+        """`36 trials: 34 completed, 2 stopped early; 18 answer, the others chose candidates`."""
+        counts = {"stopped early" if name == "stopped" else name: n for name, n in self.answer.counts.items()}
+        if not (total := sum(counts.values())):
+            return "no trials"
+        stages = self.answer.study.trials["stage"].value_counts()
+        answering = stages.get("answering", 0) if "screening" in stages else 0
+        parts = f"; {answering} answer, the others chose candidates" if answering else ""
+        return f"{total} trials: {count_words(counts)}{parts}"
 
     @property
     def claims_note(self) -> str:

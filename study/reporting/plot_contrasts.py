@@ -1,5 +1,6 @@
 """Figures of the answer itself: values by seed, contrasts with intervals, contexts."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +15,6 @@ from study.analysis.verdict import Verdict
 from study.reporting.figure_files import Picture, figure_name
 from study.reporting.figure_style import (
     BLUE,
-    GREEN,
     INK,
     LINES,
     MUTED,
@@ -101,14 +101,13 @@ def draw_contrasts(table: pd.DataFrame, level: str = "95 %", score: str = "mIoU"
     Args:
         level: of confidence, for the title.
     """
-    colors = {"gap": BLUE, "improvement": GREEN, "remaining": ORANGE}
     margin = float(table["margin"].iloc[0])
     with new_panel(f"Differences with {level} intervals") as (figure, ax):
         ax.axvspan(-margin, margin, color=MUTED, alpha=0.16, lw=0)
         ax.axvline(0, color=MUTED, lw=1)
         for y, row in enumerate(table.to_dict("records")):
-            color = colors[row["contrast"]]
-            draw_interval(ax, y, row, color)
+            # Not the colors of settings, which the panel beside it has.
+            draw_interval(ax, y, row, INK)
             ax.annotate(row["words"], (0, y - 0.3), xycoords=("axes fraction", "data"), color=INK, fontsize=9)
             if np.isnan(row["estimate"]):
                 ax.annotate(
@@ -138,7 +137,7 @@ def answer_picture(answer: Answer, verdict: Verdict) -> Picture:
         f"{verdict.context.task} on {study.data_name}{where}; {verdict.score_name} at {epoch} of completed "
         f"trials. Left: one dot per seed, lines join paired seeds, bars are means; {_choice(verdict)} "
         f"Right: paired differences with {level} intervals ({_methods(verdict)}); differences inside the "
-        "gray band, the margin, count as none."
+        f"gray band, the margin, count as none.{_open_ends(verdict)}"
         f"{some_words(seeds['seed'].nunique(), 'seeds', MOST_SEEDS)}",
         tuple(panels),
     )
@@ -214,6 +213,17 @@ def _choice(verdict: Verdict) -> str:
     if verdict.contrasts.same_seed:
         return "the best setting is chosen on the seed that is shown, so it is optimistically biased."
     return " ".join(["the best setting is chosen on the other seeds.", disagreement_note(verdict)]).strip()
+
+
+def _open_ends(verdict: Verdict) -> str:
+    """Why an interval has no upper end, where one has none."""
+    ends = (verdict.contrasts.gap.high, verdict.contrasts.remaining.high)
+    if math.inf not in ends:
+        return ""
+    name = verdict.context.pretrained_name
+    return (
+        f" An arrow stands for an open end: other {name} candidates, not trained here, may be further ahead."
+    )
 
 
 def _methods(verdict: Verdict) -> str:

@@ -21,8 +21,8 @@ class SelfSupervision:
     """The runs of a study, in the order of their seeds.
 
     Args:
-        runs: each with `seed`, `losses`, `errors`, `nearest_patch_error`, where there were classes
-            `probe` and `probe_of_random_features`, and `examples`, a JPEG in base64.
+        runs: each with `seed`, `losses`, `errors`, `nearest_patch_error`, `turns_found`, where there were
+            classes `probe` and `probe_of_random_features`, and `examples`, a JPEG in base64.
     """
 
     runs: Sequence[Mapping[str, Any]]
@@ -37,6 +37,9 @@ class SelfSupervision:
             f"images that were held out is {_range(last)} of that of each image's mean color; copying the "
             f"nearest patch has {_range(copied)}."
         )
+        turns = [run["turns_found"] for run in self.runs if "turns_found" in run]
+        if turns:
+            words += f" Of their four turns {_range(turns, percent=True)} are found (guessing: 25 %)."
         probes = [run["probe"] for run in self.runs if "probe" in run]
         if not probes:
             return words

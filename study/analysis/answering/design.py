@@ -133,7 +133,7 @@ class AnsweringDesign:
         margin: the largest difference of mIoU that counts as none.
         error: two-sided error of each interval over all looks together; 0.05 gives 95 % intervals.
         spending, exponent: how the error is spread over the looks, see `spent_error`.
-        first_share: of the error, for the candidate of each arm that screened best; the others share the rest.
+        first_share: of the error, for the candidate of each arm that screened best; the others get the rest.
         screening_seeds: seeds of the screening stage.
         raw_candidates, pretrained_candidates: most settings that screening nominates for each arm.
         reference_values: most tuned values, such as learning rates, at which screening nominates the

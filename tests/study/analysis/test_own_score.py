@@ -81,7 +81,7 @@ def test_the_page_names_the_score(study_writer, grid):
     write_frames(folder)
     write_report(Store(folder), files=False)
     text = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Gap, in points of IoU of cow" in text
+    assert "Gap, in points (0.01 IoU of cow)" in text
     assert "val IoU of cow" in text
     assert re.search(r"validation IoU of cow", text)
     assert "points of mIoU" not in text
