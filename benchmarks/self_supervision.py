@@ -1,12 +1,12 @@
-"""What learns most from images without labels: masked reconstruction, denoising, or agreement of views.
+"""What learns most from images without labels: patches, turns, both, noise, or agreement of views.
 
     uv run python benchmarks/self_supervision.py --data figures
     uv run python benchmarks/self_supervision.py --data folder --data-root DIR --probe DIR
 
 Each method trains the backbone of study/pretrain.py --self with its recipe on one core, from the same initial
 values. It prints a row per method: the squared error of masked patches in held-out images as a share of that
-of the image's mean color, the accuracy of a linear probe of the features, and seconds. Only masked
-reconstruction is part of the package; docs/models.md has what was measured.
+of the image's mean color, the accuracy of a linear probe of the features, and seconds. Only the first one,
+masked reconstruction with turns, is part of the package; docs/models.md has what was measured.
 """
 
 import argparse
@@ -25,11 +25,57 @@ from segstrat.models.initialize import initialize
 from segstrat.pretraining.images import Images, open_classification
 from segstrat.pretraining.job import SelfSource, open_figures
 from segstrat.pretraining.loop import to_the_end, train_one_epoch
-from segstrat.pretraining.masked import MaskedLearner, build_masked, calibrate, linear_probe
+from segstrat.pretraining.masked import (
+    TURNS,
+    MaskedLearner,
+    _masked_error,
+    _masks,
+    build_masked,
+    calibrate,
+    linear_probe,
+    turned,
+)
 from segstrat.pretraining.recipe import Recipe
 from segstrat.store import cache_dir
 
 NOISE, TEMPERATURE, PROJECTION = 0.8, 0.2, 64
+
+
+class Filler(MaskedLearner):
+    """Masked reconstruction of all images of a batch, without turns."""
+
+    def loss(
+        self,
+        images_BCHW: torch.Tensor,
+        labels_B: torch.Tensor,  # noqa: ARG002
+        recipe: Recipe,
+        machine: Machine,
+        place: tuple[int, int],
+    ) -> torch.Tensor:
+        """Mean squared error of masked pixels."""
+        rng = np.random.default_rng([recipe.seed, 7, *place, 1])
+        images_BCHW = self.standardized(images_BCHW, machine.torch_device)
+        masks_B1HW = _masks(rng, images_BCHW, recipe)
+        return _masked_error(self(images_BCHW, masks_B1HW), images_BCHW, masks_B1HW)
+
+
+class Turner(MaskedLearner):
+    """Turns of all images of a batch, without reconstruction."""
+
+    def loss(
+        self,
+        images_BCHW: torch.Tensor,
+        labels_B: torch.Tensor,  # noqa: ARG002
+        recipe: Recipe,
+        machine: Machine,
+        place: tuple[int, int],
+    ) -> torch.Tensor:
+        """Cross-entropy of turns."""
+        rng = np.random.default_rng([recipe.seed, 7, *place, 1])
+        images_BCHW = self.standardized(images_BCHW, machine.torch_device)
+        turns_B = torch.from_numpy(rng.integers(0, TURNS, len(images_BCHW)))
+        maps = self.backbone(turned(images_BCHW, turns_B))
+        return F.cross_entropy(self.turn(maps[-1].mean((2, 3))), turns_B)
 
 
 class Denoiser(MaskedLearner):
@@ -93,7 +139,9 @@ def _view(images_BCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
 
 
 METHODS: dict[str, type[MaskedLearner]] = {
-    "masked reconstruction": MaskedLearner,
+    "patches and turns": MaskedLearner,
+    "patches": Filler,
+    "turns": Turner,
     "denoising": Denoiser,
     "agreement of views": Agreement,
 }

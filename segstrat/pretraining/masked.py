@@ -1,11 +1,11 @@
-"""Self-supervision: a backbone learns from images alone, from patches that it fills in and turns that it finds.
+"""Self-supervision: a backbone learns from images alone, by filling in patches and by finding turns.
 
-Half of a batch is reconstructed in the manner of SimMIM (Xie et al. 2022, arXiv:2111.09886), for convolutional
-networks: masked patches get the mean color, a light decoder predicts their pixels from the maps that an FCN's
-head uses, and the loss counts masked pixels alone. SparK (Tian et al. 2023, arXiv:2301.03580) found that the
-statistics of batch norms suffer from masks; so they are computed again, on whole images, once the backbone is
-trained. The other half is turned by a multiple of 90 degrees, and the coarsest map tells by which one (Gidaris
-et al. 2018, arXiv:1803.07728). Patches can be filled in from textures, turns be found from shapes only.
+Half of a batch is reconstructed in the manner of SimMIM (Xie et al. 2022, arXiv:2111.09886), for
+convolutional networks: masked patches get the mean color, a light decoder predicts their pixels from the maps
+that an FCN's head uses, and the loss counts masked pixels alone. SparK (Tian et al. 2023, arXiv:2301.03580)
+found that the statistics of batch norms suffer from masks; so they are computed again, on whole images, once
+the backbone is trained. The other half is turned by a multiple of 90 degrees, and the coarsest map tells by
+which one (Gidaris et al. 2018, arXiv:1803.07728). Patches can be filled in from textures; turns take shapes.
 """
 
 import base64
@@ -127,7 +127,7 @@ def turned(images_BCHW: torch.Tensor, turns_B: torch.Tensor) -> torch.Tensor:
 
 
 class MaskedLearner(Learner):
-    """A backbone that sees images with masked patches or turned ones, a decoder, and a classifier of turns."""
+    """A backbone that sees images with masked patches and turned ones, a decoder, a classifier of turns."""
 
     def __init__(self, backbone: Backbone, channels: int) -> None:
         super().__init__()
@@ -272,7 +272,7 @@ class MaskedLearner(Learner):
 
 
 def build_masked(backbone: str, width: float, recipe: Recipe) -> MaskedLearner:
-    """A backbone, its decoder and its classifier of turns; each parameter is initialized from (recipe.seed, its name).
+    """A learner, of which each parameter is initialized from (recipe.seed, its name).
 
     Raises:
         UserError: for an unknown backbone, or a width out of range.

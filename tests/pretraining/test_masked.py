@@ -113,7 +113,7 @@ def test_it_fills_in_better_than_the_mean_color_and_the_nearest_patch(
     data: UnlabelledData, tmp_path: Path
 ) -> None:
     # With half of four patches hidden, copying is worse than the mean color.
-    recipe = dataclasses.replace(TINY, epochs=40, decoder_channels=32, patch=16, mask_share=0.5)
+    recipe = dataclasses.replace(TINY, epochs=80, decoder_channels=32, patch=16, mask_share=0.5)
     reports = run(data, tmp_path / "w.pth", recipe=recipe)
     about = read_about(tmp_path / "w.pth")
     assert reports[-1].error is not None
@@ -125,6 +125,20 @@ def test_it_fills_in_better_than_the_mean_color_and_the_nearest_patch(
     backbone = build_backbone("resnet18", WIDTH)
     load_backbone_weights(backbone, str(tmp_path / "w.pth"))
     assert same(dict(backbone.state_dict()), states(tmp_path / "w.pth"))
+
+
+def test_turns_are_found_where_images_have_an_upper_side(tmp_path: Path) -> None:
+    folder = tmp_path / "skies"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(30):
+        rows = np.linspace(255, 0, 40)[:, None, None] + rng.normal(0, 20, (40, 40, 3))
+        Image.fromarray(rows.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    opened = SelfSource(folder=str(folder)).open()
+    for weight, enough in ((1.0, True), (0.0, False)):
+        out = tmp_path / f"{weight}.pth"
+        run(opened, out, recipe=dataclasses.replace(TINY, epochs=12, turn_weight=weight))
+        assert (read_about(out)["turns_found"] > 0.9) == enough
 
 
 @pytest.mark.parametrize("done", [1, 3])
@@ -164,7 +178,7 @@ def test_a_run_that_is_killed_within_an_epoch_or_at_its_end_ends_bit_identical(
 CHANGES = {
     "epochs": 2, "batch_size": 6, "learning_rate": 0.02, "warmup_epochs": 0, "crop_size": 40,
     "smallest_crop": 0.2, "momentum": 0.5, "weight_decay": 0.9, "seed": 1, "mask_share": 0.3, "patch": 4,
-    "decoder_channels": 4,
+    "decoder_channels": 4, "turn_weight": 0.0,
 }  # fmt: skip
 
 
