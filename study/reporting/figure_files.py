@@ -69,6 +69,11 @@ def figure_name(kind: str, task: str, context: str) -> str:
     return "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words if word)
 
 
+def in_context(label: str) -> str:
+    """The label of a context as part of a caption; '' where the study has one."""
+    return f", {label}" if label else ""
+
+
 def curves(panel: Figure) -> str:
     """What the page's script shows of a panel's labelled lines under the pointer, as JSON; '' without any.
 

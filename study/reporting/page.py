@@ -35,6 +35,8 @@ from study.reporting.plot_treatments import map_pictures, sampled_picture, treat
 from study.reporting.provenance import provenance
 from study.reporting.trials_table import MOST_ROWS, trial_columns, trial_rows
 
+# Matrices of confusions on the page, of a context each: a matrix of twelve classes takes up to 50 kB.
+MOST_CONFUSIONS = 6
 # Figures by section of the page; a section without anything to show is empty.
 Pictures = Mapping[str, Sequence[Picture]]
 
@@ -65,10 +67,8 @@ def draw_pictures(answer: Answer, store: Store | None = None) -> Pictures:
             *(plane_picture(study, task) for task in tasks),
         ],
         "self-supervision": [self_supervision_picture(self_supervision_of(store)) if store else None],
-        "classes": [
-            *(class_picture(study, verdict) for verdict in verdicts),
-            *([confusion_picture(study, verdicts[0], store)] if store and verdicts else []),
-        ],
+        "classes": [class_picture(study, verdict) for verdict in verdicts],
+        "confusions": [confusion_picture(study, verdict, store) for verdict in verdicts] if store else [],
         "cost": [cost_picture(answer)],
     }
     return {
@@ -124,6 +124,16 @@ class Page:
         )
 
     @property
+    def confusions(self) -> Sequence[Picture]:
+        """Those that the page shows; all of them are files beside it."""
+        return self.pictures["confusions"][:MOST_CONFUSIONS]
+
+    @property
+    def hidden_confusions(self) -> int:
+        """How many the page does not show."""
+        return len(self.pictures["confusions"]) - len(self.confusions)
+
+    @property
     def looks(self) -> list[tuple[str, Look]]:
         """The looks of the answering stage, each with the label of its context."""
         return [
@@ -148,7 +158,7 @@ class Page:
             ("cells", "Arms and treatments", bool(self.pictures["treatments"] or self.cells)),
             ("training", "Training", bool(self.pictures["training"])),
             ("self-supervision", "Self-supervision", bool(self.pictures["self-supervision"])),
-            ("classes", "Classes", bool(self.pictures["classes"])),
+            ("classes", "Classes", bool(self.pictures["classes"] or self.pictures["confusions"])),
             ("gallery", "Predictions", True),
             ("thesis", "Comparison with the thesis", bool(self.comparison)),
             ("cost", "Cost", True),
