@@ -1,5 +1,6 @@
 """What the report's template shows of one study: words, rows and figures, no layout."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,8 +36,8 @@ from study.reporting.plot_treatments import map_pictures, sampled_picture, treat
 from study.reporting.provenance import provenance
 from study.reporting.trials_table import MOST_ROWS, trial_columns, trial_rows
 
-# Matrices of confusions on the page, of a context each: a matrix of twelve classes takes up to 50 kB.
-MOST_CONFUSIONS = 6
+# Bytes of matrices of confusions on the page, of which a context with a dozen classes has up to 150 kB.
+MOST_CONFUSIONS = 250_000
 # Figures by section of the page; a section without anything to show is empty.
 Pictures = Mapping[str, Sequence[Picture]]
 
@@ -123,15 +124,20 @@ class Page:
             "not adjusted."
         )
 
-    @property
-    def confusions(self) -> Sequence[Picture]:
-        """Those that the page shows; all of them are files beside it."""
-        return self.pictures["confusions"][:MOST_CONFUSIONS]
+    @cached_property
+    def confusions(self) -> list[Picture]:
+        """The first one, and as many more as do not make the page large; all of them are files beside it."""
+        sizes = itertools.accumulate(picture.size for picture in self.pictures["confusions"])
+        return [
+            picture
+            for index, (picture, size) in enumerate(zip(self.pictures["confusions"], sizes, strict=True))
+            if size <= MOST_CONFUSIONS or not index
+        ]
 
     @property
-    def hidden_confusions(self) -> int:
-        """How many the page does not show."""
-        return len(self.pictures["confusions"]) - len(self.confusions)
+    def hidden_confusions(self) -> list[Picture]:
+        """Those that the page does not show."""
+        return [picture for picture in self.pictures["confusions"] if picture not in self.confusions]
 
     @property
     def looks(self) -> list[tuple[str, Look]]:

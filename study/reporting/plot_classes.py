@@ -209,7 +209,8 @@ def draw_confusion(shares: pd.DataFrame, title: str) -> Figure:
             if not share >= LEAST_SHARE:
                 continue
             place = (column - 0.5, row - 0.5)
-            ax.add_patch(Rectangle(place, 1, 1, facecolor=BLUE, alpha=0.05 + 0.75 * share, lw=0))
+            cell = Rectangle(place, 1, 1, facecolor=BLUE, alpha=0.05 + 0.75 * share, lw=0, clip_on=False)
+            ax.add_patch(cell)
             if share >= 0.01:
                 ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK, fontsize=7.5)
         ax.set_xticks(range(len(names)), names, rotation=90)

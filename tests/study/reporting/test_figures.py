@@ -14,7 +14,7 @@ from study.analysis.intervals import Interval
 from study.analysis.study import Study
 from study.frame import write_frames
 from study.reporting.figure_style import arm_colors
-from study.reporting.page import MOST_CONFUSIONS, Page, draw_pictures
+from study.reporting.page import Page, draw_pictures
 from study.reporting.plot_classes import (
     CONFUSED,
     MOST_CLASSES,
@@ -347,20 +347,27 @@ def test_confusions_are_those_of_the_best_cells(study_writer, make_trial):
     assert np.allclose(pretrained.sum(axis=1), 1)
 
 
-def test_every_context_has_confusions_of_which_the_page_opens_the_first(study_writer, make_trial, undrawn):
-    fractions = [(index + 1) / 10 for index in range(MOST_CONFUSIONS + 2)]
+def test_every_context_has_confusions_of_which_the_page_opens_the_first(
+    study_writer, make_trial, undrawn, monkeypatch
+):
+    fractions = [0.25, 0.5, 0.75, 1.0]
     answer, store = many_classes(study_writer, make_trial, 4, fractions)
     page = make_page(answer, store)
     labels = [verdict.context.label for verdict in answer.contexts]
-    assert [
-        picture.caption.split(": of")[0].split(", ")[1] for picture in page.pictures["confusions"]
-    ] == labels
-    assert len({picture.name for picture in page.pictures["confusions"]}) == len(fractions)
-    html = render([page])
-    section = html[html.index('-classes">\n') : html.index('-gallery">\n')]
-    folds = re.findall(r"<details( open)?><summary>Which class is taken for which, (.*?)</summary>", section)
-    assert folds == [(" open" * (index == 0), label) for index, label in enumerate(labels[:MOST_CONFUSIONS])]
-    assert "2 more contexts have their matrices in the folder figures" in section
+    found = page.pictures["confusions"]
+    assert [picture.caption.split(": of")[0].split(", ")[1] for picture in found] == labels
+    assert len({picture.name for picture in found}) == len(fractions)
+    # As if there were room for two.
+    monkeypatch.setattr("study.reporting.page.MOST_CONFUSIONS", 2 * found[0].size)
+    for beside, link in ((), "{0}"), (("figures/",), '<a href="figures/{0}.svg">{0}</a>'):
+        html = render([page], beside=beside)
+        section = html[html.index('-classes">\n') : html.index('-gallery">\n')]
+        folds = re.findall(
+            r"<details( open)?><summary>Which class is taken for which, (.*?)</summary>", section
+        )
+        assert folds == [(" open", labels[0]), ("", labels[1])]
+        for picture in found[2:]:
+            assert all(link.format(name) in section for name in picture.names)
 
 
 def test_without_counts_there_is_no_confusion(answer, tmp_path):
