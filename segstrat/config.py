@@ -242,8 +242,10 @@ class TrialConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` is the inverse."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        # No value is more than a tuple of plain ones, so none has to be copied.
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
+        }
 
     def needs_one_process(self) -> str:
         """Why several processes cannot train this configuration, '' if they can."""
@@ -262,9 +264,9 @@ class TrialConfig:
         before it keep their ids.
         """
         values = self.to_dict() | {"weights": self.weights is not None}
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in YOUNGER_FIELDS:
-            if getattr(self, name) == defaults[name]:
+            # The default of a field is the class's attribute.
+            if getattr(self, name) == getattr(TrialConfig, name):
                 del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
