@@ -62,14 +62,16 @@ if TYPE_CHECKING:
 
 # Drawing takes seconds of a core that trials could use: at most a tenth of the time is spent on it.
 REFRESH_SHARE = 0.1
+# A study that is over by then draws its figures once.
+FIRST_REPORT_SECONDS = 60.0
 
 
 class Refresher:
     """Keeps frames and report of a running study up to date in a background thread.
 
     The trials that have ended are added to the frames at once, those that are running with each report; the
-    report is written at a limited rate. An error there must not end the study: it is printed once, and only
-    `finish` raises.
+    report is written at a limited rate, and after a minute at the earliest. An error there must not end the
+    study: it is printed once, and only `finish` raises.
 
     Args:
         manifest: gives the study's manifest as it is now.
@@ -116,7 +118,7 @@ class Refresher:
         return write_report(self._study)
 
     def _run(self) -> None:
-        report_at, behind = 0.0, False
+        report_at, behind = time.monotonic() + FIRST_REPORT_SECONDS, False
         while True:
             self._asked.wait(max(0.0, report_at - time.monotonic()) if behind else None)
             self._asked.clear()
