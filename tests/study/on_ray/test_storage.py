@@ -1,7 +1,9 @@
 """A study in S3-compatible storage, from its first file to a resume after losing records."""
 
+import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -149,7 +151,7 @@ def expiring() -> Iterator[tuple[ExpiringServer, str]]:
 
 @pytest.mark.timeout(600)
 def test_credentials_that_expire_in_the_middle_of_a_study(
-    expiring, undisturbed, start_driver, tiny_flags, same_frames
+    expiring, undisturbed, start_driver, tiny_flags, same_frames, capsys
 ):
     server, uri = expiring
     study = Store(uri) / "study"
@@ -174,7 +176,15 @@ def test_credentials_that_expire_in_the_middle_of_a_study(
         if (study / "trials" / name).exists("outcome.json")
     }
     assert 1 <= len(ended) < 9
-    end_resumed(study, start_driver, storage)
+    # The lease that could not be given back, as if it had been renewed just before.
+    lease = json.loads(study.read("lock.json"))
+    study.write("lock.json", json.dumps(lease | {"renewed": time.time()}).encode())
+    assert main(["--resume", *storage]) == 2
+    assert re.search(
+        r"process \d+ on .* \(if it has ended already, the study is free in \d+ s\)", capsys.readouterr().err
+    )
+    study.delete("lock.json")
+    assert main(["--resume", *storage, "--gpus-per-trial", "0"]) == 0
     for name, outcome in ended.items():
         assert (study / "trials" / name).read("outcome.json") == outcome
     same_frames(undisturbed[2], study)
