@@ -108,8 +108,10 @@ class Jobs:
             self._added = False
             self._held = [trial for trial in self._held if trial not in ready]
             self._record(placed, self._unfinished())
-        for each in (*needed, *placed):
-            self._hand_over(each)
+        for pretraining in needed:
+            self._hand_over(pretraining)
+        for trial in placed:
+            self._hand_over(trial)
         self._balance(trials)
 
     def handle(self, event: Event) -> bool:
