@@ -172,8 +172,7 @@ class TrialConfig:
     """Of initialization, data order, augmentation, dropout and the label subset."""
 
     def __post_init__(self) -> None:
-        for name, (allowed, limits) in _fields().items():
-            _check_field(self, name, allowed, limits)
+        _check_fields(self)
         _check_model(self)
         for task in self.tasks:
             if task not in TASKS:
@@ -226,13 +225,13 @@ class TrialConfig:
             UserError: for an unknown field (with the nearest valid name) or a value out of range.
         """
         known = _fields()
-        for name in values:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise UserError(
-                    f"unknown TrialConfig field {name!r}: {hint}Valid fields: {', '.join(sorted(known))}."
-                )
+        if not values.keys() <= known.keys():
+            name = next(name for name in values if name not in known)
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise UserError(
+                f"unknown TrialConfig field {name!r}: {hint}Valid fields: {', '.join(sorted(known))}."
+            )
         values = dict(values)
         if values.get("initialization"):
             values.setdefault("pretrained", values["initialization"] != RAW)
@@ -243,8 +242,10 @@ class TrialConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold; `from_dict` is the inverse."""
-        values = dataclasses.asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        # No value is more than a tuple of plain ones, so none has to be copied.
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()
+        }
 
     def needs_one_process(self) -> str:
         """Why several processes cannot train this configuration, '' if they can."""
@@ -263,9 +264,9 @@ class TrialConfig:
         before it keep their ids.
         """
         values = self.to_dict() | {"weights": self.weights is not None}
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
         for name in YOUNGER_FIELDS:
-            if getattr(self, name) == defaults[name]:
+            # The default of a field is the class's attribute.
+            if getattr(self, name) == getattr(TrialConfig, name):
                 del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
 
@@ -313,22 +314,31 @@ def _fields() -> dict[str, tuple[tuple[type, ...], tuple[Limit, ...]]]:
     return found
 
 
-def _check_field(
-    config: TrialConfig, name: str, allowed: tuple[type, ...], limits: tuple[Limit, ...]
-) -> None:
-    """Checks the type of a field and its limit; an int becomes a float where the field is one."""
-    value = getattr(config, name)
+def _check_fields(config: TrialConfig) -> None:
+    """Checks the types and limits of all fields; an int becomes a float where the field is one."""
+    for name, value in list(vars(config).items()):
+        try:
+            as_float = _is_float(name, value)
+        except TypeError:  # a list, for example
+            as_float = _is_float.__wrapped__(name, value)
+        if as_float and type(value) is not float:
+            object.__setattr__(config, name, float(value))
+
+
+# A large study has thousands of configs, of few different values.
+@functools.lru_cache(maxsize=4096, typed=True)
+def _is_float(name: str, value: Any) -> bool:
+    """Whether a value that is valid for a field is, or becomes, a float; raises a UserError for others."""
+    allowed, limits = _fields()[name]
     # An int is a valid float, but a bool is not a number and 10.0 is not a batch size.
     fits = isinstance(value, allowed) or (float in allowed and isinstance(value, int))
     if not fits or (isinstance(value, bool) and bool not in allowed):
         expected = " or ".join("None" if option is type(None) else option.__name__ for option in allowed)
         raise UserError(f"TrialConfig.{name} must be {expected}, not {type(value).__name__} {value!r}")
-    if float in allowed:
-        value = float(value)
-        object.__setattr__(config, name, value)
     for limit in limits:
         if value is not None and not limit.holds(value):
             raise UserError(f"TrialConfig.{name}={value!r}: expected {limit.expected}")
+    return float in allowed
 
 
 def parse_field(name: str, text: str) -> Any:
@@ -392,11 +402,12 @@ def _check_initialization(config: TrialConfig) -> None:
 
 def _check_loss(config: TrialConfig) -> None:
     """Checks the loss and the class weights; writes a sum of losses in one order, and weights as floats."""
-    for name in config.losses:
+    losses = config.losses
+    for name in losses:
         if name not in LOSSES:
             raise unknown_name("loss", name, LOSSES)
-    terms = tuple(name for name in LOSSES if name in config.losses)
-    if len(config.losses) > 2 or len(terms) < len(config.losses):
+    terms = tuple(name for name in LOSSES if name in losses)
+    if len(losses) > 2 or len(terms) < len(losses):
         raise UserError(
             f"TrialConfig.loss={config.loss!r}: expected one loss, or a sum of two different ones"
         )

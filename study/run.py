@@ -59,6 +59,9 @@ def dispatch(flags: Flags) -> int:
         path = write_template(flags.new_space)
         print(f"{path} written; look at its trials with: uv run python study/run.py --space {path} --dry-run")
         return 0
+    from segstrat.store import cache_dir
+
+    keep_bytecode(cache_dir() / "bytecode")
     if flags.status is not None:
         from study.driver.overview import show_status
 
@@ -67,9 +70,6 @@ def dispatch(flags: Flags) -> int:
         from study.driver.dry_run import show_plan
 
         return show_plan(flags)
-    from segstrat.store import cache_dir
-
-    keep_bytecode(cache_dir() / "bytecode")
     from study.driver.session import run_study
 
     return run_study(flags)

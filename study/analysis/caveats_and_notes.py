@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from segstrat.formatting import axis_name, format_duration, format_value, join_words
 from study.analysis.answering.design import AnsweringDesign
@@ -18,6 +19,10 @@ GIVEN = (
     "All statements hold for this checkpoint only: every pre-trained trial starts from the same weights, and "
     "another run of the same pre-training may differ by more than the seeds do."
 )
+# Below so many scored images the interval over seeds and images is wide, and far below it covers less than it
+# says: simulated in tests/study/analysis/test_image_intervals.py for differences that vary by 6 points from
+# image to image.
+FEW_IMAGES = 30
 PER_SEED = "Each seed has its own pre-training, so the intervals include the variation of pre-training."
 
 
@@ -70,6 +75,8 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
         )
     if counts["failed"]:
         found.append(f"{counts['failed']} of {total} trials failed; they are left out.")
+    if few := few_images(*scored_images(study.manifest.get("data") or {})):
+        found.append(few)
     seeds = study.trials["seed"].nunique()
     if seeds < MIN_SEEDS and not problem:
         found.append(
@@ -81,6 +88,26 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
             "is optimistically biased."
         )
     return found
+
+
+def scored_images(data: Mapping[str, Any]) -> tuple[int, str]:
+    """How many images scores are of, and of which split; 0 where a manifest's `data` does not say it."""
+    return (
+        (data["test_images"], "test")
+        if data.get("test_images")
+        else (data.get("val_images") or 0, "validation")
+    )
+
+
+def few_images(count: int, split: str) -> str:
+    """That scores of so few images say little of others; empty for enough, and for an unknown count."""
+    if not 0 < count < FEW_IMAGES:
+        return ""
+    return (
+        f"Scores are of {count} {split} image{'s' * (count > 1)}, and others may rank models differently: "
+        f"with fewer than {FEW_IMAGES}, the interval over seeds and images is ±2 points and more, however "
+        "many seeds there are. Give it more images, or read the answer as one about these."
+    )
 
 
 def is_rehearsal(study: Study) -> bool:

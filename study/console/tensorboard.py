@@ -1,11 +1,12 @@
 """TensorBoard files of a running study, written by the driver from the trials' reports."""
 
+import contextlib
 import math
 import tempfile
 from pathlib import Path
 
 from segstrat.records import EpochReport
-from segstrat.store import Store
+from segstrat.store import StorageError, Store
 from study.state.trial_states import TrialState
 
 FOLDER = "tensorboard"
@@ -61,9 +62,10 @@ class EventFiles:
             self._close(trial.trial_id)
 
     def close(self) -> None:
-        """Closes all files."""
+        """Closes all files; those that storage does not take are lost: the records have the curves too."""
         for trial_id in list(self._writers):
-            self._close(trial_id)
+            with contextlib.suppress(StorageError):
+                self._close(trial_id)
         if self._scratch is not None:
             self._scratch.cleanup()
 

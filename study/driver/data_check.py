@@ -9,6 +9,7 @@ from rich.text import Text
 from segstrat.errors import UserError
 from segstrat.pretraining.job import FIGURES
 from segstrat.store import cache_dir, data_root
+from study.analysis.caveats_and_notes import few_images, scored_images
 from study.cli import StudySettings
 from study.planning.trials import PlannedTrial
 
@@ -75,7 +76,10 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         report.check()
     except UserError as error:
         raise UserError(f"{error}; {sheet} shows how the labels are read" if sheet else str(error)) from error
-    for warning in report.warnings:
+    facts = {"val_images": len(protocol.val), "test_images": len(protocol.test) if protocol.test else 0}
+    few = few_images(*scored_images(facts))
+    warnings = [*report.warnings, *([few] if few else [])]
+    for warning in warnings:
         Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
     return {
         "name": settings.data,
@@ -84,11 +88,11 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
         "digest": protocol.digest,
         "synthetic": protocol.synthetic,
         "train_images": len(protocol.train),
-        "val_images": len(protocol.val),
+        **facts,
         "classes": {name: list(task.classes) for name, task in protocol.tasks.items()},
         "root": str(root) if root else "",
         "image_max": protocol.image_max,
         "audit": "full" if report.full else "quick",
-        "warnings": report.warnings,
+        "warnings": warnings,
         "sheet": sheet,
     }

@@ -75,6 +75,8 @@ class Jobs:
         self._stopping: set[str] = set()
         self._failed_ahead: set[str] = set()
         self._absent: set[str] = set()
+        # Whether trials were added, which are recorded together with what can start now.
+        self._added = False
 
     def pretrainings(self, trials: Sequence[PlannedTrial]) -> list[PretrainState]:
         """All pre-trainings of this run of the study, then those that the next look may need.
@@ -90,6 +92,7 @@ class Jobs:
     def add(self, trials: Sequence[PlannedTrial]) -> None:
         """Takes trials that are to run."""
         self._held += trials
+        self._added = True
 
     def start(self, trials: Sequence[PlannedTrial]) -> None:
         """Starts everything that can start, pre-trainings that trials need first; then fills idle slots.
@@ -97,14 +100,18 @@ class Jobs:
         Args:
             trials: all trials that are known.
         """
-        self._start_needed()
+        needed = self._needed()
+        self._plan(needed, ahead=False)
         ready = [trial for trial in self._held if (job := self._job_of(trial)) is None or self._made(job)]
-        if ready:
+        placed = [self._weights.placed(trial) if self._weights else trial for trial in ready]
+        if ready or needed or self._added:
+            self._added = False
             self._held = [trial for trial in self._held if trial not in ready]
-            placed = [self._weights.placed(trial) if self._weights else trial for trial in ready]
             self._record(placed, self._unfinished())
-            for trial in placed:
-                self._hand_over(trial)
+        for pretraining in needed:
+            self._hand_over(pretraining)
+        for trial in placed:
+            self._hand_over(trial)
         self._balance(trials)
 
     def handle(self, event: Event) -> bool:
@@ -163,7 +170,9 @@ class Jobs:
         self._absent.add(job.file)
         return False
 
-    def _start_needed(self) -> None:
+    def _needed(self) -> list[PlannedPretraining]:
+        """The pre-trainings that trials wait for and the executor does not have."""
+        needed: dict[str, PlannedPretraining] = {}
         for trial in self._held:
             job = self._job_of(trial)
             if job is None:
@@ -171,14 +180,14 @@ class Jobs:
             state = self._states.get(job.file)
             if state is not None:
                 self._states[job.file] = replace(state, ahead=False)
-            elif not self._made(job):
-                self._start(job, ahead=False)
+            elif job.file not in needed and not self._made(job):
+                needed[job.file] = job
+        return list(needed.values())
 
-    def _start(self, job: PlannedPretraining, *, ahead: bool) -> None:
-        epoch = self._weights.epochs_done(job) if self._weights else 0
-        self._states[job.file] = PretrainState(job=job, epoch=epoch, ahead=ahead)
-        self._record((), self._unfinished())
-        self._hand_over(job)
+    def _plan(self, jobs: Sequence[PlannedPretraining], *, ahead: bool) -> None:
+        for job in jobs:
+            epoch = self._weights.epochs_done(job) if self._weights else 0
+            self._states[job.file] = PretrainState(job=job, epoch=epoch, ahead=ahead)
 
     def _hand_over(self, job: Job) -> None:
         self._waiting[job_id(job)] = self._clock()
@@ -198,8 +207,12 @@ class Jobs:
         ]
         room = self._slots - len(self._waiting) - len(self._running)
         if room > 0 and not needed:
-            for job in self._expected(trials)[:room]:
-                self._start(job, ahead=True)
+            jobs = self._expected(trials)[:room]
+            self._plan(jobs, ahead=True)
+            if jobs:
+                self._record((), self._unfinished())
+            for job in jobs:
+                self._hand_over(job)
         surplus = -room - len(self._stopping)
         if needed and self._clock() - min(needed) > PATIENCE_SECONDS and not self._stopping:
             surplus = max(surplus, 1)

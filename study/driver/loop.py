@@ -31,8 +31,8 @@ class Loop:
 
     Args:
         jobs: hand the trials to the executor; by default at once.
-        record: called with trials that the search has proposed, before anything is started for them: after a
-            kill they are known, and are not proposed again.
+        record: called with trials that the search has proposed, before the jobs record and start anything for
+            them: after a kill they are known, and are not proposed again.
     """
 
     def __init__(

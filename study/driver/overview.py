@@ -1,11 +1,13 @@
 """What the command line shows without starting anything: spaces, a plan, the state of a study."""
 
 import dataclasses
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.text import Text
 
-from segstrat.data.cache.entries import is_locked_here
 from segstrat.store import Store, cache_dir
 from study.console.progress import outlook_words, progress_words, resume_words, seconds_left
 from study.console.tables import first_shown, new_table, problem_lines, status_counts, trials_table
@@ -39,15 +41,19 @@ def show_status(folder: str, *, verbose: bool = False) -> int:
         verbose: show every trial; else what fits on a screen, and only those are read as a whole.
     """
     study = Store(folder)
-    manifest = read_study_manifest(study)
     most = None if verbose else MOST_ROWS
-    states = TrialStates.recorded(study, manifest, whole=verbose)
+    with _without_collector():
+        manifest = read_study_manifest(study)
+        states = TrialStates.recorded(study, manifest, whole=verbose)
     if most is not None:
         states.read([state.trial.trial_id for state in first_shown(states.in_order(), most)])
     in_order = states.in_order()
     running = is_locked(study)
     pretrainings = read_pretrainings(manifest.get("pretrainings", []), study)
     if running:
+        # Imported here: it loads what reads images, which takes longer than all of this.
+        from segstrat.data.cache.entries import is_locked_here
+
         in_order = [_presumably_running(state, states) for state in in_order]
         pretrainings = [
             dataclasses.replace(each, phase=Phase.RUNNING)
@@ -76,6 +82,18 @@ def show_status(folder: str, *, verbose: bool = False) -> int:
     driver = "a driver is running" if running else "no driver is running"
     console.print(Text(f"{progress_words(in_order)}; {driver}{outlook}"), soft_wrap=True)
     return 0
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """No garbage is looked for while the objects of thousands of trials are made, all of which are kept."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _presumably_running(state: TrialState, states: TrialStates) -> TrialState:

@@ -62,14 +62,16 @@ if TYPE_CHECKING:
 
 # Drawing takes seconds of a core that trials could use: at most a tenth of the time is spent on it.
 REFRESH_SHARE = 0.1
+# A study that is over by then draws its figures once.
+FIRST_REPORT_SECONDS = 60.0
 
 
 class Refresher:
     """Keeps frames and report of a running study up to date in a background thread.
 
     The trials that have ended are added to the frames at once, those that are running with each report; the
-    report is written at a limited rate. An error there must not end the study: it is printed once, and only
-    `finish` raises.
+    report is written at a limited rate, and after a minute at the earliest. An error there must not end the
+    study: it is printed once, and only `finish` raises.
 
     Args:
         manifest: gives the study's manifest as it is now.
@@ -116,7 +118,7 @@ class Refresher:
         return write_report(self._study)
 
     def _run(self) -> None:
-        report_at, behind = 0.0, False
+        report_at, behind = time.monotonic() + FIRST_REPORT_SECONDS, False
         while True:
             self._asked.wait(max(0.0, report_at - time.monotonic()) if behind else None)
             self._asked.clear()
@@ -342,7 +344,7 @@ def _train(session: Session, console: Console, refresher: Refresher, tracker: Tr
         console.print(Text(line))
     try:
         with interrupts() as check, screen, executor:
-            loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.put_trials)
+            loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.add_trials)
             with session.runtime.watch.explaining():
                 loop.run(lambda: _tick(session, screen, check))
             screen.tick()
@@ -399,9 +401,20 @@ def _observers(
             lambda state: refresher.ended(state.trial.trial_id),
         ],
         retried=[
-            lambda job, error: console.print(Text(f"{job}: {error}; it is tried again", style="yellow"))
+            lambda job, error: console.print(Text(f"{job}: {error}; it is tried again", style="yellow")),
+            lambda _, error: _check_storage(session.opened.study, error),
         ],
     )
+
+
+def _check_storage(study: Store, error: str) -> None:
+    """Ends a study at once, and not trial by trial, where storage that failed a worker fails the driver too.
+
+    Raises:
+        StorageError: if it does.
+    """
+    if error.startswith(StorageError.__name__):
+        study.names()
 
 
 def _answer(session: Session, console: Console, refresher: Refresher, tracker: Tracker) -> int:
@@ -474,16 +487,16 @@ def record(
 ) -> None:
     """Writes trials that are about to start, their weights, and what is still pre-trained to the manifest."""
     manifest, weights = session.manifest, session.weights
+    content: dict[str, Any] = {}
     if words := weights.take_accepted():
-        manifest.update(accepted=accepted_changes(manifest.content, manifest.content, words))
+        content["accepted"] = accepted_changes(manifest.content, manifest.content, words)
     if learned := weights.take_learned():
         # Imported here: it draws figures, too.
         from study.reporting.plot_self_supervision import add_runs
 
         add_runs(session.opened.study, learned)
-    manifest.put_trials(
-        trials, weights=weights.describe(), pretrainings=[job.to_dict() for job in unfinished]
-    )
+    content |= {"weights": weights.describe(), "pretrainings": [job.to_dict() for job in unfinished]}
+    manifest.put_trials(trials, **content)
 
 
 def _tick(session: Session, screen: StudyConsole, check_signals: Callable[[], None]) -> None:

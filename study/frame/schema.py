@@ -15,7 +15,8 @@ Name = Annotated[str, Field(min_length=1)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, extra="allow")
+    # Further keys are not copied: only the check is wanted, of tens of thousands of trials.
+    model_config = ConfigDict(strict=True, extra="ignore")
 
 
 class _Config(_Part):
@@ -81,6 +82,7 @@ class _Data(_Part):
     classes: dict[str, list[str]] = {}
     train_images: int | None = None
     val_images: int | None = None
+    test_images: int | None = None
     root: str | None = None
 
 

@@ -1,6 +1,7 @@
 """Planned trials: the points of a space as configs, validated and ordered before anything starts."""
 
 import dataclasses
+import functools
 import inspect
 import itertools
 import random
@@ -221,6 +222,7 @@ def make_config(
         raise UserError(f"space {space.name}, trial ({values}): {error}") from error
 
 
+@functools.lru_cache(maxsize=16)
 def _asked_for(recipe: Callable[..., Any]) -> list[str]:
     """Fields of a trial that a recipe has parameters for, such as the label fraction."""
     names = inspect.signature(recipe).parameters

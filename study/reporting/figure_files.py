@@ -48,6 +48,18 @@ class Picture:
             for index, (svg, panel) in enumerate(zip(self._drawings, self.panels, strict=True))
         ]
 
+    @property
+    def names(self) -> list[str]:
+        """Of the files of each panel, without their endings."""
+        if len(self.panels) == 1:
+            return [self.name]
+        return [f"{self.name}-{letter}" for letter, _ in zip("abcdefgh", self.panels, strict=False)]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it adds to a page."""
+        return sum(map(len, self._drawings))
+
     @cached_property
     def _drawings(self) -> list[bytes]:
         # A study may be on two pages: its own, and one with others.
@@ -56,8 +68,7 @@ class Picture:
     def files(self) -> dict[str, bytes]:
         """Print-quality files by name: an SVG and a PNG of every panel."""
         found = {}
-        for index, panel in enumerate(self.panels):
-            name = self.name if len(self.panels) == 1 else f"{self.name}-{'abcdefgh'[index]}"
+        for name, panel in zip(self.names, self.panels, strict=True):
             found[f"{name}.svg"] = _svg(panel, fonttype="path")
             found[f"{name}.png"] = png(panel)
         return found
@@ -67,6 +78,11 @@ def figure_name(kind: str, task: str, context: str) -> str:
     """File name of the figure of a context; the context's label is empty where the study has one."""
     words = [kind, task, context]
     return "-".join("".join(c if c.isalnum() else "_" for c in word) for word in words if word)
+
+
+def in_context(label: str) -> str:
+    """The label of a context as part of a caption; '' where the study has one."""
+    return f", {label}" if label else ""
 
 
 def curves(panel: Figure) -> str:

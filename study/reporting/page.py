@@ -1,5 +1,6 @@
 """What the report's template shows of one study: words, rows and figures, no layout."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,6 +36,8 @@ from study.reporting.plot_treatments import map_pictures, sampled_picture, treat
 from study.reporting.provenance import provenance
 from study.reporting.trials_table import MOST_ROWS, trial_columns, trial_rows
 
+# Bytes of matrices of confusions on the page, of which a context with a dozen classes has up to 150 kB.
+MOST_CONFUSIONS = 250_000
 # Figures by section of the page; a section without anything to show is empty.
 Pictures = Mapping[str, Sequence[Picture]]
 
@@ -65,10 +68,8 @@ def draw_pictures(answer: Answer, store: Store | None = None) -> Pictures:
             *(plane_picture(study, task) for task in tasks),
         ],
         "self-supervision": [self_supervision_picture(self_supervision_of(store)) if store else None],
-        "classes": [
-            *(class_picture(study, verdict) for verdict in verdicts),
-            *([confusion_picture(study, verdicts[0], store)] if store and verdicts else []),
-        ],
+        "classes": [class_picture(study, verdict) for verdict in verdicts],
+        "confusions": [confusion_picture(study, verdict, store) for verdict in verdicts] if store else [],
         "cost": [cost_picture(answer)],
     }
     return {
@@ -128,6 +129,21 @@ class Page:
             "not adjusted."
         )
 
+    @cached_property
+    def confusions(self) -> list[Picture]:
+        """The first one, and as many more as do not make the page large; all of them are files beside it."""
+        sizes = itertools.accumulate(picture.size for picture in self.pictures["confusions"])
+        return [
+            picture
+            for index, (picture, size) in enumerate(zip(self.pictures["confusions"], sizes, strict=True))
+            if size <= MOST_CONFUSIONS or not index
+        ]
+
+    @property
+    def hidden_confusions(self) -> list[Picture]:
+        """Those that the page does not show."""
+        return [picture for picture in self.pictures["confusions"] if picture not in self.confusions]
+
     @property
     def looks(self) -> list[tuple[str, Look]]:
         """The looks of the answering stage, each with the label of its context."""
@@ -153,7 +169,7 @@ class Page:
             ("cells", "Arms and treatments", bool(self.pictures["treatments"] or self.cells)),
             ("training", "Training", bool(self.pictures["training"])),
             ("self-supervision", "Self-supervision", bool(self.pictures["self-supervision"])),
-            ("classes", "Classes", bool(self.pictures["classes"])),
+            ("classes", "Classes", bool(self.pictures["classes"] or self.pictures["confusions"])),
             ("gallery", "Predictions", True),
             ("thesis", "Comparison with the thesis", bool(self.comparison)),
             ("cost", "Cost", True),

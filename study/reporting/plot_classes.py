@@ -13,7 +13,7 @@ from segstrat.store import Store
 from study.analysis.intervals import mean_interval
 from study.analysis.study import Context, Study
 from study.analysis.verdict import Verdict
-from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_files import Picture, figure_name, in_context
 from study.reporting.figure_style import BLUE, GREEN, INK, LINES, MUTED, ORANGE, PAPER, line_colors, new_panel
 from study.reporting.plot_training import shown_settings
 
@@ -23,6 +23,7 @@ MOST_CLASSES = 24
 CONFUSED = 12
 OTHERS = "others"
 NAME_LENGTH = 18
+LEAST_SHARE = 0.002
 
 
 def class_table(study: Study, verdict: Verdict) -> pd.DataFrame:
@@ -143,10 +144,10 @@ def class_picture(study: Study, verdict: Verdict) -> Picture | None:
     return Picture(
         figure_name("classes", verdict.context.task, verdict.context.label),
         "IoU by class, and its differences",
-        f"{verdict.context.task} on {study.data_name}, validation images at the last epoch. Left: mean over "
-        "seeds, from the smallest to the largest seed. Right: differences paired by seed; orange: what "
-        f"{context.pretraining_name} is still ahead of the best regularized {context.raw_name} model; green: "
-        f"what regularization gave {context.raw_name}. "
+        f"{context.task} on {study.data_name}{in_context(context.label)}, validation images at the last "
+        "epoch. Left: mean over seeds, from the smallest to the largest seed. Right: differences paired by "
+        f"seed; orange: what {context.pretraining_name} is still ahead of the best regularized "
+        f"{context.raw_name} model; green: what regularization gave {context.raw_name}. "
         "Bars on the right: 95 % intervals over seeds, not corrected for the number of classes; long ones "
         f"are cut at the frame.{some}",
         (
@@ -204,10 +205,12 @@ def draw_confusion(shares: pd.DataFrame, title: str) -> Figure:
     names = [name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…" for name in shares.index]
     with new_panel(title, height=1.6 + 0.3 * len(names)) as (_, ax):
         for (row, column), share in np.ndenumerate(shares.to_numpy()):
-            if not share > 0:
+            # Paler than anything that can be told from the paper; such cells are most of the drawing's bytes.
+            if not share >= LEAST_SHARE:
                 continue
             place = (column - 0.5, row - 0.5)
-            ax.add_patch(Rectangle(place, 1, 1, facecolor=BLUE, alpha=0.05 + 0.75 * share, lw=0))
+            cell = Rectangle(place, 1, 1, facecolor=BLUE, alpha=0.05 + 0.75 * share, lw=0, clip_on=False)
+            ax.add_patch(cell)
             if share >= 0.01:
                 ax.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=INK, fontsize=7.5)
         ax.set_xticks(range(len(names)), names, rotation=90)
@@ -225,10 +228,11 @@ def confusion_picture(study: Study, verdict: Verdict, store: Store) -> Picture |
     tables = confusion_tables(study, verdict, store)
     if not tables:
         return None
+    context, where = verdict.context, in_context(verdict.context.label)
     return Picture(
-        figure_name("confusion", verdict.context.task, verdict.context.label),
-        "Which class is taken for which",
-        f"{verdict.context.task} on {study.data_name}: of the pixels with a label (row), the percentage that "
+        figure_name("confusion", context.task, context.label),
+        f"Which class is taken for which{where}",
+        f"{context.task} on {study.data_name}{where}: of the pixels with a label (row), the percentage that "
         "is predicted as each class (column); all validation images and completed seeds of the setting, last "
         f"epoch. At most the {CONFUSED} most frequent classes have a row of their own.",
         tuple(draw_confusion(shares, line[:1].upper() + line[1:]) for line, shares in tables.items()),

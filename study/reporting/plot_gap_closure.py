@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from study.analysis import Answer
 from study.analysis.intervals import ratio_interval
 from study.analysis.verdict import Verdict
-from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_files import Picture, figure_name, in_context
 from study.reporting.figure_style import GREEN, INK, MUTED, ORANGE, draw_interval, in_points, new_panel
 
 # More rows than this are a table, not a figure; the page has the table of cells.
@@ -90,9 +90,9 @@ def closure_picture(answer: Answer, verdict: Verdict) -> Picture | None:
     return Picture(
         figure_name("closure", verdict.context.task, verdict.context.label),
         "Gap closure",
-        f"{verdict.context.task} on {answer.study.data_name}. 0 %: the {raw} reference; 100 %: the best "
-        f"{pretrained} model. Orange: the eight regularized {raw} settings that close most; green: "
-        f"{chosen}. Bars: 95 % intervals by Fieller's theorem over paired seeds; a dot without bar has too "
-        "few seeds for one.",
+        f"{verdict.context.task} on {answer.study.data_name}{in_context(verdict.context.label)}. "
+        f"0 %: the {raw} reference; 100 %: the best {pretrained} model. Orange: the eight regularized {raw} "
+        f"settings that close most; green: {chosen}. Bars: 95 % intervals by Fieller's theorem over paired "
+        "seeds; a dot without bar has too few seeds for one.",
         (draw_closure(shown_closure(table), (raw, pretrained)),),
     )

@@ -12,7 +12,7 @@ from segstrat.formatting import setting_label
 from study.analysis.caveats_and_notes import disagreement_note
 from study.analysis.study import Study
 from study.analysis.verdict import Verdict
-from study.reporting.figure_files import Picture, figure_name
+from study.reporting.figure_files import Picture, figure_name, in_context
 from study.reporting.figure_style import (
     GRID,
     LINES,
@@ -127,7 +127,7 @@ def curves_picture(study: Study, verdict: Verdict) -> Picture | None:
             f"{line}: {setting}" for line, setting in zip(table["line"], table["setting"], strict=True)
         )
     )
-    where = f", {verdict.context.label}" if verdict.context.label else ""
+    where = in_context(verdict.context.label)
     names = verdict.context.raw_name, verdict.context.pretrained_name
     return Picture(
         figure_name("curves", verdict.context.task, verdict.context.label),

@@ -13,12 +13,14 @@ import pandas as pd
 from segstrat.formatting import format_value
 from segstrat.store import Store
 from study.analysis.answer import Answer, answer_study
+from study.analysis.caveats_and_notes import is_rehearsal
 from study.analysis.intervals import Interval
 from study.analysis.phrases import points
 from study.analysis.study import Context, Study
 from study.analysis.verdict import MARGIN
 from study.analysis.verdict_sentences import contrast_question
 from study.frame import SELF_SUPERVISION, OldFrameError
+from study.reporting.figure_files import Picture
 from study.reporting.figure_style import theme_css
 from study.reporting.gallery import overview, read_gallery
 from study.reporting.page import Page, draw_pictures
@@ -48,8 +50,8 @@ def write_report(folder: str | Path | Store, *, files: bool = True) -> str:
     """Writes report.html and verdict.json of a study and returns the report's one sentence.
 
     Args:
-        files: also write each figure as SVG and PNG to figures/. Without them the study is taken to be
-            running, and the page reloads itself.
+        files: also write each figure as SVG and PNG to figures/, but for those of a rehearsal. Without them
+            the study is taken to be running, and the page reloads itself.
 
     Raises:
         UserError: if the folder has no frames.
@@ -76,17 +78,19 @@ def write_study_report(
         store.write("cells.csv", pd.concat(tables).to_csv(index=False).encode())
     else:
         store.delete("cells.csv")
-    present = {*store.names(), *([FIGURES] if files else [])}
+    # Nobody prints the figures of a rehearsal, and they would take longer than its page.
+    rehearsal = is_rehearsal(page.answer.study)
+    present = {*store.names(), *([FIGURES] if files else [])} - ({FIGURES} if rehearsal else set())
     beside = [name for name in FILES if name.rstrip("/") in present]
     store.write("report.html", render([page], live=not files, beside=beside).encode())
     if files:
-        _write_figures(page, store / FIGURES)
+        _write_figures(page, store / FIGURES, [] if rehearsal else page.every_picture)
     return page.answer.sentence, page
 
 
-def _write_figures(page: Page, folder: Store) -> None:
-    """Writes every figure, and deletes those of an earlier report that this one does not have."""
-    written = {name: data for picture in page.every_picture for name, data in picture.files().items()}
+def _write_figures(page: Page, folder: Store, printed: Sequence[Picture]) -> None:
+    """Writes figures and the overview, and deletes those of an earlier report that this one does not have."""
+    written = {name: data for picture in printed for name, data in picture.files().items()}
     if page.galleries:
         written[OVERVIEW] = overview(page.galleries[0], page.answer.lines)
     before = (

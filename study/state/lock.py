@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import math
 import os
 import socket
 import threading
@@ -109,7 +110,7 @@ class Lease:
             UserError: if another driver holds it, or the storage cannot be written.
         """
         if self._study.exists(LOCK) and _is_fresh(held := _read_lease(self._study), self._clock()):
-            raise _held(self._study, held)
+            raise _held(self._study, held, self._clock())
         try:
             self._write()
         except OSError as error:
@@ -212,11 +213,16 @@ def _holder() -> dict[str, Any]:
     return {"host": socket.gethostname(), "pid": os.getpid()}
 
 
-def _held(study: Store, holder: dict[str, Any]) -> UserError:
+def _held(study: Store, holder: dict[str, Any], now: float | None = None) -> UserError:
+    # A lease outlives a driver that was killed, or that could not reach the storage in the end.
+    ended = ""
+    if now is not None:
+        left = max(1, math.ceil(LEASE_SECONDS - (now - holder["renewed"])))
+        ended = f" (if it has ended already, the study is free in {left} s)"
     return UserError(
         f"study {study.uri} is being run by process {holder.get('pid', 'unknown')} on "
         f"{holder.get('host', 'an unknown host')}; "
-        "wait for it, end it, or give this study another --name"
+        f"wait for it{ended}, end it, or give this study another --name"
     )
 
 

@@ -95,18 +95,34 @@ class ManifestFile:
     def __init__(self, study: Store, content: Mapping[str, Any]) -> None:
         self._study = study
         self.content = content
-        write_manifest(study, content)
+        self._written: Mapping[str, Any] = {}
+        self.write()
 
-    def put_trials(self, trials: Sequence[PlannedTrial], **content: Any) -> None:
-        """Records trials that are about to start, new ones and known ones, together with further content."""
+    def add_trials(self, trials: Sequence[PlannedTrial], **content: Any) -> None:
+        """Takes trials, new ones and known ones, and further content, to be written with the next change."""
         by_id = {trial["trial_id"]: trial for trial in self.content["trials"]}
         by_id |= {trial.trial_id: trial.to_dict() for trial in trials}
-        self.update(trials=sorted(by_id.values(), key=lambda trial: trial["order"]), **content)
+        self.content = {
+            **self.content,
+            "trials": sorted(by_id.values(), key=lambda trial: trial["order"]),
+            **content,
+        }
+
+    def put_trials(self, trials: Sequence[PlannedTrial], **content: Any) -> None:
+        """Records trials that are about to start, together with further content."""
+        self.add_trials(trials, **content)
+        self.write()
 
     def update(self, **content: Any) -> None:
         """Records further content."""
         self.content = {**self.content, **content}
-        write_manifest(self._study, self.content)
+        self.write()
+
+    def write(self) -> None:
+        """Writes what has changed since the last time, if anything has."""
+        if self.content != self._written:
+            write_manifest(self._study, self.content)
+            self._written = self.content
 
 
 def write_manifest(study: Store, manifest: Mapping[str, Any]) -> None:

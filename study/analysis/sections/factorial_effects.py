@@ -20,7 +20,15 @@ from segstrat.formatting import join_words, setting_label
 from study.analysis.answering.stages import design_of
 from study.analysis.cells import tuned_contexts
 from study.analysis.scores import TrialValues, trial_values
-from study.analysis.sections.factorial_fit import MOST_LEVELS, Factor, Kind, PooledError, fit_factorial, holm
+from study.analysis.sections.factorial_fit import (
+    MOST_LEVELS,
+    Factor,
+    FactorialDesign,
+    Kind,
+    PooledError,
+    fit_factorial,
+    holm,
+)
 from study.analysis.study import Context, Study
 
 RAW, PRETRAINED = "raw", "pre-trained"
@@ -166,8 +174,9 @@ def _responses(
         }
     tables = []
     errors: dict[tuple[str, Kind], PooledError] = {}
+    designs: dict[bytes, FactorialDesign] = {}
     for name, response in responses.items():
-        fit = fit_factorial(response.rename("value").reset_index(), factors)
+        fit = fit_factorial(response.rename("value").reset_index(), factors, designs)
         tables.append(fit.table.assign(response=name))
         errors |= {(name, kind): error for kind, error in fit.errors.items()}
     return pd.concat(tables, ignore_index=True), errors

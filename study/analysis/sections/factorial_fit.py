@@ -18,7 +18,7 @@ The error of an effect is pooled over the whole design, in one of two ways:
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -61,19 +61,115 @@ class PooledError:
 
 
 @dataclass(frozen=True)
+class Pattern:
+    """Seeds with trials of the same cells.
+
+    Args:
+        rows: positions of the trials (seeds, trials of a seed).
+        own: orthonormal basis of what each of these seeds fits by itself (trials of a seed, rank).
+        shared: the columns that all seeds share, without what a seed's own terms fit (trials of a seed, n).
+    """
+
+    rows: Integers
+    own: Floats
+    shared: Floats
+
+    def rest(self, y: Floats) -> Floats:
+        """What a seed's own terms leave of values (trials,): (seeds, trials of a seed)."""
+        values = y[self.rows]
+        return values - values @ self.own @ self.own.T
+
+
+@dataclass(frozen=True)
+class SeedwiseSpan:
+    """Least squares of columns that all seeds share and of further ones that each seed has to itself.
+
+    The own terms of a seed are projected out of its trials, and what is left of the shared columns is fitted
+    to what is left of the values (Frisch, Waugh and Lovell). Seeds with the same cells are projected alike,
+    so thousands of them cost little more than one, where the columns of all seeds in one matrix would make
+    a decomposition of trials × trials.
+
+    Args:
+        patterns: of all trials.
+        inverse: pseudo-inverse of the patterns' shared columns, each weighted by the root of its seeds,
+            (n, trials of all patterns).
+        rank: of all columns together.
+    """
+
+    patterns: Sequence[Pattern]
+    inverse: Floats
+    rank: int
+
+    @classmethod
+    def of(cls, shared: Floats, own: Floats, cell_of_trial: Integers, seed_of_trial: Integers) -> Self:
+        """The span of columns that are functions of a trial's cell.
+
+        Args:
+            shared, own: (cells, columns), of any rank.
+        """
+        patterns = []
+        for cells, rows in _patterns(cell_of_trial, seed_of_trial):
+            basis = _basis(own[cells])
+            columns = shared[cells]
+            patterns.append(Pattern(rows, basis, columns - basis @ (basis.T @ columns)))
+        # What the own terms of a seed span entirely leaves rounding errors, which are no columns.
+        stacked = np.vstack([each.shared * np.sqrt(len(each.rows)) for each in patterns] or [shared[:0]])
+        scale = float(np.abs(shared).max(initial=0.0)) * np.sqrt(max(len(seed_of_trial), 1))
+        left, values, right = np.linalg.svd(stacked, full_matrices=False)
+        kept = values > ROUNDING * scale
+        inverse = (right[kept].T / values[kept]) @ left[:, kept].T
+        own_rank = sum(len(each.rows) * each.own.shape[1] for each in patterns)
+        return cls(patterns, inverse, own_rank + int(kept.sum()))
+
+    def residual(self, y: Floats) -> tuple[float, int]:
+        """Sum of squares beyond the span of values (trials,), and its degrees of freedom."""
+        rest = [each.rest(y) for each in self.patterns]
+        means = [values.mean(axis=0) * np.sqrt(len(values)) for values in rest]
+        fitted = self.inverse @ np.concatenate([*means, y[:0]])
+        squares = [
+            np.square(values - each.shared @ fitted).sum()
+            for each, values in zip(self.patterns, rest, strict=True)
+        ]
+        return float(sum(squares)), len(y) - self.rank
+
+    def weights(self, wanted: Floats) -> Floats:
+        """Least-squares estimates of combinations of the shared parameters, as weights on the values.
+
+        Args:
+            wanted: (effects, n).
+
+        Returns:
+            (effects, trials); NaN rows where the trials do not determine an effect.
+        """
+        stacked = [each.shared * np.sqrt(len(each.rows)) for each in self.patterns]
+        on_means = wanted @ self.inverse
+        # An effect can be estimated if and only if it is a combination of the design's rows.
+        rebuilt = on_means @ np.vstack([*stacked, np.zeros((0, wanted.shape[1]))])
+        determined = np.abs(rebuilt - wanted).max(axis=1) < ROUNDING
+        found = np.zeros((len(wanted), sum(each.rows.size for each in self.patterns)))
+        start = 0
+        for each in self.patterns:
+            seeds, size = each.rows.shape
+            of_seed = on_means[:, start : start + size] / np.sqrt(seeds)
+            found[:, each.rows] = of_seed[:, None, :]
+            start += size
+        return np.where(determined[:, None], found, np.nan)
+
+
+@dataclass(frozen=True)
 class EffectModel:
     """Effects of one kind in one design.
 
     Args:
         weights: effects = weights @ values, (effects, trials); NaN rows cannot be estimated.
-        pooled: orthonormal basis of the terms whose residual is the error, (trials, rank).
+        pooled: the terms whose residual is the error.
         refined: those terms and the interactions of the seed with this kind of effect; None with one seed.
         sources: the error in words, for `pooled` and for `refined`.
     """
 
     weights: Floats
-    pooled: Floats
-    refined: Floats | None
+    pooled: SeedwiseSpan
+    refined: SeedwiseSpan | None
     sources: tuple[str, str]
 
     def estimates(self, y: Floats) -> tuple[Mapping[str, Floats], PooledError]:
@@ -97,9 +193,9 @@ class EffectModel:
 
     def error(self, y: Floats) -> PooledError:
         """The pooled error, unless effects of this kind vary more over seeds (F test at 25 %)."""
-        total, degrees = _residual(self.pooled, y)
+        total, degrees = self.pooled.residual(y)
         if self.refined is not None:
-            rest, rest_degrees = _residual(self.refined, y)
+            rest, rest_degrees = self.refined.residual(y)
             own = degrees - rest_degrees
             if own >= MIN_DEGREES and rest_degrees > 0:
                 ratio = ((total - rest) / own) / max(rest / rest_degrees, ROUNDING**2)
@@ -158,15 +254,23 @@ class FactorialDesign:
         return FactorialFit(pd.concat(tables, ignore_index=True), errors)
 
 
-def fit_factorial(values: pd.DataFrame, factors: Sequence[Factor]) -> FactorialFit:
+def fit_factorial(
+    values: pd.DataFrame, factors: Sequence[Factor], designs: dict[bytes, FactorialDesign] | None = None
+) -> FactorialFit:
     """Effects of all factors and of all pairs of factors.
 
     Args:
         values: a row per trial with a column for each factor's axis, `seed` and `value`; rows without a value
             are left out, so the design may be incomplete.
+        designs: of earlier calls with the same rows but for `value`, and filled here: which trials have a
+            value decides all of a design, which takes longer than its effects.
     """
-    known = values[values["value"].notna()]
-    return factorial_design(known, factors).fit(known["value"].to_numpy(float))
+    designs = {} if designs is None else designs
+    known = values["value"].notna()
+    key = known.to_numpy().tobytes()
+    if key not in designs:
+        designs[key] = factorial_design(values[known], factors)
+    return designs[key].fit(values.loc[known, "value"].to_numpy(float))
 
 
 def factorial_design(trials: pd.DataFrame, factors: Sequence[Factor]) -> FactorialDesign:
@@ -209,34 +313,41 @@ def _model(
 ) -> EffectModel:
     """The cell-means model where seeds replicate its cells, otherwise one with interactions up to `order`."""
     seeds = int(seed_of_trial.max()) + 1 if len(seed_of_trial) else 0
-    blocks = np.eye(max(seeds, 1))[seed_of_trial][:, 1:]
-    nothing = np.zeros((len(contrasts), blocks.shape[1]))
+    trials = (cell_of_trial, seed_of_trial)
+    each_seed = _terms(factors, cells, 0)
     if seeds > 1:
-        design = np.hstack([np.eye(len(cells))[cell_of_trial], blocks])
-        weights = effect_weights(design, np.hstack([contrasts, nothing]))
+        means = np.eye(len(cells))
+        weights = SeedwiseSpan.of(means, each_seed, *trials).weights(contrasts)
         # Interactions of the seed with effects of a lower order do not belong to the error of this order.
         pooled, refined = (
-            orthonormal_basis(
-                np.hstack([design, _by_seed(_terms(factors, cells, up_to)[cell_of_trial], blocks)])
-            )
-            for up_to in (order - 1, order)
+            SeedwiseSpan.of(means, _terms(factors, cells, up_to), *trials) for up_to in (order - 1, order)
         )
-        if len(pooled) - pooled.shape[1] >= MIN_DEGREES and np.isfinite(weights).all():
+        if len(cell_of_trial) - pooled.rank >= MIN_DEGREES and np.isfinite(weights).all():
             kind = "main effects" if order == 1 else "two-way interactions"
             sources = (f"seed × cell over {seeds} seeds", f"seed × {kind} over {seeds} seeds")
             return EffectModel(weights, pooled, refined, sources)
     terms = _terms(factors, cells, order)
-    design = np.hstack([terms[cell_of_trial], blocks])
     source = "all interactions" if order == 1 else "interactions of three and more factors"
     if seeds > 1:
         source += f", {seeds} seeds"
-    weights = effect_weights(design, np.hstack([contrasts @ terms, nothing]))
-    return EffectModel(weights, orthonormal_basis(design), None, (source, ""))
+    span = SeedwiseSpan.of(terms, each_seed, *trials)
+    return EffectModel(span.weights(contrasts @ terms), span, None, (source, ""))
 
 
-def _by_seed(terms: Floats, blocks: Floats) -> Floats:
-    """Products of terms (trials, m) and seed blocks (trials, n): (trials, m × n)."""
-    return (terms[:, :, None] * blocks[:, None, :]).reshape(len(terms), -1)
+def _patterns(cell_of_trial: Integers, seed_of_trial: Integers) -> list[tuple[Integers, Integers]]:
+    """Cells of a seed, and the positions of their trials in each seed that has these: (seeds, cells)."""
+    order = np.lexsort((cell_of_trial, seed_of_trial))
+    ends = np.flatnonzero(np.diff(seed_of_trial[order])) + 1
+    found: dict[bytes, list[Integers]] = {}
+    for rows in np.split(order, ends) if len(order) else ():
+        found.setdefault(cell_of_trial[rows].tobytes(), []).append(rows)
+    return [(cell_of_trial[seeds[0]], np.stack(seeds)) for seeds in found.values()]
+
+
+def _basis(columns: Floats) -> Floats:
+    """Orthonormal basis of the span of columns (trials, n): (trials, rank)."""
+    left, values, _ = np.linalg.svd(columns, full_matrices=False)
+    return left[:, values > ROUNDING * values.max(initial=0.0)]
 
 
 def _terms(factors: Sequence[Factor], cells: Integers, order: int) -> Floats:
@@ -270,35 +381,3 @@ def _contrasts(factors: Sequence[Factor], cells: Integers, kind: Kind) -> tuple[
             pairs.append({"kind": kind} | row | names)
             products.append(left * right)
     return pairs, np.array(products) / len(cells)
-
-
-def effect_weights(design: Floats, wanted: Floats) -> Floats:
-    """Least-squares estimates of combinations of a design's parameters, as weights on the values.
-
-    Args:
-        design: (trials, parameters), of any rank.
-        wanted: (effects, parameters).
-
-    Returns:
-        (effects, trials); NaN rows where the trials do not determine an effect.
-    """
-    inverse = np.linalg.pinv(design)
-    # An effect can be estimated if and only if it is a combination of the design's rows.
-    determined = np.abs(wanted @ inverse @ design - wanted).max(axis=1) < ROUNDING
-    return np.where(determined[:, None], wanted @ inverse, np.nan)
-
-
-def orthonormal_basis(design: Floats) -> Floats:
-    """Of the columns' span: (trials, parameters) -> (trials, rank)."""
-    if not len(design):
-        return np.zeros((0, 0))
-    left, values, _ = np.linalg.svd(design, full_matrices=False)
-    return left[:, values > ROUNDING * values.max()]
-
-
-def _residual(basis: Floats, y: Floats) -> tuple[float, int]:
-    """Sum of squares and degrees of freedom beyond a basis."""
-    if not len(y):
-        return 0.0, 0
-    residuals = y - basis @ (basis.T @ y)
-    return float(residuals @ residuals), basis.shape[0] - basis.shape[1]

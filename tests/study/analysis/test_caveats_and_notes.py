@@ -107,3 +107,25 @@ def test_a_plan_says_what_it_can_detect():
     found = planned_sentence(AnsweringDesign())
     assert "a difference 0.9 points beyond its threshold in 80 % of studies with 24 seeds" in found
     assert "no difference" in planned_sentence(AnsweringDesign.single_look(2))
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"val_images": 12}, "12 validation images"),
+        ({"val_images": 1}, "1 validation image,"),
+        ({"val_images": 12, "test_images": 0}, "12 validation images"),
+        ({"val_images": 300, "test_images": 29}, "29 test images"),
+        ({"val_images": 12, "test_images": 30}, ""),
+        ({"val_images": 30}, ""),
+        ({}, ""),
+    ],
+)
+def test_few_scored_images_are_a_caveat(study_writer, answer_of, make_trial, data, words):
+    trials = [
+        make_trial({"pretrained": pre, "weight_decay": decay, "seed": 0}, 0.3 + pre / 10)
+        for pre in (False, True)
+        for decay in (0.0, 1e-3)
+    ]
+    found = [each for each in answer_of(study_writer(trials, data=data)).caveats if "image" in each]
+    assert [words in each for each in found] == [True] * bool(words)

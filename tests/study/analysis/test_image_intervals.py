@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from segstrat.image_counts import GROUPS, ImageCounts, image_group
+from study.analysis.caveats_and_notes import FEW_IMAGES
 from study.analysis.contrasts import add_image_variance
 from study.analysis.intervals import Interval, mean_interval
 
@@ -11,15 +12,15 @@ IMAGES = 120
 IDS = tuple(f"image-{index}" for index in range(IMAGES))
 
 
-def simulated_difference(rng, *, seeds, truth=0.02, seed_sd=0.004, image_sd=0.06):
+def simulated_difference(rng, *, seeds, truth=0.02, seed_sd=0.004, image_sd=0.06, ids=IDS):
     """Differences of two cells whose advantage differs from image to image; images are drawn anew each time.
 
     Returns:
         differences by seed, and their mean without each group of images.
     """
-    by_image = truth + rng.normal(0, image_sd, IMAGES)
+    by_image = truth + rng.normal(0, image_sd, len(ids))
     by_seed = by_image + rng.normal(0, seed_sd, (seeds, 1))
-    groups = np.array([image_group(name) for name in IDS])
+    groups = np.array([image_group(name) for name in ids])
     without = np.array([by_seed[:, groups != group].mean() for group in range(GROUPS)])
     return by_seed.mean(axis=1), without
 
@@ -38,6 +39,29 @@ def test_the_interval_covers_what_other_images_would_show(seeds):
         covered["images"] += over_both.low <= truth <= over_both.high
     assert 0.925 <= covered["images"] / runs <= 0.98
     assert covered["seeds"] / runs < 0.85
+
+
+def width_and_coverage(images, runs=400, truth=0.02):
+    """Half the mean width of the interval over three seeds and so many images, and how often it is right."""
+    rng = np.random.default_rng(images)
+    widths, covered = [], 0
+    for run in range(runs):
+        ids = tuple(f"image-{run}-{index}" for index in range(images))
+        differences, without = simulated_difference(rng, seeds=3, truth=truth, ids=ids)
+        found = add_image_variance(mean_interval(differences), differences, without)
+        widths.append((found.high - found.low) / 2)
+        covered += found.low <= truth <= found.high
+    return np.mean(widths), covered / runs
+
+
+def test_below_thirty_images_the_interval_is_wide_and_then_too_narrow():
+    """The rule of the warning about few images."""
+    width, coverage = width_and_coverage(FEW_IMAGES)
+    assert 0.02 < width < 0.026
+    assert coverage > 0.915
+    fewer, _ = width_and_coverage(FEW_IMAGES // 3)
+    assert fewer > 1.6 * width
+    assert width_and_coverage(4)[1] < 0.92
 
 
 def test_the_variance_of_seeds_and_images_is_added():

@@ -1,11 +1,15 @@
-"""Signals are remembered until the study asks; a second one ends it at once."""
+"""Signals are remembered until the study asks, and what ends or delays a study is said."""
 
+import errno
 import os
 import signal
 
 import pytest
 
+from segstrat.errors import UserError
+from segstrat.store import StorageError, Store
 from study.driver import session
+from study.driver.messages import awaited_words
 from study.driver.session import StudyInterruptedError, interrupts
 from study.run import main
 
@@ -40,3 +44,36 @@ def test_an_interrupt_outside_of_the_trials_names_the_study(tmp_path, monkeypatc
     output = capsys.readouterr().out
     assert f"Interrupted; {words}" in output
     assert ("--name mine" in output) == begun
+
+
+def test_a_full_disk_of_the_driver_is_one_sentence(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "manifest.json")
+
+    monkeypatch.setattr(session, "_prepare_and_run", full)
+    assert main(["--space", "wd_grid", "--name", "mine", "--storage", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert "free some space; a study that has begun continues with --resume" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_study_says_whether_it_waits_for_the_cluster_or_for_its_workers():
+    assert awaited_words(True, 0) == "waiting for free CPUs of the cluster"
+    assert awaited_words(True, 0.5) == "waiting for free GPUs of the cluster"
+    assert awaited_words(False, 0.5) == "workers are starting"
+
+
+def test_a_worker_that_storage_refuses_ends_the_study_where_it_refuses_the_driver_too(tmp_path, monkeypatch):
+    asked = []
+
+    def expired(self):
+        asked.append(self.uri)
+        raise StorageError("the credentials have expired; renew them")
+
+    monkeypatch.setattr(Store, "names", expired)
+    session._check_storage(Store(tmp_path), "its process died (killed, out of memory, or its node was lost)")
+    assert not asked
+    with pytest.raises(UserError, match="have expired"):
+        session._check_storage(Store(tmp_path), "StorageError: the credentials have expired; renew them")
+    assert asked == [str(tmp_path)]

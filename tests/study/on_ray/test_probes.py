@@ -116,6 +116,15 @@ def test_a_gpu_that_torch_cannot_use_is_not_shared(cluster):
     assert found.memory_gib == float("inf")
 
 
+@pytest.mark.cluster
+def test_gpus_that_torch_does_not_see_are_refused_before_anything_starts(cluster):
+    (node,) = [node for node in living_nodes() if node.gpus][:1]
+    with pytest.raises(
+        UserError, match=rf"torch sees none of the {node.gpus} GPUs of node .*--gpus-per-trial 0"
+    ):
+        probes.possible_precisions([node], gpus=1)
+
+
 @pytest.mark.gpu
 def test_the_size_of_a_gpu_is_known():
     """Shows that torch names the memory of the GPUs that it sees."""

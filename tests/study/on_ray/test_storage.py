@@ -1,12 +1,15 @@
 """A study in S3-compatible storage, from its first file to a resume after losing records."""
 
+import json
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -106,6 +109,85 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
 def outcomes(study: Store) -> int:
     """How many trials have ended."""
     return sum((study / "trials" / name).exists("outcome.json") for name in (study / "trials").names())
+
+
+EXPIRED = b"<Error><Code>ExpiredToken</Code><Message>The provided token has expired.</Message></Error>"
+
+
+class ExpiringServer:
+    """S3 on this machine, which calls the credentials expired from when it is told to."""
+
+    def __init__(self, application: Callable) -> None:
+        self._application = application
+        self.expired = False
+
+    def __call__(self, environ: dict, start_response: Callable) -> list[bytes]:
+        if not self.expired:
+            return self._application(environ, start_response)
+        # A body that nobody reads would look like a lost connection.
+        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        length = str(len(EXPIRED))
+        start_response("400 Bad Request", [("Content-Type", "application/xml"), ("Content-Length", length)])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [EXPIRED]
+
+
+@pytest.fixture
+def expiring() -> Iterator[tuple[ExpiringServer, str]]:
+    """Such a server, and the URI of a folder in its bucket."""
+    boto3 = pytest.importorskip("boto3")
+    moto = pytest.importorskip("moto.server")
+    server = ExpiringServer(moto.DomainDispatcherApplication(moto.create_backend_app))
+    serving = pytest.importorskip("werkzeug.serving")
+    http = serving.make_server("127.0.0.1", 0, server, threaded=True)
+    thread = threading.Thread(target=http.serve_forever, daemon=True)
+    thread.start()
+    address = f"127.0.0.1:{http.server_address[1]}"
+    client = boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    yield server, f"s3://{BUCKET}/results?endpoint_override={address}&scheme=http&region=us-east-1"
+    http.shutdown()
+    thread.join()
+
+
+@pytest.mark.timeout(600)
+def test_credentials_that_expire_in_the_middle_of_a_study(
+    expiring, undisturbed, start_driver, tiny_flags, same_frames, capsys
+):
+    server, uri = expiring
+    study = Store(uri) / "study"
+    storage = ["--storage", uri, "--name", "study"]
+    driver = start_driver([*tiny_flags, *storage, "--max-concurrent", "2"])
+    wait_until(lambda: outcomes(study) >= 1 or driver.poll() is not None, "an outcome")
+    server.expired = True
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 2, output
+    assert "Traceback" not in output
+    words = " ".join(output.split())
+    command = f"uv run python study/run.py --resume --name study --storage '{uri}'"
+    sentence = (
+        f"the credentials for storage s3://{BUCKET}/results have expired; renew them; then continue with:"
+    )
+    assert words.endswith(f"error: {sentence} {command}"), output
+
+    server.expired = False
+    ended = {
+        name: (study / "trials" / name).read("outcome.json")
+        for name in (study / "trials").names()
+        if (study / "trials" / name).exists("outcome.json")
+    }
+    assert 1 <= len(ended) < 9
+    # The lease that could not be given back, as if it had been renewed just before.
+    lease = json.loads(study.read("lock.json"))
+    study.write("lock.json", json.dumps(lease | {"renewed": time.time()}).encode())
+    assert main(["--resume", *storage]) == 2
+    assert re.search(
+        r"process \d+ on .* \(if it has ended already, the study is free in \d+ s\)", capsys.readouterr().err
+    )
+    study.delete("lock.json")
+    assert main(["--resume", *storage, "--gpus-per-trial", "0"]) == 0
+    for name, outcome in ended.items():
+        assert (study / "trials" / name).read("outcome.json") == outcome
+    same_frames(undisturbed[2], study)
 
 
 def end_resumed(study: Store, start_driver, storage: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Every figure's table on a small study whose values are known, and that each table can be drawn."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -43,6 +44,7 @@ from study.reporting.plot_treatments import (
     sampled_table,
     treatment_table,
 )
+from study.reporting.render import make_page, render
 from tests.study.published import table_1_2
 
 RAW = {0.0: 0.25, 5e-4: 0.30, 5e-3: 0.28}
@@ -304,19 +306,21 @@ def test_iou_of_every_class_is_shown_for_the_settings_that_matter(answer):
     assert row["low"] < row["value"] < row["high"]
 
 
-def many_classes(study_writer, make_trial, count):
+def many_classes(study_writer, make_trial, count, fractions=()):
     """A study of `count` classes: raw takes every class for the next one, pre-trained half of the time."""
     trials = [
         make_trial(
-            {"pretrained": pre, "weight_decay": decay, "seed": seed},
+            {"pretrained": pre, "weight_decay": decay, "seed": seed, **context},
             0.2 + 0.1 * pre + 10 * decay + seed / 500,
         )
         | {"classes": count}
         for seed in range(3)
         for pre in (False, True)
         for decay in (0.0, 5e-4)
+        for context in [{"label_fraction": fraction} for fraction in fractions] or [{}]
     ]
-    folder = study_writer(trials)
+    roles = {"pretrained": "arm", "weight_decay": "treatment"}
+    folder = study_writer(trials, roles=roles | ({"label_fraction": "nuisance"} if fractions else {}))
     right = 100 * np.diag(np.arange(count, 0, -1))
     wrong = np.roll(right, 1, axis=1)
     write_frames(folder)
@@ -341,6 +345,29 @@ def test_confusions_are_those_of_the_best_cells(study_writer, make_trial):
     assert pretrained.loc["class 3", "class 3"] == pretrained.loc["class 3", "class 4"] == 0.5
     assert raw.loc[f"class {CONFUSED - 1}", OTHERS] == 1
     assert np.allclose(pretrained.sum(axis=1), 1)
+
+
+def test_every_context_has_confusions_of_which_the_page_opens_the_first(
+    study_writer, make_trial, undrawn, monkeypatch
+):
+    fractions = [0.25, 0.5, 0.75, 1.0]
+    answer, store = many_classes(study_writer, make_trial, 4, fractions)
+    page = make_page(answer, store)
+    labels = [verdict.context.label for verdict in answer.contexts]
+    found = page.pictures["confusions"]
+    assert [picture.caption.split(": of")[0].split(", ")[1] for picture in found] == labels
+    assert len({picture.name for picture in found}) == len(fractions)
+    # As if there were room for two.
+    monkeypatch.setattr("study.reporting.page.MOST_CONFUSIONS", 2 * found[0].size)
+    for beside, link in ((), "{0}"), (("figures/",), '<a href="figures/{0}.svg">{0}</a>'):
+        html = render([page], beside=beside)
+        section = html[html.index('-classes">\n') : html.index('-gallery">\n')]
+        folds = re.findall(
+            r"<details( open)?><summary>Which class is taken for which, (.*?)</summary>", section
+        )
+        assert folds == [(" open", labels[0]), ("", labels[1])]
+        for picture in found[2:]:
+            assert all(link.format(name) in section for name in picture.names)
 
 
 def test_without_counts_there_is_no_confusion(answer, tmp_path):

@@ -304,6 +304,18 @@ def test_verdict_and_figures_are_written_and_earlier_figures_deleted_but_no_othe
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_of_a_rehearsal_no_figures_are_printed(study_writer, make_trial):
+    folder = study_writer(grid(make_trial), options={"space": "wd_grid", "data": "figures", "quick": True})
+    write_frames(folder)
+    write_report(folder)
+    assert [path.name for path in (folder / "figures").iterdir()] == ["files.txt"]
+    page = (folder / "report.html").read_text()
+    assert page.count("<figure") >= 5
+    assert 'href="figures/"' not in page
+    assert "this page reloads itself" not in page
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_gallery_is_shown_where_there_is_one(study):
     write_report(study, files=False)
     assert "No gallery yet" in (study / "report.html").read_text()

@@ -3,10 +3,12 @@
 import pytest
 
 from segstrat.errors import UserError
-from segstrat.store import Store
+from segstrat.store import Store, read_object
+from study.planning.trials import PlannedTrial
 from study.state.changes import accepted_changes, changes, refuse_changes, refuse_mixture
 from study.state.manifest import (
     ROOT,
+    ManifestFile,
     code_digest,
     describe_code,
     read_study_manifest,
@@ -166,6 +168,38 @@ def test_a_missing_truncated_or_foreign_manifest_is_one_sentence(tmp_path):
             read_study_manifest(study)
     write_manifest(study, BEGUN)
     assert read_study_manifest(study) == BEGUN
+
+
+def test_a_change_is_written_once_and_no_change_not_at_all(tmp_path, monkeypatch):
+    written = []
+    write = Store.write
+    monkeypatch.setattr(
+        Store, "write", lambda self, name, data: written.append(name) or write(self, name, data)
+    )
+    study = Store(tmp_path)
+    manifest = ManifestFile(study, BEGUN)
+    once = ["manifest.json", "manifest.copy.json"]
+    assert written == once
+    first = PlannedTrial.from_dict(BEGUN["trials"][0] | {"order": 7})
+    manifest.add_trials([first], pretrainings=[])
+    assert written == once, "proposed, not started"
+    manifest.write()
+    assert written == 2 * once
+    manifest.put_trials([first], pretrainings=[])
+    manifest.update(pretrainings=[])
+    manifest.write()
+    assert written == 2 * once
+    assert [trial["order"] for trial in read_study_manifest(study)["trials"]] == [1, 7]
+
+
+@pytest.mark.parametrize("count", [0, 1, 41, 3000])
+def test_long_lists_have_a_line_for_each_item(tmp_path, count):
+    study = Store(tmp_path)
+    content = BEGUN | {"trials": count * BEGUN["trials"][:1], "question": 'Two\nlines, "quoted" ×?'}
+    write_manifest(study, content)
+    assert read_object(study, "manifest.json") == content
+    assert study.read("manifest.json") == study.read("manifest.copy.json")
+    assert len(study.read("manifest.json").splitlines()) < 150 + count
 
 
 def test_the_code_is_described_by_its_content():

@@ -1,13 +1,14 @@
 """Effects of a factorial design: against averages by hand, exact error degrees, incomplete designs."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from study.analysis.sections.factorial_fit import Factor, fit_factorial, holm
+from study.analysis.sections.factorial_fit import Factor, SeedwiseSpan, fit_factorial, holm
 
 TWO_LEVELS = [Factor(axis, (0, 1)) for axis in "abcd"]
 
@@ -112,6 +113,55 @@ def test_identical_values_are_not_certainty():
     fit = fit_factorial(grid(TWO_LEVELS, seeds=2, sd=0.0, mean=lambda row: row["a"]), TWO_LEVELS)
     assert effect(fit, "a", 1)["estimate"] == pytest.approx(1.0)
     assert fit.table["low"].isna().all()
+
+
+def rank_and_residual(design, y):
+    left, values, _ = np.linalg.svd(design, full_matrices=False)
+    basis = left[:, values > 1e-9 * values.max()]
+    return basis.shape[1], y - basis @ (basis.T @ y)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("order", [0, 1])
+def test_a_span_by_seeds_is_that_of_the_whole_matrix(missing, order):
+    """Cells, blocks, and products of terms and blocks as the columns of one matrix."""
+    rng = np.random.default_rng(int(100 * missing) + order)
+    cells = np.array(list(itertools.product(range(2), range(3))))
+    own = np.column_stack([np.ones(6), *([cells[:, 0], *np.eye(3)[:, 1:][cells[:, 1]].T] if order else ())])
+    cell, seed = (part.ravel() for part in np.meshgrid(np.arange(6), np.arange(5)))
+    kept = rng.permutation(len(cell))[int(missing * len(cell)) :]
+    cell, seed = cell[kept], pd.factorize(seed[kept])[0]
+    y = rng.normal(size=len(cell))
+    blocks = np.eye(seed.max() + 1)[seed]
+    products = (own[cell][:, :, None] * blocks[:, None, :]).reshape(len(cell), -1)
+    whole = np.hstack([np.eye(6)[cell], products])
+    rank, residuals = rank_and_residual(whole, y)
+    span = SeedwiseSpan.of(np.eye(6), own, cell, seed)
+    assert span.rank == rank
+    squares, degrees = span.residual(y)
+    assert squares == pytest.approx(residuals @ residuals, abs=1e-12)
+    assert degrees == len(y) - rank
+
+    contrasts = np.array([[1.0, -1, 0, 0, 0, 0], [1, 1, 1, -1, -1, -1], [0, 1, 0, 0, -1, 0]])
+    wanted = np.hstack([contrasts, np.zeros((3, products.shape[1]))])
+    inverse = np.linalg.pinv(whole)
+    determined = np.abs(wanted @ inverse @ whole - wanted).max(axis=1) < 1e-9
+    expected = np.where(determined[:, None], wanted @ inverse, np.nan)
+    np.testing.assert_allclose(span.weights(contrasts), expected, atol=1e-9)
+    assert determined.any() == (order == 0)
+
+
+def test_thousands_of_seeds_are_fitted_without_a_matrix_of_all_of_them():
+    factors = [Factor("a", (0, 1, 2, 3, 4))]
+    values = grid(factors, seeds=2000, mean=lambda row: 0.01 * row["a"])
+    tracemalloc.start()
+    fit = fit_factorial(values, factors)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert effect(fit, "a", 4)["estimate"] == pytest.approx(0.04, abs=0.002)
+    assert fit.errors["main"].degrees == 1999 * 4
+    # The matrix of trials × trials would have 800 MB.
+    assert memory < 50e6
 
 
 def test_missing_trials_leave_estimates_unbiased_where_effects_add():
