@@ -248,7 +248,7 @@ class AnsweringDesign:
         """The inverse of `to_dict`."""
         # Plans without these entries are from the time when there was no choice of them.
         earlier = {"spending": "obrien-fleming", "exponent": 2.0, "first_share": 0.5}
-        fields: dict[str, Any] = earlier | values
+        fields: dict[str, Any] = {**earlier, **values}
         # Limits of version 0.2, in standard errors.
         for name in ("raw_t", "pretrained_t"):
             fields.pop(name, None)
