@@ -1,5 +1,6 @@
 """`Machine`: where and how a trial runs. Nothing here changes what a trial learns."""
 
+import ctypes
 import gc
 import os
 import shutil
@@ -67,6 +68,8 @@ class Machine(Numerics):
         # Code that earlier trials compiled counts towards torch's limit of recompilations, beyond which
         # nothing is compiled, and its CUDA graphs keep their memory.
         torch.compiler.reset()
+        if self.torch_device.type == "cpu":
+            keep_freed_memory()
         if self.torch_device.type == "cuda":
             # What an earlier trial cached would look like used memory to other processes on this GPU.
             gc.collect()
@@ -95,6 +98,25 @@ class Machine(Numerics):
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16)
+
+
+# Options of glibc's `mallopt`, see its manual page, and the largest values that it takes.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_TRIM, _LARGEST_MMAP = 2**31 - 1, 2**25
+
+
+def keep_freed_memory() -> None:
+    """Has glibc keep freed memory for the next step; does nothing with another C library.
+
+    Every step allocates the same tensors again. By default large blocks come from the system and go back to
+    it, so that each step of a small network touches a thousand new pages.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    mallopt(_M_TRIM_THRESHOLD, _LARGEST_TRIM)
+    mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP)
 
 
 def has_c_compiler() -> bool:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -137,3 +139,22 @@ def test_a_gpu_gets_bfloat16_where_it_has_units_for_it():
     """Shows that units are asked for, and not torch's emulation on older cards."""
     expected = "bfloat16" if torch.cuda.get_device_capability() >= (8, 0) else "float32"
     assert fastest_precision(torch.device("cuda")) == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts page faults of glibc's allocator")
+def test_freed_memory_is_used_again_instead_of_being_asked_for_at_every_step():
+    """20 times three blocks of 16 MiB: by default 20 × 3 × 4096 new pages."""
+    script = """
+import resource, torch
+from segstrat.machine import Machine
+Machine().apply()
+faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+step = lambda: [torch.empty(1 << 22).fill_(1) for _ in range(3)]
+step()
+before = faults()
+for _ in range(20):
+    step()
+print(faults() - before)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(ended.stdout) < 20_000

@@ -1,10 +1,10 @@
 """Self-supervision: a backbone learns from images alone, by filling in patches and by finding turns.
 
-Half of a batch is reconstructed in the manner of SimMIM (Xie et al. 2022, arXiv:2111.09886), for
+A part of a batch is reconstructed in the manner of SimMIM (Xie et al. 2022, arXiv:2111.09886), for
 convolutional networks: masked patches get the mean color, a light decoder predicts their pixels from the maps
 that an FCN's head uses, and the loss counts masked pixels alone. SparK (Tian et al. 2023, arXiv:2301.03580)
 found that the statistics of batch norms suffer from masks; so they are computed again, on whole images, once
-the backbone is trained. The other half is turned by a multiple of 90 degrees, and the coarsest map tells by
+the backbone is trained. The rest is turned by a multiple of 90 degrees, and the coarsest map tells by
 which one (Gidaris et al. 2018, arXiv:1803.07728). Patches can be filled in from textures; turns take shapes.
 """
 
@@ -160,21 +160,20 @@ class MaskedLearner(Learner):
         """Mean squared error of masked pixels, in standard deviations, and cross-entropy of turns."""
         rng = np.random.default_rng([recipe.seed, _MASK_STREAM, *place, 1])
         images_BCHW = self.standardized(images_BCHW, machine.torch_device)
-        # Both need an image at least: of a single one, turns are not asked for.
-        half = (len(images_BCHW) + 1) // 2
-        masks_B1HW = _masks(rng, images_BCHW[:half], recipe)
-        turns_B = torch.from_numpy(rng.integers(0, TURNS, len(images_BCHW) - half)).to(images_BCHW.device)
-        masked_BCHW = images_BCHW[:half].masked_fill(masks_B1HW, 0.0)
+        filled = max(1, round(_masked_recipe(recipe).filled_share * len(images_BCHW)))
+        masks_B1HW = _masks(rng, images_BCHW[:filled], recipe)
+        turns_B = torch.from_numpy(rng.integers(0, TURNS, len(images_BCHW) - filled)).to(images_BCHW.device)
+        masked_BCHW = images_BCHW[:filled].masked_fill(masks_B1HW, 0.0)
         seen_BCHW = masked_BCHW
         if len(turns_B):
-            seen_BCHW = torch.cat([masked_BCHW, turned(images_BCHW[half:], turns_B)])
+            seen_BCHW = torch.cat([masked_BCHW, turned(images_BCHW[filled:], turns_B)])
         seen_BCHW = seen_BCHW.contiguous(memory_format=torch.channels_last)
         with machine.autocast():
             maps = self.backbone(self.backbone.padded(seen_BCHW))
             size = (images_BCHW.shape[-2], images_BCHW.shape[-1])
-            filled_BCHW = self.decoder([features[:half] for features in maps], size)
-            logits_BT = self.turn(maps[-1][half:].mean((2, 3)))
-        loss = _masked_error(filled_BCHW.float(), images_BCHW[:half], masks_B1HW)
+            filled_BCHW = self.decoder([features[:filled] for features in maps], size)
+            logits_BT = self.turn(maps[-1][filled:].mean((2, 3)))
+        loss = _masked_error(filled_BCHW.float(), images_BCHW[:filled], masks_B1HW)
         if len(turns_B):
             loss = loss + _masked_recipe(recipe).turn_weight * F.cross_entropy(logits_BT.float(), turns_B)
         return loss

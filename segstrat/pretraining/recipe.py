@@ -88,12 +88,14 @@ class MaskedRecipe(Recipe):
     """AdamW with the same schedule; `momentum` is its β₁, and there is no label to smooth.
 
     Args:
+        filled_share: share of a batch whose patches are filled in; the rest is turned.
         mask_share: share of an image's patches that are masked.
         patch: side of a patch, in pixels.
         decoder_channels: of the decoder's maps.
         turn_weight: of the cross-entropy of turns, beside the error of reconstruction.
     """
 
+    filled_share: float = 0.25
     mask_share: float = 0.6
     patch: int = 16
     decoder_channels: int = 64
@@ -103,7 +105,7 @@ class MaskedRecipe(Recipe):
 
 # An image is seen at least and at most so often; in between, so many crops are seen in all.
 CROPS_SEEN = 30_000
-EPOCHS = (20, 400)
+EPOCHS = (30, 400)
 
 
 def masked_recipe_for(
@@ -117,7 +119,7 @@ def masked_recipe_for(
     """
     size = max(32, min(224, short_side) // 16 * 16)
     # Without batch norm, backbones need smaller steps.
-    rate = 3e-4 if _has_no_batch_norm(backbone) else 1e-3
+    rate = 5e-4 if _has_no_batch_norm(backbone) else 2e-3
     return MaskedRecipe(
         epochs=epochs or min(EPOCHS[1], max(EPOCHS[0], round(CROPS_SEEN / images))),
         batch_size=min(32 if size < 128 else 64, max(2, images // 2)),

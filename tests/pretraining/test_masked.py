@@ -113,7 +113,9 @@ def test_it_fills_in_better_than_the_mean_color_and_the_nearest_patch(
     data: UnlabelledData, tmp_path: Path
 ) -> None:
     # With half of four patches hidden, copying is worse than the mean color.
-    recipe = dataclasses.replace(TINY, epochs=80, decoder_channels=32, patch=16, mask_share=0.5)
+    recipe = dataclasses.replace(
+        TINY, epochs=40, decoder_channels=32, patch=16, mask_share=0.5, filled_share=1.0
+    )
     reports = run(data, tmp_path / "w.pth", recipe=recipe)
     about = read_about(tmp_path / "w.pth")
     assert reports[-1].error is not None
@@ -178,7 +180,7 @@ def test_a_run_that_is_killed_within_an_epoch_or_at_its_end_ends_bit_identical(
 CHANGES = {
     "epochs": 2, "batch_size": 6, "learning_rate": 0.02, "warmup_epochs": 0, "crop_size": 40,
     "smallest_crop": 0.2, "momentum": 0.5, "weight_decay": 0.9, "seed": 1, "mask_share": 0.3, "patch": 4,
-    "decoder_channels": 4, "turn_weight": 0.0,
+    "decoder_channels": 4, "turn_weight": 0.0, "filled_share": 0.75,
 }  # fmt: skip
 
 
