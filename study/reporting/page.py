@@ -114,8 +114,9 @@ class Page:
         counts = {"stopped early" if name == "stopped" else name: n for name, n in self.answer.counts.items()}
         if not (total := sum(counts.values())):
             return "no trials"
-        stages = self.answer.study.trials["stage"].value_counts()
-        answering = stages.get("answering", 0) if "screening" in stages else 0
+        # Published studies have no stages.
+        stages = [str(stage) for stage in self.answer.study.trials.get("stage", ())]
+        answering = stages.count("answering") if "screening" in stages else 0
         parts = f"; {answering} answer, the others chose candidates" if answering else ""
         return f"{total} trials: {count_words(counts)}{parts}"
 

@@ -105,7 +105,7 @@ def test_seeds_that_disagree_are_counted(notes):
 
 def test_a_plan_says_what_it_can_detect():
     found = planned_sentence(AnsweringDesign())
-    assert "a difference 0.9 points beyond its threshold in 80 % of studies with 24 seeds" in found
+    assert "a difference 0.9 points beyond its threshold in 80 % of studies with 26 seeds" in found
     assert "no difference" in planned_sentence(AnsweringDesign.single_look(2))
 
 
