@@ -21,7 +21,7 @@ def test_five_of_twenty_seeds_may_settle_an_effect_of_six_and_a_half_standard_er
         AnsweringDesign(max_seeds=20, looks=(5, 10, 15, 20), spending=family)
         for family in ("power", "obrien-fleming")
     )
-    assert power.spent == pytest.approx([0.05 * (n / 20) ** 2 for n in power.looks])
+    assert power.spent == pytest.approx([0.05 * (n / 20) ** 1.75 for n in power.looks])
     assert stats.t.isf(power.tail_probability(1), 4) < 6.5 < 15 < stats.t.isf(late.tail_probability(1), 4)
     assert stats.t.isf(power.tail_probability(4), 19) < 2.4, "at a small price at the last look"
 
