@@ -160,7 +160,8 @@ class MaskedLearner(Learner):
         """Mean squared error of masked pixels, in standard deviations, and cross-entropy of turns."""
         rng = np.random.default_rng([recipe.seed, _MASK_STREAM, *place, 1])
         images_BCHW = self.standardized(images_BCHW, machine.torch_device)
-        filled = max(1, round(_masked_recipe(recipe).filled_share * len(images_BCHW)))
+        # Batch norms of the decoder need two images where its maps have one cell.
+        filled = min(len(images_BCHW), max(2, round(_masked_recipe(recipe).filled_share * len(images_BCHW))))
         masks_B1HW = _masks(rng, images_BCHW[:filled], recipe)
         turns_B = torch.from_numpy(rng.integers(0, TURNS, len(images_BCHW) - filled)).to(images_BCHW.device)
         masked_BCHW = images_BCHW[:filled].masked_fill(masks_B1HW, 0.0)

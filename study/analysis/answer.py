@@ -153,7 +153,9 @@ def answer_study(study: Study, margin: float = MARGIN) -> Answer:
     verdicts = {} if problem else {task: decide_all(study, task, margin) for task in study.tasks}
     primary = next(iter(verdicts.values()), [])
     tuned = tunings(study, [(verdict.context, verdict.contrasts) for verdict in primary])
-    sections = {key: section(study, verdicts, margin) for key, section in SECTIONS.items()}
+    # What short training tests is no claim and no effect.
+    tested = not is_rehearsal(study)
+    sections = {key: section(study, verdicts, margin) if tested else [] for key, section in SECTIONS.items()}
     label, lines = Label.UNDETERMINED, [f"Undetermined: {problem}"]
     if not problem:
         label, lines = (summarize_starts if len(study.pairings) > 2 else summarize)(study, primary)

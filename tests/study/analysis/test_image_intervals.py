@@ -67,13 +67,27 @@ def test_below_thirty_images_the_interval_is_wide_and_then_too_narrow():
 def test_the_variance_of_seeds_and_images_is_added():
     differences = np.array([0.01, 0.02, 0.03, 0.04])
     interval = mean_interval(differences)
-    # A jackknife that never changes adds nothing but degrees of freedom.
+    # A jackknife that never changes adds nothing.
     same = add_image_variance(interval, differences, np.full(20, 0.025))
     assert (same.low, same.high) == pytest.approx((interval.low, interval.high))
     spread = add_image_variance(interval, differences, 0.025 + np.linspace(-0.01, 0.01, 20))
     assert spread.low < interval.low
     assert spread.high > interval.high
     assert spread.estimate == interval.estimate
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1, 2])
+def test_images_widen_the_interval_of_few_seeds(share):
+    """With 20 groups of images and three seeds, both intervals had been equal to the last digit."""
+    differences = np.array([0.01, 0.02, 0.03])
+    over_seeds = differences.std(ddof=1) / np.sqrt(3)
+    groups = np.linspace(-1, 1, 20)
+    groups *= share * over_seeds / np.sqrt(19 / 20 * (groups**2).sum())
+    alone = mean_interval(differences)
+    both = add_image_variance(alone, differences, 0.02 + groups)
+    wider = (both.high - both.low) / (alone.high - alone.low)
+    # The quantiles of Student's t with 19 and with two degrees of freedom.
+    assert wider == pytest.approx(np.sqrt(1 + (share * 2.093 / 4.303) ** 2), rel=1e-3)
 
 
 def test_too_few_seeds_or_no_spread_give_no_interval():

@@ -304,7 +304,7 @@ def test_verdict_and_figures_are_written_and_earlier_figures_deleted_but_no_othe
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_of_a_rehearsal_no_figures_are_printed(study_writer, make_trial):
+def test_of_a_rehearsal_no_figures_are_printed_and_nothing_is_claimed(study_writer, make_trial):
     folder = study_writer(grid(make_trial), options={"space": "wd_grid", "data": "figures", "quick": True})
     write_frames(folder)
     write_report(folder)
@@ -313,6 +313,9 @@ def test_of_a_rehearsal_no_figures_are_printed(study_writer, make_trial):
     assert page.count("<figure") >= 5
     assert 'href="figures/"' not in page
     assert "this page reloads itself" not in page
+    assert "Main effects" not in page
+    found = json.loads((folder / "verdict.json").read_text())
+    assert not any(found[key] for key in ("claims", "factorial_effects"))
 
 
 @pytest.mark.usefixtures("undrawn")
