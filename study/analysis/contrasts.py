@@ -379,7 +379,7 @@ def add_image_variance(
 ) -> Interval:
     """The interval of a mean difference over seeds and images.
 
-    Half-widths of the two parts are added in quadrature (MOVER, Zou & Donner 2008, Statistics in Medicine 27).
+    Half-widths of the two parts are added in quadrature (MOVER, Zou & Donner 2008, Statist. Med. 27).
     Degrees of freedom of the sum by Satterthwaite would make many images narrow what few seeds leave open.
 
     Args:
