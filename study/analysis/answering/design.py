@@ -158,10 +158,10 @@ class AnsweringDesign:
     exponent: float = EXPONENT
     first_share: float = 2 / 3
     screening_seeds: int = 2
-    raw_candidates: int = 4
+    raw_candidates: int = 5
     pretrained_candidates: int = 6
     reference_values: int = 3
-    trails: float = 0.01
+    trails: float = 0.05
     drop_t: float = 1.5
     drop_slope: float = 0.5
     widen: float = 0.5
@@ -247,7 +247,7 @@ class AnsweringDesign:
     def from_dict(cls, values: Mapping[str, Any]) -> "AnsweringDesign":
         """The inverse of `to_dict`."""
         # Plans without these entries are from the time when there was no choice of them.
-        earlier = {"spending": "obrien-fleming", "exponent": 2.0, "first_share": 0.5}
+        earlier = {"spending": "obrien-fleming", "exponent": 2.0, "first_share": 0.5, "trails": 0.01}
         fields: dict[str, Any] = {**earlier, **values}
         # Limits of version 0.2, in standard errors.
         for name in ("raw_t", "pretrained_t"):
