@@ -76,7 +76,7 @@ REHEARSAL: Mapping[str, Any] = {
     "space": "wd_grid",
     "seeds": (0, 1, 2),
     "scheduler": "none",
-    "budget": 0.125,
+    "budget": 1 / 12,
     "pretrain_epochs": 1,
 }
 

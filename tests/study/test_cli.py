@@ -83,7 +83,7 @@ def test_a_rehearsal_is_a_study_of_few_values_that_is_named_one(tmp_path):
     assert {trial.axes["weight_decay"] for trial in trials} == {0.0, 1e-3}
     assert {trial.config.seed for trial in trials} == {0, 1, 2}
     assert len(trials) == 12
-    assert {trial.config.epochs for trial in trials} == {3}
+    assert {trial.config.epochs for trial in trials} == {2}
     other = open_study(parse(["--quick", "--space", "multitask", "--seeds", "4", "--storage", str(tmp_path)]))
     assert {trial.config.seed for trial in plan_study(other)} == {4}, "a flag that is given stands"
 
