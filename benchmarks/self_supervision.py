@@ -10,7 +10,9 @@ masked reconstruction with turns, is part of the package; docs/models.md has wha
 """
 
 import argparse
+import dataclasses
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -28,8 +30,6 @@ from segstrat.pretraining.loop import to_the_end, train_one_epoch
 from segstrat.pretraining.masked import (
     TURNS,
     MaskedLearner,
-    _masked_error,
-    _masks,
     build_masked,
     calibrate,
     linear_probe,
@@ -41,8 +41,12 @@ from segstrat.store import cache_dir
 NOISE, TEMPERATURE, PROJECTION = 0.8, 0.2, 64
 
 
-class Filler(MaskedLearner):
-    """Masked reconstruction of all images of a batch, without turns."""
+class Method(MaskedLearner, ABC):
+    """A method beside that of the package."""
+
+    @abstractmethod
+    def objective(self, images_BCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+        """The loss of standardized images."""
 
     def loss(
         self,
@@ -52,52 +56,33 @@ class Filler(MaskedLearner):
         machine: Machine,
         place: tuple[int, int],
     ) -> torch.Tensor:
-        """Mean squared error of masked pixels."""
+        """That of the method."""
         rng = np.random.default_rng([recipe.seed, 7, *place, 1])
-        images_BCHW = self.standardized(images_BCHW, machine.torch_device)
-        masks_B1HW = _masks(rng, images_BCHW, recipe)
-        return _masked_error(self(images_BCHW, masks_B1HW), images_BCHW, masks_B1HW)
+        return self.objective(self.standardized(images_BCHW, machine.torch_device), rng)
 
 
-class Turner(MaskedLearner):
+class Turner(Method):
     """Turns of all images of a batch, without reconstruction."""
 
-    def loss(
-        self,
-        images_BCHW: torch.Tensor,
-        labels_B: torch.Tensor,  # noqa: ARG002
-        recipe: Recipe,
-        machine: Machine,
-        place: tuple[int, int],
-    ) -> torch.Tensor:
+    def objective(self, images_BCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Cross-entropy of turns."""
-        rng = np.random.default_rng([recipe.seed, 7, *place, 1])
-        images_BCHW = self.standardized(images_BCHW, machine.torch_device)
         turns_B = torch.from_numpy(rng.integers(0, TURNS, len(images_BCHW)))
         maps = self.backbone(turned(images_BCHW, turns_B))
         return F.cross_entropy(self.turn(maps[-1].mean((2, 3))), turns_B)
 
 
-class Denoiser(MaskedLearner):
+class Denoiser(Method):
     """Every pixel gets noise, and the decoder removes it."""
 
-    def loss(
-        self,
-        images_BCHW: torch.Tensor,
-        labels_B: torch.Tensor,  # noqa: ARG002
-        recipe: Recipe,
-        machine: Machine,
-        place: tuple[int, int],
-    ) -> torch.Tensor:
+    def objective(self, images_BCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Mean squared error of all pixels."""
-        images_BCHW = self.standardized(images_BCHW, machine.torch_device)
-        noise = np.random.default_rng([recipe.seed, 7, *place, 1]).normal(0, NOISE, images_BCHW.shape)
+        noise = rng.normal(0, NOISE, images_BCHW.shape)
         noisy_BCHW = images_BCHW + torch.from_numpy(noise.astype(np.float32))
         nothing = torch.zeros_like(images_BCHW[:, :1], dtype=torch.bool)
         return F.mse_loss(self(noisy_BCHW, nothing), images_BCHW)
 
 
-class Agreement(MaskedLearner):
+class Agreement(Method):
     """Two views of an image agree more than those of different ones (Chen et al. 2020, arXiv:2002.05709)."""
 
     def __init__(self, backbone: Any, channels: int) -> None:
@@ -105,17 +90,8 @@ class Agreement(MaskedLearner):
         width = backbone.channels[-1]
         self.project = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, PROJECTION))
 
-    def loss(
-        self,
-        images_BCHW: torch.Tensor,
-        labels_B: torch.Tensor,  # noqa: ARG002
-        recipe: Recipe,
-        machine: Machine,
-        place: tuple[int, int],
-    ) -> torch.Tensor:
+    def objective(self, images_BCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         """Cross-entropy of finding the other view (NT-Xent)."""
-        rng = np.random.default_rng([recipe.seed, 7, *place, 1])
-        images_BCHW = self.standardized(images_BCHW, machine.torch_device)
         views = torch.cat([_view(images_BCHW, rng) for _ in range(2)])
         codes = F.normalize(self.project(self.backbone(views)[-1].mean((2, 3))), dim=1)
         similar = (codes @ codes.T / TEMPERATURE).fill_diagonal_(-torch.inf)
@@ -138,12 +114,13 @@ def _view(images_BCHW: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
     return crops * torch.from_numpy(gain).float() + torch.from_numpy(bias).float()
 
 
-METHODS: dict[str, type[MaskedLearner]] = {
-    "patches and turns": MaskedLearner,
-    "patches": Filler,
-    "turns": Turner,
-    "denoising": Denoiser,
-    "agreement of views": Agreement,
+# The learner, and what its recipe changes.
+METHODS: dict[str, tuple[type[MaskedLearner], dict[str, Any]]] = {
+    "patches and turns": (MaskedLearner, {}),
+    "patches": (MaskedLearner, {"filled_share": 1.0}),
+    "turns": (Turner, {}),
+    "denoising": (Denoiser, {}),
+    "agreement of views": (Agreement, {}),
 }
 
 
@@ -178,9 +155,10 @@ def main() -> None:
     print(f"{'random features':24}{'':18}probe {probed(random):.3f}", flush=True)
     print(f"{'nearest patch':24}error {random._copying_error(data.val, recipe, machine):.3f}", flush=True)
     for name in options.methods.split(","):
-        model = METHODS[name](random.backbone, recipe.decoder_channels)
+        learner, changes = METHODS[name]
+        model = learner(random.backbone, recipe.decoder_channels)
         initialize(model, recipe.seed)
-        seconds, error = train(model, data.train, data.val, recipe, machine)
+        seconds, error = train(model, data.train, data.val, dataclasses.replace(recipe, **changes), machine)
         print(f"{name:24}error {error:.3f}       probe {probed(model):.3f}   {seconds:.0f} s", flush=True)
 
 
