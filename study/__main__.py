@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from segstrat.errors import unknown_name
+from study.on_ray.runtime import end_process
 
 # Command -> its module and what it does.
 COMMANDS = {
@@ -38,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return importlib.import_module(table[words[0]][0]).main(words[1:])
 
 
+def script() -> None:
+    """The entry point of the installed command."""
+    end_process(main())
+
+
 def _usage(table: Mapping[str, tuple[str, str]], *, of_data: bool) -> str:
     name = "segstrat data" if of_data else "segstrat"
     lines = [f"usage: {name} COMMAND …; {name} COMMAND --help lists its flags", ""]
@@ -48,4 +54,4 @@ def _usage(table: Mapping[str, tuple[str, str]], *, of_data: bool) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    script()

@@ -18,7 +18,7 @@ if __package__ in (None, ""):
 try:
     from segstrat.errors import UserError
     from study.cli import Flags, parse
-    from study.on_ray.runtime import keep_bytecode, prepare_environment
+    from study.on_ray.runtime import end_process, keep_bytecode, prepare_environment
 except ModuleNotFoundError as error:
     # Outside of the project's environment.
     sys.exit(f"error: {error.name} is not installed for {sys.executable}; run: uv run python study/run.py …")
@@ -76,4 +76,4 @@ def dispatch(flags: Flags) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -1,5 +1,6 @@
 """Starts Ray on this machine or joins a cluster, quietly, and describes its nodes."""
 
+import atexit
 import logging
 import os
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 
@@ -256,6 +257,22 @@ def keep_bytecode(folder: Path) -> None:
     os.environ["PYTHONPYCACHEPREFIX"] = str(folder)
     sys.dont_write_bytecode = False
     sys.pycache_prefix = str(folder)
+
+
+def end_process(code: int) -> NoReturn:
+    """Ends this process as `sys.exit` does, but leaves its modules to the system.
+
+    Python takes them apart one by one, which lasts three seconds where torch's compiler was imported.
+    """
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        # Nobody reads it any more.
+        with suppress(BrokenPipeError):
+            stream.flush()
+    os._exit(code)
 
 
 @contextmanager

@@ -117,3 +117,25 @@ def test_an_error_that_announces_its_reason_is_told_with_it(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(UserError, match=r"started with: Ray: 1\.2\.3 Python: 3\.9; --verbose"):
         runtime._init({"address": "somewhere:1"}, attempts=1)
+
+
+def test_a_process_that_leaves_quickly_loses_nothing(tmp_path):
+    """Its other threads end, what was registered for the end runs, and what was printed arrives."""
+    code = """
+import atexit, pathlib, sys, threading
+from study.on_ray.runtime import end_process
+folder, opened = pathlib.Path(sys.argv[1]), threading.Event()
+threading.Thread(target=lambda: (opened.wait(), (folder / "thread").touch())).start()
+atexit.register((folder / "registered").touch)
+class Held:
+    def __del__(self):
+        print("taken apart")
+held = Held()
+print("printed")
+opened.set()
+end_process(3)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (3, "printed\n", "")
+    assert {path.name for path in tmp_path.iterdir()} == {"thread", "registered"}

@@ -22,6 +22,7 @@ from study.run import main
 pytestmark = pytest.mark.cluster
 
 BUCKET = "segstrat"
+EXPIRING_BUCKET = "expiring"
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +144,9 @@ def expiring() -> Iterator[tuple[ExpiringServer, str]]:
     thread.start()
     address = f"127.0.0.1:{http.server_address[1]}"
     client = boto3.client("s3", endpoint_url=f"http://{address}", region_name="us-east-1")
-    client.create_bucket(Bucket=BUCKET)
-    yield server, f"s3://{BUCKET}/results?endpoint_override={address}&scheme=http&region=us-east-1"
+    # All servers of one process share their buckets.
+    client.create_bucket(Bucket=EXPIRING_BUCKET)
+    yield server, f"s3://{EXPIRING_BUCKET}/results?endpoint_override={address}&scheme=http&region=us-east-1"
     http.shutdown()
     thread.join()
 
@@ -165,7 +167,7 @@ def test_credentials_that_expire_in_the_middle_of_a_study(
     words = " ".join(output.split())
     command = f"uv run python study/run.py --resume --name study --storage '{uri}'"
     sentence = (
-        f"the credentials for storage s3://{BUCKET}/results have expired; renew them; then continue with:"
+        f"the credentials for storage s3://{EXPIRING_BUCKET}/results have expired; renew them; then continue with:"
     )
     assert words.endswith(f"error: {sentence} {command}"), output
 
