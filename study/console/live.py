@@ -81,14 +81,16 @@ class StudyConsole:
         for made in self._pretrainings():
             if made.made and made.job.file not in self._printed:
                 self._printed.add(made.job.file)
-                self._console.print(Text(f"pre-train {made.job.pretraining}: {status_text(made)}"))
+                self._console.print(
+                    Text(f"pre-train {made.job.pretraining}: {status_text(made)}"), soft_wrap=True
+                )
         for key, state in self._states.by_id.items():
             if state.final and key not in self._printed:
                 self._printed.add(key)
-                self._console.print(Text(ending_line(state, self._states.metric)))
+                self._console.print(Text(ending_line(state, self._states.metric)), soft_wrap=True)
         if now - self._last_shown >= PLAIN_SECONDS:
             self._last_shown = now
-            self._console.print(Text(self.summary()))
+            self._console.print(Text(self.summary()), soft_wrap=True)
 
     def _pretrainings(self) -> Sequence[PretrainState]:
         return self._pretrainings_of([state.trial for state in self._states.in_order()])

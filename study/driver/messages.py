@@ -1,6 +1,7 @@
 """What the console prints before, between and after a study's trials."""
 
 import shlex
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,15 @@ def header_lines(
         waiting = len(states.waiting())
         lines.append(f"resuming  {len(trials) - waiting} trials are done, {waiting} remain")
     return lines
+
+
+def hanging(line: str, width: int) -> str:
+    """A line of the header, whose further lines begin below its words instead of below its name."""
+    indent = " " * (10 if line[9:10] == " " else 0)
+    lines = textwrap.wrap(
+        line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -158,7 +168,7 @@ def print_interrupted(
         if each.epoch and not each.made:
             kept = f"{each.epoch} of {each.job.epochs} epochs are kept"
             console.print(Text(f"pre-training of {each.job.pretraining}: {kept}"))
-    console.print(Text(f"Continue with: {resume_command(settings)}"))
+    console.print(Text(f"Continue with: {resume_command(settings)}"), soft_wrap=True)
 
 
 def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: Console) -> None:
@@ -167,9 +177,11 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
     for line in problem_lines(states.in_order()):
         console.print(Text(line))
     for name, content in FILES:
-        console.print(Text(f"{(opened.study / name).uri}  {content}"))
+        console.print(Text(f"{(opened.study / name).uri}  {content}"), soft_wrap=True)
     if opened.study.is_local:
-        console.print(Text(f"training curves: uvx tensorboard --logdir {opened.study.uri}/tensorboard"))
+        console.print(
+            Text(f"training curves: uvx tensorboard --logdir {opened.study.uri}/tensorboard"), soft_wrap=True
+        )
     if sentence:
         console.print(Text(sentence, style="bold"))
     if opened.settings.quick and opened.study.is_local:

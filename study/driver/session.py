@@ -25,6 +25,7 @@ from study.driver.jobs import Jobs
 from study.driver.loop import Loop, Observers
 from study.driver.messages import (
     awaited_words,
+    hanging,
     header_lines,
     print_end,
     print_interrupted,
@@ -239,7 +240,7 @@ def run_study(flags: Flags) -> int:
         # While the study was prepared, while its last files were written, or a second Ctrl-C.
         begun = contains_study(opened.study)
         words = f"continue with: {resume_command(opened.settings)}" if begun else "no trial had started"
-        console.print(Text(f"Interrupted; {words}"))
+        console.print(Text(f"Interrupted; {words}"), soft_wrap=True)
         return 130
 
 
@@ -341,7 +342,7 @@ def _train(session: Session, console: Console, refresher: Refresher, tracker: Tr
     )
     lines = header_lines(opened, session.manifest.content, states, session.share, search)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
-        console.print(Text(line))
+        console.print(Text(hanging(line, console.width)))
     try:
         with interrupts() as check, screen, executor:
             loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.add_trials)
@@ -369,7 +370,7 @@ def _train(session: Session, console: Console, refresher: Refresher, tracker: Tr
                 style="red",
             )
         )
-        console.print(Text(f"Once that is fixed: {resume_command(opened.settings)}"))
+        console.print(Text(f"Once that is fixed: {resume_command(opened.settings)}"), soft_wrap=True)
         return 1
     finally:
         events.close()
@@ -425,7 +426,8 @@ def _answer(session: Session, console: Console, refresher: Refresher, tracker: T
         sentence = _finish(refresher, session, console, add_gallery=lambda: _add_gallery(session, console))
     except KeyboardInterrupt:
         console.print(
-            Text(f"Interrupted: all trials are done; write the report with: {report_command(opened.study)}")
+            Text(f"Interrupted: all trials are done; write the report with: {report_command(opened.study)}"),
+            soft_wrap=True,
         )
         return 130
     tracker.answered(opened.study)
@@ -546,7 +548,7 @@ def _finish(
         console.print(
             Text(f"The trials are complete, but the report could not be written: {error}", style="red")
         )
-        console.print(Text(f"Try again with: {report_command(session.opened.study)}"))
+        console.print(Text(f"Try again with: {report_command(session.opened.study)}"), soft_wrap=True)
         return None
 
 
@@ -563,4 +565,6 @@ def _add_gallery(session: Session, console: Console) -> None:
     except Exception as error:  # nothing was completed, or this machine does not have the data
         console.print(Text(f"no pictures of predictions in the report: {error}", style="yellow"))
         uri = shlex.quote(study.uri)
-        console.print(Text(f"where the data is: uv run python study/predict.py --gallery {uri}"))
+        console.print(
+            Text(f"where the data is: uv run python study/predict.py --gallery {uri}"), soft_wrap=True
+        )

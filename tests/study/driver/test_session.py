@@ -9,7 +9,7 @@ import pytest
 from segstrat.errors import UserError
 from segstrat.store import StorageError, Store
 from study.driver import session
-from study.driver.messages import awaited_words
+from study.driver.messages import awaited_words, hanging
 from study.driver.session import StudyInterruptedError, interrupts
 from study.run import main
 
@@ -38,12 +38,14 @@ def test_an_interrupt_outside_of_the_trials_names_the_study(tmp_path, monkeypatc
             opened.study.write("manifest.json", b"{}")
         raise KeyboardInterrupt
 
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(session, "_prepare_and_run", interrupted)
     assert main(["--space", "wd_grid", "--name", "mine", "--storage", str(tmp_path)]) == 130
     output = capsys.readouterr().out
-    assert f"Interrupted; {words}" in output
-    assert ("--name mine" in output) == begun
+    # On one line, to be copied.
+    (line,) = output.splitlines()
+    assert line.startswith(f"Interrupted; {words}")
+    assert ("--name mine" in line) == begun
 
 
 def test_a_full_disk_of_the_driver_is_one_sentence(tmp_path, monkeypatch, capsys):
@@ -77,3 +79,18 @@ def test_a_worker_that_storage_refuses_ends_the_study_where_it_refuses_the_drive
     with pytest.raises(UserError, match="have expired"):
         session._check_storage(Store(tmp_path), "StorageError: the credentials have expired; renew them")
     assert asked == [str(tmp_path)]
+
+
+def test_a_long_line_of_the_header_goes_on_below_its_words():
+    line = "stages    screening, then reference and candidates on fresh seeds"
+    assert hanging(line, 40) == (
+        "stages    screening, then reference and\n          candidates on fresh seeds"
+    )
+    assert (
+        hanging("          about 18 on fresh seeds follow", 80) == "          about 18 on fresh seeds follow"
+    )
+    uri = f"results   /data/{'long/' * 20}study-of-one"
+    assert hanging(uri, 40).split() == uri.split(), "an address is not broken"
+    assert (
+        hanging("photos: Does weight decay close the gap?", 20) == "photos: Does weight\ndecay close the gap?"
+    )
