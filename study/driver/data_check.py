@@ -80,7 +80,9 @@ def check_data(settings: StudySettings, trials: Sequence[PlannedTrial], *, cache
     few = few_images(*scored_images(facts))
     warnings = [*report.warnings, *([few] if few else [])]
     for warning in warnings:
-        Console(stderr=True, highlight=False).print(Text(f"warning: {warning}", style="yellow"))
+        Console(stderr=True, highlight=False).print(
+            Text(f"warning: {warning}", style="yellow"), soft_wrap=True
+        )
     return {
         "name": settings.data,
         # Of a user's own images, as their `dataset.toml` names them.

@@ -175,7 +175,7 @@ def print_end(opened: OpenedStudy, states: TrialStates, sentence: str, console: 
     """The cells' scores, the files, and the answer in one sentence."""
     console.print(cells_table(states.in_order(), states.metric, width=console.width))
     for line in problem_lines(states.in_order()):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     for name, content in FILES:
         console.print(Text(f"{(opened.study / name).uri}  {content}"), soft_wrap=True)
     if opened.study.is_local:

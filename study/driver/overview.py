@@ -69,7 +69,7 @@ def show_status(folder: str, *, verbose: bool = False) -> int:
         counts = status_counts(in_order)
         console.print(Text(f"{len(in_order):,} trials: {counts}; --verbose lists them all"))
     for line in problem_lines(in_order, most=most):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
     concurrent = sum(state.active for state in in_order)
     left = seconds_left(in_order, concurrent=concurrent) if running else None
     two_stages = bool(manifest.get("design"))
