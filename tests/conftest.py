@@ -22,6 +22,7 @@ from segstrat.data.protocols import DataProtocol
 from segstrat.tasks import Task
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With `-n`, a file is one process's, for its fixtures; and Ray is started by one process only."""
     for item in items:
