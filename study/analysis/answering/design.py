@@ -161,7 +161,7 @@ class AnsweringDesign:
     raw_candidates: int = 5
     pretrained_candidates: int = 6
     reference_values: int = 3
-    trails: float = 0.05
+    trails: float = 0.04
     drop_t: float = 1.5
     drop_slope: float = 0.5
     widen: float = 0.5
