@@ -166,9 +166,8 @@ def test_credentials_that_expire_in_the_middle_of_a_study(
     assert "Traceback" not in output
     words = " ".join(output.split())
     command = f"uv run python study/run.py --resume --name study --storage '{uri}'"
-    sentence = (
-        f"the credentials for storage s3://{EXPIRING_BUCKET}/results have expired; renew them; then continue with:"
-    )
+    bucket = f"s3://{EXPIRING_BUCKET}/results"
+    sentence = f"the credentials for storage {bucket} have expired; renew them; then continue with:"
     assert words.endswith(f"error: {sentence} {command}"), output
 
     server.expired = False
