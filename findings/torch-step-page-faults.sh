@@ -4,7 +4,7 @@
 # Four convolutions on a batch of 8 × 96 × 96 pixels, one thread; minor page faults per step, after five steps of warming up,
 # with glibc's defaults and with its two thresholds raised by environment variables.
 # Expected: a step allocates the tensors of the step before again, so memory is reused and hardly any page is new.
-# Seen:     1,800 to 15,000 new pages per step, from one run to the next; at most some hundreds with the thresholds raised. glibc
+# Seen:     1,800 to 23,000 new pages per step, from one run to the next; at most some hundreds with the thresholds raised. glibc
 #           maps blocks above its threshold directly, and gives freed memory at the top of the heap back to the system.
 # Here:     segstrat/machine.py raises both thresholds by `mallopt` for trials on the CPU: about a tenth of a step's processor time.
 #

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# torchvision 0.29.2, torch 2.15.0: importing torchvision imports torch's compiler, and the process ends seconds later.
+# torchvision 0.29.2, torch 2.15.0: importing torchvision imports torch's compiler, and the process ends later.
 #
 # A process that imports torch, and one that imports torchvision.models: seconds of the import, whether torch._dynamo is loaded,
 # and seconds from the last statement to the end of the process.
 # Expected: a library of layers and models loads no compiler; torch itself loads it when something is compiled.
-# Seen:     torchvision/ops/roi_align.py imports torch._dynamo.utils, which brings torch._inductor, sympy and triton. It
-#           doubles the time of the import, and Python takes seconds instead of a tenth of one to take the modules apart at the end.
-# Here:     study/on_ray/runtime.py: `end_process` leaves the modules to the system; a short study ends three seconds earlier.
+# Seen:     torchvision/ops/roi_align.py imports torch._dynamo.utils, which brings torch._inductor, sympy and triton. The import
+#           takes nearly twice as long as torch's, and Python takes another half to one second to take the modules apart at the end.
+# Here:     study/on_ray/runtime.py: `end_process` leaves the modules to the system: a study's command ends three seconds earlier, torch's share included.
 #
 # Installs the pinned packages into a temporary folder (about 3 GB), and ends with 1 once the behavior changes.
 set -euo pipefail
