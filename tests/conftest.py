@@ -22,14 +22,6 @@ from segstrat.data.protocols import DataProtocol
 from segstrat.tasks import Task
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `-n`, a file is one process's, for its fixtures; and Ray is started by one process only."""
-    for item in items:
-        group = "ray" if "on_ray" in item.path.parts else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real images, labels and weights; its tests skip where it is absent."""
