@@ -79,7 +79,12 @@ def header_lines(
 
 
 def hanging(line: str, width: int) -> str:
-    """A line of the header, whose further lines begin below its words instead of below its name."""
+    """A line of the header, whose further lines begin below its words instead of below its name.
+
+    The place of the results stays whole, to be copied.
+    """
+    if line.startswith("results "):
+        return line
     indent = " " * (10 if line[9:10] == " " else 0)
     lines = textwrap.wrap(
         line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False

@@ -342,7 +342,7 @@ def _train(session: Session, console: Console, refresher: Refresher, tracker: Tr
     )
     lines = header_lines(opened, session.manifest.content, states, session.share, search)
     for line in (*lines, *watching_lines(session.flags, session.runtime), ""):
-        console.print(Text(hanging(line, console.width)))
+        console.print(Text(hanging(line, console.width)), soft_wrap=True)
     try:
         with interrupts() as check, screen, executor:
             loop = Loop(states, search, executor, observers, jobs=jobs, record=session.manifest.add_trials)
