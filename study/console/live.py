@@ -10,7 +10,7 @@ from rich.text import Text
 
 from segstrat.formatting import format_duration
 from segstrat.scores import Metric
-from study.console.progress import outlook_words, progress_words, seconds_left
+from study.console.progress import outlook_words, progress_words, seconds_left, seconds_per_epoch
 from study.console.tables import status_text, trials_table
 from study.planning.trials import PlannedTrial
 from study.search.base import Search
@@ -107,7 +107,8 @@ class StudyConsole:
         if left is not None:
             outlook = outlook_words(left, two_stages=isinstance(self._search, TwoStageSearch))
         elif running or making:
-            outlook = "the time left is known after the first epoch of a trial"
+            untimed = "a pre-training" if seconds_per_epoch(states) else "a trial"
+            outlook = f"the time left is known after the first epoch of {untimed}"
         else:
             outlook = self._awaited()
         words = f"{progress_words(states, more)}, {running} running"

@@ -40,7 +40,7 @@ def test_workers_start_until_one_runs_and_then_an_epoch_is_awaited(states):
     states.started("raw1")
     assert "2 running" in screen.summary()
     assert "workers are starting" not in screen.summary()
-    assert "known after the first epoch" in screen.summary()
+    assert "known after the first epoch of a trial" in screen.summary()
     states.reported("raw0", [report(1, 0.1, seconds=3)])
     assert "at most about" in screen.summary()
 
@@ -76,6 +76,16 @@ def test_pre_trainings_are_shown_with_their_progress_and_count_in_the_time_left(
     assert [line.split()[2:] for line in rows] == [
         ["3/10", "–", "–", "–", "running,", "top-1", "62.5%"], ["0/10", "–", "–", "–", "waiting"],
     ]  # fmt: skip
+
+
+def test_a_pre_training_that_is_still_to_come_has_its_own_pace(states):
+    """The one of screening was in the cache, so that trials were timed and no pre-training was."""
+    screen = StudyConsole(
+        Console(file=io.StringIO()), states, FixedPlan(), concurrent=2, pretrainings=lambda _: [making(2)]
+    )
+    states.started("raw0")
+    states.reported("raw0", [report(1, 0.1, seconds=4)])
+    assert "the time left is known after the first epoch of a pre-training" in screen.summary()
 
 
 def test_a_look_may_ask_for_more_trials_so_no_end_is_promised():
