@@ -9,6 +9,7 @@ import functools
 import json
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +28,7 @@ T = TypeVar("T")
 # Storage that has answered before is given so long to answer again, other storage the shorter time.
 PATIENCE_SECONDS = 120.0
 FIRST_SECONDS = 15.0
-LONGEST_PAUSE = 8.0
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 8.0
 # A request that is silent for so long has failed; without a limit of ours, repetitions of the AWS library,
 # which nobody sees, take minutes.
 REQUEST_SECONDS = 4.0
@@ -41,9 +42,9 @@ TRANSIENT = (
     "throttling",
     "service_unavailable",
     "internal_failure",
-    "http response code 500",
-    "http response code 503",
 )
+# Where an answer has no body, as to every HEAD request, AWS's library knows its status only.
+TRANSIENT_STATUS = re.compile(r"http (response code|status) (408|429|500|502|503|504)\b")
 EXPIRED = ("expiredtoken", "token has expired", "token is expired", "requestexpired", "tokenrefreshrequired")
 REFUSED = (
     "access_denied",
@@ -226,7 +227,7 @@ class Patience:
             StorageError: if the storage has not answered until the patience is used up, or refuses this user.
             OSError: what else the operation raised.
         """
-        start, pause = self._clock(), 1.0
+        start, pause = self._clock(), FIRST_PAUSE
         waiting = False
         while True:
             began = self._clock()
@@ -282,7 +283,8 @@ def _short(error: OSError) -> str:
 
 def is_transient(error: OSError) -> bool:
     """Whether an error of a remote file system may pass by itself."""
-    return any(word in str(error).lower() for word in TRANSIENT)
+    text = str(error).lower()
+    return any(word in text for word in TRANSIENT) or TRANSIENT_STATUS.search(text) is not None
 
 
 class DamagedFileError(UserError):

@@ -1,5 +1,6 @@
 import contextlib
 import errno
+import math
 import os
 import pickle
 import re
@@ -138,18 +139,28 @@ def test_errors_that_do_not_pass_are_raised_at_once(error):
 
 
 @contextlib.contextmanager
-def refusing(status: int, code: str) -> Iterator[Store]:
-    """A store in S3 that refuses every request, without a reason where a single file is asked for."""
+def refusing(status: int, code: str, *, times: float = math.inf) -> Iterator[Store]:
+    """A store in S3 that refuses so many requests, without a reason where a single file is asked for.
+
+    Later ones find nothing.
+    """
+    refused = 0
 
     class Handler(BaseHTTPRequestHandler):
         def refuse(self) -> None:
-            content = f"<Error><Code>{code}</Code><Message>Refused.</Message></Error>".encode()
+            nonlocal refused
+            refused += 1
+            answer = status
+            content = f"<Error><Code>{code}</Code><Message>Refused.</Message></Error>" if code else ""
+            if refused > times:
+                content = "<ListBucketResult></ListBucketResult>"
+                answer = 404 if self.command == "HEAD" else 200
             if self.command == "HEAD":
-                content = b""
-            self.send_response(status)
+                content = ""
+            self.send_response(answer)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(content.encode())
 
         do_GET = do_HEAD = do_PUT = do_POST = refuse  # noqa: N815
 
@@ -157,7 +168,7 @@ def refusing(status: int, code: str) -> Iterator[Store]:
             return
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         port = server.server_address[1]
         yield Store(f"s3://bucket/x?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1")
         server.shutdown()
@@ -183,3 +194,22 @@ def test_a_refusal_is_told_as_what_it_is(status, code, words, monkeypatch):
         ):
             with pytest.raises(StorageError, match=words):
                 operation()
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+@pytest.mark.parametrize("code", ["", "InternalError"])
+def test_a_status_that_passes_is_tried_again(status, code, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr("segstrat.store.FIRST_PAUSE", 0.01)
+    with refusing(status, code, times=1) as store:
+        assert not store.exists("manifest.json")
+    with refusing(status, code, times=1) as store:
+        assert store.names() == []
+
+
+def test_a_status_that_stays_is_raised_at_once(monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    with refusing(501, "", times=1) as store, pytest.raises(OSError, match="HTTP status 501"):
+        store.exists("manifest.json")

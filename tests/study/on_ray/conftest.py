@@ -97,6 +97,8 @@ def tiny_flags(tiny_data: Path, tiny_weights: Path) -> list[str]:
     return [
         *("--space", "tiny", "--data", "folder", "--data-root", str(tiny_data)),
         *("--weights", str(tiny_weights), "--gpus-per-trial", "0"),
+        # `auto` measures, and studies that are compared bit by bit must not differ in what they find.
+        *("--precision", "float32"),
         # Six trials of screening, then the reference and a candidate of each arm on one more seed.
         *("--seeds", "0", "--top", "1", "--max-seeds", "1"),
     ]

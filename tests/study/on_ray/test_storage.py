@@ -185,7 +185,7 @@ def test_credentials_that_expire_in_the_middle_of_a_study(
         r"process \d+ on .* \(if it has ended already, the study is free in \d+ s\)", capsys.readouterr().err
     )
     study.delete("lock.json")
-    assert main(["--resume", *storage, "--gpus-per-trial", "0"]) == 0
+    assert main(["--resume", *storage, "--gpus-per-trial", "0"]) == 0, capsys.readouterr().err
     for name, outcome in ended.items():
         assert (study / "trials" / name).read("outcome.json") == outcome
     same_frames(undisturbed[2], study)
