@@ -176,7 +176,7 @@ def is_reference(space: Space, axes: Mapping[str, Any], config: TrialConfig) -> 
 def make_config(
     space: Space, data: str, axes: Mapping[str, Any], *, seed: int, budget: float, weights: str | None
 ) -> TrialConfig:
-    """The config of one point of a space: BASE, then the recipe of the data and arm, then the axes."""
+    """The config of one point of a space: the recipe of the data and arm, over it BASE, then the axes."""
     if not 0 < budget < float("inf"):
         raise UserError(f"--budget {budget}: expected a number > 0; 1 is the space's own recipe")
     fields = space.base | space.on.get(data, {})
