@@ -85,7 +85,7 @@ def _new_design(flags: Flags, settings: StudySettings, space: Space) -> Answerin
         design = replace(design, raw_candidates=settings.top, pretrained_candidates=settings.top)
     planned = [TrialState(trial=trial) for trial in plan(space, settings.data, weights="any")]
     pairings = History(None, study_facts(space)).study(planned).pairings
-    return replace(design, error=design.error / len(pairings))
+    return design.of_pairings(len(pairings))
 
 
 def study_facts(

@@ -504,6 +504,8 @@ def _next_step(
             return NextStep.STOP, "more than the margin remains and regularization helps by less than it"
         case Cause.NOT_IMPROVED if last:
             return NextStep.STOP, "more than the margin remains and no help was shown by the last look"
+        case Cause.NOT_IMPROVED if design.futility >= 1:
+            return NextStep.STOP, "more than the margin remains"
         case Cause.NOT_IMPROVED if chances["improvement"][2] < design.futility:
             return NextStep.STOP, "more than the margin remains and more seeds would hardly show any help"
         case Cause.NOT_IMPROVED:

@@ -145,7 +145,7 @@ class AnsweringDesign:
         widen: the other pre-trained candidates are trained once the chance that the first one stays ahead by
             more than the margin at the last look is below this.
         futility: whether regularization helps is given up once the chance to show it by `max_seeds` is
-            below this.
+            below this; with 1, as soon as more than the margin remains.
         hopeless: the same for the remaining gap, whose two sides are the answer.
         extended_from: `max_seeds` of the finished plans that this one extends, the first one first.
     """
@@ -183,6 +183,14 @@ class AnsweringDesign:
     def single_look(cls, seeds: int, margin: float = 0.01) -> "AnsweringDesign":
         """A plan without interim looks: all seeds are there, ordinary 95 % intervals."""
         return cls(max_seeds=seeds, looks=(seeds,), margin=margin)
+
+    def of_pairings(self, count: int) -> "AnsweringDesign":
+        """The plan of each of several comparisons of starting points, which share the error.
+
+        Somebody who must choose a starting point asks what the better one adds to the other one with its best
+        regularization. Whether regularization helps is then not awaited once that is shown.
+        """
+        return replace(self, error=self.error / count, futility=1.0) if count > 1 else self
 
     @property
     def spent(self) -> tuple[float, ...]:
