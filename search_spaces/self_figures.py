@@ -18,7 +18,7 @@ BASE = {"model": "fcn32s", "backbone": "resnet18", "tasks": ("semseg",)}
 
 ON = {
     # 80-pixel scenes need the finer map: at stride 32 the score map would be 3 × 3. Self-supervised features
-    # have farther to go than given ones: at the recipe's 0.3 of the rate they gain nothing over raw, and given
+    # have farther to go than given ones: at the recipe's 0.3 of the rate they gain nothing on raw, and given
     # weights lose nothing at the full rate (docs/findings.md).
     "figures": {"model": "fcn8s", "pretrained_lr_factor": 1.0},
 }

@@ -1,5 +1,7 @@
 """The decisions at the looks, on simulated scores whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -242,3 +244,20 @@ def test_several_references_share_the_error():
     both = Roles(reference="ref a", other_references=("ref b",), raw=("raw",), pretrained=("pre",))
     two = replay(values, both, design)[0]
     assert two.improvement.low <= one.improvement.low, "raw must be ahead of both"
+
+
+def test_a_choice_of_starting_points_does_not_await_whether_regularization_helps():
+    """Pre-trained is far ahead, and the gain of raw is positive and small: worth more seeds only if asked."""
+    rng = np.random.default_rng(2)
+    means = {"ref": 0.30, "raw": 0.312, "pre": 0.50}
+    values = pd.DataFrame({cell: mean + rng.normal(0, 0.004, 26) for cell, mean in means.items()})
+    roles = Roles(reference="ref", raw=("raw",), pretrained=("pre",))
+    design = AnsweringDesign()
+    awaited = replay(values, roles, replace(design, error=design.error / 3))
+    chosen = replay(values, roles, design.of_pairings(3))
+    assert awaited[0].label is None
+    assert awaited[-1].label == "narrows"
+    assert [look.label for look in chosen] == ["does not close"]
+    assert chosen[0].reason == "more than the margin remains"
+    assert chosen[0].remaining == awaited[0].remaining, "the same error of each comparison"
+    assert design.of_pairings(1) is design
