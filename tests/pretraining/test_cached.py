@@ -25,7 +25,8 @@ TINY = Recipe(
     epochs=2, batch_size=4, learning_rate=0.05, warmup_epochs=1, crop_size=32, resize=32, smallest_crop=0.5
 )
 WIDTH = 0.125
-ONE_CORE = Machine(threads=1)
+# As studies pre-train on every CPU.
+ONE_CORE = Machine(threads=1, precision="float32")
 
 
 @pytest.fixture(autouse=True)

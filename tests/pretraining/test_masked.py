@@ -40,7 +40,8 @@ TINY = MaskedRecipe(
     decoder_channels=8,
 )
 WIDTH = 0.125
-ONE_CORE = Machine(threads=1)
+# As studies pre-train on every CPU.
+ONE_CORE = Machine(threads=1, precision="float32")
 
 
 def write_ramps(folder: Path, count: int, size: int = 40) -> Path:
