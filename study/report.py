@@ -1,6 +1,6 @@
 """results/<study>/ -> report.html, verdict.json and figures/, rebuilt from the frames alone.
 
-    uv run python study/report.py results/<study> [more studies …] [--margin 0.01] [--out FILE]
+    uv run python study/report.py results/<study> [more studies …] [--margin 0.01] [--no-images] [--out FILE]
 
 Needs neither torch nor Ray. Several studies get, besides their own reports, one page together;
 `--out` also writes the page of one study to another place.
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_options(options)
         pages = []
         for folder in options.studies:
-            sentence, page = write_study_report(folder, margin=options.margin)
+            sentence, page = write_study_report(folder, margin=options.margin, images=options.images)
             print(f"{folder}: {sentence}")
             print(f"written with a margin of {points(options.margin)}: {where(folder, page)}")
             pages += [page] if page else []
@@ -79,6 +79,13 @@ def make_parser() -> StrictParser:
         type=float,
         default=MARGIN,
         help="mIoU that counts as no difference (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-images",
+        dest="images",
+        action="store_false",
+        help="leave the images themselves out, for a page that is shared where they may not be; labels and "
+        "predictions stay",
     )
     parser.add_argument(
         "--out",

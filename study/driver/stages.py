@@ -98,6 +98,7 @@ def study_facts(
         "roles": space.roles,
         "metric": space.metric.name,
         "design": design.to_dict() if design else None,
+        "claims": space.claims,
     }
     return facts | {key: value for key, value in (manifest or {}).items() if key not in ("trials", *facts)}
 

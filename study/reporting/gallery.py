@@ -20,7 +20,7 @@ import io
 import textwrap
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,10 @@ class Gallery:
     heads: list[str]
     rows: list[list[tuple[str, str]]]
     keys: list[tuple[str, str]]
+
+    def without_images(self) -> "Gallery":
+        """Labels and predictions alone."""
+        return replace(self, heads=self.heads[1:], rows=[row[1:] for row in self.rows])
 
 
 OVERVIEW_ROWS = 3

@@ -23,9 +23,11 @@ class SelfSupervision:
     Args:
         runs: each with `seed`, `losses`, `errors`, `nearest_patch_error`, `turns_found`, where there were
             classes `probe` and `probe_of_random_features`, and `examples`, a JPEG in base64.
+        shows_example: whether a page shows that picture.
     """
 
     runs: Sequence[Mapping[str, Any]]
+    shows_example: bool = True
 
     @property
     def sentence(self) -> str:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,17 @@ def write_report(folder: str | Path | Store, *, files: bool = True) -> str:
 
 
 def write_study_report(
-    folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN
+    folder: str | Path | Store, *, files: bool = True, margin: float = MARGIN, images: bool = True
 ) -> tuple[str, Page | None]:
     """The same; also returns the page, or None if the frames are too old for one.
 
     Args:
         margin: the largest difference of mIoU that counts as none.
+        images: whether the page and the overview may show images, besides labels and predictions.
     """
     store = folder if isinstance(folder, Store) else Store(folder)
     try:
-        page = make_page(answer_study(Study.open(store), margin), store)
+        page = make_page(answer_study(Study.open(store), margin), store, images=images)
     except OldFrameError as problem:
         return _refuse(store, str(problem)), None
     store.write("verdict.json", _json(page.answer.to_dict()))
@@ -104,11 +106,14 @@ def _write_figures(page: Page, folder: Store, printed: Sequence[Picture]) -> Non
     folder.write(FIGURE_LIST, "\n".join(sorted(written)).encode())
 
 
-def make_page(answer: Answer, store: Store | None = None) -> Page:
+def make_page(answer: Answer, store: Store | None = None, *, images: bool = True) -> Page:
     """A page of an answer; gallery and confusions are looked for in the study's store."""
     found = [read_gallery(store, task) for task in answer.verdicts] if store is not None else []
     galleries = [gallery for gallery in found if gallery is not None]
     own = self_supervision_of(store) if store is not None else None
+    if not images:
+        galleries = [gallery.without_images() for gallery in galleries]
+        own = replace(own, shows_example=False) if own is not None else None
     return Page(answer, draw_pictures(answer, store), galleries, own)
 
 

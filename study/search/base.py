@@ -54,7 +54,7 @@ class History:
 
     Args:
         folder: the study's; None where no trial has ended, as in a plan.
-        manifest: `study`, `space`, `roles`, `metric` and `design` are needed.
+        manifest: `study`, `space`, `roles`, `metric` and `design` are needed, `claims` is read.
     """
 
     def __init__(self, folder: Store | None, manifest: Mapping[str, Any]) -> None:
@@ -72,6 +72,11 @@ class History:
         rows = [self.row(state) for state in states]
         trials = trials_frame(rows, manifest)
         return Study(str(manifest["study"]), manifest, trials, epoch_table("", []))
+
+    @property
+    def judges_claims(self) -> bool:
+        """Whether the study is to judge the claims of the thesis, as its space says."""
+        return bool(self._manifest.get("claims"))
 
     @property
     def metric(self) -> Metric:

@@ -25,6 +25,7 @@ from study.analysis.answering.stages import (
     screening_table,
 )
 from study.analysis.scores import reported_column
+from study.analysis.study import Context
 from study.planning.trials import PlannedTrial
 from study.search.base import History, NoTrial, Search, answerable_contexts
 from study.state.trial_states import TrialState
@@ -142,7 +143,8 @@ class TwoStageSearch:
             tuned = any(state.trial.tuned for state in screened)
             references = self._design.reference_values if tuned else 1
             # Of the pre-trained candidates, one alone at first.
-            cells = len(self._contexts) * (references + self._design.raw_candidates + 1)
+            pretrained = 2 if self._history.judges_claims else 1
+            cells = len(self._contexts) * (references + self._design.raw_candidates + pretrained)
             # Contexts of one task and three starting points share cells.
             cells = min(cells, len({state.trial.cell for state in screened}) or cells)
             return more + cells * self._design.looks[0]
@@ -210,11 +212,12 @@ class TwoStageSearch:
         answered = _answered(history)
         self._history.forget(answered.values())
         study = self._history.study(history, self._fixed)
-        stages = {
-            context.key: answering_stage(study, context, self._design, roles)
-            for context in answerable_contexts(study)
-            if (roles := recorded_candidates(study, context.key))
-        }
+        stages, companions = {}, {}
+        for context in answerable_contexts(study):
+            if roles := recorded_candidates(study, context.key):
+                stages[context.key] = answering_stage(study, context, self._design, roles)
+                if self._history.judges_claims:
+                    companions[context.key] = _pretrained_at_reference(context, roles)
         found = {}
         for key, task in self._contexts.items():
             roles = recorded_candidates(study, key)
@@ -223,7 +226,8 @@ class TwoStageSearch:
             else:
                 images = self._fixed[key]["images"]
                 known = Progress(task=task, roles=roles, images=images)
-                found[key] = self._with_looks(known, stages.get(key), roles, answered)
+                looked = self._with_looks(known, stages.get(key), roles, answered)
+                found[key] = _accompanied(looked, companions.get(key))
         return found
 
     def _nominate(self, history: Sequence[TrialState]) -> dict[str, str]:
@@ -283,6 +287,23 @@ def _answered(history: Sequence[TrialState]) -> dict[Pair, TrialState]:
         for state in history
         if state.trial.stage is Stage.ANSWERING
     }
+
+
+def _pretrained_at_reference(context: Context, roles: Roles) -> str | None:
+    """The pre-trained cell without regularization, at the tuned values that are best in screening.
+
+    H2 and the first two claims of the thesis compare it with the reference, also where no look asks for it.
+    """
+    cells = set(context.trials.loc[context.pretrained & context.at_reference(), "cell"])
+    return next((cell for cell in roles.pretrained if cell in cells), None)
+
+
+def _accompanied(progress: Progress, companion: str | None) -> Progress:
+    """The progress with a cell that is trained on every seed and has no say in the looks."""
+    pairs = dict.fromkeys(progress.needed)
+    if companion is not None:
+        pairs |= dict.fromkeys((companion, seed) for _, seed in progress.needed)
+    return replace(progress, needed=tuple(pairs))
 
 
 def _is_incomplete(

@@ -80,3 +80,7 @@ def test_the_page_shows_it(study_writer, make_trial) -> None:
     page = (folder / "report.html").read_text()
     assert f"data:image/jpeg;base64,{run(1)['examples']}" in page
     assert "<h2>Self-supervision</h2>" in page
+    write_study_report(folder, files=False, images=False)
+    page = (folder / "report.html").read_text()
+    assert "image/jpeg" not in page
+    assert "<h2>Self-supervision</h2>" in page

@@ -337,6 +337,11 @@ def test_a_gallery_is_shown_where_there_is_one(study):
     assert all(source.startswith("data:image/") for source in sources)
     assert "Two images." in text
     assert "No gallery yet" not in text
+    assert main([str(study), "--no-images"]) == 0
+    text = (study / "report.html").read_text()
+    assert len(parsed(text).fetched) == 2 * 3
+    assert "image/jpeg" not in text, "label maps are PNG, photographs JPEG"
+    assert "Two images." in text
 
 
 @pytest.mark.usefixtures("undrawn")

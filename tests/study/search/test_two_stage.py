@@ -126,6 +126,20 @@ def test_the_best_cells_of_screening_answer_on_fresh_seeds(tmp_path):
     assert study.search.propose(study.states.in_order()) is NoTrial.DONE
 
 
+def test_a_study_of_the_claims_trains_pretrained_without_regularization_beside_the_candidates(tmp_path):
+    """H2 compares it with the reference; the looks are those of the study without it."""
+    plain = Study(tmp_path / "plain").run()
+    claims = Study(tmp_path / "claims", space=dataclasses.replace(load_space(SPACE), claims=True)).run()
+    cells = [Counter(trial.cell for trial in study.answering()) for study in (plain, claims)]
+    companion = "pre-trained weight_decay=0"
+    assert companion in plain.progress().roles.pretrained[1:], "a candidate that no look asks for"
+    assert cells[1] - cells[0] == {companion: cells[1]["raw weight_decay=0"]}
+    looks = [study.progress().looks for study in (plain, claims)]
+    assert looks[0] == looks[1]
+    resumed = Study(tmp_path / "claims", space=claims.space, known=claims.trials)
+    assert resumed.search.propose(resumed.states.in_order()) is NoTrial.DONE
+
+
 def test_a_settled_context_trains_no_further_seed(tmp_path):
     study = Study(tmp_path, max_seeds=20).run()
     seeds = {trial.config.seed for trial in study.answering()}

@@ -209,6 +209,17 @@ def test_c3_names_the_best_setting_with_none_among_them(study_writer, answer_of,
     assert "highest mean over the seeds is without weight decay" in claim.reason
 
 
+def test_c3_gives_the_sum_of_rate_and_decay(study_writer, answer_of, grid):
+    """120 images by tens for 300 epochs, at 0.1 and half of it on average: 180 × weight decay."""
+    trials = grid((0.30, 0.33, 0.28), (0.36, 0.36, 0.33), noise=0.001)
+    for entry in trials:
+        entry["axes"] |= {"learning_rate": 0.1, "batch_size": 10, "epochs": 300}
+    claim = answer_of(study_writer(trials)).sections["claims"][2]
+    decays = sorted({entry["axes"]["weight_decay"] for entry in trials})
+    sums = ", ".join(f"{180 * decay:.2g}" for decay in decays)
+    assert f"over all updates ({sums} here, 0.2 at the thesis's best)" in claim.reason
+
+
 def test_nothing_is_supported_that_the_verdict_contradicts(study_writer, answer_of, grid):
     trials = grid((0.25, 0.36, 0.30), (0.36, 0.355, 0.33), noise=0.001)
     answer = answer_of(study_writer(trials))
