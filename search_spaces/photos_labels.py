@@ -6,8 +6,9 @@ of them together, with one error of 5 %, where pre-training is worth more than t
 as many updates as the others, and each seed draws its own images.
 
 Command: uv run python study/run.py --space photos_labels --data folder --data-root DIR \
-    --pretrain-on IMAGES --pretrain-epochs 24
-Trials: 16 per seed. Cost: 16 × 6 minutes on one CPU core, and 4 core-minutes for each pre-training.
+    --pretrain-on IMAGES --pretrain-epochs 24 --budget 0.34
+Trials: 16 per seed. Cost: 16 × 3 minutes on one CPU core, and 4 core-minutes for each pre-training;
+    three times as much without --budget, where raw is at its end (`photos_overfit`).
 """
 
 from typing import Any

@@ -70,13 +70,13 @@ def photographs(*, pretrained: bool) -> Fields:
 def overfitting(*, pretrained: bool, label_fraction: float = 1.0) -> Fields:
     """A recipe in which a raw ResNet-18 overfits a thousand small photographs, so that regularizers can help.
 
-    Half of the thesis's epochs for each arm, 150 raw and 50 pre-trained, and a quarter of its augmentation:
-    raw then ends 26 points of mIoU higher on its training images than on validation images. Fewer labels get
-    more epochs, and so equally many updates.
+    Half of the thesis's epochs of the raw arm and a quarter of its augmentation: raw then ends 26 points of
+    mIoU higher on its training images than on validation images, and twice the epochs change the latter by
+    less than a point. Both arms train equally long, unlike in the thesis, so that training scores say what
+    pre-training does (H2). Fewer labels get more epochs, and so equally many updates.
     """
-    epochs = 50 if pretrained else 150
     return photographs(pretrained=pretrained) | {
-        "epochs": round(epochs / label_fraction),
+        "epochs": round(150 / label_fraction),
         "augmentation": 0.25,
         "weight_decay": 0.0,
         "validate_every": round(10 / label_fraction),
