@@ -28,6 +28,7 @@ from study.analysis.answering.design import AnsweringDesign, Spending
 from study.analysis.answering.differences import seeds_needed
 from study.analysis.contrasts import Arm, Contrasts, compare_pairs
 from study.analysis.intervals import Interval, mean_interval
+from study.analysis.sections.labels_needed import joint_interval
 
 CONTRASTS = ("gap", "improvement", "remaining")
 NOISE: dict[str, dict[str, object]] = {
@@ -319,6 +320,48 @@ def power_table(repetitions: int) -> str:
     return markdown(rows)
 
 
+# Points that remain with ever more labelled images; at the margin, both sides are false.
+LABELS_REMAIN = (8, 4, 1, 1)
+LABELS_NOISE = [case for case in ERROR_CASES if case[1] == "clear" and case[2] == 0.08]
+
+
+def labels_table(repetitions: int) -> str:
+    """One statement over four label fractions, each "worth more than the margin", "worth less" or open."""
+    rows = []
+    for name, shape, gap, noise in (*LABELS_NOISE, ("exponential", "clear", 0.08, {"noise": "exponential"})):
+        truths = [truth_of(shape, 1 - remains / (100 * gap), noise, gap) for remains in LABELS_REMAIN]
+        sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
+        with ProcessPoolExecutor() as pool:
+            found = list(pool.map(_label_studies, [(truths, n, (6, part)) for part, n in enumerate(sizes)]))
+        false, missed, *known = (percent(sum(counts), repetitions) for counts in zip(*found, strict=True))
+        shown = {f"{LABELS_REMAIN[at]} points shown, %": known[at] for at in (0, 1)}
+        rows.append({"noise": name, "false, %": false, "some interval misses, %": missed} | shown)
+    return markdown(rows)
+
+
+def _label_studies(part: tuple[Sequence[Grid], int, Sequence[int]]) -> list[int]:
+    """Of many studies, how many say something false, miss a truth, and show what remains in each context."""
+    truths, repetitions, seed = part
+    rng, design = np.random.default_rng(seed), AnsweringDesign().of_comparisons(len(truths))
+    false = missed = 0
+    shown = [0] * len(truths)
+    for _ in range(repetitions):
+        wrong, misses = [], []
+        for at, truth in enumerate(truths):
+            study = run_study(truth, rng, design)
+            interval = joint_interval(study.values, study.last, design, len(truths))
+            remains = round(truth.truth["remaining"], 9)
+            shown[at] += interval.above(MARGIN)
+            wrong += [
+                interval.above(MARGIN) and remains <= MARGIN,
+                interval.below(MARGIN) and remains >= MARGIN,
+            ]
+            misses.append(covered(interval, remains) not in (True, None))
+        false += any(wrong)
+        missed += any(misses)
+    return [false, missed, *shown]
+
+
 def bias_table(repetitions: int) -> str:
     """Estimates of what remains at stopping, minus the truth, by the label that was given."""
     rows = []
@@ -386,6 +429,7 @@ TABLES: dict[str, Callable[[int], str]] = {
     "borrowed": borrowed_table,
     "tuned": tuned_table,
     "starts": starts_table,
+    "labels": labels_table,
     "spending": spending_table,
     "advice": advice_table,
 }

@@ -27,7 +27,7 @@ PAIRS = {
     "self, raw": np.array([*RAW, *SELF]),
     "given, self": np.array([*SELF, *GIVEN]),
 }
-DESIGN = AnsweringDesign().of_pairings(len(PAIRS))
+DESIGN = AnsweringDesign().of_comparisons(len(PAIRS))
 # Points above the raw reference: best regularized raw; reference and best regularized self; best given.
 # In each row the truth of some comparison lies at a boundary, where most labels are false.
 TRUTHS: Mapping[str, tuple[float, float, float, float]] = {

@@ -10,6 +10,7 @@ from rich.text import Text
 from segstrat.errors import UserError
 from segstrat.records import Stage
 from study.analysis.answering.design import AnsweringDesign
+from study.analysis.sections.labels_needed import differ_in_labels
 from study.analysis.study import contexts
 from study.cli import Flags, StudySettings
 from study.planning.space import Space
@@ -53,8 +54,8 @@ def answering_design(
 ) -> AnsweringDesign | None:
     """The plan of the answering stage, None for a study of one stage.
 
-    Comparisons of several pairs of starting points share the error (Bonferroni): what the study says of all
-    of them together holds with 95 %.
+    Comparisons of several pairs of starting points, or at several numbers of labelled images, share the error
+    (Bonferroni): what the study says of all of them together holds with 95 %.
 
     A resumed study keeps its plan; a larger `--max-seeds` extends it.
 
@@ -84,8 +85,10 @@ def _new_design(flags: Flags, settings: StudySettings, space: Space) -> Answerin
     if settings.top:
         design = replace(design, raw_candidates=settings.top, pretrained_candidates=settings.top)
     planned = [TrialState(trial=trial) for trial in plan(space, settings.data, weights="any")]
-    pairings = History(None, study_facts(space)).study(planned).pairings
-    return design.of_pairings(len(pairings))
+    study = History(None, study_facts(space)).study(planned)
+    found = contexts(study, study.tasks[0])
+    joint = found if differ_in_labels(found) else study.pairings
+    return design.of_comparisons(len(joint))
 
 
 def study_facts(

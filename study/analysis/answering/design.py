@@ -184,11 +184,12 @@ class AnsweringDesign:
         """A plan without interim looks: all seeds are there, ordinary 95 % intervals."""
         return cls(max_seeds=seeds, looks=(seeds,), margin=margin)
 
-    def of_pairings(self, count: int) -> "AnsweringDesign":
-        """The plan of each of several comparisons of starting points, which share the error.
+    def of_comparisons(self, count: int) -> "AnsweringDesign":
+        """The plan of each of several comparisons that share the error: of starting points, label fractions.
 
-        Somebody who must choose a starting point asks what the better one adds to the other one with its best
-        regularization. Whether regularization helps is then not awaited once that is shown.
+        Somebody who must choose a starting point, or the number of images to label, asks what the better
+        start adds to the other one with its best regularization. Whether regularization helps is then not
+        awaited once that is shown.
         """
         return replace(self, error=self.error / count, futility=1.0) if count > 1 else self
 

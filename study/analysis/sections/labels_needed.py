@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from segstrat.formatting import join_words
-from study.analysis.answering.decision import look_intervals
+from study.analysis.answering.decision import Look, look_intervals
+from study.analysis.answering.design import AnsweringDesign
 from study.analysis.intervals import CONFIDENCE, Interval, mean_interval
 from study.analysis.phrases import points
-from study.analysis.study import Study
+from study.analysis.study import Context, Study
 from study.analysis.verdict import Verdict
 
 AXIS = "label_fraction"
@@ -79,7 +81,7 @@ def labels_needed(
 ) -> list[LabelsNeeded]:
     """The statement of a study whose contexts are label fractions; empty for any other."""
     primary = next(iter(verdicts.values()), [])
-    if len(primary) < 2 or any(set(verdict.context.fixed) != {AXIS} for verdict in primary):
+    if not differ_in_labels([verdict.context for verdict in primary]):
         return []
     counted = sorted(((_images(study, verdict), verdict) for verdict in primary), key=lambda pair: pair[0])
     used = [pair for pair in counted if not pair[1].blocked]
@@ -92,6 +94,11 @@ def labels_needed(
             left_out=tuple(images for images, verdict in counted if verdict.blocked),
         )
     ]
+
+
+def differ_in_labels(contexts: Sequence[Context]) -> bool:
+    """Whether the contexts of a task differ in the fraction of labelled images alone."""
+    return len(contexts) > 1 and all(set(context.fixed) == {AXIS} for context in contexts)
 
 
 def _images(study: Study, verdict: Verdict) -> int:
@@ -110,8 +117,20 @@ def _remaining(verdict: Verdict, contexts: int) -> Interval:
         confidence = 1 - (1 - CONFIDENCE) / contexts
         values, factor = found.differences["remaining"].to_numpy(float), found.variance_factors["remaining"]
         return mean_interval(values, confidence, variance_factor=factor)
-    design = replace(stage.design, error=stage.design.error / contexts)
+    return joint_interval(stage.values, look, stage.design, contexts)
+
+
+def joint_interval(values: pd.DataFrame, look: Look, design: AnsweringDesign, contexts: int) -> Interval:
+    """The remaining gap of a context at a look; of all contexts together it holds with the design's error.
+
+    Args:
+        values: seeds × cells, as from `answering_stage`.
+        contexts: of the whole study, those that are left out included.
+    """
+    # Studies that were planned before the contexts shared the error have all of it for each.
+    shared = replace(design, error=min(design.error, (1 - CONFIDENCE) / contexts))
     active = len(look.roles_before.active)
     none = np.zeros((active, active))
-    used = stage.values.loc[list(look.used)]
-    return look_intervals(used, look.roles_before, design, look.number, none)["remaining"]
+    return look_intervals(values.loc[list(look.used)], look.roles_before, shared, look.number, none)[
+        "remaining"
+    ]

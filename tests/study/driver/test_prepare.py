@@ -237,3 +237,19 @@ def test_a_changed_space_is_refused_before_data_and_ray_and_never_mixed(storage,
     resume(SPACE + "# a comment\n", accept_changes=True)
     with pytest.raises(UserError, match=r"the space's file changed, 2 of its trials would be trained again"):
         resume(SPACE.replace("0.9", "0.8"), accept_changes=True)
+
+
+@pytest.mark.parametrize(
+    ("space", "flags", "comparisons"),
+    [
+        ("wd_grid", [], 1),
+        ("self_figures", [], 3),
+        ("label_fraction", [], 4),
+        ("label_fraction", ["--set", "label_fraction=0.1,0.5"], 2),
+        # Batch sizes are contexts, and nothing is said of all of them together.
+        ("batch_size", [], 1),
+    ],
+)
+def test_what_is_said_together_shares_the_error(tmp_path, space, flags, comparisons):
+    opened = open_study(parse(["--space", space, "--storage", str(tmp_path), "--max-seeds", "8", *flags]))
+    assert opened.design.error == pytest.approx(0.05 / comparisons)

@@ -254,10 +254,10 @@ def test_a_choice_of_starting_points_does_not_await_whether_regularization_helps
     roles = Roles(reference="ref", raw=("raw",), pretrained=("pre",))
     design = AnsweringDesign()
     awaited = replay(values, roles, replace(design, error=design.error / 3))
-    chosen = replay(values, roles, design.of_pairings(3))
+    chosen = replay(values, roles, design.of_comparisons(3))
     assert awaited[0].label is None
     assert awaited[-1].label == "narrows"
     assert [look.label for look in chosen] == ["does not close"]
     assert chosen[0].reason == "more than the margin remains"
     assert chosen[0].remaining == awaited[0].remaining, "the same error of each comparison"
-    assert design.of_pairings(1) is design
+    assert design.of_comparisons(1) is design

@@ -1,9 +1,12 @@
 """One statement over several numbers of labels."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from study.analysis.sections.labels_needed import LabelsNeeded
+from study.analysis.answering.decision import Roles, replay
+from study.analysis.answering.design import AnsweringDesign
+from study.analysis.sections.labels_needed import LabelsNeeded, joint_interval
 
 
 @pytest.fixture
@@ -54,3 +57,17 @@ def test_a_context_whose_trials_are_missing_is_named(study_writer, answer_of, fr
 def test_other_studies_say_nothing_of_labels(study_writer, answer_of, grid):
     answer = answer_of(study_writer(grid((0.25, 0.3, 0.2), (0.4, 0.4, 0.3))))
     assert answer.sections["labels_needed"] == []
+
+
+def test_the_error_is_shared_once():
+    """A plan of several contexts has its share already; one of an earlier version has not."""
+    rng = np.random.default_rng(3)
+    values = pd.DataFrame(rng.normal([0.2, 0.21, 0.29], 0.01, (8, 3)), columns=["reference", "raw", "pre"])
+    roles = Roles(reference="reference", raw=("raw",), pretrained=("pre",))
+    plan = AnsweringDesign(max_seeds=8)
+    shared = plan.of_comparisons(4)
+    look = replay(values, roles, shared)[-1]
+    assert joint_interval(values, look, shared, 4) == look.remaining
+    assert joint_interval(values, look, plan, 4) == look.remaining
+    alone = joint_interval(values, look, plan, 1)
+    assert alone.low > look.remaining.low
