@@ -19,7 +19,7 @@ SIZES = {
     "multitask": 6,
     "optuna_wd_dropout": 48,
     "photos_budget": 4,
-    "photos_imagenet": 6,
+    "photos_imagenet": 5,
     "photos_labels": 16,
     "photos_multitask": 4,
     "photos_overfit": 6,
