@@ -20,6 +20,7 @@ from study.state.trial_states import TrialState, TrialStates
 
 LIVE_SECONDS = 0.5
 PLAIN_SECONDS = 30.0
+SHOWN_PRETRAININGS = 3
 
 
 class StudyConsole:
@@ -113,9 +114,10 @@ class StudyConsole:
             outlook = self._awaited()
         words = f"{progress_words(states, more)}, {running} running"
         if making:
-            done, total = sum(each.epoch for each in making), sum(each.job.epochs for each in making)
-            kind = f"{len(making)} pre-training{'s' * (len(making) > 1)}"
-            words += f", {kind} at epoch {done}/{total}"
+            done = ", ".join(f"{each.epoch}/{each.job.epochs}" for each in making[:SHOWN_PRETRAININGS])
+            more_of_them = ", …" if len(making) > SHOWN_PRETRAININGS else ""
+            several = "s" * (len(making) > 1)
+            words += f", {len(making)} pre-training{several} at epoch{several} {done}{more_of_them}"
         return f"{words} · {elapsed} so far, {outlook}"
 
     def say(self, line: str) -> None:

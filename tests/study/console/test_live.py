@@ -63,7 +63,10 @@ def test_pre_trainings_are_shown_with_their_progress_and_count_in_the_time_left(
     screen = StudyConsole(console, states, FixedPlan(), concurrent=2, pretrainings=lambda _: shown)
     states.started("raw0")
     states.reported("raw0", [report(1, 0.1, seconds=4)])
-    assert "1 running, 1 pre-training at epoch 3/10" in screen.summary()
+    assert "1 running, 1 pre-training at epoch 3/10 ·" in screen.summary()
+    shown.append(making(3, phase=Phase.RUNNING).with_reports((epoch(5),)))
+    assert "1 running, 2 pre-trainings at epochs 3/10, 5/10 ·" in screen.summary()
+    shown.pop()
     # 23 epochs of trials at 4 s, 7 + 10 of pre-trainings at 7 s, two at a time.
     assert "at most about 2 min left" in screen.summary()
     assert "at most about 46 s" in screen_of(states).summary()
