@@ -372,7 +372,7 @@ def test_every_label_fraction_gets_equally_many_updates():
         (trial.config.pretrained, round(trial.config.epochs * trial.config.label_fraction))
         for trial in trials
     }
-    assert updates == {(False, 150), (True, 50)}
+    assert updates == {(False, 150), (True, 150)}
 
 
 @pytest.mark.parametrize(
