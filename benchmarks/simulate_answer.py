@@ -19,7 +19,7 @@ from typing import get_args
 import numpy as np
 import pandas as pd
 
-from benchmarks.simulated_grid import Grid, Outcome, grid, noisier, run_study
+from benchmarks.simulated_grid import Grid, Outcome, block_sizes, grid, noisier, run_study
 from benchmarks.simulated_screening import screening_table
 from benchmarks.simulated_spread import borrowed_table
 from benchmarks.simulated_starts import starts_table
@@ -39,7 +39,6 @@ NOISE: dict[str, dict[str, object]] = {
     "exponential, sd by cell": {"noise": "exponential", "spread": "by cell"},
 }
 MARGIN = 0.01
-BLOCK = 100
 
 
 def truth_of(
@@ -171,8 +170,7 @@ def studies(
     truth: Grid, repetitions: int, *, seed: int = 0, design: AnsweringDesign | None = None
 ) -> Summary:
     """Whole studies, with the default design unless another one is given, on all processors."""
-    # Blocks of one size, so that the numbers do not depend on the machine.
-    sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
+    sizes = block_sizes(repetitions)
     parts = [(truth, size, (seed, part), design or AnsweringDesign()) for part, size in enumerate(sizes)]
     if len(parts) == 1:
         return _studies(parts[0])
@@ -330,9 +328,9 @@ def labels_table(repetitions: int) -> str:
     rows = []
     for name, shape, gap, noise in (*LABELS_NOISE, ("exponential", "clear", 0.08, {"noise": "exponential"})):
         truths = [truth_of(shape, 1 - remains / (100 * gap), noise, gap) for remains in LABELS_REMAIN]
-        sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
+        parts = [(truths, size, (6, part)) for part, size in enumerate(block_sizes(repetitions))]
         with ProcessPoolExecutor() as pool:
-            found = list(pool.map(_label_studies, [(truths, n, (6, part)) for part, n in enumerate(sizes)]))
+            found = list(pool.map(_label_studies, parts))
         false, missed, *known = (percent(sum(counts), repetitions) for counts in zip(*found, strict=True))
         shown = {f"{LABELS_REMAIN[at]} points shown, %": known[at] for at in (0, 1)}
         rows.append({"noise": name, "false, %": false, "some interval misses, %": missed} | shown)
@@ -356,7 +354,8 @@ def _label_studies(part: tuple[Sequence[Grid], int, Sequence[int]]) -> list[int]
                 interval.above(MARGIN) and remains <= MARGIN,
                 interval.below(MARGIN) and remains >= MARGIN,
             ]
-            misses.append(covered(interval, remains) not in (True, None))
+            hit = covered(interval, remains)
+            misses.append(hit is not None and not hit)
         false += any(wrong)
         missed += any(misses)
     return [false, missed, *shown]

@@ -15,6 +15,7 @@ from study.analysis.answering.decision import Look, Roles, replay
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.nominate import Nomination, better_half, nominate
 
+BLOCK = 100
 REFERENCE = "raw 0"
 RAW = tuple(f"raw {number}" for number in range(1, 6))
 PRETRAINED = tuple(f"pre {number}" for number in range(6))
@@ -183,6 +184,11 @@ def answering_trials(roles: Roles, looks: Sequence[Look]) -> int:
         trained |= {(cell, seed) for cell in roles.active for seed in look.used}
         roles = look.roles
     return len(trained)
+
+
+def block_sizes(repetitions: int) -> list[int]:
+    """Studies are drawn in blocks of one size, so that the numbers do not depend on the machine."""
+    return [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
 
 
 def noisier(truth: Grid, **changes: object) -> Grid:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from benchmarks.simulated_grid import CELLS, REFERENCE, Grid, screening_frame
+from benchmarks.simulated_grid import CELLS, REFERENCE, Grid, block_sizes, screening_frame
 from study.analysis.answering.decision import Label, Look, replay
 from study.analysis.answering.design import AnsweringDesign
 from study.analysis.answering.nominate import better_half, nominate
 
 MARGIN = 0.01
-BLOCK = 100
 CONTRASTS = ("gap", "improvement", "remaining")
 RAW, SELF, GIVEN = range(6), range(6, 12), range(12, 18)
 PAIRS = {
@@ -144,9 +143,8 @@ def _studies(part: tuple[Grid, int, tuple[int, int]]) -> Found:
 
 
 def _many_studies(truth: Grid, repetitions: int) -> list[Found]:
-    """In blocks of one size, so that the numbers do not depend on the machine, on all processors."""
-    sizes = [min(BLOCK, repetitions - start) for start in range(0, repetitions, BLOCK)]
-    parts = [(truth, size, (5, part)) for part, size in enumerate(sizes)]
+    """On all processors."""
+    parts = [(truth, size, (5, part)) for part, size in enumerate(block_sizes(repetitions))]
     if len(parts) == 1:
         return [_studies(parts[0])]
     with ProcessPoolExecutor() as pool:

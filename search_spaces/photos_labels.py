@@ -7,8 +7,8 @@ as many updates as the others, and each seed draws its own images.
 
 Command: uv run python study/run.py --space photos_labels --data folder --data-root DIR \
     --pretrain-on IMAGES --pretrain-epochs 24 --budget 0.34
-Trials: 16 per seed. Cost: 16 × 3 minutes on one CPU core, and 4 core-minutes for each pre-training;
-    three times as much without --budget, where raw is at its end (`photos_overfit`).
+Trials: 16 per seed. Cost: 16 × 3 minutes on one CPU core, and 4 core-minutes for each pre-training; three
+    times as much without --budget.
 """
 
 from typing import Any

@@ -8,7 +8,7 @@ half of the thesis's 300 epochs and weak augmentation. Two of the weight decays 
 
 Command: uv run python study/run.py --space photos_overfit --data folder --data-root DIR \
     --pretrain-on IMAGES --pretrain-epochs 24 --scheduler none --seeds 1,2,3,4
-Trials: 6 per seed. Cost: 6 × 8½ minutes on one CPU core, and 4 core-minutes for each pre-training.
+Trials: 6 per seed. Cost: 6 × 9 minutes on one CPU core, and 4 core-minutes for each pre-training.
 """
 
 from typing import Any

@@ -332,15 +332,16 @@ def _best_decay_note(verdict: Verdict) -> str:
     grid = ", ".join(format_value(decay) for decay in sorted(known))
     where = _prefix(context) or "Here "
     at = "without weight decay" if best == 0 else f"at weight decay {format_value(best)}"
-    agrees = "as" if best == THESIS_BEST_DECAY else "not as"
     sums = _decay_sums(decays.set_index("weight_decay"))
-    shrinkage = "the sum of learning rate × weight decay over all updates"
-    there = f"{THESIS_BEST_SUM:g} at the thesis's best"
-    if len(sums) == len(known):
-        there = f"{', '.join(f'{sums[decay]:.2g}' for decay in sorted(known))} here, {there}"
+    here = (
+        f"{', '.join(f'{sums[decay]:.2g}' for decay in sorted(known))} here, "
+        if len(sums) == len(known)
+        else ""
+    )
     return (
-        f"{where}raw's highest mean over the seeds is {at} of {{{grid}}}, {agrees} in the thesis. The "
-        f"optimum moves with {shrinkage} ({there}), so it does not count."
+        f"{where}raw's highest mean over the seeds is {at} of {{{grid}}}; in the thesis at "
+        f"{format_value(THESIS_BEST_DECAY)}. The optimum moves with the sum of learning rate × weight decay "
+        f"over all updates ({here}{THESIS_BEST_SUM:g} at the thesis's best), so the value does not count."
     )
 
 

@@ -83,4 +83,5 @@ def test_the_page_shows_it(study_writer, make_trial) -> None:
     write_study_report(folder, files=False, images=False)
     page = (folder / "report.html").read_text()
     assert "image/jpeg" not in page
+    assert "their reconstructions" not in page
     assert "<h2>Self-supervision</h2>" in page

@@ -121,7 +121,10 @@ def test_the_thesis_table_says_what_the_thesis_says():
     for claim in answer.sections["claims"][:3]:
         assert claim.status == "undetermined"
         assert "the thesis's way, but one seed is too few for an interval" in claim.reason
-    assert "as in the thesis" in answer.sections["claims"][2].reason
+    assert (
+        "is at weight decay 5e-4 of {0, 1e-4, 5e-4, 1e-3}; in the thesis at 5e-4"
+        in answer.sections["claims"][2].reason
+    )
     estimates = [
         effect.interval.estimate for claim in answer.sections["claims"][:2] for effect in claim.effects
     ]
