@@ -140,10 +140,15 @@ def run_nnunet(protocol: DataProtocol, seconds: float, work: Path) -> tuple[int,
     cases = trainer.dataset_class(trainer.preprocessed_dataset_folder, ids["val"])
     matrix = ConfusionMatrix(len(classes))
     for index, name in enumerate(ids["val"]):
-        image = torch.from_numpy(np.asarray(cases.load_case(name)[0][:, 0]))[None]
+        data, *_, properties = cases.load_case(name)
         labels = torch.from_numpy(protocol.val.read(index).labels[TASK])[None]
+        # nnU-Net cuts black borders off; it too predicts background there.
+        predicted = torch.zeros_like(labels)
+        _, rows, columns = (slice(*ends) for ends in properties["bbox_used_for_cropping"])
         with torch.inference_mode():
-            matrix.update(_padded(trainer.network, image), labels)
+            logits = _padded(trainer.network, torch.from_numpy(np.asarray(data[:, 0]))[None])
+        predicted[:, rows, columns] = logits.argmax(1).to(labels.dtype)
+        matrix.update(predicted, labels)
     return updates, float(matrix.compute()["miou"])
 
 
