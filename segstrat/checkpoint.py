@@ -83,24 +83,34 @@ def _host_copy(value: Any) -> Any:
     return value
 
 
-def load_checkpoint(store: Store) -> dict[str, Any] | None:
-    """State of the newest checkpoint whose digest matches; None if there is none.
+def newest_checkpoint(store: Store) -> tuple[int, dict[str, Any]] | None:
+    """Epoch and state of the newest checkpoint whose digest matches; None if there is none.
 
-    A truncated or altered file is skipped for the one before it.
+    A truncated or altered file is skipped for the one before it. The folder is listed again after each such
+    file, because the worker of a driver that has just ended may still replace old checkpoints by newer ones.
     """
-    for epoch in reversed(checkpoint_epochs(store.names())):
-        state = read_checkpoint(store, checkpoint_name(epoch))
+    skipped: set[int] = set()
+    while epochs := [epoch for epoch in checkpoint_epochs(store.names()) if epoch not in skipped]:
+        state = read_checkpoint(store, checkpoint_name(epochs[-1]))
         if state is not None:
-            return state
+            return epochs[-1], state
+        skipped.add(epochs[-1])
     return None
 
 
+def load_checkpoint(store: Store) -> dict[str, Any] | None:
+    """State of the newest checkpoint, see `newest_checkpoint`."""
+    newest = newest_checkpoint(store)
+    return None if newest is None else newest[1]
+
+
 def read_checkpoint(store: Store, name: str) -> dict[str, Any] | None:
-    """State in one checkpoint file, or None if its digest is missing or does not match."""
-    if not (store.exists(name) and store.exists(digest_name(name))):
+    """State in one checkpoint file, or None if it or its digest is missing, or does not match."""
+    try:
+        data, digest = store.read(name), store.read(digest_name(name))
+    except FileNotFoundError:
         return None
-    data = store.read(name)
-    if hashlib.sha256(data).hexdigest().encode() != store.read(digest_name(name)):
+    if hashlib.sha256(data).hexdigest().encode() != digest:
         return None
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
 

@@ -4,6 +4,7 @@ JSON objects in it are read so that a damaged file is one sentence and never a t
 of data and caches are named here too.
 """
 
+import contextlib
 import errno
 import functools
 import json
@@ -153,7 +154,8 @@ class Store:
 
     def delete(self, name: str) -> None:
         """Deletes a file; a missing one is not an error."""
-        if self.exists(name):
+        # Another process may delete it too, as may a first try whose answer was lost.
+        with contextlib.suppress(FileNotFoundError):
             self._try(lambda: self._fs.delete_file(f"{self._root}/{name}"))
 
     def _list(self) -> None:

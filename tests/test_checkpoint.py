@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from segstrat.checkpoint import CheckpointWriter, load_checkpoint, save_checkpoint
+from segstrat.checkpoint import CheckpointWriter, load_checkpoint, newest_checkpoint, save_checkpoint
 from segstrat.store import Store
 
 
@@ -60,6 +60,24 @@ def test_new_checkpoints_are_kept_although_later_ones_are_damaged(tmp_path: Path
     assert [name for name in store.names() if name.endswith(".pt")] == [
         "checkpoint-000001.pt", "checkpoint-000002.pt",
     ]  # fmt: skip
+
+
+class LeftStore(Store):
+    """A store in which a worker that was left behind trains two more epochs once the folder was listed."""
+
+    def names(self) -> list[str]:
+        listed = super().names()
+        for epoch in (3, 4) if "checkpoint-000002.pt" in listed else ():
+            save(Store(self.uri), epoch)
+        return listed
+
+
+def test_a_checkpoint_that_was_replaced_since_the_folder_was_listed(tmp_path: Path):
+    store = LeftStore(tmp_path)
+    save(Store(tmp_path), 1)
+    save(Store(tmp_path), 2)
+    epoch, state = newest_checkpoint(store) or (0, {})
+    assert epoch == state["epoch"] == 4
 
 
 class SlowStore(Store):

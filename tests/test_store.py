@@ -162,7 +162,7 @@ def refusing(status: int, code: str, *, times: float = math.inf) -> Iterator[Sto
             self.end_headers()
             self.wfile.write(content.encode())
 
-        do_GET = do_HEAD = do_PUT = do_POST = refuse  # noqa: N815
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = refuse  # noqa: N815
 
         def log_message(self, *_: object) -> None:
             return
@@ -213,3 +213,12 @@ def test_a_status_that_stays_is_raised_at_once(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     with refusing(501, "", times=1) as store, pytest.raises(OSError, match="HTTP status 501"):
         store.exists("manifest.json")
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_a_file_that_another_process_deletes_meanwhile_is_no_error(times, monkeypatch):
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    # The file is there for as many requests.
+    with refusing(200, "", times=times) as store:
+        store.delete("checkpoint-000003.pt")

@@ -81,23 +81,22 @@ def _restore_records(folder: Store) -> str:
         name of the checkpoint that they were restored from, '' if there was nothing to restore.
     """
     # Imported here: it needs torch, which a study without damage does not load.
-    from segstrat.checkpoint import read_checkpoint
+    from segstrat.checkpoint import newest_checkpoint
 
     known = _epochs_on_record(folder)
-    for epoch in reversed(checkpoint_epochs(folder.names())):
-        state = read_checkpoint(folder, checkpoint_name(epoch))
-        if state is None:
-            continue
-        content = {name: state.get(name) for name in ("facts", "reports")}
-        try:
-            _, reports = parse_records(content)
-        except DamagedFileError:  # of a version whose checkpoints held no facts
-            return ""
-        if len(reports) <= known:
-            return ""
-        write_object(folder, RECORDS, content)
-        return checkpoint_name(epoch)
-    return ""
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return ""
+    epoch, state = newest
+    content = {name: state.get(name) for name in ("facts", "reports")}
+    try:
+        _, reports = parse_records(content)
+    except DamagedFileError:  # of a version whose checkpoints held no facts
+        return ""
+    if len(reports) <= known:
+        return ""
+    write_object(folder, RECORDS, content)
+    return checkpoint_name(epoch)
 
 
 def _epochs_on_record(folder: Store) -> int:
