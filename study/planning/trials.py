@@ -134,8 +134,10 @@ def plan(
         for seed, axes in itertools.product(seeds, settings)
     ]
     _refuse_twins(space, trials)
-    # Early trials are judged against fewer values at a rung; a shuffled order favors no cell.
+    # Early trials are judged against fewer values at a rung; a shuffled order favors no cell. Seed by seed,
+    # a study that is interrupted has complete seeds to compare.
     random.Random(0).shuffle(trials)
+    trials.sort(key=lambda trial: trial.config.seed)
     return [dataclasses.replace(trial, order=order) for order, trial in enumerate(trials)]
 
 

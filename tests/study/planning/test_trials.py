@@ -70,6 +70,11 @@ def test_the_order_is_shuffled_and_the_same_every_time():
     assert [trial.arm for trial in first] != sorted(trial.arm for trial in first)
 
 
+def test_an_interrupted_study_has_complete_seeds():
+    trials = plan(load_space("wd_grid"), "figures", seeds=(0, 1, 2), weights="w")
+    assert [trial.config.seed for trial in trials] == [0] * 12 + [1] * 12 + [2] * 12
+
+
 def test_seeds_replicate_every_cell_and_pairs_share_all_but_the_arm():
     trials = plan(load_space("wd_grid"), "figures", seeds=(0, 1, 2), weights="w")
     assert len(trials) == 36
