@@ -8,6 +8,7 @@ from typing import Any
 
 from segstrat.errors import UserError
 from segstrat.store import Store
+from study.state.manifest import meaning
 
 RESTORE = "go back to commit {commit}"
 # What a resumed study must share with its beginning: the manifest's key, its words, and how to undo a change.
@@ -46,6 +47,8 @@ def changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[Change]
         before, after = recorded.get(key), now.get(key)
         if key == "weights":
             before, after = weights_identity(before or {}), weights_identity(after or {})
+        if key == "space_source":
+            before, after = meaning((before or "").encode()), meaning((after or "").encode())
         if key == "precision" and before is None:
             # Not recorded by earlier versions.
             continue

@@ -232,9 +232,10 @@ def test_a_changed_space_is_refused_before_data_and_ray_and_never_mixed(storage,
         check_resumable(again, plan_study(again), accept_changes=accept_changes)
 
     resume(SPACE)
+    resume('"""A new docstring."""\n' + SPACE + "# a comment\n")
     with pytest.raises(UserError, match=r"the space's file changed since; restore that file"):
-        resume(SPACE + "# a comment\n")
-    resume(SPACE + "# a comment\n", accept_changes=True)
+        resume(SPACE + "OTHER = 1\n")
+    resume(SPACE + "OTHER = 1\n", accept_changes=True)
     with pytest.raises(UserError, match=r"the space's file changed, 2 of its trials would be trained again"):
         resume(SPACE.replace("0.9", "0.8"), accept_changes=True)
 
