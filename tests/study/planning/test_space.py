@@ -25,7 +25,7 @@ SIZES = {
     "photos_overfit": 6,
     "photos_rates": 10,
     "photos_regularizers": 9,
-    "photos_self": 6,
+    "photos_self": 5,
     "photos_squeezenet": 24,
     "photos_wd": 12,
     "regularizers": 32,
