@@ -28,7 +28,7 @@ each group of images in turn. Both variances are added; Satterthwaite's formula 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -156,6 +156,8 @@ class Contrasts:
             candidates.
         differences: the paired values behind each interval, by seed.
         variance_factors: by how much each interval's variance was raised.
+        gap_alone: whether a study of starting points tries nothing else on the first of these two, so that
+            the gap is the answer.
     """
 
     raw: Arm
@@ -169,6 +171,7 @@ class Contrasts:
     closure: Interval
     differences: Mapping[str, pd.Series]
     variance_factors: Mapping[str, float]
+    gap_alone: bool = False
 
     @property
     def reference(self) -> str | None:
@@ -199,7 +202,7 @@ def contrasts(study: Study, context: Context, values: pd.Series | None = None) -
             like `context.trials`; the choice of settings follows it.
     """
     pairs = trial_scores(study, context) if values is None else (ScorePair(values, values),)
-    return compare_pairs(
+    found = compare_pairs(
         [
             (
                 arm_values(context, pair.reported, pair.choosing, pretrained=False),
@@ -209,6 +212,8 @@ def contrasts(study: Study, context: Context, values: pd.Series | None = None) -
         ],
         context.confidence,
     )
+    untreated = bool(found.raw.references) and not found.best_raw.candidates
+    return replace(found, gap_alone=untreated and context.pairings > 1)
 
 
 def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretrained: bool) -> Arm:

@@ -59,7 +59,8 @@ class Comparisons:
             return f"Yes: {means} alone is enough here; raw ends as high as with given weights"
         if own.label in ENOUGH:
             return "Yes: your own images are enough here; given weights add less than the margin to them"
-        added = points(own.contrasts.remaining.estimate)
+        left = own.contrasts.gap if own.contrasts.gap_alone else own.contrasts.remaining
+        added = points(left.estimate)
         if own.label in NOT_ENOUGH and self._self_helps:
             gained = points(gain.contrasts.gap.estimate)
             return f"In part: your own images add {gained} to raw here, and given weights add {added} to that"
@@ -67,7 +68,8 @@ class Comparisons:
             return f"In part: given weights still add {added} to your own images here"
         if self.label is Label.DOES_NOT_CLOSE:
             return f"No: given weights add {added} to your own images here"
-        return f"Undetermined: whether {means} or your own images can stand in for given weights here"
+        stand_ins = f"{means} or your own images" if means else "your own images"
+        return f"Undetermined: whether {stand_ins} can stand in for given weights here"
 
     @property
     def numbers(self) -> str:
@@ -81,18 +83,23 @@ class Comparisons:
         references = {SELF: second.contrasts.chosen_reference, RAW: first.contrasts.chosen_reference}
         words = []
         for start, best in scores.items():
-            plain = references.get(start)
-            chosen = max(filter(None, (best, plain)), key=lambda each: each.value.mean())
-            if len(chosen.value.dropna()):
-                words.append(f"{START_WORDS[start]} {chosen.value.mean():.3f} ({chosen.usual})")
-        seeds = count_seeds(min(each.contrasts.remaining.n for each in (first, second)))
-        return f"Mean {first.score_name} of the best settings, of {seeds} or more: {', '.join(words)}."
+            able = [each for each in (best, references.get(start)) if each and each.value.notna().any()]
+            if able:
+                chosen = max(able, key=lambda each: each.value.mean())
+                setting = f" ({chosen.usual})" if first.context.strategies else ""
+                words.append(f"{START_WORDS[start]} {chosen.value.mean():.3f}{setting}")
+        found = [each.contrasts for each in (first, second)]
+        seeds = count_seeds(min((each.gap if each.gap_alone else each.remaining).n for each in found))
+        best_settings = "of the best settings, " if first.context.strategies else ""
+        return f"Mean {first.score_name} {best_settings}of {seeds} or more: {', '.join(words)}."
 
     @property
     def differences(self) -> str:
         """Each comparison in a sentence, with the reason where it is open."""
         compared = (self.self_to_raw, self.given_to_self, self.given_to_raw)
-        return f"{' '.join(map(_difference, compared))} All intervals together hold with 95 %."
+        words = " ".join(map(_difference, compared))
+        known = any(verdict.contrasts.gap.known for verdict in compared)
+        return f"{words} All intervals together hold with 95 %." if known else words
 
     def cost(self, study: Study) -> str:
         """What self-supervision takes, in all and for each point that it gains; '' where that is unknown."""
@@ -121,6 +128,8 @@ def _difference(verdict: Verdict) -> str:
     name = start_sentence(f"{context.pretrained_name} against {context.raw_name}")
     if verdict.label is Label.UNDETERMINED:
         return f"{name}: undetermined. {reason(verdict)}"
+    if found.gap_alone:
+        return f"{name}: {with_interval(found.gap, verdict.margin)}."
     gap, remaining = (with_interval(each, verdict.margin) for each in (found.gap, found.remaining))
     return f"{name}: {gap}; with {context.raw_name} regularized too, {remaining}."
 
@@ -139,7 +148,7 @@ def comparisons(verdicts: Sequence[Verdict]) -> Mapping[str, Comparisons]:
 def summarize_starts(study: Study, verdicts: Sequence[Verdict]) -> tuple[Label, list[str]]:
     """One label and the answer in a few lines, as `summarize` gives them for two starting points."""
     found = comparisons(verdicts)
-    means, where = join_words(stand_ins(study)) or "regularization", setting_words(study)
+    means, where = join_words(stand_ins(study)), setting_words(study)
     labels = {each.label for each in found.values()}
     label = labels.pop() if len(labels) == 1 else Label.UNDETERMINED
     if len(found) == 1:

@@ -113,8 +113,13 @@ class Verdict:
 
 
 def judge_contrasts(found: Contrasts, margin: float, learning: Learning | None = None) -> Judgement:
-    """The label of contrasts, see `judge`."""
-    return judge(found.gap, found.improvement, found.remaining, margin, learning)
+    """The label of contrasts, see `judge`; of the gap where nothing was tried to close it."""
+    judgement = judge(found.gap, found.improvement, found.remaining, margin, learning)
+    if not (found.gap_alone and found.gap.known and judgement.cause is Cause.NO_INTERVAL):
+        return judgement
+    if found.gap.above(margin):
+        return Judgement(Label.DOES_NOT_CLOSE, Cause.GAP_ALONE)
+    return Judgement(Label.UNDETERMINED, Cause.NO_GAP)
 
 
 def decide_all(study: Study, task: str, margin: float = MARGIN) -> list[Verdict]:

@@ -199,7 +199,7 @@ def _missing(found: Contrasts, context: Context) -> list[str]:
             )
         elif found.reference_values.isna().all():
             sentences.append(f"The {raw} reference ({found.raw.reference}) was not completed on any seed.")
-        if found.raw.settings == found.raw.references:
+        if found.raw.settings == found.raw.references and not found.gap_alone:
             sentences.append(
                 f"The study varies neither a treatment nor multi-task training of the {raw} arm."
             )
@@ -277,6 +277,8 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
                 f"{pretraining} itself is not shown to help by more than the margin of {points(margin)}: "
                 f"{gained}, so there may be no gap to close"
             )
+        case Cause.GAP_ALONE:
+            return f"{context.pretrained_name} ends {ahead(found.gap, margin)} {context.raw_name}: {above}"
         case Cause.NO_HELP:
             return (
                 f"{pretraining} itself helps by less than the margin of {points(margin)}: it "
@@ -304,20 +306,21 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
 
 
 def _without_interval(found: Contrasts, context: Context) -> str:
-    n = found.remaining.n
-    if found.remaining.estimate is None:
+    counted = found.gap if found.gap_alone else found.remaining
+    n = counted.n
+    if counted.estimate is None:
         lacking = _missing(found, context)
         both = f"both a {context.raw_name} and a {context.pretrained_name} trial"
         return " ".join(lacking) or f"No seed has final values of {both}."
-    side = "behind" if found.remaining.estimate < 0 else "ahead of"
+    side = "behind" if counted.estimate < 0 else "ahead of"
+    other = context.raw_name if found.gap_alone else f"the best regularized {context.raw_name} model"
     text = (
         f"{'One seed is' if n == 1 else f'{count_seeds(n)} are'} too few for an interval. There, "
-        f"{context.pretrained_name} ends {points(abs(found.remaining.estimate))} {side} the best regularized "
-        f"{context.raw_name} model"
+        f"{context.pretrained_name} ends {points(abs(counted.estimate))} {side} {other}"
     )
     if found.same_seed:
         text += " (chosen on this same seed)"
-    if found.gap.estimate is not None:
+    if found.gap.estimate is not None and not found.gap_alone:
         side = "behind" if found.gap.estimate < 0 else "ahead of"
         text += f" and {points(abs(found.gap.estimate))} {side} the unregularized one"
     return " ".join([f"{text}.", *_missing(found, context)])

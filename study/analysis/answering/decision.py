@@ -63,6 +63,7 @@ class Cause(StrEnum):
     IMPROVED = "the remaining gap is above the margin and regularization helps"
     NOT_IMPROVED = "the remaining gap is above the margin and no help of regularization is shown"
     AT_MARGIN = "the interval of the remaining gap contains the margin"
+    GAP_ALONE = "the gap is above the margin and nothing was tried to close it"
 
 
 @dataclass(frozen=True)

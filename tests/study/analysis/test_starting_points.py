@@ -24,14 +24,14 @@ ROLES = {"initialization": "arm", "weight_decay": "treatment"}
 DECAYS = (0.0, 5e-4)
 
 
-def simulate(means, *, seeds=6, spread=0.002, starts=INITIALIZATIONS, seed=0) -> Study:
+def simulate(means, *, seeds=6, spread=0.002, starts=INITIALIZATIONS, seed=0, decays=DECAYS) -> Study:
     """A study with these true means: one value per weight decay of each starting point."""
     rng = np.random.default_rng(seed)
     rows = []
     for number in range(seeds):
         shift = rng.normal(0, 0.01)
         for start in starts:
-            for decay, mean in zip(DECAYS, means[start], strict=True):
+            for decay, mean in zip(decays, means[start], strict=True):
                 value = mean + shift + rng.normal(0, spread)
                 rows.append(
                     {
@@ -114,6 +114,55 @@ def test_the_answer_names_the_starting_point_that_is_enough(means, label, words)
     answer = answer_study(simulate(dict(zip(INITIALIZATIONS, means, strict=True)), spread=0.001))
     assert answer.label == label
     assert words in answer.lines[0]
+
+
+@pytest.mark.parametrize(
+    ("means", "label", "words"),
+    [
+        ((0.20, 0.20, 0.40), Label.DOES_NOT_CLOSE, "No: given weights add 20 points"),
+        ((0.20, 0.40, 0.40), Label.CLOSES, "own images are enough"),
+        (
+            (0.20, 0.30, 0.40),
+            Label.NARROWS,
+            "own images add 10 points to raw here, and given weights add 10 points",
+        ),
+        ((0.40, 0.40, 0.40), Label.NOT_NEEDED, "Nothing helps"),
+        ((0.40, 0.50, 0.40), Label.NOT_NEEDED, "not needed"),
+    ],
+)
+def test_starting_points_are_compared_without_regularization_too(means, label, words):
+    each = {start: (mean,) for start, mean in zip(INITIALIZATIONS, means, strict=True)}
+    study = simulate(each, spread=0.0001, decays=(0.0,))
+    answer = answer_study(study)
+    assert answer.label == label
+    assert words in answer.lines[0]
+    assert "regulariz" not in " ".join(answer.lines)
+    for start, mean in study.trials.groupby("initialization")["semseg_val_miou"].mean().items():
+        assert f"{START_WORDS[str(start)]} {mean:.3f}" in answer.lines[1]
+    assert answer.lines[2].count("98.3 %") == 3
+
+
+def test_noise_without_regularization_leaves_it_open():
+    means = {"raw": (0.20,), "self": (0.215,), "given": (0.23,)}
+    answer = answer_study(simulate(means, seeds=3, spread=0.02, decays=(0.0,)))
+    assert answer.label == Label.UNDETERMINED
+    assert answer.lines[0].startswith("Undetermined: whether your own images can stand in for given weights")
+    assert "not shown to help by more than the margin" in answer.lines[2]
+
+
+def test_two_seeds_without_regularization_are_too_few():
+    study = simulate({"raw": (0.20,), "self": (0.25,), "given": (0.40,)}, seeds=2, decays=(0.0,))
+    answer = answer_study(study)
+    assert answer.label == Label.UNDETERMINED
+    words = r"pre-trained ends (20|19\.\d|20\.\d) points ahead of raw\."
+    assert re.search(rf"2 seeds are too few for an interval\. There, {words}", answer.lines[2])
+
+
+def test_two_arms_without_regularization_show_their_gap_only():
+    means = {"raw": (0.20,), "given": (0.40,)}
+    answer = answer_study(simulate(means, starts=("raw", "given"), decays=(0.0,)))
+    assert answer.label == Label.UNDETERMINED
+    assert "varies no stand-in" in answer.lines[0]
 
 
 def test_noise_leaves_it_open():
