@@ -153,6 +153,7 @@ def test_a_study_whose_ray_dies_ends_with_its_report_and_the_command_to_continue
         driver.wait_for(lambda: list(tmp_path.glob("lost/trials/*/records.json")), "an epoch")
         tree = psutil.Process(driver.process.pid).children(recursive=True)
         (part,) = [process for process in tree if process.name() == program]
+        agents = [process for process in tree if process.name().endswith("Agent")]
         part.kill()
         start = time.monotonic()
         assert driver.process.wait(120) == 1
@@ -160,7 +161,9 @@ def test_a_study_whose_ray_dies_ends_with_its_report_and_the_command_to_continue
         assert f"because {'the ' * (program == 'raylet')}{words}" in driver.output.replace("Ray's ", "")
         assert "Continue with: uv run python study/run.py --resume --name lost" in driver.output
         assert (tmp_path / "lost" / "report.html").exists()
-        _, alive = psutil.wait_procs(tree, timeout=100)
+        # Ray's own two agents give up on its GCS after a minute; nothing else may stay.
+        busy = [process for process in tree if process not in agents]
+        _, alive = psutil.wait_procs(busy, timeout=20)
         assert alive == []
     finally:
         for process in [driver.process, *tree]:
