@@ -82,6 +82,15 @@ def caveats(study: Study, counts: Mapping[str, int], problem: str) -> list[str]:
         found.append(
             f"The study has {count_seeds(seeds)}, too few for an interval and a verdict; use at least three."
         )
+    if study.plans and not problem:
+        *ended, now = study.plans
+        level = contexts(study, study.tasks[0])[0].joint_confidence
+        found.append(
+            f"The study was answered with {join_words([str(count) for count in ended])} seeds and then got "
+            f"more, {now} in all. Whoever adds seeds because of an answer errs more often: the intervals of "
+            f"gap, gain and remaining gap hold with {100 * level:.3g} % together with those of the answers "
+            "before, and other intervals and p-values do not take this into account."
+        )
     if not study.value:
         found.append(
             "Only the best epoch is known. It was chosen on the data that is reported, so every arm's score "

@@ -212,8 +212,12 @@ def contrasts(study: Study, context: Context, values: pd.Series | None = None) -
         ],
         context.confidence,
     )
+    stated = {
+        name: replace(getattr(found, name), confidence=context.joint_confidence)
+        for name in ("gap", "improvement", "remaining", "closure")
+    }
     untreated = bool(found.raw.references) and not found.best_raw.candidates
-    return replace(found, gap_alone=untreated and context.pairings > 1)
+    return replace(found, **stated, gap_alone=untreated and context.pairings > 1)
 
 
 def arm_values(context: Context, values: pd.Series, scores: pd.Series, *, pretrained: bool) -> Arm:

@@ -98,8 +98,10 @@ class Comparisons:
         """Each comparison in a sentence, with the reason where it is open."""
         compared = (self.self_to_raw, self.given_to_self, self.given_to_raw)
         words = " ".join(map(_difference, compared))
-        known = any(verdict.contrasts.gap.known for verdict in compared)
-        return f"{words} All intervals together hold with 95 %." if known else words
+        if not any(verdict.contrasts.gap.known for verdict in compared):
+            return words
+        error = sum(1 - verdict.contrasts.gap.confidence for verdict in compared)
+        return f"{words} All intervals together hold with {100 * (1 - error):.3g} %."
 
     def cost(self, study: Study) -> str:
         """What self-supervision takes, in all and for each point that it gains; '' where that is unknown."""

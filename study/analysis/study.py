@@ -17,6 +17,7 @@ from segstrat.image_counts import HALVES
 from segstrat.scores import BOUNDARY, MIOU, WORDS, Metric
 from segstrat.store import Store
 from study.analysis.intervals import CONFIDENCE
+from study.analysis.spending import spent_errors, tail_probabilities
 from study.frame import load, read_manifest, read_self_supervision
 from study.frame.build import (
     HALVED,
@@ -99,6 +100,12 @@ class Study:
         """The starting points that are compared, two by two; the first pair is the study's main one."""
         starts = set(self.trials["initialization"])
         return tuple(pair for pair in PAIRINGS if starts >= set(pair)) or PAIRINGS[:1]
+
+    @property
+    def plans(self) -> tuple[int, ...]:
+        """See `Context.plans`."""
+        ended = self.manifest.get("extended_from") or ()
+        return (*ended, len(self.manifest["seeds"])) if ended else ()
 
     def self_seconds(self, trials: pd.DataFrame) -> pd.Series:
         """Seconds of the self-supervision that each trial starts from: 0 without any, NaN where unknown."""
@@ -256,6 +263,8 @@ class Context:
         starts: what the two arms start from. What every column calls raw is the first, and what it calls
             pre-trained the second.
         pairings: how many pairs of starting points the study compares; they share an error of 5 %.
+        plans: with how many seeds a study of one stage was answered before it got more, and how many it has
+            now; empty where it was planned so from the beginning.
     """
 
     task: str
@@ -269,6 +278,7 @@ class Context:
     score: str = WORDS[MIOU]
     starts: tuple[str, str] = PAIRINGS[0]
     pairings: int = 1
+    plans: tuple[int, ...] = ()
 
     @property
     def strategies(self) -> tuple[str, ...]:
@@ -313,8 +323,22 @@ class Context:
 
     @property
     def confidence(self) -> float:
-        """Of each interval of a study of one stage."""
-        return 1 - (1 - CONFIDENCE) / self.pairings
+        """With which each interval of a study of one stage is computed."""
+        ordinary = 1 - (1 - CONFIDENCE) / self.pairings
+        if not self.plans:
+            return ordinary
+        each_side = tuple(error / 2 for error in self._spent)
+        # After few added seeds the extension's error alone would allow narrower ones.
+        return max(ordinary, 1 - 2 * tail_probabilities(self.plans, each_side)[-1])
+
+    @property
+    def joint_confidence(self) -> float:
+        """With which such an interval holds, together with those of earlier answers if there are any."""
+        return round(1 - self._spent[-1], 6) if self.plans else self.confidence
+
+    @property
+    def _spent(self) -> tuple[float, ...]:
+        return spent_errors(self.plans, self.plans, (1 - CONFIDENCE) / self.pairings)
 
     @property
     def pretrained(self) -> pd.Series:
@@ -404,7 +428,8 @@ def groups(study: Study, task: str) -> list[Context]:
         images = reporting_images(study, key, task, group)
         floor = _floor(study, task, group, "test" if images == TEST else "val")
         score = study.score_words(task)
-        found.append(Context(task, fixed, reference, group, tuned, key, images, floor, score))
+        context = Context(task, fixed, reference, group, tuned, key, images, floor, score)
+        found.append(replace(context, plans=study.plans))
     return found
 
 

@@ -36,7 +36,13 @@ from study.planning.space_files import space_label
 from study.planning.trials import TO_BE_MADE, PlannedTrial, plan
 from study.search.base import FixedPlan, History, Search
 from study.search.two_stage import BetterHalf, split_by_seed
-from study.state.changes import accepted_changes, changes, refuse_changes, refuse_mixture
+from study.state.changes import (
+    accepted_changes,
+    answered_plans,
+    changes,
+    refuse_changes,
+    refuse_mixture,
+)
 from study.state.halving import HalvingRule
 from study.state.manifest import contains_study, new_manifest, read_study_manifest
 
@@ -467,6 +473,8 @@ def describe_study(
     kept |= {key: opened.recorded[key] for key in ("precision_seconds",) if key in opened.recorded}
     # What was fixed before the first look stands.
     kept |= {"answering": opened.recorded["answering"]} if "answering" in opened.recorded else {}
+    plans = answered_plans(opened.study, opened.recorded, manifest)
+    kept |= {"extended_from": plans} if plans else {}
     return manifest | kept | {"accepted": accepted}
 
 

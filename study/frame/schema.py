@@ -130,6 +130,7 @@ class _Manifest(_Part):
     precision_seconds: list[dict[str, Any]] = []
     data: _Data | None = None
     seeds: list[int] = []
+    extended_from: list[Count] = []
     roles: dict[str, Literal["arm", "treatment", "nuisance", "tuned", "seed"]] | None = None
     metric: str | None = None
     claims: bool = False

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from segstrat.errors import UserError
-from segstrat.store import Store
+from segstrat.store import DamagedFileError, Store, read_object
+from study.analysis.intervals import MIN_SEEDS
 from study.state.manifest import meaning
 
 RESTORE = "go back to commit {commit}"
@@ -149,6 +150,23 @@ def accepted_changes(recorded: Mapping[str, Any], now: Mapping[str, Any], words:
         return before
     when = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return [*before, {"when": when, "changes": list(words), "commit": now.get("commit")}]
+
+
+def answered_plans(study: Store, recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[int]:
+    """With how many seeds a study of one stage was answered before it got those of now, ascending.
+
+    Whoever adds seeds because of an answer errs more often than the answer says, so its intervals are
+    widened (`study.analysis.study.Context.plans`). Without an interval there was nothing to decide by.
+    """
+    before = list(recorded.get("extended_from") or ())
+    if not _only_more_seeds(recorded, now) or len(recorded["seeds"]) < MIN_SEEDS:
+        return before
+    try:
+        trials = read_object(study, "verdict.json")["trials"]
+    except (FileNotFoundError, DamagedFileError, KeyError):
+        return before
+    answered = trials.get("unfinished") == 0 and trials.get("completed", 0) > 0
+    return [*before, len(recorded["seeds"])] if answered else before
 
 
 def _only_more_seeds(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -29,14 +29,16 @@ class LabelsNeeded:
 
     Args:
         images: training images of each context, ascending.
-        remaining: the remaining gap of each, with intervals that hold for all of them together with 95 %.
+        remaining: the remaining gap of each, with intervals that hold for all of them together.
         left_out: numbers of images at which an arm did not learn, or trials are missing.
+        confidence: with which all intervals hold together.
     """
 
     images: tuple[int, ...]
     remaining: tuple[Interval, ...]
     margin: float
     left_out: tuple[int, ...] = ()
+    confidence: float = CONFIDENCE
 
     @property
     def pays(self) -> list[int]:
@@ -64,7 +66,7 @@ class LabelsNeeded:
             )
             if numbers
         ]
-        level = f"{100 * CONFIDENCE:g} % for all numbers together"
+        level = f"{100 * self.confidence:.3g} % for all numbers together"
         return f"Pre-training, by labelled training images ({level}): {'; '.join(parts)}."
 
     def to_dict(self) -> dict[str, Any]:
@@ -92,6 +94,7 @@ def labels_needed(
             remaining=tuple(_remaining(verdict, len(primary)) for _, verdict in used),
             margin=margin,
             left_out=tuple(images for images, verdict in counted if verdict.blocked),
+            confidence=primary[0].context.joint_confidence,
         )
     ]
 
@@ -114,7 +117,7 @@ def _remaining(verdict: Verdict, contexts: int) -> Interval:
     """The remaining gap with its share of the error."""
     look, stage, found = verdict.look, verdict.stage, verdict.contrasts
     if look is None or stage is None:
-        confidence = 1 - (1 - CONFIDENCE) / contexts
+        confidence = 1 - (1 - verdict.context.confidence) / contexts
         values, factor = found.differences["remaining"].to_numpy(float), found.variance_factors["remaining"]
         return mean_interval(values, confidence, variance_factor=factor)
     return joint_interval(stage.values, look, stage.design, contexts)

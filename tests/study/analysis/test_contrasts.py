@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
+from study.analysis.answer import answer_study
 from study.analysis.cells import best_shown, cell_table
 from study.analysis.contrasts import Arm, choose, compare_pairs, contrasts
 from study.analysis.intervals import mean_interval
@@ -313,3 +315,38 @@ def test_a_missing_test_score_falls_back_to_validation():
     study.trials["last_semseg_test_miou"] = study.trials["last_semseg_val_miou"]
     study.trials.loc[0, "last_semseg_test_miou"] = np.nan
     assert only_context(study).images == "the images that chose"
+
+
+def test_seeds_added_after_an_answer_widen_the_intervals():
+    planned = simulate([0.30, 0.34], [0.40, 0.38], seeds=6, rng=np.random.default_rng(0))
+    manifest = planned.manifest | {"seeds": list(range(6))}
+    extended = Study("simulated", manifest | {"extended_from": [3]}, planned.trials, planned.epochs)
+    before, after = (contrasts(study, only_context(study)) for study in (planned, extended))
+    for name in ("gap", "improvement", "remaining"):
+        narrow, wide = getattr(before, name), getattr(after, name)
+        assert wide.estimate == narrow.estimate
+        assert wide.low < narrow.low < narrow.high < wide.high
+        assert (narrow.level, wide.level) == ("95 %", "92.5 %")
+    assert before.variance_factors == after.variance_factors
+    (caveat,) = [text for text in answer_study(extended).caveats if "got more" in text]
+    assert "answered with 3 seeds and then got more, 6 in all" in caveat
+    assert "92.5 %" in caveat
+    assert not any("got more" in text for text in answer_study(planned).caveats)
+
+
+@pytest.mark.parametrize(("plans", "error"), [((3, 4), 0.075), ((3, 6), 0.075), ((3, 4, 5), 0.0875)])
+def test_answers_before_and_after_an_extension_err_together_as_rarely_as_stated(plans, error):
+    study = simulate([0.30, 0.34], [0.40, 0.38], seeds=plans[-1], rng=np.random.default_rng(0))
+    values = np.random.default_rng(1).standard_normal((20_000, plans[-1]))
+    wrong, unwidened = (np.zeros(len(values), bool) for _ in range(2))
+    for number, seeds in enumerate(plans, 1):
+        manifest = study.manifest | {"seeds": list(range(seeds)), "extended_from": list(plans[: number - 1])}
+        context = only_context(Study("simulated", manifest, study.trials, study.epochs))
+        sample = values[:, :seeds]
+        t = np.abs(sample.mean(axis=1)) / (sample.std(axis=1, ddof=1) / np.sqrt(seeds))
+        wrong |= t > stats.t.ppf(0.5 + context.confidence / 2, seeds - 1)
+        unwidened |= t > stats.t.ppf(0.975, seeds - 1)
+    assert context.joint_confidence == pytest.approx(1 - error)
+    # The plan's normal theory errs by 0.8 points with so few seeds (docs/simulations.md).
+    assert wrong.mean() < error + 0.012
+    assert wrong.mean() <= unwidened.mean()

@@ -1,11 +1,13 @@
 """What a resumed study must share with its beginning, and the sentence when it does not."""
 
+import json
+
 import pytest
 
 from segstrat.errors import UserError
 from segstrat.store import Store, read_object
 from study.planning.trials import PlannedTrial
-from study.state.changes import accepted_changes, changes, refuse_changes, refuse_mixture
+from study.state.changes import accepted_changes, answered_plans, changes, refuse_changes, refuse_mixture
 from study.state.manifest import (
     ROOT,
     ManifestFile,
@@ -234,3 +236,25 @@ def test_versions_of_all_that_decodes_and_computes_are_recorded():
     found = versions()
     assert {"pillow", "scipy", "opencv-python-headless", "optuna", "torch", "numpy"} <= found.keys()
     assert "not installed" not in found.values()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "unfinished", "before", "expected"),
+    [
+        ([0, 1, 2], 0, [], [3]),
+        ([0, 1, 2, 3], 0, [3], [3, 4]),
+        ([0, 1, 2], 2, [], []),
+        # Without an interval there was no answer to add seeds because of.
+        ([0, 1], 0, [], []),
+    ],
+)
+def test_seeds_that_follow_an_answer_are_recorded(tmp_path, seeds, unfinished, before, expected):
+    study = Store(tmp_path)
+    recorded = BEGUN | {"seeds": seeds, "extended_from": before}
+    now = BEGUN | {"seeds": [*seeds, 8, 9]}
+    assert answered_plans(study, recorded, now) == before, "no report yet"
+    verdict = {"verdict": "undetermined", "trials": {"completed": 6, "unfinished": unfinished}}
+    study.write("verdict.json", json.dumps(verdict).encode())
+    assert answered_plans(study, recorded, now) == expected
+    assert answered_plans(study, recorded, recorded) == before, "resumed without more seeds"
+    assert answered_plans(study, recorded | {"design": {"max_seeds": 3}}, now) == before, "two stages"

@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from segstrat.errors import UserError
-from study.analysis.answering.design import AnsweringDesign, look_seeds, spent_error, tail_probabilities
+from study.analysis.answering.design import AnsweringDesign, look_seeds
+from study.analysis.spending import spent_error, tail_probabilities
 
 
 def test_boundaries_agree_with_published_ones():
