@@ -8,7 +8,6 @@ from segstrat.formatting import axis_name, join_words
 from segstrat.scores import MIOU, WORDS
 from study.analysis.answering.decision import Cause, Label
 from study.analysis.contrasts import Contrasts
-from study.analysis.intervals import Interval
 from study.analysis.phrases import (
     ahead,
     count_seeds,
@@ -94,7 +93,7 @@ def _numbers(verdict: Verdict) -> str:
         lines.append(reason(verdict))
     elif verdict.label in (Label.NOT_NEEDED, Label.HURTS):
         what = start_sentence(verdict.context.pretraining_name)
-        lines.append(f"{what} {_gains(found.gap, verdict.margin)}.")
+        lines.append(f"{what} {_gains(found, verdict.context, verdict.margin)}.")
     else:
         lines.append(_remains(verdict))
     return " ".join(lines)
@@ -123,10 +122,15 @@ def _remains(verdict: Verdict) -> str:
     return f"Of the gap, {with_interval(remaining, margin)} {remain}."
 
 
-def _gains(gap: Interval, margin: float) -> str:
-    if (gap.estimate or 0.0) < 0:
-        return f"loses {with_interval(-gap, margin)}"
-    return f"gains {with_interval(gap, margin)}"
+def _gains(found: Contrasts, context: Context, margin: float) -> str:
+    """`gains 2.2 points (…)`; where its best setting is not the reference's, both are named."""
+    gap = found.gap
+    loses = (gap.estimate or 0.0) < 0
+    words = f"{'loses' if loses else 'gains'} {with_interval(-gap if loses else gap, margin)}"
+    best, plain = found.best_pretrained.usual, found.reference
+    if best is None or plain is None or best == plain:
+        return words
+    return f"{words} with {best} on {context.raw_name} with {plain}"
 
 
 def _open_questions(study: Study, verdict: Verdict, means: str) -> str:
@@ -272,7 +276,7 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
         case Cause.NO_INTERVAL:
             return _without_interval(found, context)
         case Cause.NO_GAP:
-            gained = f"it {_gains(found.gap, margin)}"
+            gained = f"it {_gains(found, context, margin)}"
             return (
                 f"{pretraining} itself is not shown to help by more than the margin of {points(margin)}: "
                 f"{gained}, so there may be no gap to close"
@@ -282,12 +286,12 @@ def _reason(verdict: Verdict, cause: Cause) -> str:
         case Cause.NO_HELP:
             return (
                 f"{pretraining} itself helps by less than the margin of {points(margin)}: it "
-                f"{_gains(found.gap, margin)}. There is no gap to close"
+                f"{_gains(found, context, margin)}. There is no gap to close"
             )
         case Cause.HARM:
             return (
                 f"{pretraining} itself makes the network worse by more than the margin of {points(margin)}: "
-                f"it {_gains(found.gap, margin)}. There is no gap to close"
+                f"it {_gains(found, context, margin)}. There is no gap to close"
             )
         case Cause.NO_REFERENCE:
             text = f"{remaining}, but nothing says what regularization contributed."

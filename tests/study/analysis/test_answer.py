@@ -247,3 +247,20 @@ def test_no_number_is_made_up(study_writer, answer_of, grid):
             assert effect[name]["low"] is None
             assert effect[name]["high"] is None
             assert math.isfinite(effect[name]["estimate"])
+
+
+def test_a_gap_between_two_settings_names_both(study_writer, make_trial, answer_of):
+    """A pre-trained arm that is best with weight decay is not compared with raw at equal settings."""
+    gains = {(False, 0.0): 0.20, (False, 5e-4): 0.23, (True, 0.0): 0.20, (True, 5e-4): 0.215}
+    rng = np.random.default_rng(0)
+    trials = [
+        make_trial({"pretrained": arm, "weight_decay": decay, "seed": seed}, [mean + rng.normal(0, 0.01)])
+        for (arm, decay), mean in gains.items()
+        for seed in range(4)
+    ]
+    answer = answer_of(study_writer(trials))
+    assert answer.label == "undetermined"
+    assert re.search(
+        r"it gains [\d.]+ points \(.*?\) with weight decay 5e-4 on raw with weight decay 0, so",
+        answer.lines[1],
+    )
