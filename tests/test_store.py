@@ -222,3 +222,4 @@ def test_a_file_that_another_process_deletes_meanwhile_is_no_error(times, monkey
     # The file is there for as many requests.
     with refusing(200, "", times=times) as store:
         store.delete("checkpoint-000003.pt")
+        assert not store.exists("checkpoint-000003.pt")
