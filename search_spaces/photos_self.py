@@ -27,7 +27,7 @@ SPACE = {
 
 
 def keep(point: dict[str, Any]) -> bool:
-    """Given weights without weight decay: at their rate, a thirtieth of raw's, it has no effect."""
+    """Given weights without weight decay: at their rate, a thirtieth of raw's, it would hardly act."""
     return point.get("initialization") != "given" or not point.get("weight_decay")
 
 
